@@ -1,0 +1,175 @@
+"""Every setting of the project: a type, a default and the reason for it.
+
+`TrainConfig` holds what a training run needs, `settings()` what comes from outside through the
+three environment variables DDPM_PRESET, DDPM_DATA and DDPM_CACHE. Nothing else reads the
+environment, so this page is the whole list of switches.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PRECISIONS = ("auto", "fp32", "bf16")
+LR_SCHEDULES = ("cosine", "constant")
+
+
+def _setting(default: Any, reason: str) -> Any:
+    return field(default=default, metadata={"help": reason})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What one training run is made of; the defaults are the classic configuration.
+
+    Every field carries its reason as `metadata["help"]`, which is also what the command line
+    prints for the option of the same name.
+
+    Raises:
+        ValueError: a count below its minimum, or a choice that does not exist.
+    """
+
+    image_size: int = _setting(64, "side of the square pictures in pixels, a multiple of 16")
+    timesteps: int = _setting(500, "T: half of DDPM's 1000 steps, so sampling takes half as long")
+    schedule: str = _setting("cosine", "noise schedule; cosine keeps signal in the middle steps")
+    prediction: str = _setting("eps", "what the network predicts: eps, x_0 or v")
+    epochs: int = _setting(20, "passes over the training pictures")
+    batch_size: int = _setting(10, "pictures per optimiser step; 10 fits every graphics card")
+    lr: float = _setting(1e-4, "peak learning rate of AdamW")
+    seed: int = _setting(0, "starts the weights, the order, the noise and the steps t")
+    width: int = _setting(64, "channels of the first stage; ResNet-18 has 64")
+    class_conditional: bool = _setting(True, "tell the network the class of each picture")
+    label_dropout: float = _setting(0.1, "share of labels hidden, so that guidance works later")
+    limit: int | None = _setting(None, "train on the first so many pictures only")
+    flip: bool = _setting(True, "mirror half of the pictures: twice the data for nothing")
+    lr_schedule: str = _setting("cosine", "cosine falls to 0 at the last step, or constant")
+    warmup_steps: int = _setting(200, "steps of linear warm-up: Adam's averages start empty")
+    weight_decay: float = _setting(0.0, "AdamW's decay; diffusion networks rarely overfit")
+    grad_clip: float = _setting(1.0, "largest gradient norm: one odd batch cannot undo an hour")
+    ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
+    precision: str = _setting("auto", "auto takes bf16 where the processor has it; or fp32, bf16")
+    sample_every: int = _setting(1, "epochs between sample grids in out_dir; 0 makes none")
+    save_every: int = _setting(1, "epochs between checkpoints in out_dir; 0 saves at the end only")
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "timesteps", "epochs", "batch_size", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+        for name in ("label_dropout", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
+        _check_choice("precision", self.precision, PRECISIONS)
+        _check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> TrainConfig:
+        """A named configuration, with single fields changed.
+
+        Args:
+            name: classic (the defaults), ci (seconds), laptop (minutes on two cores) or gpu.
+            changes: fields to set on top of it.
+        Raises:
+            ValueError: unknown preset, or a value that is out of range.
+            TypeError: a field that does not exist.
+        """
+        _check_choice("preset", name, tuple(PRESETS))
+        return replace(PRESETS[name], **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values, in order."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"unknown {what} {value!r}; choose from {', '.join(choices)}")
+
+
+PRESETS = {
+    "classic": TrainConfig(),
+    "ci": TrainConfig(
+        image_size=32, prediction="v", epochs=1, batch_size=16, lr=2e-3, width=16, limit=256,
+        warmup_steps=4, ema_decay=0.9,
+    ),
+    "laptop": TrainConfig(
+        image_size=32, prediction="v", epochs=2, batch_size=64, lr=2e-3, width=32,
+    ),
+    "gpu": TrainConfig(prediction="v", epochs=200, batch_size=512, lr=1e-3, ema_decay=0.9995),
+}  # fmt: skip
+
+
+def cache_dir() -> Path:
+    """Where caches and downloads live: DDPM_CACHE, else the platform's user cache folder."""
+    if place := os.environ.get("DDPM_CACHE"):
+        return Path(place).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "ddpm_helpers"
+
+
+def best_device() -> torch.device:
+    """The fastest device that works here: cuda, then mps, then cpu."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a notebook runs with; printing it says it in one line.
+
+    Attributes:
+        preset: name of the training preset.
+        data: a `source` for `ImageDataset`.
+        cache_dir: where caches and downloads live.
+        train: the preset's `TrainConfig`.
+        device: where tensors go.
+    """
+
+    preset: str
+    data: str
+    cache_dir: Path
+    train: TrainConfig
+    device: torch.device
+
+    def __str__(self) -> str:
+        size = self.train.image_size
+        return (
+            f"preset {self.preset} · data {self.data} · {size}×{size} pictures · "
+            f"T = {self.train.timesteps} · device {self.device.type}"
+        )
+
+
+def settings() -> Settings:
+    """Read DDPM_PRESET, DDPM_DATA and DDPM_CACHE, with a default for each.
+
+    DDPM_PRESET is ci, laptop, gpu or classic; by default gpu where a graphics card works and
+    laptop elsewhere. DDPM_DATA is a source for `ImageDataset`, by default cartoons, which needs
+    no download.
+
+    Raises:
+        ValueError: unknown preset.
+    """
+    device = best_device()
+    preset = os.environ.get("DDPM_PRESET") or ("gpu" if device.type == "cuda" else "laptop")
+    _check_choice("DDPM_PRESET", preset, tuple(PRESETS))
+    return Settings(
+        preset=preset,
+        data=os.environ.get("DDPM_DATA") or "cartoons",
+        cache_dir=cache_dir(),
+        train=TrainConfig.preset(preset),
+        device=device,
+    )
