@@ -1,0 +1,55 @@
+# Two commands do everything: `make lab` to learn, `make test` to check. `make help` lists the rest.
+#
+#   PYTHON=python3.12   the Python that .venv is made with (3.11 or newer)
+#   CPU=1               PyTorch without CUDA's libraries; remembered until CPU=0
+#   PORT=8889           JupyterLab's port
+
+PYTHON ?= python3
+PORT ?= 8888
+PY := .venv/bin/python
+SETUP = $(PYTHON) setup_env.py $(if $(CPU),$(if $(filter 0,$(CPU)),--no-cpu,--cpu))
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+
+# The tests run on two processes of one thread each, on tiny settings and the built-in pictures.
+TEST_ENV = DDPM_PRESET=ci DDPM_DATA=cartoons OMP_NUM_THREADS=1
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test notebooks images lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo "  options: PYTHON=python3.12  CPU=1 (no CUDA libraries)  PORT=8889"
+
+setup:  ## create .venv with the pinned environment, if it is not there yet
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "[set-up] no $(PYTHON) here: install Python 3.11 or newer"; exit 1; }
+	@$(SETUP)
+
+lab: setup  ## open JupyterLab on notebooks/ (on this machine only, with a token)
+	@exec $(PY) -m jupyterlab --ServerApp.root_dir=notebooks --ServerApp.ip=127.0.0.1 \
+	  --ServerApp.port=$(PORT) $(AS_ROOT) $(LAB)
+
+test: setup  ## run every test: code, style, types and all notebooks
+	@$(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --durations 10 \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout 120 tests $(NOTEBOOKS) $(PYTEST)
+
+notebooks: setup  ## run every notebook headless and keep the outputs
+	@test -n "$(NOTEBOOKS)" || { echo "no notebooks in notebooks/"; exit 1; }
+	@$(PY) -m nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False \
+	  $(NOTEBOOKS)
+
+images: setup  ## make every picture that README.md shows
+	@$(PY) -m ddpm_helpers.display.figures images/
+
+lock: setup  ## renew requirements.txt from pyproject.toml (needs the network)
+	@$(PY) -m uv pip compile --quiet --upgrade --universal --generate-hashes --all-extras \
+	  --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" \
+	  pyproject.toml -o requirements.txt
+
+clean:  ## remove .venv and everything that tools left behind
+	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} + ; \
+	  find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
