@@ -1,0 +1,139 @@
+"""The parts that Encoder and Decoder are built from."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """Write each step as a vector of sines and cosines of falling frequency.
+
+        embedding[k] = sin(t * w_k), embedding[dim/2 + k] = cos(t * w_k),
+        w_k = max_period ** (-k / (dim/2))
+
+    Args:
+        t: steps, (B,), any number type.
+        dim: length of each vector, even.
+        max_period: the slowest wave takes about 2 pi times as many steps.
+    Returns:
+        (B, dim) float32 in [-1, 1].
+    Raises:
+        ValueError: dim is odd.
+    Source: Vaswani et al. 2017, section 3.5, with sines and cosines in two halves.
+    """
+    if dim % 2:
+        raise ValueError(f"dim must be even, half sines and half cosines; got {dim}")
+    k = torch.arange(dim // 2, device=t.device, dtype=torch.float32)
+    w = torch.exp(-math.log(max_period) * k / (dim // 2))  # (dim/2,)
+    angles = t.float()[:, None] * w[None, :]  # (B, dim/2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)  # (B, dim)
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoidal embedding followed by a two-layer perceptron: (B,) -> (B, dim)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.mlp(timestep_embedding(t, self.dim))
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with 8 channels a group: it sees one picture at a time.
+
+    BatchNorm would mix pictures of different noise levels, and behaves differently in eval mode.
+    Source: Wu & He 2018.
+    """
+    return nn.GroupNorm(max(1, channels // 8), channels)
+
+
+def zero_init(layer: nn.Module) -> nn.Module:
+    """Set all weights to 0, so that a residual branch starts as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class ResBlock(nn.Module):
+    """ResNet's basic block in its pre-activation form, told the time.
+
+        h = conv1(silu(norm1(x)))
+        h = norm2(h) * (1 + scale(t)) + shift(t)
+        out = conv2(silu(h)) + shortcut(x)
+
+    Args:
+        c_in, c_out: channels before and after.
+        t_dim: length of the time embedding.
+        stride: 2 halves height and width in conv1, as in ResNet-18.
+    Source: He et al. 2016; scale and shift: Dhariwal & Nichol 2021, section 3 (AdaGN).
+    """
+
+    def __init__(self, c_in: int, c_out: int, t_dim: int, stride: int = 1) -> None:
+        super().__init__()
+        self.norm1 = group_norm(c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1)
+        self.time = nn.Linear(t_dim, 2 * c_out)
+        self.norm2 = group_norm(c_out)
+        self.conv2 = zero_init(nn.Conv2d(c_out, c_out, 3, padding=1))
+        same = c_in == c_out and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(c_in, c_out, 1, stride)
+
+    def forward(self, x: Tensor, t_emb: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))  # (B, c_out, H/stride, W/stride)
+        scale, shift = self.time(F.silu(t_emb))[:, :, None, None].chunk(2, dim=1)
+        h = self.norm2(h) * (1 + scale) + shift
+        return self.conv2(F.silu(h)) + self.shortcut(x)
+
+
+class SelfAttention(nn.Module):
+    """Every position looks at every other one: (B, C, H, W) -> (B, C, H, W).
+
+    Its cost grows with (H * W) ** 2, so it is used at low resolution only.
+
+    Args:
+        channels: C, a multiple of head_dim or smaller than it.
+        head_dim: channels per head.
+    Source: Vaswani et al. 2017; in a diffusion network: Ho et al. 2020, appendix B.
+    """
+
+    def __init__(self, channels: int, head_dim: int = 32) -> None:
+        super().__init__()
+        self.heads = max(1, channels // head_dim)
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, C, H, W = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(B, 3, self.heads, C // self.heads, H * W)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, H*W, C/heads)
+        weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(dim=-1)
+        h = weights @ v  # (B, heads, H*W, C/heads)
+        h = h.transpose(-1, -2).reshape(B, C, H, W)
+        return x + self.out(h)
+
+
+class Upsample(nn.ConvTranspose2d):
+    """Transposed convolution that doubles height and width without a checkerboard.
+
+    Kernel 4 at stride 2 gives every output pixel the same number of taps (kernel 3 alternates
+    between one and two per axis). It starts as bilinear interpolation of a random mix of the
+    channels, so that neighbouring pixels begin alike.
+
+    Source: Odena et al. 2016, "Deconvolution and Checkerboard Artifacts".
+    """
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(c_in, c_out, kernel_size=4, stride=2, padding=1)
+        tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
+        mix = torch.randn(c_in, c_out, 1, 1) / math.sqrt(c_in)
+        with torch.no_grad():
+            self.weight.copy_(mix * tent[:, None] * tent[None, :])
+            nn.init.zeros_(self.bias)

@@ -1,0 +1,113 @@
+"""Encoder and Decoder joined: the network that predicts the noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_helpers.model.blocks import TimeEmbedding, zero_init
+from ddpm_helpers.model.decoder import Decoder
+from ddpm_helpers.model.encoder import Encoder
+
+NO_LABEL = -1
+
+
+class DiffusionNet(nn.Module):
+    """Noisy pictures and their steps in, a prediction of the same shape out.
+
+        output = decoder(encoder(x_t)) + gate(t) * x_t
+
+    The gate is one number per channel and step. It carries the full-resolution noise straight
+    to the output, so that the stages need not push it through the bottleneck pixel by pixel.
+    A fresh network outputs exactly 0.
+
+    Args:
+        image_size: side S of the pictures, a multiple of 16.
+        channels: C of the pictures.
+        width: channels of the first stage (64 as in ResNet-18).
+        num_classes: None for a network that takes no labels.
+        attention_size: maps of this side and smaller get self-attention.
+    Attributes:
+        image_shape: (C, S, S).
+        config: the arguments, enough to build the same network again.
+    Raises:
+        ValueError: image_size no multiple of 16, num_classes below 1.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        *,
+        channels: int = 3,
+        width: int = 64,
+        num_classes: int | None = None,
+        attention_size: int = 8,
+    ) -> None:
+        super().__init__()
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, or None; got {num_classes}")
+        self.config = {
+            "image_size": image_size,
+            "channels": channels,
+            "width": width,
+            "num_classes": num_classes,
+            "attention_size": attention_size,
+        }
+        self.image_shape = (channels, image_size, image_size)
+        self.num_classes = num_classes
+        t_dim = 4 * width
+        parts = {"channels": channels, "width": width, "t_dim": t_dim}
+        self.time = TimeEmbedding(t_dim)
+        self.label = nn.Embedding(num_classes + 1, t_dim) if num_classes else None
+        self.encoder = Encoder(image_size, **parts, attention_size=attention_size)
+        self.decoder = Decoder(image_size, **parts, attention_size=attention_size)
+        self.gate = zero_init(nn.Linear(t_dim, channels))
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Predict eps, x_0 or v, whichever the training asks for.
+
+        Args:
+            x_t: noisy pictures, (B, C, S, S) float32.
+            t: their steps, (B,) int64.
+            y: class labels, (B,) int64 in 0..num_classes-1, or -1 for "no label"; None = no label
+                for any of them.
+        Returns:
+            (B, C, S, S), in x_t's dtype.
+        Raises:
+            ValueError: another shape than the network was built for, or labels it cannot take.
+        """
+        self._check(x_t, t, y)
+        t_emb = self.time(t)  # (B, t_dim)
+        if self.label is not None:
+            t_emb = t_emb + self.label(self._label_rows(t, y))
+        out = self.decoder(self.encoder(x_t, t_emb), t_emb)  # (B, C, S, S)
+        gate = self.gate(t_emb)[:, :, None, None]  # (B, C, 1, 1)
+        return (out + gate * x_t).to(x_t.dtype)
+
+    def _label_rows(self, t: Tensor, y: Tensor | None) -> Tensor:
+        """Rows of the label table: row 0 is "no label", row y + 1 is class y."""
+        return torch.zeros_like(t) if y is None else y + 1
+
+    def _check(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> None:
+        if tuple(x_t.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"x_t must be (B, {', '.join(map(str, self.image_shape))}), got {tuple(x_t.shape)}"
+            )
+        if t.shape != x_t.shape[:1]:
+            raise ValueError(f"t must be ({len(x_t)},), one step a picture; got {tuple(t.shape)}")
+        if y is None:
+            return
+        if self.num_classes is None:
+            raise ValueError("this network takes no labels (num_classes=None), but y was given")
+        if y.shape != t.shape:
+            raise ValueError(f"y must be ({len(t)},), one label a picture; got {tuple(y.shape)}")
+        if len(y) and not NO_LABEL <= int(y.min()) <= int(y.max()) < self.num_classes:
+            raise ValueError(
+                f"y must lie in 0..{self.num_classes - 1} (or -1 for no label), "
+                f"got {int(y.min())}..{int(y.max())}"
+            )
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trained values in a module."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,165 @@
+"""The network: shapes, what it must depend on, and the two traps at full resolution."""
+
+import math
+
+import pytest
+import torch
+import torchvision
+
+from ddpm_helpers.model import (
+    Decoder,
+    DiffusionNet,
+    Encoder,
+    Upsample,
+    count_parameters,
+    timestep_embedding,
+)
+
+
+def small_net(size=32, **options):
+    torch.manual_seed(0)
+    return DiffusionNet(size, width=8, **options)
+
+
+def wake(net):
+    """Give the zero-initialised layers values, as training would."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in net.parameters():
+            if not p.any():
+                p.copy_(0.1 * torch.randn(p.shape, generator=generator))
+    return net
+
+
+@pytest.mark.parametrize("size, channels", [(16, 3), (32, 1), (64, 3)])
+def test_output_has_the_shape_of_the_input(size, channels):
+    net = small_net(size, channels=channels)
+    x = torch.randn(2, channels, size, size)
+    assert net.image_shape == (channels, size, size)
+    assert net(x, torch.tensor([1, 500])).shape == x.shape
+
+
+def test_encoder_maps_follow_resnet18():
+    maps = Encoder(64, width=64)(torch.zeros(1, 3, 64, 64), torch.zeros(1, 256))
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (64, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4),
+    ]  # fmt: skip
+
+
+def test_encoder_has_resnet18s_convolutions():
+    def kernels(net):
+        return [tuple(p.shape) for n, p in net.named_parameters() if p.ndim == 4]
+
+    ours = [k for k in kernels(Encoder(64, width=64, attention_size=0).stages)]
+    theirs = [k for k in kernels(torchvision.models.resnet18())[1:]]
+    assert sorted(ours) == sorted(theirs)
+
+
+def test_decoder_mirrors_the_encoder():
+    encoder, decoder = Encoder(32, width=8, t_dim=16), Decoder(32, width=8, t_dim=16)
+    x, t_emb = torch.randn(2, 3, 32, 32), torch.randn(2, 16)
+    assert decoder(encoder(x, t_emb), t_emb).shape == x.shape
+
+
+def test_a_fresh_network_outputs_zero():
+    out = small_net()(torch.randn(2, 3, 32, 32), torch.tensor([3, 400]))
+    assert torch.equal(out, torch.zeros_like(out))
+
+
+def test_output_depends_on_the_step_and_on_the_label():
+    net = wake(small_net(num_classes=10)).eval()
+    x = torch.randn(1, 3, 32, 32).expand(3, -1, -1, -1)
+    by_t = net(x, torch.tensor([1, 2, 400]))
+    assert (by_t[0] - by_t[1]).abs().max() > 1e-4
+    assert (by_t[0] - by_t[2]).abs().max() > 1e-2
+    t = torch.tensor([5, 5, 5])
+    by_y = net(x, t, torch.tensor([-1, 0, 9]))
+    assert (by_y[0] - by_y[1]).abs().max() > 1e-3
+    assert (by_y[1] - by_y[2]).abs().max() > 1e-3
+    assert torch.allclose(by_y[0], net(x, t, None)[0], atol=1e-5)
+
+
+def test_one_picture_does_not_see_its_neighbours():
+    net = wake(small_net())
+    x, t = torch.randn(4, 3, 32, 32), torch.tensor([1, 20, 300, 500])
+    together = net(x, t)
+    alone = torch.cat([net(x[i : i + 1], t[i : i + 1]) for i in range(4)])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_noise_of_single_pixels_can_be_learned_at_full_resolution():
+    """White noise shares nothing between neighbours: a lossy stem cannot bring it back."""
+    net = small_net()
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    torch.manual_seed(0)
+    t = torch.full((16,), 100)
+    for _ in range(60):
+        x = torch.randn(16, 3, 32, 32)
+        loss = (net(x, t) - x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+def test_stem_keeps_every_value_of_the_picture():
+    unshuffle = Encoder(16, width=8).stem[0]
+    x = torch.arange(3 * 16 * 16.0).view(1, 3, 16, 16)
+    assert torch.equal(unshuffle(x).flatten().sort().values, x.flatten())
+
+
+def test_upsample_leaves_no_checkerboard():
+    """A constant map must stay constant inside, where no border is near."""
+    up = Upsample(4, 6)
+    out = up(torch.ones(1, 4, 8, 8))[..., 2:-2, 2:-2]
+    spread = out.amax((2, 3)) - out.amin((2, 3))
+    assert spread.max() < 1e-5
+    bad = torch.nn.ConvTranspose2d(4, 6, 3, 2, padding=1, output_padding=1)
+    out = bad(torch.ones(1, 4, 8, 8))[..., 2:-2, 2:-2]
+    assert (out.amax((2, 3)) - out.amin((2, 3))).max() > 0.05
+
+
+def test_timestep_embedding_closed_form():
+    emb = timestep_embedding(torch.tensor([0, 7]), 6)
+    w = [1.0, 10_000 ** (-1 / 3), 10_000 ** (-2 / 3)]
+    expected = [math.sin(7 * k) for k in w] + [math.cos(7 * k) for k in w]
+    assert torch.allclose(emb[1], torch.tensor(expected), atol=1e-6)
+    assert torch.equal(emb[0], torch.tensor([0.0, 0, 0, 1, 1, 1]))
+
+
+def test_every_step_has_its_own_embedding():
+    emb = timestep_embedding(torch.arange(1001), 64)
+    nearest = torch.cdist(emb, emb).fill_diagonal_(9).min()
+    assert nearest > 0.1
+
+
+def test_parameter_count_of_the_classic_network():
+    assert count_parameters(torch.nn.Linear(3, 4)) == 16
+    assert 19e6 < count_parameters(DiffusionNet(64, num_classes=10)) < 24e6
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: DiffusionNet(40), ["40", "multiple of 16"]),
+        (lambda: DiffusionNet(0), ["0", "multiple of 16"]),
+        (lambda: DiffusionNet(32, width=8, num_classes=0), ["num_classes", "0"]),
+        (lambda: timestep_embedding(torch.tensor([1]), 5), ["even", "5"]),
+        (lambda: small_net()(torch.zeros(1, 3, 16, 16), torch.tensor([1])), ["32", "16"]),
+        (lambda: small_net()(torch.zeros(2, 3, 32, 32), torch.tensor([1])), ["(2,)", "(1,)"]),
+        (
+            lambda: small_net()(torch.zeros(1, 3, 32, 32), torch.tensor([1]), torch.tensor([1])),
+            ["no labels"],
+        ),
+        (
+            lambda: small_net(num_classes=3)(
+                torch.zeros(1, 3, 32, 32), torch.tensor([1]), torch.tensor([3])
+            ),
+            ["0..2", "3"],
+        ),
+    ],
+)
+def test_refusals_name_the_value(call, words):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
