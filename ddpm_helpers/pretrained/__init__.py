@@ -1,0 +1,5 @@
+"""Trained weights: saving them, finding them, checking them."""
+
+from ddpm_helpers.pretrained.weights import available_weights, load_pretrained, save_weights
+
+__all__ = ["available_weights", "load_pretrained", "save_weights"]

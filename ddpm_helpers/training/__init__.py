@@ -1,0 +1,18 @@
+"""The training loop, its averaged weights and its checkpoints."""
+
+from ddpm_helpers.training.ema import ema_decay_at, update_ema
+from ddpm_helpers.training.pipeline import (
+    StepRecord,
+    TrainingPipeline,
+    build_model,
+    learning_rate,
+)
+
+__all__ = [
+    "StepRecord",
+    "TrainingPipeline",
+    "build_model",
+    "ema_decay_at",
+    "learning_rate",
+    "update_ema",
+]

@@ -1,0 +1,31 @@
+"""Averaged weights: smoother than the last ones, and what samples are drawn from."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def ema_decay_at(step: int, decay: float) -> float:
+    """Decay with warm-up, so that the random first weights are forgotten quickly.
+
+        decay_k = min(decay, (1 + k) / (10 + k))
+
+    Args:
+        step: optimiser steps taken, from 1.
+        decay: the decay once warm, in 0..1.
+    Source: the rule of TensorFlow's ExponentialMovingAverage(num_updates=...).
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
+    """ema = decay * ema + (1 - decay) * weights, in place, for every parameter.
+
+    Buffers are tables, not weights: they are copied, never averaged.
+    """
+    averaged, current = list(ema_model.parameters()), list(model.parameters())
+    torch._foreach_lerp_(averaged, current, 1 - decay)
+    for kept, new in zip(ema_model.buffers(), model.buffers(), strict=True):
+        kept.copy_(new)
