@@ -1,0 +1,70 @@
+"""The settings: the classic configuration, presets, and the three environment variables."""
+
+import dataclasses
+
+import pytest
+
+from ddpm_helpers.config import PRESETS, TrainConfig, cache_dir, settings
+
+
+def test_defaults_are_the_classic_configuration():
+    c = TrainConfig()
+    assert (c.image_size, c.epochs, c.lr, c.timesteps, c.batch_size) == (64, 20, 1e-4, 500, 10)
+    assert (c.schedule, c.lr_schedule, c.prediction) == ("cosine", "cosine", "eps")
+
+
+def test_fields_begin_as_promised_and_each_has_its_reason():
+    fields = dataclasses.fields(TrainConfig)
+    first = ["image_size", "timesteps", "schedule", "prediction"]
+    first += ["epochs", "batch_size", "lr", "seed"]
+    assert [f.name for f in fields][:8] == first
+    assert all(len(f.metadata["help"]) > 15 for f in fields)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_can_be_changed_and_are_frozen(name):
+    config = TrainConfig.preset(name, seed=7)
+    assert config.seed == 7 and TrainConfig.preset(name).seed == 0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1
+    assert TrainConfig(**config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: TrainConfig.preset("fast"), ["fast", "classic", "ci", "laptop", "gpu"]),
+        (lambda: TrainConfig(batch_size=0), ["batch_size", "0"]),
+        (lambda: TrainConfig(lr=-1.0), ["lr", "-1.0"]),
+        (lambda: TrainConfig(label_dropout=1.5), ["label_dropout", "1.5"]),
+        (lambda: TrainConfig(precision="fp16"), ["fp16", "auto", "bf16"]),
+        (lambda: TrainConfig(lr_schedule="step"), ["step", "cosine", "constant"]),
+    ],
+)
+def test_refusals_name_the_value_and_the_choices(call, words):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert all(word in str(error.value) for word in words)
+
+
+def test_settings_follow_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("DDPM_PRESET", "ci")
+    monkeypatch.setenv("DDPM_DATA", "some/folder")
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path))
+    s = settings()
+    assert (s.preset, s.data, s.cache_dir) == ("ci", "some/folder", tmp_path)
+    assert s.train == TrainConfig.preset("ci")
+    assert "ci" in str(s) and "32×32" in str(s) and "\n" not in str(s)
+
+
+def test_settings_without_environment(monkeypatch):
+    for name in ("DDPM_PRESET", "DDPM_DATA", "DDPM_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    assert settings().preset in ("laptop", "gpu")
+    assert cache_dir().name == "ddpm_helpers"
+
+
+def test_unknown_preset_from_outside(monkeypatch):
+    monkeypatch.setenv("DDPM_PRESET", "turbo")
+    with pytest.raises(ValueError, match="DDPM_PRESET 'turbo'.*laptop"):
+        settings()
