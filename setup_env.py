@@ -119,7 +119,8 @@ def install_uv():
     say("installing " + pin)
     wanted = os.path.join(VENV, "uv.txt")
     write(wanted, pin + hashes + "\n")
-    run("pip", "install", "--quiet", "--disable-pip-version-check", "-r", wanted)
+    run("pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "2",
+        "-r", wanted)  # fmt: skip
 
 
 def install_requirements(flavour):
