@@ -15,7 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"config"},
     "diffusion": {"config"},
     "model": {"config"},
-    "training": {"config", "data", "diffusion", "model"},
+    "training": {"config", "data", "diffusion", "model", "pretrained"},  # checkpoints hold weights
     "evaluation": {"config", "data", "diffusion", "model"},
     "pretrained": {"config", "data", "diffusion", "model"},
     "display": {

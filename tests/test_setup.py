@@ -1,0 +1,193 @@
+"""The ways to install agree with each other, and the set-up script says what is wrong."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import namedtuple
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import setup_env
+
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+
+
+@pytest.fixture(scope="module")
+def project(root):
+    return tomllib.loads((root / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def pins(root):
+    """name -> the markers and hashes of its block in requirements.txt."""
+    text = (root / "requirements.txt").read_text()
+    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==(.*?)(?=^\S|\Z)", text, re.M | re.S))
+
+
+def test_environment_yml_holds_what_pyproject_asks_for(root, project):
+    conda = yaml.safe_load((root / "environment.yml").read_text())
+    assert conda["channels"] == ["conda-forge", "nodefaults"]
+    *specs, last = conda["dependencies"]
+    assert last == {"pip": ["-e ."]}
+    extras = project["optional-dependencies"]
+    wanted = {"python" + project["requires-python"], "pip"} | set(extras["pinned"])
+    wanted |= set(project["dependencies"]) | set(extras["notebooks"]) | set(extras["test"])
+    names = {Requirement(w).name: str(Requirement(w).specifier) for w in wanted}
+    expected = {CONDA_NAMES.get(n, n) + spec for n, spec in names.items() if n != "uv"}
+    assert set(specs) == expected
+
+
+def test_every_dependency_has_a_lower_bound_only(project):
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    for text in sum(groups, []):
+        assert [s.operator for s in Requirement(text).specifier] == [">="], text
+
+
+def test_requirements_are_pinned_with_hashes_and_name_no_place(root, project, pins):
+    text = (root / "requirements.txt").read_text()
+    assert not re.search(r"://|index|find-links|/\w+/\w+/", text)
+    assert len(pins) > 100 and all("--hash=sha256:" in block for block in pins.values())
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    for requirement in map(Requirement, sum(groups, [])):
+        version = re.match(r"[^\s;\\]+", pins[requirement.name]).group()
+        assert requirement.specifier.contains(version), f"run `make lock` for {requirement}"
+
+
+def test_contributing_gives_a_reason_for_each_core_dependency(root, project):
+    text = (root / "CONTRIBUTING.md").read_text()
+    for requirement in map(Requirement, project["dependencies"]):
+        assert re.search(rf"^\| `{requirement.name}` \| .{{20,}} \|$", text, re.M), requirement.name
+
+
+def stopped(action) -> str:
+    with pytest.raises(SystemExit) as stop:
+        action()
+    assert "\n" not in stop.value.code
+    return stop.value.code
+
+
+def test_an_old_python_is_told_the_version_it_needs(monkeypatch):
+    monkeypatch.setattr(setup_env.sys, "version_info", (3, 8, 18, "final", 0))
+    monkeypatch.setattr(setup_env.platform, "python_version", lambda: "3.8.18")
+    monkeypatch.setattr(setup_env.shutil, "which", lambda name: None)
+    message = stopped(setup_env.use_new_python)
+    assert "3.8.18" in message and "3.11" in message and "PYTHON=" in message
+
+
+def test_an_old_python_hands_over_to_a_newer_one(monkeypatch):
+    monkeypatch.setattr(setup_env.sys, "version_info", (3, 8, 18, "final", 0))
+    found = {"python3.12": "/here/python3.12"}
+    monkeypatch.setattr(setup_env.shutil, "which", found.get)
+    called = []
+    monkeypatch.setattr(setup_env.subprocess, "call", lambda c, **k: called.append(c) or 0)
+    with pytest.raises(SystemExit) as stop:
+        setup_env.use_new_python()
+    assert stop.value.code == 0
+    assert called[-1][0] == "/here/python3.12" and called[-1][1:] == sys.argv
+
+
+@pytest.mark.parametrize("flavour", ["full", "cpu"])
+def test_a_full_disk_is_told_in_gigabytes(monkeypatch, flavour):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(setup_env.shutil, "disk_usage", lambda path: usage(0, 0, 1.5e9))
+    message = stopped(lambda: setup_env.check_disk(flavour))
+    assert "1.5 GB free" in message
+    assert f"{setup_env.CPU_GB if flavour == 'cpu' else setup_env.GPU_GB} GB" in message or (
+        sys.platform != "linux"
+    )
+
+
+def test_no_network_is_named_after_pips_own_words(monkeypatch, root):
+    monkeypatch.setattr(setup_env.subprocess, "call", lambda *a, **k: 1)
+    assert "network" in stopped(lambda: setup_env.run("pip", "install", "x"))
+
+
+@pytest.fixture
+def world(monkeypatch, tmp_path, root):
+    """A copy of the set-up in an empty folder, where installing is only written down."""
+    for name in ("requirements.txt", "pyproject.toml", "setup_env.py"):
+        shutil.copy(root / name, tmp_path)
+    done = []
+    monkeypatch.setattr(setup_env, "ROOT", str(tmp_path))
+    monkeypatch.setattr(setup_env, "VENV", str(tmp_path / ".venv"))
+    monkeypatch.setattr(setup_env, "STAMP", str(tmp_path / ".venv" / "ddpm-stamp"))
+    monkeypatch.setattr(setup_env, "PYTHON", sys.executable)
+    monkeypatch.setattr(setup_env, "check_disk", lambda flavour: None)
+    monkeypatch.setattr(setup_env, "venv_works", lambda: (tmp_path / ".venv").is_dir())
+    monkeypatch.setattr(setup_env, "install_uv", lambda: None)
+    monkeypatch.setattr(setup_env, "run", lambda *a: done.append(a))
+
+    def make_venv():
+        (tmp_path / ".venv").mkdir(exist_ok=True)
+        done.append("venv")
+
+    monkeypatch.setattr(setup_env, "make_venv", make_venv)
+
+    def call(*arguments):
+        done.clear()
+        monkeypatch.setattr(sys, "argv", ["setup_env.py", *arguments])
+        setup_env.main()
+        return list(done)
+
+    return call, tmp_path
+
+
+def test_a_second_run_does_nothing_until_something_changes(world):
+    call, folder = world
+    first = call()
+    assert first[0] == "venv" and len(first) == 3
+    assert call() == []
+    with open(folder / "pyproject.toml", "a") as file:
+        file.write("\n")
+    assert len(call()) == 2, "new pins go into the .venv that is there"
+    assert call() == []
+
+
+def test_the_package_itself_needs_no_network(world):
+    call, _ = world
+    package = call()[-1]
+    assert {"--offline", "--no-deps", "--no-build-isolation", "-e"} <= set(package)
+
+
+def test_cpu_is_remembered_and_a_change_starts_afresh(world):
+    call, _ = world
+    assert "--require-hashes" in call()[1]
+    cpu = call("--cpu")
+    assert cpu[0] == "venv" and "--torch-backend" in cpu[1] and "--no-verify-hashes" in cpu[1]
+    assert call() == [] and call("--cpu") == []
+    assert call("--no-cpu")[0] == "venv"
+
+
+def test_an_interrupted_set_up_goes_on(world, monkeypatch):
+    call, _ = world
+    run = setup_env.run
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(setup_env, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    monkeypatch.setattr(setup_env, "run", run)
+    assert len(call()) == 2
+    assert call() == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_help_lists_every_target(root):
+    text = (root / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", text, re.M).group(1).split()
+    done = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True)
+    assert all(f"make {target} " in done.stdout for target in targets), done.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_names_a_python_that_is_missing(root):
+    done = subprocess.run(
+        ["make", "setup", "PYTHON=no-such-python"], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode != 0 and "no no-such-python here" in done.stdout
