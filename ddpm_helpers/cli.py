@@ -1,0 +1,252 @@
+"""The jobs of the notebooks without a notebook: `ddpm data | train | sample | info`."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ddpm_helpers import __version__
+from ddpm_helpers.config import PRESETS, TrainConfig, best_device, cache_dir, settings
+
+if TYPE_CHECKING:
+    from ddpm_helpers.data import ImageDataset
+
+BY_DEFAULT = "by default set by DDPM_PRESET, else by the hardware"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: its words; those of the command line if None.
+    Returns:
+        Exit status: 0, or 2 after a one-line error on stderr, or 130 when interrupted.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, OSError, FloatingPointError) as error:
+        return _fail(str(error))
+    except torch.OutOfMemoryError:
+        return _fail("the device's memory is full: ask for fewer pictures at a time")
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"ddpm: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, one subparser per command."""
+    parser = argparse.ArgumentParser(prog="ddpm", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    _add_data(commands.add_parser("data", help="prepare pictures, or show what is cached"))
+    _add_train(commands.add_parser("train", help="train a network"))
+    _add_sample(commands.add_parser("sample", help="draw pictures with trained weights"))
+    info = commands.add_parser("info", help="show versions, hardware and active settings")
+    info.set_defaults(run=show_info)
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", nargs="?", help="cartoons, cifar10, auto or a folder; without it: what is cached")
+    add("--image-size", type=int, default=32, metavar="N", help="side in pixels (32)")
+    add("--split", default="train", help="train or test (train)")
+    add("--root", help="where the source's files lie or are downloaded to")
+    parser.set_defaults(run=prepare_data)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--preset", help=f"{', '.join(PRESETS)} ({BY_DEFAULT})")
+    add("--data", help="a source, as in `ddpm data` (by default set by DDPM_DATA, else cartoons)")
+    add("--root", help="where the source's files lie or are downloaded to")
+    add("--out", type=Path, help="folder for checkpoints and sample grids (runs/PRESET)")
+    add("--resume", action="store_true", help="go on from the checkpoint in that folder")
+    group = parser.add_argument_group("single settings, on top of the preset")
+    for field in fields(TrainConfig):
+        kind = str(field.type).removesuffix(" | None")
+        how: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        if kind != "bool":
+            how = {"type": {"int": int, "float": float, "str": str}[kind], "metavar": kind.upper()}
+        option = "--" + field.name.replace("_", "-")
+        text = field.metadata["help"].replace("%", "%%")
+        group.add_argument(option, default=argparse.SUPPRESS, help=text, **how)
+    parser.set_defaults(run=train)
+
+
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
+    add("--n", type=int, default=20, metavar="N", help="number of pictures (20)")
+    add("--y", nargs="+", metavar="CLASS", help="classes by name or number, in turn (all)")
+    add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
+    add("--steps", type=int, help="sampling steps (by default the T of the training)")
+    add("--sampler", default="ddpm", help="way to walk from noise to picture (ddpm)")
+    add("--seed", type=int, default=0, help="the same seed draws the same pictures (0)")
+    add("--columns", type=int, default=10, metavar="N", help="pictures a row (10)")
+    add("--out", type=Path, default=Path("samples.png"), help="PNG to write (samples.png)")
+    parser.set_defaults(run=sample)
+
+
+def prepare_data(args: argparse.Namespace) -> None:
+    """Make a source's cache and describe it; without a source, list the caches."""
+    if args.source is None:
+        return _list_caches(cache_dir())
+    ds = _dataset(args.source, args.image_size, split=args.split, root=args.root)
+    counts = torch.bincount(torch.as_tensor(ds.labels), minlength=len(ds.classes)).tolist()
+    print(f"{len(ds)} pictures of {ds.images.shape[-1]}×{ds.images.shape[-1]}, split {args.split}")
+    for name, count in zip(ds.classes, counts, strict=True):
+        print(f"  {name:<20} {count}")
+
+
+def _list_caches(folder: Path) -> None:
+    files = sorted(p for p in folder.rglob("*.npy") if p.is_file())
+    print(f"{folder}: {len(files)} caches" + ("" if files else "; `ddpm data cartoons` makes one"))
+    for path in files:
+        print(f"  {path.stat().st_size / 1e6:8.1f} MB  {path.relative_to(folder)}")
+
+
+def _dataset(source: str, image_size: int, **options: Any) -> ImageDataset:
+    from ddpm_helpers.data import ImageDataset
+
+    return ImageDataset(source, image_size, **options)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train with a preset and single changes; checkpoints and sample grids go to --out."""
+    from ddpm_helpers.diffusion import DiffusionUtils
+    from ddpm_helpers.training import TrainingPipeline, build_model
+
+    known = settings()
+    preset = args.preset or known.preset
+    names = {field.name for field in fields(TrainConfig)}
+    config = TrainConfig.preset(preset, **{k: v for k, v in vars(args).items() if k in names})
+    out = args.out or Path("runs") / preset
+    source = args.data or known.data
+    ds = _dataset(source, config.image_size, root=args.root, limit=config.limit)
+    model = build_model(config, len(ds.classes))
+    diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
+    pipeline = TrainingPipeline(model, diffusion, ds, config, out)
+    if args.resume:
+        pipeline.resume()
+    print(f"preset {preset}, {len(ds)} pictures of {source}, {pipeline.device}, writing to {out}")
+    history = pipeline.fit()
+    if history:
+        last = [record.loss for record in history[-100:]]
+        mean = sum(last) / len(last)
+        print(f"{len(history)} steps, mean loss of the last {len(last)}: {mean:.4f}")
+
+
+def sample(args: argparse.Namespace) -> None:
+    """Draw pictures and write them as one PNG grid."""
+    from torchvision.utils import save_image
+    from tqdm.auto import tqdm
+
+    from ddpm_helpers.pretrained import load_pretrained
+
+    if args.n < 1 or args.columns < 1:
+        raise ValueError(f"--n and --columns must be at least 1, got {args.n} and {args.columns}")
+    _prepare_png(args.out)
+    model, diffusion = load_pretrained(args.weights)
+    device = best_device()
+    y = class_numbers(args.y, args.n, model.num_classes, getattr(model, "classes", ()))
+    walk = diffusion.sample_steps(
+        model.to(device),
+        args.n,
+        sampler=args.sampler,
+        steps=args.steps,
+        guidance=args.guidance,
+        y=None if y is None else y.to(device),
+        seed=args.seed,
+    )
+    x = None
+    for step in tqdm(walk, total=args.steps or diffusion.T, unit="step"):
+        x = step.x_t
+    assert x is not None
+    save_image(x.float().cpu(), args.out, nrow=args.columns, normalize=True, value_range=(-1, 1))
+    print(f"{args.n} pictures in {args.out}")
+
+
+def class_numbers(
+    wanted: Sequence[str] | None, n: int, num_classes: int | None, names: Sequence[str]
+) -> torch.Tensor | None:
+    """Class names or numbers, repeated in turn for n pictures.
+
+    Args:
+        wanted: names or numbers; None takes all classes in turn.
+        n: number of pictures.
+        num_classes: classes that the network knows; None if it takes no labels.
+        names: their names, if known.
+    Returns:
+        int64 (n,), or None for a network without labels.
+    Raises:
+        ValueError: a class that does not exist, or classes for a network without labels.
+    """
+    if num_classes is None:
+        if wanted:
+            raise ValueError("these weights were trained without classes: leave --y out")
+        return None
+    numbers = list(range(num_classes))
+    if wanted:
+        known = {name: i for i, name in enumerate(names)} | {str(i): i for i in numbers}
+        for word in wanted:
+            if word not in known:
+                choices = ", ".join(names) or f"0..{num_classes - 1}"
+                raise ValueError(f"unknown class {word!r}; choose from {choices}")
+        numbers = [known[word] for word in wanted]
+    return torch.tensor([numbers[i % len(numbers)] for i in range(n)])
+
+
+def _prepare_png(path: Path) -> None:
+    """Refuse a file that cannot be written before the minutes that drawing may take."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"--out must end in .png, got {str(path)!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab"):
+        pass
+    if path.stat().st_size == 0:
+        path.unlink()
+
+
+def show_info(args: argparse.Namespace) -> None:
+    """Print what a report of a problem should say."""
+    from ddpm_helpers.model import count_parameters
+    from ddpm_helpers.pretrained import available_weights
+    from ddpm_helpers.training import build_model
+
+    known = settings()
+    parameters = count_parameters(build_model(known.train, 10))
+    rows = {
+        "ddpm_helpers": __version__,
+        "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
+        "device": describe_device(known.device),
+        "settings": str(known),
+        "network": f"{parameters / 1e6:.1f} million parameters with preset {known.preset}",
+        "weights": ", ".join(available_weights()) or "none shipped",
+        "cache": str(known.cache_dir),
+    }
+    for name, value in rows.items():
+        print(f"{name:<13} {value}")
+
+
+def describe_device(device: torch.device) -> str:
+    """The device's name, and its memory where torch knows it."""
+    if device.type != "cuda":
+        return device.type
+    card = torch.cuda.get_device_properties(device)
+    return f"cuda, {card.name}, {card.total_memory / 2**30:.0f} GiB"

@@ -1,0 +1,158 @@
+"""The command line: what it passes on, what it writes, how it refuses."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_helpers import cli
+from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.pretrained import save_weights
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that must fail, and return its one line on stderr."""
+
+    def run(*argv: str) -> str:
+        assert cli.main(argv) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("ddpm: error: ") and err.count("\n") == 1
+        return err
+
+    return run
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    model = DiffusionNet(16, width=8, num_classes=3)
+    about = {"classes": ["cat", "dog", "ship"]}
+    return str(save_weights(tmp_path / "w.safetensors", model, DiffusionUtils(10), about))
+
+
+def test_every_field_of_train_config_is_an_option():
+    words = []
+    for field in fields(TrainConfig):
+        option = "--" + field.name.replace("_", "-")
+        value = {"bool": None, "str": "x", "float": "0.5"}.get(str(field.type), "7")
+        words += ["--no-flip"] if field.name == "flip" else [option] + [value] * (value is not None)
+    args = vars(cli.build_parser().parse_args(["train", *words]))
+    assert args["flip"] is False and args["class_conditional"] is True
+    assert args["limit"] == 7 and args["lr"] == 0.5 and args["schedule"] == "x"
+    assert {field.name for field in fields(TrainConfig)} <= set(args)
+
+
+def test_without_options_the_preset_decides():
+    args = vars(cli.build_parser().parse_args(["train", "--preset", "ci"]))
+    assert not {field.name for field in fields(TrainConfig)} & set(args)
+
+
+def test_help_of_every_command_gives_the_reasons_of_the_settings(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--help"])
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for field in fields(TrainConfig):
+        assert field.metadata["help"] in shown
+
+
+def test_train_then_resume_then_sample(tmp_path, monkeypatch, capsys):
+    """The three commands in a row on 16 cartoons, as a user would type them."""
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "run"
+    tiny = "--image-size 16 --width 8 --timesteps 10 --limit 16 --batch-size 8 --warmup-steps 1"
+    words = ["train", "--preset", "ci", "--data", "cartoons", "--out", str(out), *tiny.split()]
+    assert cli.main([*words, "--epochs", "1"]) == 0
+    assert (out / "checkpoint.pt").exists() and (out / "weights.safetensors").exists()
+    assert cli.main([*words, "--epochs", "2", "--resume"]) == 0
+    assert "4 steps" in capsys.readouterr().out.splitlines()[-1]
+    picture = tmp_path / "new" / "grid.png"
+    assert cli.main(["sample", "--weights", str(out), "--n", "2", "--out", str(picture)]) == 0
+    assert Image.open(picture).size == (2 * 18 + 2, 18 + 2)
+
+
+def test_sample_depends_on_seed_and_class_alone(weights, tmp_path):
+    def draw(name, *options):
+        path = tmp_path / f"{name}.png"
+        words = ["sample", "--weights", weights, "--out", str(path), "--steps", "10", *options]
+        assert cli.main(words) == 0
+        return path.read_bytes()
+
+    first = draw("a", "--n", "2", "--y", "cat", "--seed", "1")
+    assert first == draw("b", "--n", "2", "--y", "0", "--seed", "1")
+    assert first != draw("c", "--n", "2", "--y", "cat", "--seed", "2")
+
+
+def test_classes_are_taken_in_turn_by_name_or_number():
+    names = ("cat", "dog", "ship")
+    assert cli.class_numbers(["ship", "0"], 3, 3, names).tolist() == [2, 0, 2]
+    assert cli.class_numbers(None, 5, 3, names).tolist() == [0, 1, 2, 0, 1]
+    assert cli.class_numbers(None, 5, None, ()) is None
+
+
+def test_refusals_name_the_value_and_the_choices(refused, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    png = ["--out", str(tmp_path / "x.png")]
+    sample = ["sample", "--weights", weights, *png]
+    message = refused(*sample, "--y", "horse")
+    assert "'horse'" in message and "cat, dog, ship" in message
+    message = refused(*sample, "--sampler", "magic")
+    assert "magic" in message and "ddpm" in message
+    assert "nowhere" in refused("sample", "--weights", "nowhere", *png)
+    assert "at least 1" in refused(*sample, "--n", "0")
+    assert "x.jpg" in refused("sample", "--weights", weights, "--out", str(tmp_path / "x.jpg"))
+    message = refused("train", "--preset", "huge", "--out", str(tmp_path / "r"))
+    assert "'huge'" in message and "laptop" in message
+    message = refused("data", "paintings")
+    assert "paintings" in message and "cartoons" in message
+    small = ["train", "--preset", "ci", "--data", "cartoons", "--limit", "8"]
+    assert "20" in refused(*small, "--image-size", "20", "--out", str(tmp_path / "r"))
+    message = refused(*small, "--schedule", "zigzag", "--out", str(tmp_path / "r"))
+    assert "zigzag" in message and "cosine" in message
+    file = tmp_path / "file"
+    file.touch()
+    assert "file" in refused(*small, "--out", str(file))
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_an_unknown_command_lists_the_commands(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["dream"])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert all(name in err for name in ("data", "train", "sample", "info"))
+
+
+def test_data_prepares_a_source_and_lists_caches(tmp_path, monkeypatch, capsys):
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    assert cli.main(["data"]) == 0
+    assert "0 caches" in capsys.readouterr().out
+    folder = tmp_path / "pictures" / "reds"
+    folder.mkdir(parents=True)
+    (tmp_path / "red.png").rename(folder / "red.png")
+    assert cli.main(["data", str(folder.parent), "--image-size", "16"]) == 0
+    assert "1 pictures of 16×16" in capsys.readouterr().out
+    assert cli.main(["data"]) == 0
+    assert "1 caches" in capsys.readouterr().out
+
+
+def test_info_says_what_a_report_of_a_problem_needs(capsys, monkeypatch):
+    monkeypatch.setenv("DDPM_PRESET", "ci")
+    assert cli.main(["info"]) == 0
+    out = capsys.readouterr().out
+    for word in ("torch", torch.__version__, "device", "preset ci", "parameters", "cache"):
+        assert word in out
+
+
+def test_interrupting_ends_without_a_traceback(capsys, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "settings", interrupt)
+    assert cli.main(["train"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
