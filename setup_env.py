@@ -124,14 +124,15 @@ def install_uv():
 
 
 def install_requirements(flavour):
-    say("installing the pinned requirements" + (" without CUDA" if flavour == "cpu" else ""))
     if flavour == "full":
+        say("installing the pinned requirements")
         uv("--require-hashes", "-r", "requirements.txt")
-    else:
-        # Same versions, but PyTorch's own CPU builds: other files, so other hashes than the
-        # pinned ones. As constraints, the pins leave out what the CPU builds do not ask for.
-        uv("--torch-backend", "cpu", "--no-verify-hashes", "-c", "requirements.txt",
-           "-r", "pyproject.toml", "--all-extras")  # fmt: skip
+        return
+    # Same versions, but PyTorch's own CPU builds: other files, so other hashes than the pinned
+    # ones. As constraints, the pins leave out what the CPU builds do not ask for.
+    say("installing the pinned requirements without CUDA (CPU=0 brings it back)")
+    pins = ["--no-verify-hashes", "-c", "requirements.txt"]
+    uv("--torch-backend", "cpu", *pins, "-r", "pyproject.toml", "--all-extras")
 
 
 def install_package():
