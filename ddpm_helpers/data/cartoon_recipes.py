@@ -1,0 +1,215 @@
+"""Ten recipes: how each class is drawn, back to front, facing right.
+
+A recipe takes a fresh `Scene` and paints all its pictures at once. Numbers that vary from picture
+to picture come from `s.between`, colours from `s.pick`; the rest is the character of the class.
+"""
+
+import numpy as np
+
+from .cartoon_shapes import INK, Scene
+
+WHITE = (0.97, 0.97, 0.95)
+SKY_TOP = ("5aa9e6", "4f9bdc", "79bdf0", "6cb0d8")
+SKY_LOW = ("bfe3fa", "d6eefb", "cfe6f5", "e8f2f6")
+GRASS = ("6fb544", "7cc050", "5fa53f", "8ac75a")
+ROAD = ("80838a", "8d8f94", "74777f")
+WATER = ("2f6fb3", "2a7fbd", "3a86b8", "26639f")
+PAINT = ("e23b32", "2f6fdd", "f2c230", "35a853", "f07f23", "8e4ec6")
+WALL = ("f0dcc0", "cfe3ea", "ead2de", "d9e6c9", "f4e7ae")
+FLOOR = ("b98a5e", "a9795a", "c49a70", "8f9bb0")
+
+
+def _sky(s: Scene) -> None:
+    s.gradient(s.pick(SKY_TOP), s.pick(SKY_LOW))
+
+
+def _place(s: Scene, turn: float = 0.06, low: float = 0.88, high: float = 1.02) -> None:
+    """The usual pose: a small shift, size and turn, and half of the pictures mirrored."""
+    s.pose(
+        s.between(-0.08, 0.08), s.between(-0.05, 0.05), s.between(low, high),
+        s.between(-turn, turn), s.chance(0.5),
+    )
+
+
+def _wheels(s: Scene, *xs: float, y: float = 0.44, r: float = 0.2) -> None:
+    for x in xs:
+        s.draw((0.13, 0.13, 0.15), s.circle(x, y, r), outline=0.5)
+        s.draw((0.8, 0.82, 0.85), s.circle(x, y, r * 0.45), outline=0)
+
+
+def airplane(s: Scene) -> None:
+    """A jet in the sky: long hull, swept wings, tail fin, a row of windows."""
+    _sky(s)
+    s.pose(
+        s.between(-0.06, 0.06), s.between(-0.08, 0.08), s.between(0.88, 1.02),
+        s.between(-0.5, 0.12), s.chance(0.5),
+    )
+    body, wing = s.pick(("f5f5f2", "e8ecf0", "fbf3e0")), s.pick(PAINT)
+    s.draw(wing, s.polygon((0.02, -0.1), (0.3, -0.1), (-0.12, -0.56), (-0.3, -0.56)))
+    s.draw(wing, s.polygon((-0.86, -0.58), (-0.66, -0.58), (-0.42, -0.06), (-0.78, -0.06)))
+    s.draw(body, s.limb(-0.74, -0.03, 0.66, 0.0, 0.12, 0.19))
+    s.draw((0.25, 0.42, 0.62), s.ellipse(0.68, -0.06, 0.1, 0.07), outline=0)
+    s.draw((0.25, 0.42, 0.62), *[s.circle(x, -0.05, 0.055) for x in (-0.3, -0.06, 0.18, 0.42)],
+           outline=0)
+    s.draw(wing, s.polygon((0.0, 0.08), (0.32, 0.08), (-0.24, 0.68), (-0.46, 0.68)))
+    s.draw(wing, s.polygon((-0.82, 0.02), (-0.6, 0.02), (-0.82, 0.26), (-0.96, 0.26)))
+
+
+def automobile(s: Scene) -> None:
+    """A low car from the side: round cabin with two windows, two wheels, a road."""
+    _sky(s)
+    s.below(0.3 + s.between(-0.06, 0.06), s.pick(ROAD))
+    _place(s, 0.03)
+    paint, low = s.pick(PAINT), s.between(-0.46, -0.38)
+    glass = s.pick(("bfe6f7", "a9d8ee"))
+    s.draw(paint, s.polygon((-0.4, low), (0.2, low), (0.52, 0.05), (-0.66, 0.05)),
+           s.box(0.0, 0.2, 0.9, 0.23, rounding=0.18))
+    s.draw(glass, s.polygon((-0.33, low + 0.12), (-0.12, low + 0.12), (-0.12, 0.0), (-0.48, 0.0)),
+           outline=0.7)
+    s.draw(glass, s.polygon((0.03, low + 0.12), (0.14, low + 0.12), (0.36, 0.0), (0.03, 0.0)),
+           outline=0.7)
+    s.draw((1.0, 0.93, 0.55), s.ellipse(0.82, 0.13, 0.07, 0.07), outline=0)
+    _wheels(s, -0.5, 0.5, r=0.22)
+
+
+def bird(s: Scene) -> None:
+    """A round songbird on a branch: beak, eye, wing, tail."""
+    _sky(s)
+    _place(s, 0.12)
+    coat, belly = s.pick(("e5432f", "2f7de0", "f4c22b", "3fae5a")), s.pick(("fbe6c4", "fdf3e3"))
+    s.draw((0.45, 0.29, 0.16), s.limb(-1.4, 0.72, 1.4, 0.66, 0.08))
+    s.draw(INK, s.limb(-0.08, 0.4, -0.1, 0.68, 0.05), s.limb(0.14, 0.4, 0.14, 0.66, 0.05),
+           outline=0)
+    s.draw(coat * 0.75, s.polygon((-0.4, 0.0), (-0.3, 0.3), (-0.9, 0.5), (-0.98, 0.28)))
+    s.draw((0.98, 0.65, 0.12), s.polygon((0.56, -0.48), (0.94, -0.3), (0.56, -0.18)))
+    s.draw(coat, s.ellipse(-0.02, 0.1, 0.54, 0.42, 0.35 * -1), s.circle(0.34, -0.34, 0.34))
+    s.draw(belly, s.ellipse(0.2, 0.2, 0.28, 0.24, -0.5), outline=0)
+    s.draw(coat * 0.7, s.ellipse(-0.2, 0.1, 0.34, 0.18, s.between(-0.1, 0.5)), outline=0.7)
+    s.draw(WHITE, s.circle(0.42, -0.4, 0.12), outline=0)
+    s.draw(INK, s.circle(0.44, -0.4, 0.075), outline=0)
+
+
+def cat(s: Scene) -> None:
+    """A cat's face indoors: pointed ears, slit eyes, pink nose, whiskers."""
+    s.gradient(s.pick(WALL), s.pick(WALL))
+    _place(s, 0.15)
+    fur = s.pick(("f0932b", "8d949c", "4c4a52", "f3e2c3", "b8794a"))
+    eye = s.pick(("8fe04a", "f5d033", "6fd3ef"))
+    for side in (-1, 1):
+        tip, inner, outer = (side * 0.66, -0.92), (side * 0.14, -0.5), (side * 0.74, -0.1)
+        s.draw(fur, s.polygon(*((inner, tip, outer) if side > 0 else (outer, tip, inner))))
+        tip, inner, outer = (side * 0.6, -0.7), (side * 0.34, -0.48), (side * 0.62, -0.3)
+        s.draw((0.96, 0.62, 0.66),
+               s.polygon(*((inner, tip, outer) if side > 0 else (outer, tip, inner))), outline=0)
+    s.draw(fur, s.ellipse(0.0, 0.1, 0.8, 0.66))
+    s.draw(WHITE, s.ellipse(-0.14, 0.42, 0.2, 0.16), s.ellipse(0.14, 0.42, 0.2, 0.16), outline=0)
+    for side in (-1, 1):
+        s.draw(eye, s.ellipse(side * 0.36, -0.02, 0.17, 0.18), outline=0.8)
+        s.draw(INK, s.ellipse(side * 0.36, -0.02, 0.06, 0.16), outline=0)
+        s.draw(WHITE, s.limb(side * 0.5, 0.3, side * 0.96, 0.2, 0.045),
+               s.limb(side * 0.5, 0.42, side * 0.96, 0.48, 0.045), outline=0.4)
+    s.draw((0.95, 0.45, 0.52), s.polygon((-0.13, 0.22), (0.13, 0.22), (0.0, 0.38)), outline=0.5)
+
+
+def deer(s: Scene) -> None:
+    """A stag in the forest: antlers, long neck, slim legs, white spots."""
+    s.gradient(s.pick(("2f6b3a", "37784a", "2a5f45")), s.pick(("5d9e4f", "6aa85a")))
+    s.below(0.62 + s.between(-0.05, 0.05), s.pick(("3f7d35", "4b8a3a", "588f3f")))
+    _place(s, 0.05, 0.9, 1.02)
+    fur = s.pick(("b5713a", "c0803f", "a86532", "c98a4e"))
+    bone = (0.97, 0.9, 0.74)
+    s.draw(fur * 0.8, s.limb(-0.36, 0.3, -0.3, 0.88, 0.07), s.limb(0.2, 0.3, 0.14, 0.88, 0.07))
+    for x in (0.36, 0.66):
+        s.draw(bone, s.limb(x, -0.55, x + (x - 0.5) * 0.9, -0.92, 0.055),
+               s.limb(x + (x - 0.5) * 0.4, -0.72, x + (x - 0.5) * 1.9, -0.74, 0.05), outline=0.7)
+    s.draw(WHITE, s.ellipse(-0.66, 0.02, 0.1, 0.14))
+    s.draw(fur, s.ellipse(-0.12, 0.14, 0.56, 0.27), s.limb(0.28, 0.06, 0.5, -0.42, 0.2, 0.14),
+           s.limb(0.5, -0.45, 0.8, -0.32, 0.16, 0.1), s.ellipse(0.3, -0.52, 0.15, 0.08, 0.4),
+           s.limb(-0.5, 0.25, -0.52, 0.9, 0.12, 0.07), s.limb(0.32, 0.25, 0.34, 0.9, 0.1, 0.07))
+    s.draw(WHITE, *[s.circle(x, y, 0.065) for x, y in ((-0.4, 0.05), (-0.16, 0.0), (0.06, 0.08),
+                                                        (-0.28, 0.22), (-0.04, 0.24))], outline=0)
+    s.draw(INK, s.circle(0.56, -0.46, 0.065), s.circle(0.88, -0.32, 0.07), outline=0)
+
+
+def dog(s: Scene) -> None:
+    """A dog's face: hanging ears, light snout, big nose, tongue out."""
+    s.gradient(s.pick(WALL), s.pick(FLOOR))
+    _place(s, 0.15)
+    fur = s.pick(("c98d4f", "e3b778", "8a5a33", "f2e6d2", "a9a9ae"))
+    ear = fur * 0.55
+    s.draw(fur, s.ellipse(0.0, -0.08, 0.6, 0.68), s.ellipse(0.0, 0.2, 0.52, 0.5))
+    s.draw((0.94, 0.4, 0.47), s.limb(0.0, 0.5, 0.0, s.between(0.74, 0.82), 0.14))
+    s.draw((0.98, 0.94, 0.86), s.ellipse(0.0, 0.36, 0.36, 0.28), outline=0.6)
+    for side in (-1, 1):
+        s.draw(ear, s.ellipse(side * 0.68, -0.02, 0.2, 0.5, side * -0.18))
+        s.draw(INK, s.circle(side * 0.25, -0.16, 0.11), outline=0)
+        s.draw(WHITE, s.circle(side * 0.25 + 0.03, -0.2, 0.045), outline=0)
+    s.draw(INK, s.ellipse(0.0, 0.22, 0.18, 0.13), outline=0)
+    s.draw(INK, s.limb(0.0, 0.3, 0.0, 0.5, 0.04), outline=0)
+
+
+def frog(s: Scene) -> None:
+    """A wide green frog on a lily pad: two bulging eyes on top, a wide mouth."""
+    s.gradient(s.pick(WATER), s.pick(("4fb0c6", "57a9c9")))
+    _place(s, 0.08)
+    skin = s.pick(("57b947", "6ccb3f", "3fa557", "86c440"))
+    s.draw((0.16, 0.45, 0.24), s.ellipse(0.0, 0.72, 1.0, 0.26))
+    s.draw(skin * 0.85, s.ellipse(-0.62, 0.5, 0.3, 0.24), s.ellipse(0.62, 0.5, 0.3, 0.24))
+    s.draw(skin, s.ellipse(0.0, 0.15, 0.8, 0.54), s.circle(-0.42, -0.42, 0.27),
+           s.circle(0.42, -0.42, 0.27))
+    s.draw((0.9, 0.95, 0.66), s.ellipse(0.0, 0.5, 0.46, 0.19), outline=0)
+    for side in (-1, 1):
+        s.draw(WHITE, s.circle(side * 0.42, -0.44, 0.19), outline=0.6)
+        s.draw(INK, s.circle(side * 0.42, -0.42, 0.1), outline=0)
+    s.draw(INK, s.limb(-0.5, 0.08, -0.2, 0.22, 0.045), s.limb(-0.2, 0.22, 0.2, 0.22, 0.045),
+           s.limb(0.2, 0.22, 0.5, 0.08, 0.045), outline=0)
+
+
+def horse(s: Scene) -> None:
+    """A horse on a meadow: big body, arched neck, dark mane and tail, four legs."""
+    _sky(s)
+    s.below(0.35 + s.between(-0.08, 0.08), s.pick(GRASS))
+    _place(s, 0.05, 0.9, 1.02)
+    coat = s.pick(("8a4b22", "6d3a1c", "a8622d", "efe9df", "4a4247"))
+    mane = np.where(coat.mean(1, keepdims=True) > 0.7, coat * 0.6, coat * 0.35)
+    s.draw(mane, s.limb(-0.64, -0.08, -0.88, 0.5, 0.13, 0.09))
+    s.draw(coat * 0.8, s.limb(-0.34, 0.3, -0.26, 0.86, 0.1), s.limb(0.2, 0.3, 0.12, 0.86, 0.1))
+    s.draw(mane, s.limb(0.14, -0.14, 0.4, -0.72, 0.18, 0.14))
+    s.draw(coat, s.ellipse(-0.12, 0.06, 0.6, 0.34), s.limb(0.26, 0.0, 0.52, -0.54, 0.26, 0.16),
+           s.limb(0.54, -0.58, 0.84, -0.28, 0.17, 0.13), s.limb(0.46, -0.66, 0.46, -0.86, 0.08, 0.03),
+           s.limb(-0.52, 0.2, -0.54, 0.88, 0.15, 0.09), s.limb(0.36, 0.2, 0.38, 0.88, 0.13, 0.09))
+    s.draw(INK, s.circle(0.58, -0.56, 0.065), s.circle(0.86, -0.26, 0.05), outline=0)
+
+
+def ship(s: Scene) -> None:
+    """A steamer at sea: hull, white decks, a funnel."""
+    _sky(s)
+    s.below(0.42 + s.between(-0.06, 0.06), s.pick(WATER))
+    _place(s, 0.08)
+    hull, funnel = s.pick(("c8322b", "26303f", "1f4e8c", "8c3b2a")), s.pick(("f2c230", "e23b32"))
+    s.draw(funnel, s.box(s.between(-0.16, 0.16), -0.56, 0.14, 0.34))
+    s.draw(WHITE, s.box(0.0, -0.2, 0.4, 0.17), s.box(-0.04, 0.02, 0.66, 0.14))
+    s.draw(hull, s.polygon((-0.92, 0.12), (0.98, 0.12), (0.66, 0.6), (-0.72, 0.6)))
+    s.draw((0.25, 0.42, 0.62), *[s.circle(x, -0.2, 0.065) for x in (-0.24, 0.0, 0.24)], outline=0)
+    s.draw(WHITE, *[s.circle(x, 0.34, 0.06) for x in (-0.4, -0.1, 0.2, 0.5)], outline=0)
+
+
+def truck(s: Scene) -> None:
+    """A lorry: tall cargo box, cab in front with one window, wheels, a road."""
+    _sky(s)
+    s.below(0.38 + s.between(-0.06, 0.06), s.pick(ROAD))
+    _place(s, 0.03)
+    cab, cargo = s.pick(PAINT), s.pick(("f2f2ee", "d9dde2", "f6e3b4", "c9d8e8"))
+    top = s.between(-0.74, -0.6)
+    s.draw((0.25, 0.25, 0.28), s.box(0.0, 0.42, 0.88, 0.08))
+    s.draw(cargo, s.polygon((-0.92, top), (0.26, top), (0.26, 0.36), (-0.92, 0.36)))
+    s.draw(cab, s.polygon((0.36, -0.34), (0.7, -0.34), (0.94, 0.06), (0.94, 0.42), (0.36, 0.42)))
+    s.draw((0.72, 0.9, 0.97), s.polygon((0.48, -0.22), (0.66, -0.22), (0.8, 0.05), (0.48, 0.05)),
+           outline=0.7)
+    _wheels(s, -0.6, -0.14, 0.64, y=0.5, r=0.2)
+
+
+RECIPES = {
+    recipe.__name__: recipe
+    for recipe in (airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck)
+}

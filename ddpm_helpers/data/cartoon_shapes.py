@@ -1,0 +1,165 @@
+"""Shapes and a canvas: the little drawing set that the cartoons are made with.
+
+A shape is an array of signed distances, one per pixel, negative inside. A distance becomes
+coverage with soft edges, so every shape is anti-aliased, and all pictures of a batch are drawn by
+the same few numpy calls. Coordinates run from -1 to 1, x to the right, y downwards.
+
+Source of the distance formulas: Inigo Quilez, "2D distance functions".
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+SIZE = 32
+INK = (0.09, 0.08, 0.11)
+OUTLINE = 1.1  # pixels of dark line around a shape
+
+Number = float | np.ndarray  # one value for all pictures, or one per picture, (B,)
+Colour = tuple[float, float, float] | np.ndarray  # RGB in [0, 1], (3,) or (B, 3)
+
+
+def _field(value: Number) -> np.ndarray:
+    """A number per picture as (B, 1, 1), ready to meet (B, 32, 32)."""
+    return np.asarray(value, dtype=np.float32).reshape(-1, 1, 1)
+
+
+class Scene:
+    """A batch of pictures being painted, back to front.
+
+    Args:
+        rng: the source of every random choice in this batch.
+        n: pictures in the batch, B.
+    """
+
+    def __init__(self, rng: np.random.Generator, n: int):
+        self.rng, self.n = rng, n
+        axis = (np.arange(SIZE, dtype=np.float32) + 0.5) * (2 / SIZE) - 1
+        self._rows, self._cols = axis[None, :, None], axis[None, None, :]
+        self.pixels = np.zeros((n, 3, SIZE, SIZE), np.float32)  # (B, 3, 32, 32) in [0, 1]
+        self.pose()
+
+    # ---- chance -------------------------------------------------------------------------------
+
+    def between(self, low: float, high: float) -> np.ndarray:
+        """One uniform number per picture, (B,)."""
+        return self.rng.uniform(low, high, self.n).astype(np.float32)
+
+    def chance(self, probability: float) -> np.ndarray:
+        """True for about this share of the pictures, (B,) bool."""
+        return self.rng.random(self.n) < probability
+
+    def pick(self, palette: Sequence[str], jitter: float = 0.04) -> np.ndarray:
+        """One colour of the palette ("e0a030") per picture, slightly varied, (B, 3)."""
+        table = np.array([[int(c[k : k + 2], 16) / 255 for k in (0, 2, 4)] for c in palette])
+        colour = table[self.rng.integers(len(palette), size=self.n)]
+        return (colour + self.rng.uniform(-jitter, jitter, (self.n, 3))).astype(np.float32)
+
+    # ---- where the next shapes go -------------------------------------------------------------
+
+    def pose(
+        self, dx: Number = 0.0, dy: Number = 0.0, scale: Number = 1.0, turn: Number = 0.0,
+        flip: np.ndarray | None = None,
+    ) -> None:
+        """Move, scale, turn (radians) and mirror everything that is drawn from here on."""
+        self._scale = _field(scale)
+        x = (self._cols - _field(dx)) / self._scale
+        y = (self._rows - _field(dy)) / self._scale
+        if flip is not None:
+            x = x * _field(np.where(flip, -1, 1))
+        c, s = np.cos(_field(turn)), np.sin(_field(turn))
+        shape = (self.n, SIZE, SIZE)
+        self.x = np.broadcast_to(c * x + s * y, shape)  # (B, 32, 32)
+        self.y = np.broadcast_to(c * y - s * x, shape)  # (B, 32, 32)
+
+    # ---- shapes: signed distance of every pixel, (B, 32, 32) ----------------------------------
+
+    def ellipse(self, cx: Number, cy: Number, rx: Number, ry: Number, turn: Number = 0.0):
+        """An ellipse with half-axes rx, ry, turned about its centre."""
+        x, y = self._local(cx, cy, turn)
+        x, y = x / _field(rx), y / _field(ry)
+        k0 = np.sqrt(x * x + y * y)
+        x, y = x / _field(rx), y / _field(ry)
+        return k0 * (k0 - 1) / (np.sqrt(x * x + y * y) + 1e-6)
+
+    def circle(self, cx: Number, cy: Number, r: Number):
+        """A disc of radius r."""
+        x, y = self._local(cx, cy)
+        return np.sqrt(x * x + y * y) - _field(r)
+
+    def box(
+        self, cx: Number, cy: Number, hx: Number, hy: Number, turn: Number = 0.0,
+        rounding: float = 0.0,
+    ):
+        """A rectangle with half-sides hx, hy; its corners rounded by `rounding`."""
+        x, y = self._local(cx, cy, turn)
+        qx = np.abs(x) - (_field(hx) - rounding)
+        qy = np.abs(y) - (_field(hy) - rounding)
+        inside = np.minimum(np.maximum(qx, qy), 0)
+        if not rounding:
+            return np.maximum(qx, qy)
+        qx, qy = np.maximum(qx, 0), np.maximum(qy, 0)
+        return np.sqrt(qx * qx + qy * qy) + inside - rounding
+
+    def limb(
+        self, x0: Number, y0: Number, x1: Number, y1: Number, r0: Number, r1: Number | None = None
+    ):
+        """A stroke with round ends from (x0, y0), radius r0, to (x1, y1), radius r1."""
+        x, y = self._local(x0, y0)
+        ax, ay = _field(x1) - _field(x0), _field(y1) - _field(y0)
+        along = np.clip((x * ax + y * ay) / (ax * ax + ay * ay + 1e-9), 0, 1)
+        x, y = x - along * ax, y - along * ay
+        radius = _field(r0) if r1 is None else _field(r0) + along * (_field(r1) - _field(r0))
+        return np.sqrt(x * x + y * y) - radius
+
+    def polygon(self, *corners: tuple[Number, Number]):
+        """A convex polygon; its corners in order, clockwise as seen."""
+        distance = None
+        for (xa, ya), (xb, yb) in zip(corners, corners[1:] + corners[:1], strict=True):
+            nx, ny = _field(yb) - _field(ya), _field(xa) - _field(xb)
+            length = np.sqrt(nx * nx + ny * ny)
+            nx, ny = nx / length, ny / length
+            side = self.x * nx + self.y * ny - (_field(xa) * nx + _field(ya) * ny)
+            distance = side if distance is None else np.maximum(distance, side)
+        return distance
+
+    def _local(self, cx: Number, cy: Number, turn: Number = 0.0):
+        x, y = self.x - _field(cx), self.y - _field(cy)
+        if isinstance(turn, float) and turn == 0.0:
+            return x, y
+        c, s = np.cos(_field(turn)), np.sin(_field(turn))
+        return c * x + s * y, c * y - s * x
+
+    # ---- paint --------------------------------------------------------------------------------
+
+    def gradient(self, top: Colour, bottom: Colour) -> None:
+        """Fill the picture from one colour at the top to another at the bottom."""
+        mix = ((self._rows + 1) / 2)[:, None]  # (1, 1, 32, 1)
+        top, bottom = self._colour(top), self._colour(bottom)
+        self.pixels[:] = top + mix * (bottom - top)
+
+    def below(self, height: Number, colour: Colour) -> None:
+        """Fill everything under a horizon at y = height."""
+        self._blend(self._coverage(_field(height) - self._rows, 1.0), colour)
+
+    def draw(self, colour: Colour, *shapes: np.ndarray, outline: float = OUTLINE) -> None:
+        """Paint the union of the shapes in one colour, with a dark line of `outline` pixels."""
+        distance = shapes[0]
+        for other in shapes[1:]:
+            distance = np.minimum(distance, other)
+        if outline:
+            self._blend(self._coverage(distance, self._scale, outline), INK)
+        self._blend(self._coverage(distance, self._scale), colour)
+
+    @staticmethod
+    def _coverage(distance: np.ndarray, scale: Number, grow: float = 0.0) -> np.ndarray:
+        return np.clip((0.5 + grow) - distance * (scale * np.float32(SIZE / 2)), 0, 1)
+
+    @staticmethod
+    def _colour(colour: Colour) -> np.ndarray:
+        return np.asarray(colour, np.float32).reshape(-1, 3, 1, 1)
+
+    def _blend(self, coverage: np.ndarray, colour: Colour) -> None:
+        step = self._colour(colour) - self.pixels
+        step *= coverage[:, None]
+        self.pixels += step
