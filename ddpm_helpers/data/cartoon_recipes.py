@@ -9,8 +9,8 @@ import numpy as np
 from .cartoon_shapes import INK, Scene
 
 WHITE = (0.97, 0.97, 0.95)
-SKY_TOP = ("5aa9e6", "4f9bdc", "79bdf0", "6cb0d8")
-SKY_LOW = ("bfe3fa", "d6eefb", "cfe6f5", "e8f2f6")
+SKY_TOP = ("5aa9e6", "4f9bdc", "79bdf0", "8fb9d6")
+SKY_LOW = ("bfe3fa", "d6eefb", "fbe6c8", "f7d9d4")
 GRASS = ("6fb544", "7cc050", "5fa53f", "8ac75a")
 ROAD = ("80838a", "8d8f94", "74777f")
 WATER = ("2f6fb3", "2a7fbd", "3a86b8", "26639f")
@@ -23,11 +23,15 @@ def _sky(s: Scene) -> None:
     s.gradient(s.pick(SKY_TOP), s.pick(SKY_LOW))
 
 
-def _place(s: Scene, turn: float = 0.06, low: float = 0.88, high: float = 1.02) -> None:
-    """The usual pose: a small shift, size and turn, and half of the pictures mirrored."""
+def _place(s: Scene, turn: float = 0.06, x: float = 0.0, y: float = 0.0) -> None:
+    """The usual pose: a small shift, size and turn, and half of the pictures mirrored.
+
+    x and y move the whole drawing back into the middle of the frame.
+    """
+    mirrored = s.chance(0.5)
     s.pose(
-        s.between(-0.08, 0.08), s.between(-0.05, 0.05), s.between(low, high),
-        s.between(-turn, turn), s.chance(0.5),
+        s.between(-0.08, 0.08) + np.where(mirrored, -x, x), s.between(-0.05, 0.05) + y,
+        s.between(0.86, 1.0), s.between(-turn, turn), mirrored,
     )
 
 
@@ -92,7 +96,7 @@ def bird(s: Scene) -> None:
 def cat(s: Scene) -> None:
     """A cat's face indoors: pointed ears, slit eyes, pink nose, whiskers."""
     s.gradient(s.pick(WALL), s.pick(WALL))
-    _place(s, 0.15)
+    _place(s, 0.15, y=0.1)
     fur = s.pick(("f0932b", "8d949c", "4c4a52", "f3e2c3", "b8794a"))
     eye = s.pick(("8fe04a", "f5d033", "6fd3ef"))
     for side in (-1, 1):
@@ -115,7 +119,7 @@ def deer(s: Scene) -> None:
     """A stag in the forest: antlers, long neck, slim legs, white spots."""
     s.gradient(s.pick(("2f6b3a", "37784a", "2a5f45")), s.pick(("5d9e4f", "6aa85a")))
     s.below(0.62 + s.between(-0.05, 0.05), s.pick(("3f7d35", "4b8a3a", "588f3f")))
-    _place(s, 0.05, 0.9, 1.02)
+    _place(s, 0.05, x=-0.08, y=0.03)
     fur = s.pick(("b5713a", "c0803f", "a86532", "c98a4e"))
     bone = (0.97, 0.9, 0.74)
     s.draw(fur * 0.8, s.limb(-0.36, 0.3, -0.3, 0.88, 0.07), s.limb(0.2, 0.3, 0.14, 0.88, 0.07))
@@ -169,14 +173,15 @@ def horse(s: Scene) -> None:
     """A horse on a meadow: big body, arched neck, dark mane and tail, four legs."""
     _sky(s)
     s.below(0.35 + s.between(-0.08, 0.08), s.pick(GRASS))
-    _place(s, 0.05, 0.9, 1.02)
+    _place(s, 0.05, y=0.02)
     coat = s.pick(("8a4b22", "6d3a1c", "a8622d", "efe9df", "4a4247"))
     mane = np.where(coat.mean(1, keepdims=True) > 0.7, coat * 0.6, coat * 0.35)
     s.draw(mane, s.limb(-0.64, -0.08, -0.88, 0.5, 0.13, 0.09))
     s.draw(coat * 0.8, s.limb(-0.34, 0.3, -0.26, 0.86, 0.1), s.limb(0.2, 0.3, 0.12, 0.86, 0.1))
     s.draw(mane, s.limb(0.14, -0.14, 0.4, -0.72, 0.18, 0.14))
     s.draw(coat, s.ellipse(-0.12, 0.06, 0.6, 0.34), s.limb(0.26, 0.0, 0.52, -0.54, 0.26, 0.16),
-           s.limb(0.54, -0.58, 0.84, -0.28, 0.17, 0.13), s.limb(0.46, -0.66, 0.46, -0.86, 0.08, 0.03),
+           s.limb(0.54, -0.58, 0.84, -0.28, 0.17, 0.13),
+           s.limb(0.46, -0.66, 0.46, -0.86, 0.08, 0.03),
            s.limb(-0.52, 0.2, -0.54, 0.88, 0.15, 0.09), s.limb(0.36, 0.2, 0.38, 0.88, 0.13, 0.09))
     s.draw(INK, s.circle(0.58, -0.56, 0.065), s.circle(0.86, -0.26, 0.05), outline=0)
 
