@@ -8,6 +8,7 @@ PYTHON ?= python3
 PORT ?= 8888
 PY := .venv/bin/python
 SETUP = $(PYTHON) setup_env.py $(if $(CPU),$(if $(filter 0,$(CPU)),--no-cpu,--cpu))
+QUIET = --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
@@ -29,7 +30,7 @@ setup:  ## create .venv with the pinned environment, if it is not there yet
 
 lab: setup  ## open JupyterLab on notebooks/ (on this machine only, with a token)
 	@exec $(PY) -m jupyterlab --ServerApp.root_dir=notebooks --ServerApp.ip=127.0.0.1 \
-	  --ServerApp.port=$(PORT) $(AS_ROOT) $(LAB)
+	  --ServerApp.port=$(PORT) $(QUIET) $(AS_ROOT) $(LAB)
 
 test: setup  ## run every test: code, style, types and all notebooks
 	@$(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --durations 10 \
