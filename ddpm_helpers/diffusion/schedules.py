@@ -1,0 +1,147 @@
+"""Noise schedules: how much of the picture each step t = 1..T removes.
+
+A schedule is a table of betas of length T + 1 with betas[0] = 0, so that a step t is its own
+index and alpha_bar[0] = 1 needs no special case.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+BETA_START, BETA_END = 1e-4, 0.02
+COSINE_S, BETA_MAX = 0.008, 0.999
+
+
+def beta_schedule(name: str, T: int) -> Tensor:
+    """The table of betas of a named schedule.
+
+    Args:
+        name: linear, cosine, quadratic, exponential or sigmoid.
+        T: number of steps, at least 1.
+    Returns:
+        float64 (T + 1,): betas[0] = 0, and 0 < betas[t] <= 0.999 for t in 1..T.
+    Raises:
+        ValueError: unknown name, or T that is no whole number of at least 1.
+    """
+    if not isinstance(name, str) or name not in SCHEDULES:
+        raise ValueError(f"unknown schedule {name!r}; choose from {', '.join(SCHEDULES)}")
+    T = check_count("timesteps", T)
+    zero = torch.zeros(1, dtype=torch.float64)
+    return torch.cat([zero, SCHEDULES[name](T)])  # (T + 1,)
+
+
+def linear(T: int) -> Tensor:
+    """Equal steps from 1e-4 to 0.02, whatever T is: a small T leaves signal at the end.
+
+    Source: Ho et al. 2020, section 4 (T = 1000).
+    """
+    return _from_to(BETA_START, BETA_END, T)  # (T,)
+
+
+def cosine(T: int) -> Tensor:
+    """alpha_bar falls like a squared cosine; betas are clipped at 0.999.
+
+        alpha_bar[t] = f(t) / f(0),   f(t) = cos((t / T + s) / (1 + s) * pi / 2) ** 2
+
+    Source: Nichol & Dhariwal 2021, eq. 17, s = 0.008.
+    """
+    t = torch.arange(T + 1, dtype=torch.float64)
+    f = torch.cos((t / T + COSINE_S) / (1 + COSINE_S) * math.pi / 2) ** 2  # (T + 1,)
+    return (1 - f[1:] / f[:-1]).clamp(max=BETA_MAX)  # (T,)
+
+
+def quadratic(T: int) -> Tensor:
+    """Square roots of the betas grow in equal steps from sqrt(1e-4) to sqrt(0.02).
+
+    Source: Song et al. 2021 (DDIM), appendix D.3, with the end points of Ho et al. 2020.
+    """
+    return _from_to(math.sqrt(BETA_START), math.sqrt(BETA_END), T) ** 2  # (T,)
+
+
+def exponential(T: int) -> Tensor:
+    """Logarithms of the betas grow in equal steps from log(1e-4) to log(0.02).
+
+    Source: the geometric noise levels of Song & Ermon 2019, section 4.3, applied to betas.
+    """
+    return _from_to(math.log(BETA_START), math.log(BETA_END), T).exp()  # (T,)
+
+
+def sigmoid(T: int) -> Tensor:
+    """An S-shaped rise from 1e-4 to 0.02: the logistic function over -6..6.
+
+    Source: Xu et al. 2022 (GeoDiff), as in its published code.
+    """
+    rise = torch.sigmoid(_from_to(-6.0, 6.0, T))  # (T,)
+    return BETA_START + (BETA_END - BETA_START) * rise
+
+
+SCHEDULES: dict[str, Callable[[int], Tensor]] = {
+    "linear": linear,
+    "cosine": cosine,
+    "quadratic": quadratic,
+    "exponential": exponential,
+    "sigmoid": sigmoid,
+}
+
+
+def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
+    """Change a schedule so that nothing of the picture is left at T: alpha_bar[T] = 0 exactly.
+
+    sqrt(alpha_bar) is shifted to end at 0 and stretched to keep its value at t = 1.
+
+    Args:
+        betas: float64 (T + 1,), betas[0] = 0, T at least 2.
+    Returns:
+        float64 (T + 1,), with betas[1] as before and betas[T] = 1.
+    Raises:
+        ValueError: no table of betas, or T below 2.
+    Source: Lin et al. 2024, algorithm 1.
+    """
+    betas = check_betas(betas)
+    if len(betas) < 3:
+        raise ValueError(f"a zero terminal SNR needs T of at least 2, got T = {len(betas) - 1}")
+    root = (1 - betas).cumprod(0).sqrt()  # (T + 1,) sqrt(alpha_bar)
+    first, last = root[1].clone(), root[-1].clone()
+    root[1:] = (root[1:] - last) * first / (first - last)
+    alpha_bar = root**2
+    out = betas.clone()
+    out[2:] = 1 - alpha_bar[2:] / alpha_bar[1:-1]
+    return out
+
+
+def check_betas(betas: object) -> Tensor:
+    """A table of betas as float64 (T + 1,) on the CPU, or one line that says what is wrong."""
+    table = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
+    if table.ndim != 1 or len(table) < 2:
+        raise ValueError(f"betas must be a table (T + 1,), T at least 1; got {tuple(table.shape)}")
+    if table[0] != 0:
+        raise ValueError(f"betas[0] must be 0 (t = 0 is the clean picture), got {table[0].item()}")
+    wrong = ~((table[1:] > 0) & (table[1:] <= 1))  # NaN is wrong too
+    wrong[:-1] |= table[1:-1] == 1
+    if wrong.any():
+        t = int(wrong.nonzero()[0]) + 1
+        raise ValueError(
+            f"betas[{t}] must lie in 0..1, without the ends (1 only at T); got {table[t].item()}"
+        )
+    return table
+
+
+def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> int:
+    """A whole number in least..most, or one line that names the value and the range."""
+    span = f"at least {least}" if most is None else f"in {least}..{most}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number {span}, got {value!r}") from None
+    if isinstance(value, bool) or number < least or (most is not None and number > most):
+        raise ValueError(f"{name} must be a whole number {span}, got {value!r}")
+    return number
+
+
+def _from_to(start: float, end: float, T: int) -> Tensor:
+    return torch.linspace(start, end, T, dtype=torch.float64)
