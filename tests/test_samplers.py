@@ -1,0 +1,338 @@
+"""Samplers against oracles with known answers, and against diffusers step by step."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from ddpm_helpers.diffusion import SAMPLERS, DiffusionUtils, Step, picture_noise
+
+SHAPE = (3, 4, 4)
+WAYS = [("ddpm", None), ("ddim", None), ("ddim", 0.5), ("ddim", 1.0)]
+
+
+def oracle(d: DiffusionUtils, picture: torch.Tensor):
+    """The exact network of a dataset that holds one picture."""
+
+    def model(x_t, t):
+        x_0 = picture.to(x_t).expand_as(x_t)
+        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
+        eps = (x_t - bar.sqrt() * x_0) / (1 - bar).sqrt()
+        v = bar.sqrt() * eps - (1 - bar).sqrt() * x_0
+        return {"eps": eps, "x_0": x_0, "v": v}[d.prediction]
+
+    return model
+
+
+def wavy(x_t, t):
+    """Any smooth function, each picture by itself, exactly the same in every batch."""
+    return torch.tanh(x_t * 0.7 + t.to(x_t).reshape(-1, 1, 1, 1) * 0.01)
+
+
+class Net(nn.Module):
+    """A small convolution with labels; label -1 is "no label"."""
+
+    image_shape, num_classes = SHAPE, 4
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.label = nn.Conv2d(3, 3, 3, padding=1), nn.Embedding(5, 3)
+        self.calls = []
+
+    def forward(self, x_t, t, y=None):
+        self.calls.append((len(x_t), self.training, torch.is_grad_enabled()))
+        y = torch.full_like(t, -1) if y is None else y
+        return self.conv(x_t) + self.label(y + 1)[:, :, None, None]
+
+
+def picture(seed=5):
+    return torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+# ---- oracles -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+@pytest.mark.parametrize(("sampler", "eta"), WAYS)
+@pytest.mark.parametrize("steps", [None, 7, 1])
+def test_a_dataset_of_one_picture_gives_back_that_picture(prediction, sampler, eta, steps):
+    d = DiffusionUtils(50, "linear", prediction=prediction)
+    x = d.sample(
+        oracle(d, picture()), 2, sampler=sampler, eta=eta, steps=steps, seed=0, shape=SHAPE
+    )
+    torch.testing.assert_close(x, picture().expand(2, *SHAPE), rtol=1e-5, atol=1e-5)
+    if prediction == "x_0":  # nothing is computed, so nothing is rounded: no noise in the last step
+        assert torch.equal(x, picture().expand(2, *SHAPE))
+
+
+@pytest.mark.parametrize(("sampler", "eta"), WAYS)
+def test_on_the_way_x_t_is_distributed_as_q(sampler, eta):
+    """With the exact network, x_t is N(sqrt(alpha_bar) x_0, 1 - alpha_bar) at every step."""
+    d = DiffusionUtils(40, "cosine", prediction="x_0")
+    start = torch.full((1, 1, 1, 1), 0.8)
+    walk = d.sample_steps(
+        oracle(d, start), 1, sampler=sampler, eta=eta, steps=20, seed=0, shape=(1, 200, 200)
+    )
+    for step in walk:
+        bar = d.alpha_bar[step.t].item()
+        assert step.x_t.mean().item() == pytest.approx(math.sqrt(bar) * 0.8, abs=0.02)
+        assert step.x_t.var().item() == pytest.approx(1 - bar, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "eta", "schedule"),
+    [("ddpm", None, "cosine"), ("ddim", None, "cosine"), ("ddim", 1.0, "sigmoid")],
+)
+def test_gaussian_data_with_its_exact_network_keeps_mean_and_spread(sampler, eta, schedule):
+    """x_0 ~ N(m, s^2) has E[x_0 | x_t] = m + s^2 r (x_t - r m) / (s^2 r^2 + 1 - r^2)."""
+    m, s = 0.3, 0.5
+    d = DiffusionUtils(500, schedule, prediction="x_0")
+
+    def model(x_t, t):
+        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
+        return m + s**2 * bar.sqrt() * (x_t - bar.sqrt() * m) / (s**2 * bar + 1 - bar)
+
+    x = d.sample(model, 1, sampler=sampler, eta=eta, clip=False, seed=0, shape=(1, 200, 200))
+    assert x.mean().item() == pytest.approx(m, abs=0.015)
+    assert x.std().item() == pytest.approx(s, rel=0.02)
+
+
+# ---- diffusers ---------------------------------------------------------------------------
+
+
+def their_scheduler(kind, T, prediction, clip):
+    """diffusers' scheduler in float64, and ours on the same betas (T + 1 of them)."""
+    import diffusers
+
+    theirs = getattr(diffusers, kind)(
+        T,
+        beta_schedule="linear",
+        prediction_type={"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}[prediction],
+        clip_sample=clip,
+        timestep_spacing="trailing",
+    )
+    theirs.betas = theirs.betas.double()
+    theirs.alphas = 1 - theirs.betas
+    theirs.alphas_cumprod = theirs.alphas.cumprod(0)
+    theirs.one = torch.tensor(1.0, dtype=torch.float64)
+    ours = DiffusionUtils(T, [0, *theirs.betas.tolist()], prediction=prediction)
+    return theirs, ours
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("steps", [50, 10])
+def test_ddpm_agrees_with_diffusers_at_every_step(prediction, clip, steps, monkeypatch):
+    theirs, ours = their_scheduler("DDPMScheduler", 50, prediction, clip)
+    theirs.set_timesteps(steps)
+    noise = picture_noise(3, 2, SHAPE, torch.device("cpu"), torch.float64)
+    x = x_T = noise()
+    monkeypatch.setattr(
+        "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: noise()
+    )
+    walk = ours.sample_steps(wavy, 2, x_T=x_T, seed=3, clip=clip, steps=steps)
+    for step, t in zip(walk, [*theirs.timesteps.tolist(), None], strict=True):
+        # They add noise of variance 1e-20 at the end of a shortened walk, where ours is exact.
+        torch.testing.assert_close(step.x_t, x, rtol=0, atol=1e-9)
+        if t is not None:
+            assert t == step.t - 1  # their tables begin at our t = 1
+            output = wavy(x, torch.full((2,), t + 1))
+            done = theirs.step(output, t, x)
+            torch.testing.assert_close(step.x_0_pred, done.pred_original_sample)
+            x = done.prev_sample
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("steps", [50, 10])
+def test_ddim_agrees_with_diffusers_at_every_step(prediction, eta, steps):
+    theirs, ours = their_scheduler("DDIMScheduler", 50, prediction, True)
+    theirs.set_timesteps(steps)
+    noise = picture_noise(3, 2, SHAPE, torch.device("cpu"), torch.float64)
+    x = x_T = noise()
+    walk = ours.sample_steps(wavy, 2, sampler="ddim", eta=eta, x_T=x_T, seed=3, steps=steps)
+    for step, t in zip(walk, [*theirs.timesteps.tolist(), None], strict=True):
+        torch.testing.assert_close(step.x_t, x, rtol=1e-10, atol=1e-10)
+        if t is not None:
+            assert t == step.t - 1
+            z = noise() if eta > 0 and step.t > 50 // steps else torch.zeros_like(x)
+            x = theirs.step(
+                wavy(x, torch.full((2,), t + 1)), t, x, eta, True, variance_noise=z
+            ).prev_sample
+
+
+def test_ddim_with_eta_1_is_ddpm():
+    d = DiffusionUtils(50, "cosine")
+    options = {"steps": 10, "seed": 1, "shape": SHAPE}
+    a = d.sample(wavy, 2, sampler="ddim", eta=1.0, **options)
+    torch.testing.assert_close(a, d.sample(wavy, 2, **options), rtol=1e-4, atol=1e-4)
+
+
+# ---- what a walk yields ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("steps", [None, 1, 7, 30])
+def test_a_walk_goes_from_T_to_0_and_sample_returns_its_end(sampler, steps):
+    d = DiffusionUtils(30)
+    options = {"sampler": sampler, "steps": steps, "seed": 2, "shape": SHAPE}
+    walk = list(d.sample_steps(wavy, 2, **options))
+    ts = [step.t for step in walk]
+    assert len(ts) == (steps or 30) + 1 and ts[0] == 30 and ts[-1] == 0
+    assert all(s < t for t, s in pairwise(ts))
+    assert all(isinstance(step, Step) and step.x_t.shape == (2, *SHAPE) for step in walk)
+    assert torch.equal(walk[0].x_t, picture_noise(2, 2, SHAPE, torch.device("cpu"))())
+    assert torch.equal(walk[-1].x_t, walk[-2].x_0_pred)  # the last step adds no noise
+    assert torch.equal(d.sample(wavy, 2, **options), walk[-1].x_t)
+
+
+def test_the_network_sees_t_of_its_own_x_t():
+    d, seen = DiffusionUtils(8), []
+
+    def model(x_t, t):
+        seen.append(t)
+        return x_t
+
+    d.sample(model, 3, seed=0, shape=SHAPE)
+    assert [t.tolist() for t in seen] == [[t] * 3 for t in range(8, 0, -1)]
+    assert seen[0].dtype == torch.int64
+
+
+def test_clip_bounds_the_prediction_before_the_step():
+    d = DiffusionUtils(20, prediction="x_0")
+    far = {"seed": 0, "shape": SHAPE}
+    clipped = list(d.sample_steps(lambda x, t: x * 0 + 3, 1, **far))
+    assert all((step.x_0_pred == 1).all() for step in clipped)
+    free = list(d.sample_steps(lambda x, t: x * 0 + 3, 1, clip=False, **far))
+    assert (free[-1].x_t == 3).all()
+
+
+# ---- the same picture --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sampler", "eta"), WAYS)
+def test_picture_i_is_the_same_whatever_the_batch(sampler, eta):
+    d = DiffusionUtils(20)
+    options = {"sampler": sampler, "eta": eta, "seed": 4, "shape": SHAPE}
+    all16 = d.sample(wavy, 16, **options)
+    for n in (1, 3):
+        torch.testing.assert_close(d.sample(wavy, n, **options), all16[:n], rtol=1e-6, atol=1e-6)
+    later = d.sample(wavy, 5, first=11, **options)
+    torch.testing.assert_close(later, all16[11:], rtol=1e-6, atol=1e-6)
+    assert torch.equal(all16, d.sample(wavy, 16, **options))  # twice: to the bit
+    assert len({x.sum().item() for x in all16}) == 16  # and 16 different pictures
+    assert not torch.equal(all16, d.sample(wavy, 16, **options | {"seed": 5}))
+
+
+def test_noise_of_pictures_and_steps_is_independent():
+    draw = picture_noise(0, 3, (4, 64, 64), torch.device("cpu"))
+    flat = torch.cat([draw(), draw()]).flatten(1)
+    correlation = torch.corrcoef(flat) - torch.eye(6)
+    assert correlation.abs().max() < 0.05
+    assert abs(flat.mean().item()) < 0.02 and abs(flat.std().item() - 1) < 0.02
+
+
+def test_without_a_seed_torch_decides():
+    d, pictures = DiffusionUtils(5), []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        pictures.append(d.sample(wavy, 1, shape=SHAPE))
+    assert torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[0], pictures[2])
+
+
+def test_x_T_replaces_the_start_and_leaves_the_noise_of_the_steps():
+    d, net = DiffusionUtils(10), Net().double()
+    walk = list(d.sample_steps(net, 2, seed=3))
+    again = list(d.sample_steps(net, 2, seed=3, x_T=walk[0].x_t.float()))
+    assert walk[0].x_t.dtype == torch.float64  # the network's precision
+    assert all(torch.equal(a.x_t, b.x_t) for a, b in zip(walk, again, strict=True))
+
+
+# ---- classes and guidance ----------------------------------------------------------------
+
+
+def test_guidance_mixes_both_predictions_in_one_call():
+    d, net = DiffusionUtils(6, prediction="x_0"), Net()
+    y, x_T = torch.tensor([2, 0]), torch.randn(2, *SHAPE)
+    t = torch.full((2,), 6)
+    with torch.no_grad():
+        with_y, without = net(x_T, t, y), net(x_T, t)
+    net.calls.clear()
+    for w in (0.0, 1.0, 3.0):
+        step = next(d.sample_steps(net, 2, y=y, guidance=w, x_T=x_T, clip=False, seed=0))
+        torch.testing.assert_close(
+            step.x_0_pred, (1 - w) * without + w * with_y, rtol=1e-5, atol=1e-5
+        )
+    assert [size for size, _, _ in net.calls] == [4, 2, 4]
+
+
+def test_one_label_serves_all_and_changes_the_pictures():
+    d, net = DiffusionUtils(6), Net()
+    a, b = d.sample(net, 2, y=3, seed=0), d.sample(net, 2, y=[3, 3], seed=0)
+    assert torch.equal(a, b) and not torch.equal(a, d.sample(net, 2, y=1, seed=0))
+    assert torch.equal(d.sample(net, 2, y=-1, seed=0), d.sample(net, 2, seed=0))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_the_callers_and_gradients_are_off(training):
+    net = Net().train(training)
+    x = DiffusionUtils(4).sample(net, 1, seed=0)
+    assert net.training is training and not x.requires_grad and torch.is_grad_enabled()
+    assert net.calls == [(1, training, False)] * 4
+
+
+def test_the_packages_own_network_samples_with_classes():
+    from ddpm_helpers.model import DiffusionNet
+
+    net = DiffusionNet(16, width=16, num_classes=3).eval()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(0))
+    d = DiffusionUtils(10, prediction="v")
+    options = {"sampler": "ddim", "steps": 3, "seed": 0, "guidance": 2.0}
+    three = d.sample(net, 3, y=[0, 1, -1], **options)
+    assert three.shape == (3, 3, 16, 16) and three.abs().max() <= 1
+    torch.testing.assert_close(d.sample(net, 1, y=0, **options), three[:1], rtol=1e-3, atol=1e-3)
+
+
+# ---- bad input ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n": 0}, "n must be a whole number at least 1, got 0"),
+        ({"n": 1.5}, "n must be a whole number at least 1, got 1.5"),
+        ({"sampler": "heun"}, "unknown sampler 'heun'; choose from ddpm, ddim"),
+        ({"steps": 11}, "steps must be a whole number in 1..10, got 11"),
+        ({"steps": 0}, "steps must be a whole number in 1..10, got 0"),
+        ({"eta": 0.5}, "eta = 0.5 is a setting of ddim, not of ddpm"),
+        ({"sampler": "ddim", "eta": 1.5}, "eta must lie in 0..1, got 1.5"),
+        ({"guidance": 3.0}, "guidance = 3.0 needs y"),
+        ({"guidance": math.nan, "y": 1}, "guidance must be a finite number, got nan"),
+        ({"y": [0, 4]}, r"y must lie in 0..3 \(or -1 for no label\), got 0..4"),
+        ({"y": [0, -2]}, r"y must lie in 0..3 \(or -1 for no label\), got -2..0"),
+        ({"y": [0, 1, 2]}, r"y must be \(2,\), one label a picture; got \(3,\)"),
+        ({"y": torch.tensor([0.0, 1.0])}, "y must be whole class numbers, got torch.float32"),
+        ({"seed": -1}, "seed must be a whole number at least 0, got -1"),
+        ({"first": -1}, "first must be a whole number at least 0, got -1"),
+        ({"x_T": torch.zeros(1, *SHAPE)}, r"x_T must be \(2, 3, 4, 4\), got \(1, 3, 4, 4\)"),
+        ({"shape": (4, 4)}, r"shape must be one picture's \(C, H, W\), got \(4, 4\)"),
+    ],
+)
+def test_refuses_at_once_in_one_line(options, words):
+    n = options.pop("n", 2)
+    with pytest.raises(ValueError, match=words) as refused:
+        DiffusionUtils(10).sample_steps(Net(), n, **options)  # not even the first step is asked for
+    assert "\n" not in str(refused.value)
+
+
+def test_refuses_labels_for_a_network_without_and_a_picture_without_shape():
+    d, net = DiffusionUtils(10), Net()
+    net.num_classes = None
+    with pytest.raises(ValueError, match="this network takes no labels"):
+        d.sample(net, 2, y=[0, 1])
+    with pytest.raises(ValueError, match=r"no image_shape, so give \(C, H, W\)"):
+        d.sample(wavy, 2)

@@ -1,0 +1,121 @@
+"""Schedules against their papers' formulas, written here a second time with plain floats."""
+
+import math
+
+import pytest
+import torch
+
+from ddpm_helpers.diffusion import SCHEDULES, beta_schedule, rescale_zero_terminal_snr
+
+STEPS = (1, 2, 10, 50, 500, 1000, 4000)
+START, END = 1e-4, 0.02
+
+
+def formula(name: str, t: int, T: int) -> float:
+    """beta_t for t in 1..T, as the papers give it."""
+    if name == "cosine":
+
+        def f(u):
+            return math.cos((u / T + 0.008) / 1.008 * math.pi / 2) ** 2
+
+        return min(1 - f(t) / f(t - 1), 0.999)
+    u = (t - 1) / (T - 1) if T > 1 else 0.0
+    if name == "linear":
+        return START + (END - START) * u
+    if name == "quadratic":
+        return (START**0.5 + (END**0.5 - START**0.5) * u) ** 2
+    if name == "exponential":
+        return START * (END / START) ** u
+    return START + (END - START) / (1 + math.exp(-(-6 + 12 * u)))
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "quadratic", "exponential", "sigmoid"])
+@pytest.mark.parametrize("T", STEPS)
+def test_every_table_is_its_formula_and_a_schedule(name, T):
+    betas = beta_schedule(name, T)
+    assert betas.dtype == torch.float64 and betas.shape == (T + 1,)
+    assert betas[0] == 0
+    # The cosine's 1 - f/f loses digits where it is small, in either implementation.
+    expected = torch.tensor([formula(name, t, T) for t in range(1, T + 1)], dtype=torch.float64)
+    torch.testing.assert_close(betas[1:], expected, rtol=1e-9, atol=1e-14)
+    assert (betas[1:] > 0).all() and (betas <= 0.999).all()
+    alpha_bar = (1 - betas).cumprod(0)
+    assert alpha_bar[0] == 1 and alpha_bar[-1] > 0
+    assert (alpha_bar.diff() < 0).all()
+
+
+def test_the_contract_lists_every_schedule():
+    assert tuple(SCHEDULES) == ("linear", "cosine", "quadratic", "exponential", "sigmoid")
+
+
+@pytest.mark.parametrize("T", [2, 10, 500, 1000])
+def test_linear_keeps_its_ends_whatever_T(T):
+    betas = beta_schedule("linear", T)
+    assert betas[1].item() == pytest.approx(1e-4, rel=1e-12)
+    assert betas[T].item() == pytest.approx(0.02, rel=1e-12)
+
+
+def test_published_facts_about_what_is_left_at_the_end():
+    left = {(n, T): (1 - beta_schedule(n, T)).prod().item() for n in SCHEDULES for T in (500, 1000)}
+    assert left["linear", 500] == pytest.approx(6.4e-3, rel=0.02)
+    assert left["linear", 1000] == pytest.approx(4.04e-5, rel=0.01)
+    assert left["linear", 1000] ** -0.5 == pytest.approx(157, rel=0.01)
+    assert left["cosine", 1000] ** -0.5 == pytest.approx(20_290, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("linear", "linear"),
+        ("cosine", "squaredcos_cap_v2"),
+        ("quadratic", "scaled_linear"),
+        ("sigmoid", "sigmoid"),
+    ],
+)
+def test_agrees_with_diffusers(name, theirs):
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(500, beta_start=START, beta_end=END, beta_schedule=theirs)
+    torch.testing.assert_close(
+        beta_schedule(name, 500)[1:].float(), scheduler.betas, rtol=2e-5, atol=2e-7
+    )
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("T", [2, 50, 1000])
+def test_zero_terminal_snr_leaves_nothing_and_keeps_the_start(name, T):
+    old = beta_schedule(name, T)
+    betas = rescale_zero_terminal_snr(old)
+    alpha_bar = (1 - betas).cumprod(0)
+    assert alpha_bar[T] == 0 and betas[T] == 1 and betas[0] == 0
+    assert betas[1] == old[1]
+    # Between them sqrt(alpha_bar) is a straight-line function of what it was.
+    before, after = (1 - old).cumprod(0)[1:].sqrt(), alpha_bar[1:].sqrt()
+    line = before[0] * (before - before[-1]) / (before[0] - before[-1])
+    torch.testing.assert_close(after, line, rtol=1e-9, atol=1e-12)
+    assert (alpha_bar.diff() < 0).all()
+
+
+def test_zero_terminal_snr_agrees_with_diffusers():
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(1000, rescale_betas_zero_snr=True)
+    ours = rescale_zero_terminal_snr(beta_schedule("linear", 1000))
+    torch.testing.assert_close(ours[1:].float(), scheduler.betas, rtol=1e-3, atol=2e-6)
+
+
+@pytest.mark.parametrize("T", [0, -1, 2.5, "10", True, None])
+def test_refuses_a_T_that_is_no_count(T):
+    with pytest.raises(ValueError, match=r"timesteps must be a whole number at least 1, got"):
+        beta_schedule("linear", T)
+
+
+@pytest.mark.parametrize("name", ["lineal", "", None, 3])
+def test_refuses_an_unknown_name_with_the_choices(name):
+    with pytest.raises(ValueError, match=r"unknown schedule .*; choose from linear, cosine, quad"):
+        beta_schedule(name, 10)
+
+
+def test_refuses_to_rescale_one_step():
+    with pytest.raises(ValueError, match="T of at least 2, got T = 1"):
+        rescale_zero_terminal_snr(beta_schedule("linear", 1))
