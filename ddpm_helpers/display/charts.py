@@ -1,0 +1,98 @@
+"""Figures with axes: schedules along the steps, and the loss along a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.display.canvas import COLOURS, line_style, new_figure
+
+
+def plot_schedules(
+    diffusions: Mapping[str, DiffusionUtils], *, ax: Axes | None = None, title: str | None = None
+) -> Figure:
+    """alpha_bar along the steps, one line for each schedule.
+
+    Args:
+        diffusions: {name: schedule}; with different T, the steps are drawn as t / T.
+        ax: axes to draw into, instead of a figure of its own.
+        title: above the axes.
+    Returns:
+        The figure.
+    Raises:
+        ValueError: nothing to draw.
+    Source: Nichol & Dhariwal 2021, figure 5.
+    """
+    ax = _curves(diffusions, lambda bar: bar, ax)
+    ax.set(ylabel=r"$\bar\alpha_t$ (share of signal power)", ylim=(-0.03, 1.03))
+    ax.set_title(title or r"What is left of the picture: $\bar\alpha_t$")
+    return ax.figure  # type: ignore[return-value]
+
+
+def plot_snr(
+    diffusions: Mapping[str, DiffusionUtils], *, ax: Axes | None = None, title: str | None = None
+) -> Figure:
+    """The signal-to-noise ratio alpha_bar / (1 - alpha_bar) for t in 1..T, on a log axis.
+
+    Args, Returns, Raises: as for `plot_schedules`. A ratio of 0 leaves a gap.
+    Source: Kingma et al. 2021, section 3.
+    """
+    ax = _curves(diffusions, _snr, ax)
+    ax.axhline(1, color="0.6", linewidth=0.8)
+    ax.set(ylabel="signal-to-noise ratio", yscale="log")
+    ax.set_title(title or r"Signal-to-noise ratio $\bar\alpha_t / (1 - \bar\alpha_t)$")
+    return ax.figure  # type: ignore[return-value]
+
+
+def _snr(bar: np.ndarray) -> np.ndarray:
+    inside = (bar > 0) & (bar < 1)  # infinite at t = 0; 0 where no signal is left
+    return np.divide(bar, 1 - bar, out=np.full_like(bar, np.nan), where=inside)
+
+
+def _curves(diffusions: Mapping[str, DiffusionUtils], value: Callable, ax: Axes | None) -> Axes:
+    if not diffusions:
+        raise ValueError("no schedules to draw: give {name: DiffusionUtils}")
+    lengths = {one.T for one in diffusions.values()}
+    ax = new_figure(6.4, 3.8).add_subplot() if ax is None else ax
+    for i, (name, one) in enumerate(diffusions.items()):
+        t = np.arange(one.T + 1) / (1 if len(lengths) == 1 else one.T)
+        ax.plot(t, value(one.alpha_bar.numpy()), label=name, **line_style(i, max(1, one.T // 8)))
+    ax.set_xlabel("step t" if len(lengths) == 1 else "t / T")
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return ax
+
+
+def plot_history(
+    history: Sequence[Any], *, ax: Axes | None = None, title: str | None = None
+) -> Figure:
+    """The training loss, step by step and smoothed, on a log axis.
+
+    Args:
+        history: records with `step` and `loss`, such as `TrainingPipeline.history`.
+        ax: axes to draw into, instead of a figure of its own.
+        title: above the axes.
+    Returns:
+        The figure.
+    Raises:
+        ValueError: an empty history.
+    """
+    if not history:
+        raise ValueError("an empty history: train first")
+    step = np.array([record.step for record in history])
+    loss = np.array([record.loss for record in history], float)
+    window = max(1, min(100, len(loss) // 10))
+    smooth = np.convolve(loss, np.full(window, 1 / window), "valid")  # mean of the last `window`
+    ax = new_figure(6.4, 3.6).add_subplot() if ax is None else ax
+    ax.plot(step, loss, color=COLOURS[5], linewidth=0.7, alpha=0.6, label="each batch")
+    ax.plot(step[window - 1 :], smooth, color=COLOURS[1], label=f"mean of the last {window}")
+    ax.set(xlabel="optimiser step", ylabel="loss (mean squared error)", yscale="log")
+    ax.set_title(title or "Training loss")
+    ax.grid(alpha=0.3, which="both")
+    ax.legend()
+    return ax.figure  # type: ignore[return-value]

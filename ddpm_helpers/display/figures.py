@@ -1,0 +1,133 @@
+"""Every picture of README.md, made by one command: `python -m ddpm_helpers.display.figures images/`.
+
+The pictures of the denoising need the weights `cartoons`; without them they are left out, and the
+command says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ddpm_helpers.config import best_device
+from ddpm_helpers.data.cartoons import CLASSES, draw
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.display.canvas import enlarge, figure_png, tile, to_uint8
+from ddpm_helpers.display.plots import denoising_path, noising_strip, plot_schedules, show_images
+from ddpm_helpers.pretrained import load_pretrained
+
+SAMPLES, FRAMES, HOLD = 8, 40, 12  # samples a class; frames of the film; how long its end stays
+CHOSEN = (0, 3, 5, 6, 8)  # classes in the film
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write all pictures to a folder.
+
+    Args:
+        argv: words of the command line: the folder; those of the process if None.
+    Returns:
+        Exit status: 0, or 2 after one line on stderr.
+    """
+    parser = argparse.ArgumentParser(prog="python -m ddpm_helpers.display.figures")
+    parser.add_argument("folder", type=Path, help="where the pictures go")
+    folder = parser.parse_args(argv).folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = draw_without_weights()
+        try:
+            pictures |= draw_with_weights("cartoons")
+        except FileNotFoundError as error:
+            print(f"without samples and denoising: {error}")
+        for name, content in pictures.items():
+            (folder / name).write_bytes(content)
+            print(f"{folder / name}  {len(content) / 1e3:.0f} kB")
+    except (OSError, ValueError) as error:
+        print(f"figures: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def draw_without_weights() -> dict[str, bytes]:
+    """File name -> PNG of everything that needs no trained network."""
+    images, labels = draw("test", 500)
+    first = [np.flatnonzero(labels == k)[:10] for k in range(len(CLASSES))]
+    both = {name: DiffusionUtils(500, name) for name in ("linear", "cosine")}
+    ship = torch.from_numpy(images[first[CLASSES.index("ship")][0]]).float() / 127.5 - 1
+    figures = {
+        "cartoons.png": show_images(
+            images[np.concatenate(first)], ncols=10, row_labels=CLASSES, scale=2,
+            title="The built-in cartoons: ten pictures of each class",
+        ),
+        "alpha_bar.png": plot_schedules(
+            both, title=r"What is left of the signal: $\bar\alpha_t$ with T = 500"
+        ),
+        "noising.png": noising_strip(
+            ship, both, scale=4, title="Noising a ship, T = 500: the same noise at every step"
+        ),
+    }  # fmt: skip
+    return {name: figure_png(figure) for name, figure in figures.items()}
+
+
+def draw_with_weights(name: str, *, steps: int | None = None) -> dict[str, bytes]:
+    """File name -> PNG or GIF of samples by class, and of the way to them.
+
+    Args:
+        name: weights, as for `load_pretrained`.
+        steps: sampling steps; all T of the weights if None.
+    Raises:
+        FileNotFoundError: no such weights.
+    """
+    model, diffusion = load_pretrained(name)
+    model.to(best_device())
+    names = getattr(model, "classes", ()) or CLASSES
+    y = torch.arange(len(names)).repeat_interleave(SAMPLES)
+    y = y if model.num_classes else None
+    walk = diffusion.sample_steps(model, len(names) * SAMPLES, y=y, seed=0, steps=steps)
+    path = list(walk)
+    grid = show_images(
+        path[-1].x_t, ncols=SAMPLES, row_labels=names, scale=2,
+        title="Drawn by the network: eight pictures of each class",
+    )  # fmt: skip
+    row = CHOSEN[3] * SAMPLES
+    way = denoising_path(path, picture=row, title="From noise to a picture: x_t, and what it hides")
+    film = [to_uint8(path[i].x_t[::SAMPLES][list(CHOSEN)]) for i in _stations(len(path))]
+    return {
+        "samples.png": figure_png(grid),
+        "denoising_path.png": figure_png(way),
+        "denoising.gif": gif([tile(enlarge(x, 4), len(CHOSEN), gap=4) for x in film]),
+    }
+
+
+def _stations(n: int) -> list[int]:
+    """Which of n steps the film shows: evenly spread, first and last included."""
+    return sorted({round(i) for i in np.linspace(0, n - 1, FRAMES)})
+
+
+def gif(frames: Sequence[np.ndarray]) -> bytes:
+    """A film that starts again after a pause at its end.
+
+    Args:
+        frames: uint8 (H, W, 3), all of one size.
+    Returns:
+        GIF bytes, 12 frames a second.
+    """
+    import io
+
+    from PIL import Image
+
+    pages = [Image.fromarray(frame).quantize(128, dither=Image.Dither.NONE) for frame in frames]
+    file = io.BytesIO()
+    times = [80] * (len(pages) - 1) + [80 * HOLD]
+    pages[0].save(
+        file, format="GIF", save_all=True, append_images=pages[1:], duration=times, loop=0
+    )
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""Figures of pictures, schedules and training: each takes data and returns a Figure.
+
+The figures are not pyplot's: make one the last value of a cell (no semicolon) or `display(...)` it,
+and it shows once. Nothing has to be closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.display.canvas import DPI, enlarge, new_figure, tile, to_uint8
+from ddpm_helpers.display.charts import plot_history, plot_schedules, plot_snr
+
+__all__ = [
+    "class_grid", "denoising_path", "noising_strip", "plot_history", "plot_schedules", "plot_snr",
+    "show_images", "to_uint8",
+]  # fmt: skip
+
+_GAP, _HEAD, _LETTER = 4, 18, 7.2  # screen pixels: between pictures, a line of text, a letter
+
+
+def show_images(
+    x: Tensor | np.ndarray,
+    *,
+    titles: Sequence[str] | None = None,
+    ncols: int | None = None,
+    title: str | None = None,
+    scale: int | None = None,
+    row_labels: Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """A grid of pictures, their pixels crisp squares.
+
+    Args:
+        x: (N, C, H, W) in [-1, 1] (cut off outside), or uint8.
+        titles: one above each picture; rows whose titles are all empty take no room for them.
+        ncols: pictures a row; by default up to 8.
+        title: above the whole figure.
+        scale: screen pixels per picture pixel; by default a picture is about 96 wide.
+        row_labels: one at the left of each row.
+        ax: axes to draw into, instead of a figure of its own.
+    Returns:
+        The figure.
+    Raises:
+        ValueError: wrong shape, NaN, or as many titles or labels as do not fit.
+    """
+    pixels = to_uint8(x)
+    n, height, width, _ = pixels.shape
+    ncols = min(n, 8) if ncols is None else ncols
+    if ncols < 1:
+        raise ValueError(f"ncols must be at least 1, got {ncols}")
+    nrows = -(-n // ncols)
+    titles = _fitting("titles", titles, n, "pictures")
+    labels = _fitting("row_labels", row_labels, nrows, "rows")
+    scale = max(1, round(96 / width)) if scale is None else scale
+    heads = [_HEAD * any(titles[r * ncols : (r + 1) * ncols]) for r in range(nrows)]
+    sheet = tile(enlarge(pixels, scale), ncols, _GAP, heads)
+    ax = _sheet_axes(sheet, title, labels) if ax is None else ax
+    ax.imshow(sheet, interpolation="nearest")
+    ax.set_axis_off()
+    bottom = 0
+    for row in range(nrows):
+        bottom += heads[row] + height * scale
+        middle = bottom - height * scale / 2
+        ax.text(-8, middle, labels[row], ha="right", va="center", fontsize=9)
+        for column, text in enumerate(titles[row * ncols : (row + 1) * ncols]):
+            left = column * (width * scale + _GAP) + width * scale / 2
+            ax.text(left, bottom - height * scale - 3, text, ha="center", va="bottom", fontsize=9)
+        bottom += _GAP
+    return ax.figure  # type: ignore[return-value]
+
+
+def _fitting(name: str, texts: Sequence[str] | None, count: int, of: str) -> list[str]:
+    texts = [""] * count if texts is None else [str(text) for text in texts]
+    if len(texts) != count:
+        raise ValueError(f"{len(texts)} {name} for {count} {of}")
+    return texts
+
+
+def _sheet_axes(sheet: np.ndarray, title: str | None, labels: Sequence[str]) -> Axes:
+    """Axes in which one pixel of the sheet is one pixel of the screen, with room for the texts."""
+    height, width = sheet.shape[:2]
+    left = 12 + int(_LETTER * max(map(len, labels), default=0))
+    top = 34 if title else 8
+    wide = max(left + width + 12, 12 + int(1.35 * _LETTER * len(title or "")))
+    figure = new_figure(wide / DPI, (height + top + 8) / DPI, layout="none")
+    if title:
+        figure.suptitle(title, fontsize=11, y=1 - 8 / (height + top + 8), va="top")
+    high = height + top + 8
+    return figure.add_axes((left / wide, 8 / high, width / wide, height / high))
+
+
+def noising_strip(
+    x_0: Tensor,
+    diffusion: DiffusionUtils | Mapping[str, DiffusionUtils],
+    ts: Sequence[int] = (0, 100, 300, 500),
+    *,
+    seed: int = 0,
+    **options: Any,
+) -> Figure:
+    """Pictures at chosen steps of the forward process, the same noise at every step.
+
+    Args:
+        x_0: one clean picture (C, H, W) or several (B, C, H, W), in [-1, 1]; a row each.
+        diffusion: a schedule, or {name: schedule}, which gives each its own rows.
+        ts: steps, each in 0..T.
+        seed: of the noise.
+        options: as for `show_images`.
+    Returns:
+        The figure; its columns are the steps.
+    Raises:
+        ValueError: a step outside 0..T, or wrong shapes.
+    """
+    x_0 = (x_0[None] if x_0.ndim == 3 else x_0).cpu()
+    named = diffusion if isinstance(diffusion, Mapping) else {"": diffusion}
+    eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
+    rows = []  # one (len(ts), C, H, W) for each schedule and picture
+    for one in named.values():
+        at = [one.add_noise(x_0, torch.full((len(x_0),), int(t)), eps)[0] for t in ts]
+        rows += list(torch.stack(at, 1))
+    titles = [f"t = {t}" for t in ts] + [""] * (len(ts) * (len(rows) - 1))
+    if isinstance(diffusion, Mapping):
+        options.setdefault("row_labels", [name for name in named for _ in x_0])
+    options.setdefault("title", "Forward noising: x_t at chosen steps")
+    return show_images(torch.cat(rows), titles=titles, ncols=len(ts), **options)
+
+
+def denoising_path(
+    steps: Iterable[Any], n_frames: int = 10, *, picture: int = 0, **options: Any
+) -> Figure:
+    """The way from noise to one picture: x_t above, the predicted x_0 below.
+
+    Args:
+        steps: the `Step`s of one walk, as `sample_steps` yields them.
+        n_frames: how many of them to show, first and last included.
+        picture: which one of the batch.
+        options: as for `show_images`.
+    Returns:
+        The figure.
+    Raises:
+        ValueError: no steps, or a picture that the batch does not have.
+    """
+    steps = list(steps)
+    if not steps:
+        raise ValueError("a denoising path needs at least one step, got none")
+    if not 0 <= picture < len(steps[0].x_t):
+        raise ValueError(f"picture must be in 0..{len(steps[0].x_t) - 1}, got {picture}")
+    picks = np.unique(np.linspace(0, len(steps) - 1, n_frames).round().astype(int))
+    shown = [steps[i] for i in picks]
+    x = torch.stack([s.x_t[picture] for s in shown] + [s.x_0_pred[picture] for s in shown])
+    titles = [f"t = {s.t}" for s in shown] + [""] * len(shown)
+    options.setdefault("title", "Denoising: from noise to a picture")
+    options.setdefault("row_labels", ["x_t", "x_0_pred"])
+    return show_images(x.float(), titles=titles, ncols=len(shown), **options)
+
+
+def class_grid(ds: Any, per_class: int = 8, **options: Any) -> Figure:
+    """The first pictures of each class, a row for a class.
+
+    Args:
+        ds: an `ImageDataset`: `images` uint8 (N, C, H, W), `labels` and `classes` are used.
+        per_class: pictures a row; classes with fewer leave white.
+        options: as for `show_images`.
+    Returns:
+        The figure.
+    Raises:
+        ValueError: no pictures.
+    """
+    labels = np.asarray(ds.labels)
+    found = {name: np.flatnonzero(labels == k)[:per_class] for k, name in enumerate(ds.classes)}
+    found = {name: where for name, where in found.items() if len(where)}
+    if not found:
+        raise ValueError(f"no pictures to show: {len(labels)} in the data, {per_class} per class")
+    shape = (len(found), per_class, *ds.images.shape[1:])
+    sheet = np.full(shape, 255, np.uint8)  # (classes, per_class, C, H, W)
+    for row, where in zip(sheet, found.values(), strict=True):
+        row[: len(where)] = ds.images[where]
+    options.setdefault("title", f"{len(found)} classes")
+    options.setdefault("row_labels", list(found))
+    options.setdefault("scale", max(1, round(64 / shape[-1])))
+    return show_images(sheet.reshape(-1, *shape[2:]), ncols=per_class, **options)

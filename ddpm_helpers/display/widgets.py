@@ -1,0 +1,289 @@
+"""Sliders for notebooks. Behind each one stands `frame(value)`, which returns the PNG it shows.
+
+A slider that has the focus moves with the arrow keys, Page Up / Page Down, Home and End.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import torch
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.display.canvas import (
+    COLOURS,
+    enlarge,
+    figure_png,
+    line_style,
+    new_figure,
+    pixels_png,
+    tile,
+    to_uint8,
+)
+
+
+class _PictureSlider(ipywidgets.VBox):
+    """An integer slider above a picture; subclasses say what `frame(value)` is."""
+
+    def __init__(self, name: str, least: int, most: int, value: int, width: int) -> None:
+        wide = ipywidgets.Layout(width="520px")
+        self.slider = ipywidgets.IntSlider(value, least, most, description=name, layout=wide)
+        self.image = ipywidgets.Image(value=self.frame(value), format="png", width=width)
+        self.slider.observe(self._show, names="value")
+        super().__init__([*self.controls(), self.image])
+
+    def __repr__(self) -> str:  # what a page that runs no widgets shows in its place
+        bar = self.slider
+        span = f"{bar.description} = {bar.min}..{bar.max}"
+        return f"{type(self).__name__} over {span} (moves in JupyterLab)"
+
+    def controls(self) -> list[ipywidgets.Widget]:
+        return [self.slider]
+
+    def frame(self, value: int) -> bytes:
+        """The picture at one value of the slider, as PNG bytes."""
+        raise NotImplementedError
+
+    def _show(self, change: Any) -> None:
+        self.image.value = self.frame(change["new"])
+
+
+class _Blitter:
+    """A figure whose background is drawn once and whose moving artists are drawn on top of it."""
+
+    def __init__(self, figure: Figure, moving: Sequence[Artist]) -> None:
+        self.canvas = FigureCanvasAgg(figure)  # its own: pyplot closes those that it knows
+        self.moving = list(moving)
+        for artist in self.moving:
+            artist.set_animated(True)  # left out of the background
+        self.canvas.draw()
+        self.background: Any = self.canvas.copy_from_bbox(figure.bbox)  # type: ignore[attr-defined]
+
+    def png(self) -> bytes:
+        self.canvas.restore_region(self.background)  # type: ignore[attr-defined]
+        for artist in self.moving:
+            artist.axes.draw_artist(artist)  # type: ignore[union-attr]
+        return pixels_png(np.asarray(self.canvas.buffer_rgba())[..., :3])
+
+
+def _check(name: str, value: int, least: int, most: int) -> int:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be in {least}..{most}, got {value}")
+    return int(value)
+
+
+class NoisingSlider(_PictureSlider):
+    """One picture at every step t: x_t, the histogram of its values, and where alpha_bar is.
+
+    Args:
+        x_0: one clean picture, (C, H, W) or (1, C, H, W), in [-1, 1].
+        diffusion: the schedule; t runs over 0..T.
+        t: where the slider starts.
+        seed: of the noise, which is the same at every step and every run.
+    Raises:
+        ValueError: more than one picture, or t outside 0..T.
+    """
+
+    def __init__(self, x_0: Tensor, diffusion: DiffusionUtils, *, t: int = 0, seed: int = 0):
+        self._x_0 = (x_0[None] if x_0.ndim == 3 else x_0).detach().float().cpu()
+        if len(to_uint8(self._x_0)) != 1:
+            raise ValueError(f"NoisingSlider shows one picture, got {len(self._x_0)}")
+        self._diffusion = diffusion
+        self._eps = torch.randn(self._x_0.shape, generator=torch.Generator().manual_seed(seed))
+        figure = new_figure(9.6, 3.2, layout="none")
+        moving = [*self._picture(figure), *self._histogram(figure), *self._curve(figure)]
+        self._blitter = _Blitter(figure, moving)
+        super().__init__("t", 0, diffusion.T, _check("t", t, 0, diffusion.T), 960)
+
+    def frame(self, value: int) -> bytes:
+        """The three panels at step t = value, in 0..T, as PNG bytes."""
+        t = _check("t", value, 0, self._diffusion.T)
+        x_t, _ = self._diffusion.add_noise(self._x_0, torch.tensor([t]), self._eps)
+        bar = float(self._diffusion.alpha_bar[t])
+        self._pixels.set_data(_rgb(x_t))
+        self._t_text.set_text(f"t = {t} of {self._diffusion.T}")
+        self._bars.set_data(_density(x_t, self._edges))
+        self._moments.set_text(f"mean {x_t.mean():+.2f}\nstd   {x_t.std():.2f}")
+        self._dot.set_data([t], [bar])
+        self._bar_text.set_text(rf"$\bar\alpha_t$ = {bar:.4f}")
+        return self._blitter.png()
+
+    def _picture(self, figure: Figure) -> list[Artist]:
+        ax = figure.add_axes((0.01, 0.06, 0.80 * 3.2 / 9.6, 0.80))  # 256 × 256 screen pixels
+        ax.set_axis_off()
+        self._pixels = ax.imshow(_rgb(self._x_0), interpolation="nearest")
+        self._t_text = ax.text(0.5, 1.03, "", transform=ax.transAxes, ha="center", fontsize=12)
+        return [self._pixels, self._t_text]
+
+    def _histogram(self, figure: Figure) -> list[Artist]:
+        ax = figure.add_axes((0.35, 0.16, 0.30, 0.70))
+        self._edges = np.linspace(-4, 4, 65)
+        self._bars = ax.stairs(_density(self._x_0, self._edges), self._edges, fill=True,
+                               color=COLOURS[5], label=r"values of $x_t$")  # fmt: skip
+        z = np.linspace(-4, 4, 161)
+        normal = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+        (line,) = ax.plot(z, normal, color=COLOURS[1], linestyle="--", label="N(0, 1)")
+        self._moments = ax.text(-3.8, 1.02, "", fontsize=9, va="top")
+        ax.set(xlabel="pixel value", ylabel="density", xlim=(-4, 4), ylim=(0, 1.1))
+        ax.set_title("histogram of the values", fontsize=11)
+        ax.legend(loc="upper right", fontsize=8, frameon=False)
+        return [self._bars, line, self._moments]  # the line stays above the bars
+
+    def _curve(self, figure: Figure) -> list[Artist]:
+        ax = figure.add_axes((0.72, 0.16, 0.265, 0.70))
+        ax.plot(self._diffusion.alpha_bar.numpy(), color=COLOURS[0])
+        (self._dot,) = ax.plot([0], [1], "o", color=COLOURS[1], markersize=9)
+        self._bar_text = ax.text(0.96, 0.9, "", transform=ax.transAxes, ha="right", fontsize=10)
+        ax.set(xlabel="step t", ylabel=r"$\bar\alpha_t$", ylim=(-0.04, 1.04))
+        ax.set_title("what is left of the signal", fontsize=11)
+        ax.grid(alpha=0.3)
+        return [self._dot, self._bar_text]
+
+
+def _rgb(x: Tensor) -> np.ndarray:
+    """(1, C, H, W) -> uint8 (H, W, 3)."""
+    pixels = to_uint8(x)[0]
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+
+
+def _density(x: Tensor, edges: np.ndarray) -> np.ndarray:
+    """Histogram of all values of x, as a density; values beyond the edges count as missing."""
+    counts = np.histogram(x.numpy(), edges)[0]
+    return counts / (x.numel() * (edges[1] - edges[0]))
+
+
+class ScheduleSlider(_PictureSlider):
+    """alpha_bar of several schedules, and what a change of T, or a walk along t, does to them.
+
+    Args:
+        schedules: names, for a slider over T in 10..1000; or {name: DiffusionUtils}, all of the
+            same T, for a slider over t in 0..T.
+        value: where the slider starts; by default 500, or the middle of 0..T.
+    Raises:
+        ValueError: no schedules, an unknown name, or a value out of range.
+    """
+
+    def __init__(
+        self, schedules: Sequence[str] | Mapping[str, DiffusionUtils], *, value: int | None = None
+    ) -> None:
+        if not len(schedules):
+            raise ValueError("no schedules to show: give names, or {name: DiffusionUtils}")
+        self._fixed = dict(schedules) if isinstance(schedules, Mapping) else {}
+        self._names = list(schedules)
+        lengths = {one.T for one in self._fixed.values()} or {1000}
+        if len(lengths) > 1:
+            raise ValueError(f"a slider over t needs one T for all, got {sorted(lengths)}")
+        self._least, self._most = (0 if self._fixed else 10), lengths.pop()
+        value = self._most // 2 if value is None else value
+        _check(self._letter, value, self._least, self._most)
+        self._blitter = _Blitter(*self._draw(new_figure(8, 3.8)))
+        super().__init__(self._letter, self._least, self._most, value, 800)
+
+    @property
+    def _letter(self) -> str:
+        return "t" if self._fixed else "T"
+
+    def frame(self, value: int) -> bytes:
+        """The curves at t = value, or with T = value steps, as PNG bytes."""
+        _check(self._letter, value, self._least, self._most)
+        rows = [f"{self._letter} = {value}"]
+        for name, line, dot in zip(self._names, self._lines, self._dots, strict=True):
+            T = self._most if self._fixed else value
+            bar = (self._fixed.get(name) or DiffusionUtils(T, name)).alpha_bar.numpy()
+            at = value if self._fixed else T
+            line.set_data(np.arange(T + 1) / T, bar)
+            dot.set_data([at / T], [bar[at]])
+            ratio = np.inf if bar[at] == 1 else bar[at] / (1 - bar[at])
+            rows.append(f"{name}\n  alpha_bar {bar[at]:.3g}\n  SNR {ratio:.3g}")
+        self._text.set_text("\n".join(rows))
+        return self._blitter.png()
+
+    def _draw(self, figure: Figure) -> tuple[Figure, list[Artist]]:
+        ax: Axes
+        ax, side = figure.subplots(1, 2, width_ratios=(3, 1))
+        side.set_axis_off()
+        self._text = side.text(0, 1, "", va="top", family="monospace", fontsize=10)
+        self._lines, self._dots = [], []
+        for i, name in enumerate(self._names):
+            style = line_style(i)
+            dot = {"marker": style.pop("marker"), "color": style["color"], "markersize": 9}
+            self._lines += ax.plot([0, 1], [1, 0], label=name, **style)
+            self._dots += ax.plot([1], [0], linestyle="none", **dot)
+        ax.set(xlabel="t / T", ylabel=r"$\bar\alpha_t$", xlim=(-0.02, 1.02), ylim=(-0.04, 1.04))
+        ax.set_title("What is left of the signal")
+        ax.grid(alpha=0.3)
+        ax.legend(loc="lower left")
+        return figure, [*self._lines, *self._dots, self._text]
+
+
+class FrameSlider(_PictureSlider):
+    """Pictures made beforehand, with a slider and a play button: the way of a denoising, say.
+
+    Args:
+        frames: one for each value of the slider: pictures (N, C, H, W) in [-1, 1], shown side by
+            side; uint8 pixels (H, W, 3); a Figure; or PNG bytes.
+        captions: a text for each frame.
+        name: in front of the slider.
+        interval: milliseconds a frame while it plays.
+        width: of the picture on the screen; by default small pictures are enlarged to about 96
+            pixels each, and the rest stays as it is.
+    Raises:
+        ValueError: no frames, or captions that do not fit.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[Tensor | np.ndarray | Figure | bytes],
+        captions: Sequence[str] | None = None,
+        *,
+        name: str = "frame",
+        interval: int = 80,
+        width: int | None = None,
+    ) -> None:
+        if not len(frames):
+            raise ValueError("FrameSlider needs at least one frame, got none")
+        captions = [""] * len(frames) if captions is None else list(captions)
+        if len(captions) != len(frames):
+            raise ValueError(f"{len(captions)} captions for {len(frames)} frames")
+        self._frames = [_png(frame) for frame in frames]
+        self._captions = captions
+        self.caption = ipywidgets.Label(captions[0])
+        last = len(frames) - 1
+        self.play = ipywidgets.Play(min=0, max=last, interval=interval, repeat=False)
+        super().__init__(name, 0, last, 0, width or _png_width(self._frames[0]))
+        ipywidgets.jslink((self.play, "value"), (self.slider, "value"))
+
+    def controls(self) -> list[ipywidgets.Widget]:
+        return [ipywidgets.HBox([self.play, self.slider]), self.caption]
+
+    def frame(self, value: int) -> bytes:
+        """Frame number value, in 0..len - 1, as PNG bytes."""
+        return self._frames[_check("frame", value, 0, len(self._frames) - 1)]
+
+    def _show(self, change: Any) -> None:
+        super()._show(change)
+        self.caption.value = self._captions[change["new"]]
+
+
+def _png(frame: Tensor | np.ndarray | Figure | bytes) -> bytes:
+    if isinstance(frame, bytes):
+        return frame
+    if isinstance(frame, Figure):
+        return figure_png(frame)
+    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3:
+        return pixels_png(enlarge(frame, max(1, round(96 / frame.shape[1]))))
+    pixels = to_uint8(frame)
+    pixels = enlarge(pixels, max(1, round(96 / pixels.shape[2])))
+    return pixels_png(tile(pixels, min(10, len(pixels)), gap=4))
+
+
+def _png_width(png: bytes) -> int:
+    return int.from_bytes(png[16:20], "big")  # of the header, the same in every PNG
