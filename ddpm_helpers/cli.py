@@ -173,11 +173,10 @@ def sample(args: argparse.Namespace) -> None:
         y=None if y is None else y.to(device),
         seed=args.seed,
     )
-    x = None
-    for step in tqdm(walk, total=args.steps or diffusion.T, unit="step"):
-        x = step.x_t
-    assert x is not None
-    save_image(x.float().cpu(), args.out, nrow=args.columns, normalize=True, value_range=(-1, 1))
+    for step in tqdm(walk, total=(args.steps or diffusion.T) + 1, unit="step"):
+        last = step
+    x_0 = last.x_t.float().cpu()  # (n, C, H, W)
+    save_image(x_0, args.out, nrow=args.columns, normalize=True, value_range=(-1, 1))
     print(f"{args.n} pictures in {args.out}")
 
 
