@@ -1,4 +1,4 @@
-"""Every picture of README.md, made by one command: `python -m ddpm_helpers.display.figures images/`.
+"""Every picture of README.md: `python -m ddpm_helpers.display.figures images/` makes them.
 
 The pictures of the denoising need the weights `cartoons`; without them they are left out, and the
 command says so.
@@ -85,9 +85,9 @@ def draw_with_weights(name: str, *, steps: int | None = None) -> dict[str, bytes
     model, diffusion = load_pretrained(name)
     model.to(best_device())
     names = getattr(model, "classes", ()) or CLASSES
-    y = torch.arange(len(names)).repeat_interleave(SAMPLES)
-    y = y if model.num_classes else None
-    walk = diffusion.sample_steps(model, len(names) * SAMPLES, y=y, seed=0, steps=steps)
+    labels = torch.arange(len(names)).repeat_interleave(SAMPLES)
+    y = labels if model.num_classes else None
+    walk = diffusion.sample_steps(model, len(labels), y=y, seed=0, steps=steps)
     path = list(walk)
     grid = show_images(
         path[-1].x_t, ncols=SAMPLES, row_labels=names, scale=2,

@@ -1,0 +1,67 @@
+"""The command that makes the pictures of README.md."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.display import figures
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.pretrained import save_weights
+
+
+def opened(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    model = DiffusionNet(32, width=8, num_classes=10)
+    return save_weights(path, model, DiffusionUtils(20, prediction="v"))
+
+
+def test_pictures_without_weights_are_small_pngs_and_the_same_every_time():
+    made = figures.draw_without_weights()
+    assert set(made) == {"alpha_bar.png", "cartoons.png", "noising.png"}
+    assert all(opened(content).format == "PNG" for content in made.values())
+    assert all(len(content) < 300_000 for content in made.values())
+    assert made == figures.draw_without_weights()
+
+
+def test_pictures_with_weights(weights):
+    made = figures.draw_with_weights(str(weights), steps=3)
+    film = opened(made.pop("denoising.gif"))
+    assert film.format == "GIF" and film.n_frames >= 3 and film.info["loop"] == 0
+    assert film.size == (5 * 128 + 16, 128)
+    assert {opened(content).format for content in made.values()} == {"PNG"}
+
+
+def test_the_film_keeps_the_colours_of_its_frames():
+    frames = [np.full((4, 6, 3), value, np.uint8) for value in (0, 90, 200)]
+    film = opened(figures.gif(frames))
+    for i, frame in enumerate(frames):
+        film.seek(i)
+        assert np.array_equal(np.asarray(film.convert("RGB")), frame)
+
+
+def test_the_command_writes_into_a_new_folder(tmp_path, monkeypatch, capsys, weights):
+    monkeypatch.setattr(figures, "draw_without_weights", lambda: {"a.png": b"1"})
+    monkeypatch.setattr(figures, "draw_with_weights", lambda name: {"b.gif": b"2"})
+    assert figures.main([str(tmp_path / "new" / "images")]) == 0
+    assert sorted(p.name for p in (tmp_path / "new" / "images").iterdir()) == ["a.png", "b.gif"]
+
+
+def test_missing_weights_are_said_and_a_bad_folder_is_one_line(tmp_path, monkeypatch, capsys):
+    def missing(name):
+        raise FileNotFoundError("no weights at cartoons")
+
+    monkeypatch.setattr(figures, "draw_without_weights", lambda: {"a.png": b"1"})
+    monkeypatch.setattr(figures, "draw_with_weights", missing)
+    assert figures.main([str(tmp_path)]) == 0
+    assert "no weights at cartoons" in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    assert figures.main([str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
