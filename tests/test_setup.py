@@ -18,18 +18,18 @@ CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 
 @pytest.fixture(scope="module")
 def project(root):
-    return tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 @pytest.fixture(scope="module")
 def pins(root):
     """name -> the markers and hashes of its block in requirements.txt."""
-    text = (root / "requirements.txt").read_text()
+    text = (root / "requirements.txt").read_text(encoding="utf-8")
     return dict(re.findall(r"^([A-Za-z0-9_.-]+)==(.*?)(?=^\S|\Z)", text, re.M | re.S))
 
 
 def test_environment_yml_holds_what_pyproject_asks_for(root, project):
-    conda = yaml.safe_load((root / "environment.yml").read_text())
+    conda = yaml.safe_load((root / "environment.yml").read_text(encoding="utf-8"))
     assert conda["channels"] == ["conda-forge", "nodefaults"]
     *specs, last = conda["dependencies"]
     assert last == {"pip": ["-e ."]}
@@ -48,7 +48,7 @@ def test_every_dependency_has_a_lower_bound_only(project):
 
 
 def test_requirements_are_pinned_with_hashes_and_name_no_place(root, project, pins):
-    text = (root / "requirements.txt").read_text()
+    text = (root / "requirements.txt").read_text(encoding="utf-8")
     assert not re.search(r"://|index|find-links|/\w+/\w+/", text)
     assert len(pins) > 100 and all("--hash=sha256:" in block for block in pins.values())
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
@@ -58,7 +58,7 @@ def test_requirements_are_pinned_with_hashes_and_name_no_place(root, project, pi
 
 
 def test_contributing_gives_a_reason_for_each_core_dependency(root, project):
-    text = (root / "CONTRIBUTING.md").read_text()
+    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for requirement in map(Requirement, project["dependencies"]):
         assert re.search(rf"^\| `{requirement.name}` \| .{{20,}} \|$", text, re.M), requirement.name
 
@@ -179,7 +179,7 @@ def test_an_interrupted_set_up_goes_on(world, monkeypatch):
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_help_lists_every_target(root):
-    text = (root / "Makefile").read_text()
+    text = (root / "Makefile").read_text(encoding="utf-8")
     targets = re.search(r"^\.PHONY: (.*)$", text, re.M).group(1).split()
     done = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True)
     assert all(f"make {target} " in done.stdout for target in targets), done.stdout
@@ -191,3 +191,9 @@ def test_make_names_a_python_that_is_missing(root):
         ["make", "setup", "PYTHON=no-such-python"], cwd=root, capture_output=True, text=True
     )
     assert done.returncode != 0 and "no no-such-python here" in done.stdout
+
+
+def test_readme_shows_only_files_that_exist(root):
+    text = (root / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert links and not [link for link in links if not (root / link).exists()]
