@@ -53,7 +53,7 @@ def test_the_picture_is_x_t_in_crisp_squares(noising):
         bar = float(np.prod(1 - noising._diffusion.betas.numpy()[: t + 1]))
         x_t = bar**0.5 * picture()[None] + (1 - bar) ** 0.5 * eps
         frame = pixels(noising.frame(t)).astype(int)
-        assert frame.shape == (320, 960, 3)
+        assert frame.shape == (320, 840, 3)
         box = noising._pixels.axes.get_window_extent()
         assert (round(box.width), round(box.height)) == (256, 256)
         top, left = 320 - round(box.y1), round(box.x0)

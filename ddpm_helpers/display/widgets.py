@@ -98,10 +98,10 @@ class NoisingSlider(_PictureSlider):
             raise ValueError(f"NoisingSlider shows one picture, got {len(self._x_0)}")
         self._diffusion = diffusion
         self._eps = torch.randn(self._x_0.shape, generator=torch.Generator().manual_seed(seed))
-        figure = new_figure(9.6, 3.2, layout="none")
+        figure = new_figure(8.4, 3.2, layout="none")
         moving = [*self._picture(figure), *self._histogram(figure), *self._curve(figure)]
         self._blitter = _Blitter(figure, moving)
-        super().__init__("t", 0, diffusion.T, _check("t", t, 0, diffusion.T), 960)
+        super().__init__("t", 0, diffusion.T, _check("t", t, 0, diffusion.T), 840)
 
     def frame(self, value: int) -> bytes:
         """The three panels at step t = value, in 0..T, as PNG bytes."""
@@ -117,14 +117,14 @@ class NoisingSlider(_PictureSlider):
         return self._blitter.png()
 
     def _picture(self, figure: Figure) -> list[Artist]:
-        ax = figure.add_axes((0.01, 0.06, 0.80 * 3.2 / 9.6, 0.80))  # 256 × 256 screen pixels
+        ax = figure.add_axes((6 / 840, 0.06, 256 / 840, 0.80))  # 256 × 256 screen pixels
         ax.set_axis_off()
         self._pixels = ax.imshow(_rgb(self._x_0), interpolation="nearest")
         self._t_text = ax.text(0.5, 1.03, "", transform=ax.transAxes, ha="center", fontsize=12)
         return [self._pixels, self._t_text]
 
     def _histogram(self, figure: Figure) -> list[Artist]:
-        ax = figure.add_axes((0.35, 0.16, 0.30, 0.70))
+        ax = figure.add_axes((318 / 840, 0.16, 258 / 840, 0.70))
         self._edges = np.linspace(-4, 4, 65)
         self._bars = ax.stairs(_density(self._x_0, self._edges), self._edges, fill=True,
                                color=COLOURS[5], label=r"values of $x_t$")  # fmt: skip
@@ -138,7 +138,7 @@ class NoisingSlider(_PictureSlider):
         return [self._bars, line, self._moments]  # the line stays above the bars
 
     def _curve(self, figure: Figure) -> list[Artist]:
-        ax = figure.add_axes((0.72, 0.16, 0.265, 0.70))
+        ax = figure.add_axes((636 / 840, 0.16, 190 / 840, 0.70))
         ax.plot(self._diffusion.alpha_bar.numpy(), color=COLOURS[0])
         (self._dot,) = ax.plot([0], [1], "o", color=COLOURS[1], markersize=9)
         self._bar_text = ax.text(0.96, 0.9, "", transform=ax.transAxes, ha="right", fontsize=10)
