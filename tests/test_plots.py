@@ -9,7 +9,7 @@ import torch
 
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.display import plots
-from ddpm_helpers.display.canvas import enlarge, figure_png, tile
+from ddpm_helpers.display.canvas import enlarge, figure_png, pixels_png, tile
 
 
 @pytest.fixture(autouse=True)
@@ -219,3 +219,16 @@ def test_enlarge_repeats():
     assert enlarge(np.arange(4).reshape(2, 2, 1), 2)[..., 0].tolist() == [
         [0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (7, 5, 3), (64, 96, 3)])
+def test_fast_png_is_read_back_exactly(shape):
+    import io
+
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    for array in (pixels, pixels[:, ::-1]):
+        read = Image.open(io.BytesIO(pixels_png(array)))
+        read.load()  # checks the checksums
+        assert read.mode == "RGB" and np.array_equal(np.asarray(read), array)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,12 +53,23 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def pixels_png(pixels: np.ndarray) -> bytes:
-    """uint8 pixels (H, W, 3) as PNG bytes; compressed little, because sliders wait for it."""
-    from PIL import Image
+    """uint8 pixels (H, W, 3) as PNG bytes, fast, because sliders wait for it.
 
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
-    return file.getvalue()
+    Each row is stored as its difference from the row above (PNG's filter 2), which is 0 for most
+    rows of enlarged pictures; an encoder that tries every filter needs three times as long.
+    """
+    height, width, _ = pixels.shape
+    flat = np.ascontiguousarray(pixels).reshape(height, -1)
+    rows = np.empty((height, 1 + flat.shape[1]), np.uint8)
+    rows[:, 0] = 2
+    rows[0, 1:] = flat[0]
+    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
 
 
 def to_uint8(x: Tensor | np.ndarray) -> np.ndarray:

@@ -113,7 +113,7 @@ class NoisingSlider(_PictureSlider):
         self._bars.set_data(_density(x_t, self._edges))
         self._moments.set_text(f"mean {x_t.mean():+.2f}\nstd   {x_t.std():.2f}")
         self._dot.set_data([t], [bar])
-        self._bar_text.set_text(rf"$\bar\alpha_t$ = {bar:.4f}")
+        self._bar_text.set_text(f"ᾱ = {bar:.4f}")
         return self._blitter.png()
 
     def _picture(self, figure: Figure) -> list[Artist]:
@@ -124,7 +124,7 @@ class NoisingSlider(_PictureSlider):
         return [self._pixels, self._t_text]
 
     def _histogram(self, figure: Figure) -> list[Artist]:
-        ax = figure.add_axes((318 / 840, 0.16, 258 / 840, 0.70))
+        ax = figure.add_axes((332 / 840, 0.16, 244 / 840, 0.70))
         self._edges = np.linspace(-4, 4, 65)
         self._bars = ax.stairs(_density(self._x_0, self._edges), self._edges, fill=True,
                                color=COLOURS[5], label=r"values of $x_t$")  # fmt: skip
