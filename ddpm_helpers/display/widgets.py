@@ -113,7 +113,7 @@ class NoisingSlider(_PictureSlider):
         self._bars.set_data(_density(x_t, self._edges))
         self._moments.set_text(f"mean {x_t.mean():+.2f}\nstd   {x_t.std():.2f}")
         self._dot.set_data([t], [bar])
-        self._bar_text.set_text(f"ᾱ = {bar:.4f}")
+        self._bar_text.set_text(f"ᾱ = {bar:.3g}")
         return self._blitter.png()
 
     def _picture(self, figure: Figure) -> list[Artist]:
