@@ -1,0 +1,185 @@
+"""`ImageDataset`: pictures from any source, ready as tensors in [-1, 1]."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ddpm_helpers.config import cache_dir as default_cache_dir
+
+from . import cache, cartoons, cifar10, folder
+from .resize import resize
+
+SPLITS = ("train", "test")
+
+
+class ImageDataset(Dataset):
+    """Square pictures with labels, from a memory-mapped cache.
+
+    Args:
+        source: "cartoons" (built in), "cifar10", a folder of images, or "auto": CIFAR-10 where it
+            is on disk, else cartoons, saying which.
+        image_size: side S of a picture in pixels, at least 1.
+        split: "train" or "test".
+        root: where CIFAR-10's files lie or are downloaded to; a folder source is relative to it.
+        cache_dir: where the cache lives; by default DDPM_CACHE or the user's cache folder.
+        limit: keep the first `limit` pictures; all if None or if there are fewer.
+    Attributes:
+        images: (N, 3, S, S) uint8, memory-mapped and read-only.
+        labels: (N,) int64.
+        classes: names, in the order of the labels.
+        source: the source in use: "auto" is resolved, a folder is absolute.
+    Raises:
+        ValueError: an unknown source or split, a size or limit below 1, a folder with no pictures.
+        OSError: a cache that cannot be written, a download that failed.
+    """
+
+    def __init__(
+        self,
+        source: str | Path = "auto",
+        image_size: int = 64,
+        *,
+        split: str = "train",
+        root: str | Path | None = None,
+        cache_dir: str | Path | None = None,
+        limit: int | None = None,
+    ) -> None:
+        _at_least_one("image_size", image_size)
+        if limit is not None:
+            _at_least_one("limit", limit)
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
+        place = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        found = _open(source, image_size, split, root, place, limit)
+        self.source, self.split = found[0], split
+        self._use(found[1].path, limit, found[1].images)
+        self.labels = found[1].labels[:limit]
+        self.classes = found[1].classes
+
+    def _use(self, path: Path, limit: int | None, images: np.ndarray | None = None) -> None:
+        self._path, self._limit = path, limit
+        images = np.load(path, mmap_mode="r") if images is None else images
+        self.images = images[:limit]  # (N, 3, S, S) uint8
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Worker processes map the cache again instead of receiving a copy of every pixel."""
+        return {name: value for name, value in vars(self).items() if name != "images"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._use(self._path, self._limit)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Picture `index`, float32 (3, S, S) in [-1, 1], and its label."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"picture {index} of {len(self)}")
+        pixels = torch.from_numpy(np.array(self.images[index]))  # a copy: the cache is read-only
+        return to_float(pixels), int(self.labels[index])
+
+    def __repr__(self) -> str:
+        size, classes = self.images.shape[-1], len(self.classes)
+        return (
+            f"ImageDataset({self.source!r}, {self.split}: {len(self):,} pictures of {size}×{size}, "
+            f"{classes} {'class' if classes == 1 else 'classes'})"
+        )
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int = 0,
+        device: torch.device | str | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Whole batches, straight from the cache to the device: one epoch.
+
+        Args:
+            batch_size: B, at least 1; the last batch holds what is left.
+            seed: at least 0; the order depends on (seed, epoch) alone.
+            epoch: at least 0; every epoch has an order of its own.
+            device: where tensors go; pixels travel as bytes and are converted there.
+            shuffle: False keeps the order of the pictures.
+            drop_last: leave out a last batch that is not full.
+        Yields:
+            x, float32 (B, 3, S, S) in [-1, 1], and y, int64 (B,).
+        Raises:
+            ValueError: batch_size below 1, seed or epoch below 0.
+        """
+        _at_least_one("batch_size", batch_size)
+        if seed < 0 or epoch < 0:
+            raise ValueError(f"seed {seed} and epoch {epoch} must be at least 0")
+        order = np.arange(len(self))
+        if shuffle:
+            order = np.random.default_rng((seed, epoch)).permutation(len(self))
+        if drop_last:
+            order = order[: len(self) // batch_size * batch_size]
+        return self._batches(order, batch_size, torch.device(device or "cpu"))
+
+    def _batches(
+        self, order: np.ndarray, batch_size: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        pixels = np.asarray(self.images)  # a plain view: gathers faster than a memmap
+        buffer = np.empty((min(batch_size, len(order)), *pixels.shape[1:]), np.uint8)
+        for k in range(0, len(order), batch_size):
+            where = order[k : k + batch_size]  # (B,)
+            rows = buffer[: len(where)]
+            np.take(pixels, where, axis=0, out=rows, mode="clip")  # "raise" would copy once more
+            x = to_float(torch.from_numpy(rows).to(device))  # (B, 3, S, S)
+            yield x, torch.from_numpy(self.labels[where]).to(device)
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """Bytes to numbers: 0..255 becomes -1..1, both ends exact, 0 at 127.5."""
+    return pixels.to(torch.float32).div_(127.5).sub_(1)
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1")
+
+
+def _open(
+    source: str | Path, size: int, split: str, root: Any, place: Path, limit: int | None
+) -> tuple[str, cache.Cached]:
+    folders = [Path(root).expanduser(), place] if root is not None else [place]
+    photos = cifar10.source(split, folders)
+    if source == "auto":
+        ready = cifar10.find(folders) or cache.open_cache(photos, size, place)
+        source = "cifar10" if ready else "cartoons"
+        why = "found on disk" if ready else "CIFAR-10 is not on disk"
+        print(f"source auto: {source} ({why})")
+    if source == "cifar10":
+        return "cifar10", cache.load(photos, size, place)
+    if source == "cartoons":
+        everything = _drawn(split, None)
+        whole = cache.open_cache(everything, size, place)
+        few = limit is not None and limit < cartoons.COUNTS[split]
+        chosen = _drawn(split, limit) if few and whole is None else everything
+        return "cartoons", whole or cache.load(chosen, size, place)
+    path = Path(source).expanduser() if root is None else folders[0] / Path(source).expanduser()
+    if not path.is_dir():
+        choices = "cartoons, cifar10, auto or a folder that exists"
+        raise ValueError(f"unknown source {str(source)!r}; choose {choices}")
+    pictures = folder.source(split, path)
+    return pictures.name, cache.load(pictures, size, place)
+
+
+def _drawn(split: str, n: int | None) -> cache.Source:
+    """The first n cartoons; few are drawn where few are asked for."""
+
+    def chunks(size: int) -> cache.Chunks:
+        images, labels = cartoons.draw(split, n)
+        for k in range(0, len(labels), 1000):
+            yield resize(images[k : k + 1000], size), labels[k : k + 1000]
+
+    identity = {"kind": "cartoons", "version": cartoons.VERSION, "split": split, "n": n}
+    return cache.Source("cartoons", identity, cartoons.CLASSES, chunks)
