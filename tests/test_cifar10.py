@@ -1,0 +1,153 @@
+"""CIFAR-10's three forms, made small here, and its download, from a server on this machine."""
+
+import functools
+import hashlib
+import http.server
+import io
+import pickle
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+
+from ddpm_helpers.data import ImageDataset, cifar10
+
+NAMES = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """Six batches of four pictures: name -> (pixels (4, 3072), labels (4,))."""
+    monkeypatch.setattr(cifar10, "PER_BATCH", 4)
+    rng = np.random.default_rng(0)
+    return {
+        name: (rng.integers(0, 256, (4, 3072), dtype=np.uint8), rng.integers(0, 10, 4))
+        for name in NAMES
+    }
+
+
+def binary(pixels, labels):
+    return np.hstack([labels[:, None].astype(np.uint8), pixels]).tobytes()
+
+
+def write_python(folder, batches, monkeypatch):
+    folder.mkdir(parents=True)
+    for name, (pixels, labels) in batches.items():
+        raw = pickle.dumps({"data": pixels, "labels": labels.tolist()}, protocol=4)
+        (folder / name).write_bytes(raw)
+        monkeypatch.setitem(cifar10.PYTHON_MD5, name, hashlib.md5(raw).hexdigest())
+
+
+def write_binary(folder, batches, monkeypatch):
+    folder.mkdir(parents=True)
+    for name, batch in batches.items():
+        (folder / f"{name}.bin").write_bytes(binary(*batch))
+
+
+def write_archive(path, batches, monkeypatch):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, batch in batches.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            member.size = len(raw := binary(*batch))
+            archive.addfile(member, io.BytesIO(raw))
+    raw = path.read_bytes()
+    monkeypatch.setattr(cifar10, "ARCHIVE_BYTES", len(raw))
+    monkeypatch.setattr(cifar10, "ARCHIVE_MD5", hashlib.md5(raw).hexdigest())
+
+
+FORMS = [
+    ("cifar-10-batches-py", write_python),
+    ("cifar-10-batches-bin", write_binary),
+    ("cifar-10-binary.tar.gz", write_archive),
+]
+
+
+def load(tmp_path, source="cifar10", **options):
+    cache = tmp_path / "cache"
+    return ImageDataset(source, 32, root=tmp_path / "root", cache_dir=cache, **options)
+
+
+@pytest.mark.parametrize(("name", "write"), FORMS)
+def test_every_form_gives_the_same_pictures(name, write, batches, tmp_path, monkeypatch):
+    write(tmp_path / "root" / name, batches, monkeypatch)
+    train, test = load(tmp_path), load(tmp_path, split="test")
+    pixels = np.concatenate([batches[name][0] for name in NAMES[:5]]).reshape(20, 3, 32, 32)
+    np.testing.assert_array_equal(train.images, pixels)
+    np.testing.assert_array_equal(train.labels, np.concatenate([batches[n][1] for n in NAMES[:5]]))
+    np.testing.assert_array_equal(test.images.reshape(4, 3072), batches["test_batch"][0])
+    assert train.classes[0] == "airplane" and train.classes[9] == "truck"
+
+
+def test_auto_takes_cifar_where_it_lies(batches, tmp_path, monkeypatch, capsys):
+    write_binary(tmp_path / "root" / "cifar-10-batches-bin", batches, monkeypatch)
+    assert load(tmp_path, "auto").source == "cifar10"
+    assert capsys.readouterr().out == "source auto: cifar10 (found on disk)\n"
+
+
+@pytest.mark.parametrize(("name", "write"), FORMS)
+def test_damaged_files_are_refused(name, write, batches, tmp_path, monkeypatch):
+    place = tmp_path / "root" / name
+    write(place, batches, monkeypatch)
+    file = place if place.is_file() else next(place.glob("data_batch_1*"))
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="damaged|holds"):
+        load(tmp_path)
+
+
+def test_a_pickle_may_build_arrays_and_nothing_else(batches, tmp_path, monkeypatch):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "written"), "w"))
+
+    write_python(tmp_path / "root" / "cifar-10-batches-py", batches, monkeypatch)
+    file = tmp_path / "root" / "cifar-10-batches-py" / "data_batch_1"
+    file.write_bytes(raw := pickle.dumps({"data": Evil()}))
+    monkeypatch.setitem(cifar10.PYTHON_MD5, "data_batch_1", hashlib.md5(raw).hexdigest())
+    with pytest.raises(pickle.UnpicklingError, match="refused"):
+        load(tmp_path)
+    assert not (tmp_path / "written").exists()
+
+
+def test_the_checksums_are_torchvisions():
+    from torchvision.datasets import CIFAR10
+
+    assert dict(CIFAR10.train_list + CIFAR10.test_list) == cifar10.PYTHON_MD5
+
+
+@pytest.fixture
+def server(tmp_path):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_download_tries_the_next_address_and_verifies(server, batches, tmp_path, monkeypatch):
+    folder, address = server
+    write_archive(folder / cifar10.ARCHIVE, batches, monkeypatch)
+    urls = (f"{address}/missing", f"{address}/{cifar10.ARCHIVE}")
+    monkeypatch.setattr(cifar10, "URLS", urls)
+    np.testing.assert_array_equal(
+        load(tmp_path).images[:4].reshape(4, 3072), batches["data_batch_1"][0]
+    )
+    assert [path.name for path in (tmp_path / "root").iterdir()] == [cifar10.ARCHIVE]
+
+
+@pytest.mark.parametrize("change", [lambda raw: raw[:-1], lambda raw: raw[:-1] + b"x"])
+def test_a_wrong_download_never_gets_the_name(change, server, batches, tmp_path, monkeypatch):
+    folder, address = server
+    write_archive(folder / cifar10.ARCHIVE, batches, monkeypatch)
+    raw = (folder / cifar10.ARCHIVE).read_bytes()
+    (folder / cifar10.ARCHIVE).write_bytes(change(raw))
+    with pytest.raises(OSError, match="could not be downloaded.*cartoons") as caught:
+        cifar10.download(tmp_path / "root", [f"{address}/{cifar10.ARCHIVE}"])
+    assert "\n" not in str(caught.value) and list((tmp_path / "root").iterdir()) == []

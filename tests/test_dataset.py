@@ -1,0 +1,150 @@
+"""ImageDataset against values worked out by hand, on the built-in cartoons."""
+
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm_helpers.data import ImageDataset
+from ddpm_helpers.data.cartoons import CLASSES, draw
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def ds(place):
+    return ImageDataset("cartoons", 32, cache_dir=place, limit=100)
+
+
+def test_pictures_are_the_cartoons_between_minus_one_and_one(ds):
+    images, labels = draw("train", 100)
+    assert isinstance(ds.images, np.memmap)
+    np.testing.assert_array_equal(ds.images, images)
+    np.testing.assert_array_equal(ds.labels, labels)
+    assert ds.classes == CLASSES and len(ds) == 100
+    x, y = ds[7]
+    assert x.dtype == torch.float32 and x.shape == (3, 32, 32) and y == labels[7]
+    expected = images[7].astype(np.float64) / 255 * 2 - 1
+    np.testing.assert_allclose(x.numpy(), expected, atol=1e-6)
+
+
+def test_both_ends_of_the_range_are_exact():
+    from ddpm_helpers.data.dataset import to_float
+
+    ends = to_float(torch.tensor([0, 255], dtype=torch.uint8))
+    assert ends.tolist() == [-1.0, 1.0]
+
+
+def test_the_splits_differ(ds, place):
+    test = ImageDataset("cartoons", 32, split="test", cache_dir=place, limit=100)
+    assert not np.array_equal(test.images, ds.images)
+
+
+def test_a_batch_is_the_pictures_one_by_one(ds):
+    batches = list(ds.batches(32, seed=0, shuffle=False))
+    assert [len(y) for _, y in batches] == [32, 32, 32, 4]
+    x = torch.cat([x for x, _ in batches])
+    assert torch.equal(x, torch.stack([ds[i][0] for i in range(100)]))
+    assert torch.equal(torch.cat([y for _, y in batches]), torch.from_numpy(ds.labels))
+
+
+def test_batches_own_their_memory(ds):
+    kept = [x for x, _ in ds.batches(50, seed=0)]
+    copies = [x.clone() for x, _ in ds.batches(50, seed=0)]
+    assert all(map(torch.equal, kept, copies))
+
+
+def test_shuffling_gives_every_picture_once_with_its_label(ds):
+    x, y = (torch.cat(parts) for parts in zip(*ds.batches(32, seed=3), strict=True))
+    found = {picture.numpy().tobytes(): label for picture, label in zip(x, y.tolist(), strict=True)}
+    assert len(found) == 100
+    assert all(found[ds[i][0].numpy().tobytes()] == ds[i][1] for i in range(100))
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(ds):
+    def first(seed, epoch, size=100):
+        return torch.cat([y for _, y in ds.batches(size, seed=seed, epoch=epoch)])
+
+    torch.manual_seed(1)
+    one = first(1, 2)
+    torch.manual_seed(2)
+    assert torch.equal(one, first(1, 2, size=7))
+    assert not torch.equal(one, first(1, 3)) and not torch.equal(one, first(2, 2))
+    assert not torch.equal(one, first(2, 1))
+
+
+def test_drop_last_leaves_out_only_the_rest(ds):
+    assert [len(y) for _, y in ds.batches(40, seed=0, drop_last=True)] == [40, 40]
+    assert list(ds.batches(101, seed=0, drop_last=True)) == []
+
+
+def test_growing_matches_pillow(place):
+    from PIL import Image
+
+    large = ImageDataset("cartoons", 64, cache_dir=place, limit=20)
+    for small, grown in zip(draw("train", 20)[0], large.images, strict=True):
+        picture = Image.fromarray(small.transpose(1, 2, 0)).resize((64, 64), Image.BICUBIC)
+        error = np.abs(np.asarray(picture).transpose(2, 0, 1) - grown.astype(int))
+        assert error.max() <= 1
+
+
+def test_shrinking_a_fine_pattern_gives_grey_not_stripes():
+    from ddpm_helpers.data.resize import resize
+
+    stripes = np.zeros((1, 3, 32, 32), np.uint8)
+    stripes[..., ::2] = 255
+    assert np.abs(resize(stripes, 8)[..., 1:-1].astype(int) - 127.5).max() < 10
+
+
+def test_a_data_loader_with_a_spawned_worker_sees_the_same_pictures(ds):
+    again = pickle.loads(pickle.dumps(ds))
+    assert len(pickle.dumps(ds)) < 10_000  # the path, not the pixels
+    assert isinstance(again.images, np.memmap) and torch.equal(again[5][0], ds[5][0])
+    x, y = next(iter(torch.utils.data.DataLoader(ds, batch_size=10)))
+    assert x.shape == (10, 3, 32, 32) and y.dtype == torch.int64
+
+
+def test_limit_takes_the_first(ds, place):
+    few = ImageDataset("cartoons", 32, cache_dir=place, limit=3)
+    np.testing.assert_array_equal(few.images, ds.images[:3])
+
+
+def test_auto_says_what_it_took(capsys, tmp_path):
+    ds = ImageDataset("auto", 32, cache_dir=tmp_path, limit=5)
+    assert ds.source == "cartoons"
+    assert capsys.readouterr().out == "source auto: cartoons (CIFAR-10 is not on disk)\n"
+
+
+def test_negative_indices_and_the_end(ds):
+    assert torch.equal(ds[-1][0], ds[99][0])
+    for outside in (100, -101):
+        with pytest.raises(IndexError, match=f"picture {outside} of 100"):
+            ds[outside]
+    assert len(list(itertools.islice(ds, 1000))) == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": "imagenet"}, "unknown source 'imagenet'; choose cartoons, cifar10, auto or"),
+        ({"image_size": 0}, "image_size is 0"),
+        ({"image_size": 32.0}, "image_size is 32.0"),
+        ({"split": "valid"}, "unknown split 'valid'; choose from train, test"),
+        ({"limit": 0}, "limit is 0"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as caught:
+        ImageDataset(**{"source": "cartoons", "cache_dir": tmp_path, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", [{"batch_size": 0, "seed": 0}, {"batch_size": 1, "seed": -1}])
+def test_bad_batches_are_refused_at_the_call(ds, arguments):
+    with pytest.raises(ValueError, match="at least"):
+        ds.batches(**arguments)
