@@ -35,7 +35,7 @@ def test_pictures_with_weights(weights):
     made = figures.draw_with_weights(str(weights), steps=3)
     film = opened(made.pop("denoising.gif"))
     assert film.format == "GIF" and film.n_frames >= 3 and film.info["loop"] == 0
-    assert film.size == (5 * 128 + 16, 128)
+    assert film.size == (4 * 96 + 12, 96)
     assert {opened(content).format for content in made.values()} == {"PNG"}
 
 
