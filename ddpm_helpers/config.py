@@ -42,7 +42,7 @@ class TrainConfig:
     batch_size: int = _setting(10, "pictures per optimiser step; 10 fits every graphics card")
     lr: float = _setting(1e-4, "peak learning rate of AdamW")
     seed: int = _setting(0, "starts the weights, the order, the noise and the steps t")
-    width: int = _setting(64, "channels of the first stage; ResNet-18 has 64")
+    width: int = _setting(64, "channels of the first stage, a multiple of 8; ResNet-18 has 64")
     class_conditional: bool = _setting(True, "tell the network the class of each picture")
     label_dropout: float = _setting(0.1, "share of labels hidden, so that guidance works later")
     limit: int | None = _setting(None, "train on the first so many pictures only")
@@ -99,7 +99,7 @@ PRESETS = {
         warmup_steps=4, ema_decay=0.9,
     ),
     "laptop": TrainConfig(
-        image_size=32, prediction="v", epochs=2, batch_size=64, lr=2e-3, width=32,
+        image_size=32, prediction="v", epochs=1, batch_size=32, lr=2e-3, width=32,
     ),
     "gpu": TrainConfig(prediction="v", epochs=200, batch_size=512, lr=1e-3, ema_decay=0.9995),
 }  # fmt: skip

@@ -143,6 +143,7 @@ def test_parameter_count_of_the_classic_network():
     [
         (lambda: DiffusionNet(40), ["40", "multiple of 16"]),
         (lambda: DiffusionNet(0), ["0", "multiple of 16"]),
+        (lambda: DiffusionNet(32, width=28), ["28", "multiple of 8"]),
         (lambda: DiffusionNet(32, width=8, num_classes=0), ["num_classes", "0"]),
         (lambda: timestep_embedding(torch.tensor([1]), 5), ["even", "5"]),
         (lambda: small_net()(torch.zeros(1, 3, 16, 16), torch.tensor([1])), ["32", "16"]),

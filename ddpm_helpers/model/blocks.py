@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+GROUP = 8  # channels that GroupNorm takes together
+
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     """Write each step as a vector of sines and cosines of falling frequency.
@@ -51,7 +53,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     BatchNorm would mix pictures of different noise levels, and behaves differently in eval mode.
     Source: Wu & He 2018.
     """
-    return nn.GroupNorm(max(1, channels // 8), channels)
+    return nn.GroupNorm(channels // GROUP, channels)
 
 
 def zero_init(layer: nn.Module) -> nn.Module:
@@ -136,4 +138,4 @@ class Upsample(nn.ConvTranspose2d):
         mix = torch.randn(c_in, c_out, 1, 1) / math.sqrt(c_in)
         with torch.no_grad():
             self.weight.copy_(mix * tent[:, None] * tent[None, :])
-            nn.init.zeros_(self.bias)
+            self.bias.zero_()  # type: ignore[union-attr]

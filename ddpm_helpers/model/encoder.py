@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ddpm_helpers.model.blocks import ResBlock, SelfAttention
+from ddpm_helpers.model.blocks import GROUP, ResBlock, SelfAttention
 
 MULTIPLIERS = (1, 2, 4, 8)  # ResNet-18's widths: 64, 128, 256, 512
 STRIDE = 16  # 2 in the stem, then 2 between each of the four stages
@@ -43,11 +43,12 @@ class Encoder(nn.Module):
     Args:
         image_size: side of the pictures, a multiple of 16.
         channels: of the pictures, 3 for RGB.
-        width: channels of the first stage; the others have 2, 4 and 8 times as many.
+        width: channels of the first stage, a multiple of 8; the others have 2, 4 and 8
+            times as many.
         t_dim: length of the time embedding.
         attention_size: maps of this side and smaller get self-attention.
     Raises:
-        ValueError: image_size is not a multiple of 16.
+        ValueError: image_size is not a multiple of 16, or width not of 8.
     Source: He et al. 2016, table 1; pixel-unshuffle: Shi et al. 2016.
     """
 
@@ -62,7 +63,11 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         check_image_size(image_size)
-        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, width, 3, padding=1))
+        if width < GROUP or width % GROUP:
+            raise ValueError(f"width must be a multiple of {GROUP}, got {width}")
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, width, 3, padding=1)
+        )
         self.stages = nn.ModuleList()
         c_in, size = width, image_size // 2
         for i, multiplier in enumerate(MULTIPLIERS):

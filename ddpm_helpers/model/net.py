@@ -24,14 +24,15 @@ class DiffusionNet(nn.Module):
     Args:
         image_size: side S of the pictures, a multiple of 16.
         channels: C of the pictures.
-        width: channels of the first stage (64 as in ResNet-18).
+        width: channels of the first stage, a multiple of 8 (64 as in ResNet-18).
         num_classes: None for a network that takes no labels.
         attention_size: maps of this side and smaller get self-attention.
     Attributes:
         image_shape: (C, S, S).
         config: the arguments, enough to build the same network again.
+        classes: names of the classes, where they are known.
     Raises:
-        ValueError: image_size no multiple of 16, num_classes below 1.
+        ValueError: image_size no multiple of 16, width no multiple of 8, num_classes below 1.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class DiffusionNet(nn.Module):
         }
         self.image_shape = (channels, image_size, image_size)
         self.num_classes = num_classes
+        self.classes: tuple[str, ...] = ()
         t_dim = 4 * width
         parts = {"channels": channels, "width": width, "t_dim": t_dim}
         self.time = TimeEmbedding(t_dim)

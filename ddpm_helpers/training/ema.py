@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def ema_decay_at(step: int, decay: float) -> float:
@@ -25,7 +25,8 @@ def update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
 
     Buffers are tables, not weights: they are copied, never averaged.
     """
-    averaged, current = list(ema_model.parameters()), list(model.parameters())
+    averaged: list[Tensor] = list(ema_model.parameters())
+    current: list[Tensor] = list(model.parameters())
     torch._foreach_lerp_(averaged, current, 1 - decay)
     for kept, new in zip(ema_model.buffers(), model.buffers(), strict=True):
         kept.copy_(new)

@@ -31,7 +31,8 @@ class StepRecord:
         epoch: the epoch that it belongs to, from 0.
         loss: mean squared error of its batch.
         lr: learning rate that it used.
-        images_per_second: pictures trained on per second since training was started.
+        images_per_second: pictures trained on per second so far; what the caller, saving and
+            sampling take is left out.
     """
 
     step: int
@@ -112,7 +113,7 @@ class TrainingPipeline:
         check_fit(model, diffusion, dataset, config)
         self.config, self.diffusion, self.dataset = config, diffusion, dataset
         self.device = best_device()
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.ema_model = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -148,20 +149,21 @@ class TrainingPipeline:
         Yields:
             A `StepRecord` after each optimiser step. Calling `steps()` again goes on from there.
         """
-        started, seen = time.perf_counter(), 0
+        seconds, seen = 0.0, 0
         while self.step < self.total_steps:
             epoch, done = divmod(self.step, self.steps_per_epoch)
             batches = self.dataset.batches(
                 self.config.batch_size, seed=self.config.seed, epoch=epoch, device=self.device
             )
+            started = time.perf_counter()
             for x_0, y in islice(batches, done, None):
                 loss, lr = self._train_step(x_0, y)
-                seen += len(x_0)
-                speed = seen / (time.perf_counter() - started)
-                self.history.append(StepRecord(self.step, epoch, loss, lr, speed))
+                seen, seconds = seen + len(x_0), seconds + time.perf_counter() - started
+                self.history.append(StepRecord(self.step, epoch, loss, lr, seen / seconds))
                 if self.step % self.steps_per_epoch == 0:
                     self._end_epoch(epoch + 1)
                 yield self.history[-1]
+                started = time.perf_counter()
 
     def _train_step(self, x_0: Tensor, y: Tensor) -> tuple[float, float]:
         """One optimiser step on one batch: returns its loss and learning rate."""

@@ -93,13 +93,13 @@ def main() -> None:
         diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
         pipeline = TrainingPipeline(net, diffusion, data, config)
         start = time.process_time()
-        for record in pipeline.steps():
+        for _ in pipeline.steps():
             if time.process_time() - start > args.seconds:
                 break
         used = time.process_time() - start
         loss = held_out_loss(pipeline.ema_model, diffusion, test)
-        seen = record.step * config.batch_size
-        print(f"{name:24} {record.step:6} {seen / used:15.1f} {loss:14.4f}", flush=True)
+        seen = pipeline.step * config.batch_size
+        print(f"{name:24} {pipeline.step:6} {seen / used:15.1f} {loss:14.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,200 @@
+"""The pipeline: it learns, averages, saves, resumes exactly, and refuses what does not fit."""
+
+import math
+
+import pytest
+import torch
+
+from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.training import (
+    TrainingPipeline,
+    build_model,
+    ema_decay_at,
+    learning_rate,
+    update_ema,
+)
+
+
+class TwoColours:
+    """Twelve flat pictures: class 0 is dark, class 1 is bright. Stands in for an ImageDataset."""
+
+    classes = ("dark", "bright")
+    source = "two colours"
+
+    def __init__(self):
+        self.labels = torch.arange(12) % 2
+        self.images = torch.where(self.labels == 0, 40, 215).to(torch.uint8)
+        self.images = self.images[:, None, None, None].expand(-1, 3, 16, 16)
+
+    def __len__(self):
+        return 12
+
+    def batches(self, batch_size, *, seed, epoch=0, device=None):
+        order = torch.randperm(12, generator=torch.Generator().manual_seed(seed + 1000 * epoch))
+        for rows in order.split(batch_size):
+            yield (self.images[rows].float() / 127.5 - 1).to(device), self.labels[rows].to(device)
+
+
+CONFIG = TrainConfig(
+    image_size=16, timesteps=50, epochs=3, batch_size=5, lr=3e-3, width=8, warmup_steps=2,
+    prediction="v", precision="fp32", sample_every=0,
+)  # fmt: skip
+
+
+def pipeline(out_dir=None, **changes):
+    config = TrainConfig(**(CONFIG.to_dict() | changes))
+    diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
+    return TrainingPipeline(build_model(config, 2), diffusion, TwoColours(), config, out_dir)
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_fit_learns_and_keeps_a_history():
+    p = pipeline(epochs=40)
+    history = p.fit()
+    assert [r.step for r in history] == list(range(1, 121)) and history is p.history
+    assert [r.epoch for r in history[2:4]] == [0, 1]
+    first, last = (sum(r.loss for r in part) / 20 for part in (history[:20], history[-20:]))
+    assert last < 0.5 * first
+    x = p.samples(2, steps=20)
+    assert x[0].mean() < -0.3 and x[1].mean() > 0.3  # dark, bright
+
+
+def test_the_same_seed_trains_the_same_and_another_does_not():
+    runs = [pipeline(), pipeline(), pipeline(seed=1)]
+    losses = [[r.loss for r in p.fit()] for p in runs]
+    assert losses[0] == losses[1] != losses[2]
+    assert same(runs[0].model, runs[1].model)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 7])
+def test_resume_is_exact_also_in_mid_epoch(tmp_path, stop):
+    whole = pipeline()
+    whole.fit()
+    first = pipeline(tmp_path)
+    for record in first.steps():
+        if record.step == stop:
+            break
+    first.save()
+    second = pipeline(tmp_path)
+    second.resume()
+    second.fit()
+    assert [r.loss for r in second.history] == [r.loss for r in whole.history]
+    assert same(second.model, whole.model) and same(second.ema_model, whole.ema_model)
+
+
+def test_steps_can_be_left_and_taken_up_again():
+    whole, parts = pipeline(), pipeline()
+    whole.fit()
+    for record in parts.steps():
+        if record.step == 4:
+            break
+    parts.fit()
+    assert same(parts.model, whole.model)
+
+
+def test_record_comes_after_the_optimiser_step_and_the_average():
+    p = pipeline()
+    before = [w.clone() for w in p.model.parameters()]
+    ema_before = [w.clone() for w in p.ema_model.parameters()]
+    next(p.steps())
+    assert any(not torch.equal(a, b) for a, b in zip(before, p.model.parameters(), strict=True))
+    moved = zip(ema_before, p.ema_model.parameters(), p.model.parameters(), strict=True)
+    decay = 2 / 11
+    for old, ema, new in moved:
+        assert torch.allclose(ema, decay * old + (1 - decay) * new, atol=1e-6)
+
+
+def test_learning_rate_closed_form():
+    config = TrainConfig(lr=1.0, warmup_steps=10)
+    rates = [learning_rate(k, 110, config) for k in range(1, 111)]
+    assert rates[:10] == pytest.approx([k / 10 for k in range(1, 11)])
+    assert rates[59] == pytest.approx(0.5) and rates[-1] == pytest.approx(0)
+    assert rates[34] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    constant = TrainConfig(lr=1.0, warmup_steps=0, lr_schedule="constant")
+    assert [learning_rate(k, 9, constant) for k in (1, 9)] == [1.0, 1.0]
+
+
+def test_ema_decay_warms_up_and_buffers_are_copied():
+    assert ema_decay_at(1, 0.999) == pytest.approx(2 / 11)
+    assert ema_decay_at(10**6, 0.999) == 0.999
+    a, b = torch.nn.BatchNorm1d(1), torch.nn.BatchNorm1d(1)
+    with torch.no_grad():
+        b.weight.fill_(3.0)
+        b.running_mean.fill_(5.0)
+    update_ema(a, b, 0.75)
+    assert a.weight.item() == pytest.approx(1.5) and a.running_mean.item() == 5
+
+
+def test_labels_are_hidden_at_the_asked_rate_and_pictures_flipped():
+    p = pipeline(label_dropout=0.25)
+    ramp = torch.linspace(-1, 1, 16).expand(4000, 3, 16, 16)
+    x, y = p._augment(ramp, torch.ones(4000, dtype=torch.int64), torch.Generator().manual_seed(0))
+    assert (y == -1).float().mean() == pytest.approx(0.25, abs=0.03)
+    assert (x[:, 0, 0, 0] > 0).float().mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_drawn_steps_cover_1_to_T():
+    p = pipeline(timesteps=6)
+    t, eps = p.draw_noise(torch.zeros(600, 3, 16, 16), torch.Generator().manual_seed(0))
+    assert sorted(set(t.tolist())) == [1, 2, 3, 4, 5, 6]
+    assert eps.std() == pytest.approx(1, abs=0.01)
+
+
+def test_bad_gradients_never_reach_the_weights():
+    p = pipeline(lr=1e-2)
+    next(p.steps())
+    before = [w.clone() for w in p.model.parameters()]
+    p.diffusion.loss = lambda model, x_0, t, eps, y: model(x_0, t, y).sum((1, 2, 3)) * math.inf
+    with pytest.raises(FloatingPointError, match="step 2.*lr than 0.01"):
+        next(p.steps())
+    assert all(torch.equal(a, b) for a, b in zip(before, p.model.parameters(), strict=True))
+    assert p.step == 1
+
+
+def test_files_that_a_run_leaves(tmp_path):
+    p = pipeline(tmp_path / "a run", sample_every=2, epochs=2)
+    p.fit()
+    names = sorted(f.name for f in (tmp_path / "a run").iterdir())
+    assert names == ["checkpoint.pt", "samples_epoch_0002.png", "weights.safetensors"]
+
+
+def test_parts_that_do_not_fit_are_refused():
+    model = DiffusionNet(16, width=8, num_classes=2)
+    good = DiffusionUtils(50, prediction="v")
+    cases = [
+        (DiffusionNet(32, width=8), good, CONFIG, "image_size is 16.*32"),
+        (model, DiffusionUtils(40, prediction="v"), CONFIG, "timesteps is 50.*40"),
+        (model, DiffusionUtils(50, prediction="eps"), CONFIG, "'v'.*'eps'"),
+        (DiffusionNet(16, width=8, num_classes=1), good, CONFIG, "knows 1.*has 2"),
+    ]
+    for net, diffusion, config, words in cases:
+        with pytest.raises(ValueError, match=words):
+            TrainingPipeline(net, diffusion, TwoColours(), config)
+
+
+def test_checkpoints_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
+    p = pipeline(tmp_path)
+    next(p.steps())
+    p.save()
+    for changes, words in [({"width": 16}, "width = 8, not 16"), ({"seed": 5}, "seed = 0, not 5")]:
+        other = pipeline(**changes)
+        before = [w.clone() for w in other.model.parameters()]
+        with pytest.raises(ValueError, match=words):
+            other.resume(tmp_path / "checkpoint.pt")
+        assert all(map(torch.equal, before, other.model.parameters()))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        p.resume(tmp_path / "nowhere.pt")
+    with pytest.raises(ValueError, match="out_dir"):
+        pipeline().save()
+
+
+def test_out_dir_that_cannot_be_written_is_noticed_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot write to out_dir .*file"):
+        pipeline(tmp_path / "file")
