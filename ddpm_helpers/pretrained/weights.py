@@ -42,11 +42,7 @@ def save_weights(
     path = Path(path)
     about = {
         "model": model.config,
-        "diffusion": {
-            "timesteps": diffusion.T,
-            "schedule": diffusion.schedule,
-            "prediction": diffusion.prediction,
-        },
+        "diffusion": diffusion.config,
         "trained": trained or {},
     }
     tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in model.state_dict().items()}

@@ -1,0 +1,129 @@
+"""Weights: what is saved comes back, and what does not fit is refused in one line."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.pretrained import available_weights, load_pretrained, save_weights, weights
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    model = DiffusionNet(16, width=8, num_classes=3)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)  # no layer at 0, where nothing could be lost
+    return model
+
+
+def output(model):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 3, 16, 16, generator=generator)
+    with torch.no_grad():
+        return model(x, torch.tensor([1, 5, 10]), torch.tensor([0, 2, -1]))
+
+
+def test_what_is_saved_comes_back_with_its_schedule_and_classes(net, tmp_path):
+    diffusion = DiffusionUtils(10, "linear", prediction="v", rescale_zero_snr=True)
+    path = save_weights(tmp_path / "w.safetensors", net, diffusion, {"classes": ["a", "b", "c"]})
+    model, same = load_pretrained(path)
+    assert torch.equal(output(model), output(net))
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+    assert model.classes == ("a", "b", "c") and model.image_shape == (3, 16, 16)
+    assert same.prediction == "v" and torch.equal(same.alpha_bar, diffusion.alpha_bar)
+
+
+def test_a_table_of_betas_comes_back(net, tmp_path):
+    betas = beta_schedule("cosine", 20)[:8]
+    path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(7, betas))
+    assert torch.equal(load_pretrained(path)[1].betas, betas)
+
+
+def test_half_precision_halves_the_file_and_hardly_moves_the_output(net, tmp_path):
+    diffusion = DiffusionUtils(10)
+    full = save_weights(tmp_path / "full.safetensors", net, diffusion)
+    half = save_weights(tmp_path / "half.safetensors", net, diffusion, dtype=torch.float16)
+    assert half.stat().st_size < 0.55 * full.stat().st_size
+    model, _ = load_pretrained(half)
+    assert next(model.parameters()).dtype == torch.float32
+    torch.testing.assert_close(output(model), output(net), rtol=0.02, atol=0.02)
+
+
+def test_the_folder_of_a_run_is_a_name_too(net, tmp_path):
+    save_weights(tmp_path / "weights.safetensors", net, DiffusionUtils(10))
+    assert torch.equal(output(load_pretrained(tmp_path)[0]), output(net))
+
+
+def test_an_unknown_name_lists_the_shipped_ones():
+    with pytest.raises(FileNotFoundError, match="catroons.*cartoons"):
+        load_pretrained("catroons")
+
+
+STEM = "encoder.stem.1.weight"
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda w: {STEM: None}, [STEM, "(8, 12, 3, 3)", "nothing"]),
+        (lambda w: {"more": w.clone()}, ["more", "no such weight"]),
+        (lambda w: {STEM: w.transpose(0, 1).contiguous()}, [STEM, "(12, 8, 3, 3)"]),
+        (lambda w: {STEM: torch.full_like(w, torch.nan)}, [STEM, "NaN"]),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(net, tmp_path, change, words):
+    path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(10))
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors |= change(tensors[STEM])
+    save_file({k: v for k, v in tensors.items() if v is not None}, path, metadata=metadata)
+    with pytest.raises(ValueError) as error:
+        load_pretrained(path)
+    assert all(word in str(error.value) for word in ["w.safetensors", *words])
+    assert "\n" not in str(error.value)
+
+
+def test_a_foreign_file_is_refused(tmp_path):
+    save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ValueError, match="foreign.safetensors holds no description"):
+        load_pretrained(tmp_path / "foreign.safetensors")
+
+
+def test_a_truncated_file_is_refused(net, tmp_path):
+    path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(10))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="no whole safetensors file"):
+        load_pretrained(path)
+
+
+def test_shipped_weights_are_checked_against_the_manifest(net, tmp_path, monkeypatch):
+    path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(10))
+    entry = {"file": "w.safetensors", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    (tmp_path / "manifest.json").write_text(json.dumps({"mine": entry}))
+    monkeypatch.setattr(weights, "HERE", tmp_path)
+    monkeypatch.setattr(weights, "MANIFEST", tmp_path / "manifest.json")
+    assert torch.equal(output(load_pretrained("mine")[0]), output(net))
+    flipped = bytearray(path.read_bytes())
+    flipped[-1] ^= 1
+    path.write_bytes(bytes(flipped))
+    with pytest.raises(ValueError, match="w.safetensors is altered: sha256"):
+        load_pretrained("mine")
+
+
+@pytest.mark.parametrize("name", available_weights())
+def test_each_shipped_file_is_whole_small_and_described(name):
+    entry = available_weights()[name]
+    model, diffusion = load_pretrained(name)
+    assert (weights.HERE / entry["file"]).stat().st_size < 10e6
+    facts = {"sha256", "data", "config", "steps", "images_seen", "minutes", "machine", "metrics"}
+    assert facts <= set(entry)
+    assert entry["config"]["image_size"] == model.image_shape[-1]
+    assert entry["config"]["timesteps"] == diffusion.T
+    assert len(model.classes) == model.num_classes
