@@ -8,9 +8,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ddpm_helpers import cli
 from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
 from ddpm_helpers.model import DiffusionNet
-from ddpm_helpers.pretrained import available_weights, load_pretrained, save_weights, weights
+from ddpm_helpers.pretrained import (
+    available_weights,
+    load_pretrained,
+    publish,
+    save_weights,
+    weights,
+)
 
 
 @pytest.fixture
@@ -127,3 +134,23 @@ def test_each_shipped_file_is_whole_small_and_described(name):
     assert entry["config"]["image_size"] == model.image_shape[-1]
     assert entry["config"]["timesteps"] == diffusion.T
     assert len(model.classes) == model.num_classes
+
+
+def test_publishing_a_run_ships_it_under_a_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "HERE", tmp_path)
+    monkeypatch.setattr(weights, "MANIFEST", tmp_path / "manifest.json")
+    monkeypatch.setattr(publish.held_out_loss, "__defaults__", (20,))
+    tiny = "--image-size 16 --width 8 --timesteps 10 --limit 16 --batch-size 8 --warmup-steps 1"
+    run = ["train", "--preset", "ci", "--data", "cartoons", "--out", str(tmp_path / "run")]
+    assert cli.main([*run, *tiny.split()]) == 0
+    assert publish.main([str(tmp_path / "run"), "mine", "--machine", "a test"]) == 0
+    model, _ = load_pretrained("mine")
+    trained, _ = load_pretrained(tmp_path / "run")
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([1, 10])
+    torch.testing.assert_close(model(x, t), trained(x, t), rtol=0.02, atol=0.02)
+    entry = available_weights()["mine"]
+    assert entry["images_seen"] == 16 and entry["machine"] == "a test" and entry["steps"] == 2
+    assert 0 < entry["metrics"]["held_out_loss"] < 5
+    assert publish.main([str(tmp_path / "nowhere"), "other"]) == 2
+    assert "nowhere" in capsys.readouterr().err

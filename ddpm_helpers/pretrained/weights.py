@@ -74,6 +74,14 @@ def load_pretrained(name_or_path: str | Path) -> tuple[DiffusionNet, DiffusionUt
     return model.eval().requires_grad_(False), DiffusionUtils(**about["diffusion"])
 
 
+def description(name_or_path: str | Path) -> dict[str, Any]:
+    """What a weights file says about itself: `model`, `diffusion` and `trained`.
+
+    Args, Raises: as for `load_pretrained`.
+    """
+    return _read(_find(name_or_path))[0]
+
+
 def available_weights() -> dict[str, dict[str, Any]]:
     """The shipped weights: name -> manifest entry (file, sha256, data, steps, quality …)."""
     return json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
