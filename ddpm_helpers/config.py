@@ -17,6 +17,10 @@ import torch
 
 PRECISIONS = ("auto", "fp32", "bf16")
 LR_SCHEDULES = ("cosine", "constant")
+COUNTS = (
+    "image_size", "timesteps", "epochs", "batch_size", "width", "accumulate", "max_bad_steps",
+    "keep_checkpoints",
+)  # fmt: skip
 
 
 def _setting(default: Any, reason: str) -> Any:
@@ -53,11 +57,14 @@ class TrainConfig:
     grad_clip: float = _setting(1.0, "largest gradient norm: one odd batch cannot undo an hour")
     ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
     precision: str = _setting("auto", "auto takes bf16 where the processor has it; or fp32, bf16")
+    accumulate: int = _setting(1, "parts that a batch is computed in: less memory, same training")
+    max_bad_steps: int = _setting(5, "batches in a row with NaN or Inf before training gives up")
+    keep_checkpoints: int = _setting(2, "checkpoints that stay: should one break, one is left")
     sample_every: int = _setting(1, "epochs between sample grids in out_dir; 0 makes none")
     save_every: int = _setting(1, "epochs between checkpoints in out_dir; 0 saves at the end only")
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "timesteps", "epochs", "batch_size", "width"):
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.lr > 0:

@@ -1,14 +1,14 @@
-"""Checkpoints: one file to go on from, written whole or not at all."""
+"""Checkpoints: what a run needs to go on, and which of them fits which pipeline."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+from safetensors import SafetensorError
 
 from ddpm_helpers.pretrained import save_weights
+from ddpm_helpers.training import files
 
 if TYPE_CHECKING:
     from ddpm_helpers.training.pipeline import TrainingPipeline
@@ -17,77 +17,69 @@ if TYPE_CHECKING:
 FIXED = ("image_size", "timesteps", "schedule", "prediction", "batch_size", "seed", "width")
 
 
-def prepare_folder(out_dir: str | Path) -> Path:
-    """Make the folder and prove that it can be written, before any training.
-
-    Raises:
-        OSError: it cannot; the message names the folder.
-    """
-    folder = Path(out_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"cannot write to out_dir {folder}: {error.strerror}") from error
-    return folder
+def bytes_needed(pipeline: TrainingPipeline) -> int:
+    """What a run's checkpoints and weights take on the disk, one being written included."""
+    values = pipeline.model.state_dict().values()
+    weights = sum(value.numel() * value.element_size() for value in values)
+    one = 4 * weights + 2_000_000  # weights, average, Adam's two averages; history and names
+    return one * (pipeline.config.keep_checkpoints + 1) + weights
 
 
 def save(pipeline: TrainingPipeline, path: Path) -> Path:
     """Write everything that training needs to go on, and the weights that sampling needs.
 
-    The file is written beside `path` and moved over it, so that `path` is whole at any moment.
+    In the pipeline's own folder, the last `keep_checkpoints` files are kept.
+
+    Raises:
+        OSError: the disk is full or cannot be written; the checkpoint before is untouched.
     """
     state = {
         "model": pipeline.model.state_dict(),
         "ema_model": pipeline.ema_model.state_dict(),
         "optimizer": pipeline.optimizer.state_dict(),
         "step": pipeline.step,
+        "skipped": pipeline.skipped,
         "history": [vars(record) for record in pipeline.history],
         "config": pipeline.config.to_dict(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    with open(beside, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    if pipeline.out_dir is not None and path == pipeline.out_dir / files.CHECKPOINT:
+        files.rotate(path.parent, files.pack(state), pipeline.config.keep_checkpoints)
+    else:
+        files.write_whole(path, files.pack(state))
     trained = {"data": pipeline.dataset.source, "steps": pipeline.step}
-    save_weights(
-        path.with_name("weights.safetensors"),
-        pipeline.ema_model,
-        pipeline.diffusion,
-        trained | {"classes": list(pipeline.dataset.classes)},
-    )
+    try:
+        save_weights(
+            path.with_name("weights.safetensors"),
+            pipeline.ema_model,
+            pipeline.diffusion,
+            trained | {"classes": list(pipeline.dataset.classes)},
+        )
+    except SafetensorError as error:
+        raise OSError(f"{path} is saved, weights.safetensors beside it is not: {error}") from error
     return path
 
 
-def load(pipeline: TrainingPipeline, path: Path) -> dict[str, Any]:
+def load(pipeline: TrainingPipeline, state: dict[str, Any], name: str) -> None:
     """Put a checkpoint's state into the pipeline; nothing changes if it does not fit.
 
-    Returns:
-        The state, of which the caller takes step and history.
+    Args:
+        state: what `save` wrote.
+        name: of its file, for the message.
     Raises:
-        FileNotFoundError: no such file.
         ValueError: saved by another configuration or for another network.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"no checkpoint at {path}; train first, or give another path")
-    state = torch.load(path, map_location=pipeline.device, weights_only=True)
-    for name in FIXED:
-        saved, wanted = state["config"].get(name), getattr(pipeline.config, name)
+    for field in FIXED:
+        saved, wanted = state["config"].get(field), getattr(pipeline.config, field)
         if saved != wanted:
-            raise ValueError(f"{path.name} was trained with {name} = {saved!r}, not {wanted!r}")
-    shapes = {k: v.shape for k, v in pipeline.model.state_dict().items()}
-    for key, value in state["model"].items():
-        if shapes.get(key) != value.shape:
-            raise ValueError(
-                f"{path.name} holds {key} of shape {tuple(value.shape)}, "
-                f"the network expects {tuple(shapes[key]) if key in shapes else 'no such weight'}"
-            )
+            raise ValueError(f"{name} was trained with {field} = {saved!r}, not {wanted!r}")
+    expected = {key: tuple(v.shape) for key, v in pipeline.model.state_dict().items()}
+    found = {key: tuple(v.shape) for key, v in state["model"].items()}
+    for key in expected | found:
+        want, got = expected.get(key, "no such weight"), found.get(key, "nothing")
+        if want != got:
+            raise ValueError(f"{name} is of another network: {key}: expected {want}, found {got}")
     pipeline.model.load_state_dict(state["model"])
     pipeline.ema_model.load_state_dict(state["ema_model"])
     pipeline.optimizer.load_state_dict(state["optimizer"])
-    return state
+    pipeline.step, pipeline.skipped = state["step"], state.get("skipped", 0)

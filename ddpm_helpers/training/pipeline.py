@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
+import sys
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ddpm_helpers.config import TrainConfig, best_device
+from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.model import NO_LABEL, DiffusionNet
-from ddpm_helpers.training import checkpoint
+from ddpm_helpers.training import checkpoint, files, grids
 from ddpm_helpers.training.ema import ema_decay_at, update_ema
+from ddpm_helpers.training.interrupts import Interrupts
+from ddpm_helpers.training.logbook import Logbook
+from ddpm_helpers.training.memory import memory_in_one_line
+from ddpm_helpers.training.progress import Progress
+from ddpm_helpers.training.schedule import learning_rate, rows_of, step_generator
+from ddpm_helpers.training.setup import bf16_is_fast, check_fit, make_accelerator
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class StepRecord:
         lr: learning rate that it used.
         images_per_second: pictures trained on per second so far; what the caller, saving and
             sampling take is left out.
+        quarters: the loss for t in each quarter of 1..T; NaN where the batch drew no such t.
     """
 
     step: int
@@ -40,43 +49,7 @@ class StepRecord:
     loss: float
     lr: float
     images_per_second: float
-
-
-def build_model(config: TrainConfig, num_classes: int) -> DiffusionNet:
-    """The network a configuration asks for; its weights depend on config.seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return DiffusionNet(
-            config.image_size,
-            width=config.width,
-            num_classes=num_classes if config.class_conditional else None,
-        )
-
-
-def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Linear warm-up to config.lr, then half a cosine down to 0 at the last step.
-
-    Args:
-        step: number of the step, from 1 to total.
-        total: steps of the whole run.
-    Source: Loshchilov & Hutter 2017, eq. 5, one cycle.
-    """
-    if step <= config.warmup_steps:
-        return config.lr * step / config.warmup_steps
-    if config.lr_schedule == "constant":
-        return config.lr
-    progress = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def bf16_is_fast(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 itself rather than emulating it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
-        has = torch.cpu.get_capabilities()
-        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
-    return False
+    quarters: tuple[float, ...] = ()
 
 
 class TrainingPipeline:
@@ -84,21 +57,25 @@ class TrainingPipeline:
 
     Each step takes a batch x_0, draws t from 1..T and eps ~ N(0, I), and lowers the mean squared
     error between the network's output and its target (eps, x_0 or v). The order of the pictures
-    depends on (seed, epoch), every other draw on (seed, step), on nothing else.
+    depends on (seed, epoch), every other draw on (seed, step), on nothing else. Under `accelerate
+    launch` the processes share each batch, and the training is the same as on one.
 
     Args:
         model: the network; moved to the fastest device, channels last.
         diffusion: a `DiffusionUtils`, which knows T, the schedule and the target.
         dataset: an `ImageDataset` of the network's image size.
         config: the settings; `epochs, batch_size, lr, …` are read from here.
-        out_dir: folder for checkpoints and sample grids; None writes nothing.
+        out_dir: folder for checkpoints, history and sample grids; None writes nothing.
     Attributes:
         ema_model: the averaged weights, in eval mode: sample from these.
         history: a `StepRecord` for each step taken.
         step: optimiser steps taken so far.
+        skipped: batches left out because their loss or gradient was not finite.
         total_steps: steps of the whole run.
+        stopped_by: number of the signal that ended `fit`, None if it went to the end.
     Raises:
         ValueError: network, diffusion, data and config do not fit together.
+        OSError: out_dir cannot be written, or its disk is too full for the checkpoints.
     Source: Ho et al. 2020, algorithm 1.
     """
 
@@ -112,83 +89,167 @@ class TrainingPipeline:
     ) -> None:
         check_fit(model, diffusion, dataset, config)
         self.config, self.diffusion, self.dataset = config, diffusion, dataset
-        self.device = best_device()
+        self.accelerator = make_accelerator()
+        self.device = self.accelerator.device
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.ema_model = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=config.lr,
             weight_decay=config.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
         )
-        self.out_dir = None if out_dir is None else checkpoint.prepare_folder(out_dir)
+        # On one process, _net is the model itself; on several, it also averages the gradients.
+        self._net, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         self.history: list[StepRecord] = []
-        self.step = 0
+        self.step = self.skipped = self._skipped_in_a_row = 0
         self.steps_per_epoch = math.ceil(len(dataset) / config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
         wanted = config.precision
         self.bf16 = wanted == "bf16" or (wanted == "auto" and bf16_is_fast(self.device))
+        self.out_dir = None if out_dir is None else Path(out_dir)
+        if self.out_dir is not None and self.is_main:
+            files.prepare_folder(self.out_dir, checkpoint.bytes_needed(self))
+        self._interrupts, self.stopped_by = Interrupts(), None
+        self._logbook = Logbook(self.out_dir if self.is_main else None)
 
-    def fit(self) -> list[StepRecord]:
-        """Train to the end with a progress bar; returns the history."""
-        from tqdm.auto import tqdm
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self.accelerator.is_main_process
 
-        with tqdm(total=self.total_steps, initial=self.step, unit="step") as bar:
-            smooth = None
+    def fit(
+        self, *, watch: Callable[[TrainingPipeline, StepRecord], object] | None = None
+    ) -> list[StepRecord]:
+        """Train to the end with a progress bar.
+
+        Ctrl-C or SIGTERM finishes the step, saves, and returns; `stopped_by` then says which.
+
+        Args:
+            watch: called as `watch(pipeline, record)` after every step.
+        Returns:
+            The history.
+        Raises:
+            FloatingPointError: max_bad_steps batches in a row had no finite loss or gradient.
+            torch.OutOfMemoryError: in one line; after a smaller setting `fit` works again.
+        """
+        with self._interrupts, Progress(self) as progress:
             for record in self.steps():
-                smooth = record.loss if smooth is None else 0.98 * smooth + 0.02 * record.loss
-                bar.update()
-                if record.step % 10 == 0 or record.step == self.total_steps:
-                    speed = f"{record.images_per_second:.0f}"
-                    bar.set_postfix({"loss": f"{smooth:.4f}", "images/s": speed})
+                progress.show(record)
+                if watch is not None:
+                    watch(self, record)
+        self._interrupts.asked = None
+        if self.stopped_by is not None and self.is_main:
+            name, saved = signal.Signals(self.stopped_by).name, "; saved" if self.out_dir else ""
+            print(f"{name}: stopped after step {self.step} of {self.total_steps}{saved}",
+                  file=sys.stderr)  # fmt: skip
         return self.history
 
     def steps(self) -> Iterator[StepRecord]:
         """Train step by step; the caller owns the loop and may leave it at any time.
 
+        Ctrl-C or SIGTERM waits until the step is done and saved.
+
         Yields:
             A `StepRecord` after each optimiser step. Calling `steps()` again goes on from there.
         """
+        self.stopped_by = None
+        self._logbook.start(self.history)
         seconds, seen = 0.0, 0
         while self.step < self.total_steps:
-            epoch, done = divmod(self.step, self.steps_per_epoch)
+            epoch, done = divmod(self.step + self.skipped, self.steps_per_epoch)
             batches = self.dataset.batches(
                 self.config.batch_size, seed=self.config.seed, epoch=epoch, device=self.device
             )
             started = time.perf_counter()
             for x_0, y in islice(batches, done, None):
-                loss, lr = self._train_step(x_0, y)
-                seen, seconds = seen + len(x_0), seconds + time.perf_counter() - started
-                self.history.append(StepRecord(self.step, epoch, loss, lr, seen / seconds))
-                if self.step % self.steps_per_epoch == 0:
-                    self._end_epoch(epoch + 1)
-                yield self.history[-1]
+                with self._interrupts:
+                    result = self._train_step(x_0, y)
+                    seen, seconds = seen + len(x_0), seconds + time.perf_counter() - started
+                    if result is not None:
+                        loss, lr, quarters = result
+                        record = StepRecord(self.step, epoch, loss, lr, seen / seconds, quarters)
+                        self.history.append(record)
+                        self._logbook.write(record)
+                    self._save_if_due()
+                over = self.stopped_by is not None or self.step == self.total_steps
+                if over:  # inside fit, which waits for signals itself, this does nothing
+                    self._interrupts.deliver()
+                if result is not None:
+                    yield record
+                if over:
+                    return
                 started = time.perf_counter()
 
-    def _train_step(self, x_0: Tensor, y: Tensor) -> tuple[float, float]:
-        """One optimiser step on one batch: returns its loss and learning rate."""
-        generator = step_generator(self.config.seed, self.step, self.device)
+    def _train_step(self, x_0: Tensor, y: Tensor) -> tuple[float, float, tuple[float, ...]] | None:
+        """One optimiser step on one batch: its loss, learning rate and loss per quarter of t.
+
+        None if the loss or the gradient was not finite: then nothing has changed.
+        """
+        generator = step_generator(self.config.seed, self.step + self.skipped, self.device)
         x_0, labels = self._augment(x_0, y, generator)
         t, eps = self.draw_noise(x_0, generator)
         self.model.train()
-        with self._autocast():
-            loss = self.diffusion.loss(self.model, x_0, t, eps, labels).mean()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        if not torch.isfinite(norm):
-            self.optimizer.zero_grad()
-            raise FloatingPointError(
-                f"step {self.step + 1}: the gradient is {norm.item()}; weights are as before. "
-                f"Try a lower lr than {self.config.lr} or precision='fp32'"
-            )
+        with memory_in_one_line(self):
+            sums, counts = self._backward(x_0, t, eps, labels)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        loss = sum(sums) / len(x_0)
+        if not math.isfinite(loss) or not torch.isfinite(norm):
+            return self._skip(loss, norm.item())
         lr = learning_rate(self.step + 1, self.total_steps, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.step += 1
+        self.step, self._skipped_in_a_row = self.step + 1, 0
         update_ema(self.ema_model, self.model, ema_decay_at(self.step, self.config.ema_decay))
-        return loss.item(), lr
+        quarters = (s / n if n else math.nan for s, n in zip(sums, counts, strict=True))
+        return loss, lr, tuple(quarters)
+
+    def _backward(
+        self, x_0: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None
+    ) -> tuple[list[float], list[float]]:
+        """Gradient of the batch's mean loss, from this process's parts of the batch.
+
+        Returns:
+            Sum of the losses, and number of pictures, for t in each quarter, of all processes.
+        """
+        processes, parts = self.accelerator.num_processes, self.config.accumulate
+        report = torch.zeros(9, device=self.device)  # 4 sums, 4 counts, was a stop asked for?
+        for k in range(parts):
+            part = k * processes + self.accelerator.process_index
+            rows = rows_of(part, parts * processes, len(x_0))
+            weight = 1.0 if rows.stop > rows.start else 0.0  # fewer pictures than parts: one that
+            rows = rows if weight else slice(0, 1)  # counts for nothing, as all must take part
+            y = None if labels is None else labels[rows]
+            last = k == parts - 1  # the processes average their gradients once
+            with nullcontext() if last else self.accelerator.no_sync(self._net):
+                with self._autocast():
+                    losses = self.diffusion.loss(self._net, x_0[rows], t[rows], eps[rows], y)
+                # DDP averages over processes, so that * processes / B makes the batch's mean.
+                self.accelerator.backward(losses.sum() * (weight * processes / len(x_0)))
+            quarter = (t[rows] - 1) * 4 // self.diffusion.T  # (rows,) in 0..3
+            report[:4].index_add_(0, quarter, losses.detach().float() * weight)
+            report[4:8].index_add_(0, quarter, torch.full_like(losses.detach(), weight))
+        report[8] = float(self._interrupts.asked or 0)
+        if processes > 1:  # all stop after the same step, whichever got the signal
+            report = self.accelerator.reduce(report, "sum")
+        *values, asked = report.tolist()
+        if asked:
+            self.stopped_by = self._interrupts.asked or int(signal.SIGTERM)
+        return values[:4], values[4:]
+
+    def _skip(self, loss: float, norm: float) -> None:
+        """Forget a batch; after max_bad_steps of them in a row, give up."""
+        self.optimizer.zero_grad()
+        self.skipped, self._skipped_in_a_row = self.skipped + 1, self._skipped_in_a_row + 1
+        what = f"step {self.step + 1}: the loss is {loss}, the length of the gradient {norm}"
+        if self._skipped_in_a_row >= self.config.max_bad_steps:
+            raise FloatingPointError(
+                f"{what}, {self._skipped_in_a_row} batches in a row; weights are as before. "
+                f"Try a lower lr than {self.config.lr} or precision='fp32'"
+            )
+        warnings.warn(f"{what}; batch left out, weights are as before", stacklevel=4)
 
     def draw_noise(self, x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """t uniform in 1..T, (B,), and eps ~ N(0, I) of x_0's shape."""
@@ -213,17 +274,23 @@ class TrainingPipeline:
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
-    def _end_epoch(self, epoch: int) -> None:
-        """Save and draw samples, where there is a folder and the epoch is one to do so."""
-        if self.out_dir is None:
+    def _save_if_due(self) -> None:
+        """Save and draw samples at the end of an epoch, of the run, or when asked to stop."""
+        if self.out_dir is None or not self.is_main:
             return
+        epoch, inside = divmod(self.step + self.skipped, self.steps_per_epoch)
         last = self.step == self.total_steps
-        every = self.config.save_every
-        if last or (every and epoch % every == 0):
+
+        def due(every: int) -> bool:
+            return last or bool(every and inside == 0 and epoch % every == 0)
+
+        if self.stopped_by is not None or due(self.config.save_every):
             self.save()
-        every = self.config.sample_every
-        if every and (last or epoch % every == 0):
-            self.save_samples(self.out_dir / f"samples_epoch_{epoch:04d}.png")
+        if self.config.sample_every and due(self.config.sample_every):
+            grid = self.save_samples(self.out_dir / f"samples_epoch_{epoch:04d}.png")
+            self._logbook.pictures(grid, self.step)
+        if last:
+            grids.save_animation(self.out_dir)
 
     def samples(self, n: int = 20, *, steps: int = 50) -> Tensor:
         """n pictures from the averaged weights, always from the same noise and classes.
@@ -241,67 +308,55 @@ class TrainingPipeline:
             )
         return x.float().cpu()
 
-    def save_samples(self, path: Path) -> None:
-        """Write `samples()` as a PNG, ten pictures a row."""
-        from torchvision.utils import save_image
-
-        save_image(self.samples(), path, nrow=10, normalize=True, value_range=(-1, 1), padding=1)
+    def save_samples(self, path: Path) -> Tensor:
+        """Write `samples()` as a PNG, ten pictures a row; returns it, (3, H, W) in 0..1."""
+        grid = grids.make_grid(self.samples())
+        grids.save_grid(grid, path)
+        return grid
 
     def save(self, path: str | Path | None = None) -> Path:
         """Write a checkpoint to go on from, and the averaged weights to sample from.
 
         Args:
-            path: checkpoint file; by default `checkpoint.pt` in out_dir. The weights lie beside
-                it as `weights.safetensors`.
+            path: checkpoint file; by default `checkpoint.pt` in out_dir, where the one before it
+                is kept under its step's name. The weights lie beside it as `weights.safetensors`.
         Returns:
             The checkpoint's path.
         Raises:
             ValueError: neither path nor out_dir was given.
+            OSError: the disk is full or cannot be written; the checkpoint before is untouched.
         """
-        return checkpoint.save(self, self._path(path))
+        where = self._folder() / files.CHECKPOINT if path is None else Path(path)
+        if self.is_main:
+            self._logbook.flush()
+            checkpoint.save(self, where)
+        return where
 
-    def resume(self, path: str | Path | None = None) -> None:
+    def resume(self, path: str | Path | None = None) -> Path | None:
         """Go on from a checkpoint: weights, average, optimiser, step and history.
 
+        Args:
+            path: a checkpoint; None takes the newest whole one in out_dir, and "auto" does too,
+                but starts from the beginning where there is none.
+        Returns:
+            The file it went on from; None after a start from the beginning.
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it belongs to another network or another configuration.
+            ValueError: it is broken, or belongs to another network or another configuration.
         """
-        state = checkpoint.load(self, self._path(path))
-        self.step = state["step"]
+        if path not in (None, "auto"):
+            where, state = Path(path), files.unpack(Path(path), self.device)  # type: ignore[arg-type]
+        elif found := files.newest(self._folder(), self.device):
+            where, state = found
+        elif path == "auto":
+            return None
+        else:
+            raise FileNotFoundError(f"no checkpoint in {self.out_dir}; train first, or say 'auto'")
+        checkpoint.load(self, state, where.name)
         self.history = [StepRecord(**record) for record in state["history"]]
+        return where
 
-    def _path(self, path: str | Path | None) -> Path:
-        if path is not None:
-            return Path(path)
+    def _folder(self) -> Path:
         if self.out_dir is None:
             raise ValueError("this pipeline has no out_dir: give a path to save to or resume from")
-        return self.out_dir / "checkpoint.pt"
-
-
-def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """A generator for one step: the same for the same (seed, step), whatever ran before."""
-    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state >> 1))
-
-
-def check_fit(model: DiffusionNet, diffusion: Any, dataset: Any, config: TrainConfig) -> None:
-    """Refuse parts that do not belong together, before anything is trained."""
-    size = config.image_size
-    if model.image_shape[1] != size:
-        raise ValueError(f"config.image_size is {size}, the network's is {model.image_shape[1]}")
-    if tuple(dataset.images.shape[1:]) != model.image_shape:
-        raise ValueError(
-            f"the network takes pictures of {model.image_shape}, "
-            f"the dataset holds {tuple(dataset.images.shape[1:])}"
-        )
-    if diffusion.T != config.timesteps:
-        raise ValueError(f"config.timesteps is {config.timesteps}, the diffusion's T {diffusion.T}")
-    if diffusion.prediction != config.prediction:
-        raise ValueError(
-            f"config.prediction is {config.prediction!r}, the diffusion's {diffusion.prediction!r}"
-        )
-    if model.num_classes is not None and model.num_classes < len(dataset.classes):
-        raise ValueError(
-            f"the network knows {model.num_classes} classes, the dataset has {len(dataset.classes)}"
-        )
+        return self.out_dir

@@ -1,0 +1,190 @@
+"""Files that are whole or not there: written beside, flushed to disk, moved into place, sealed.
+
+Nothing here knows what a checkpoint holds; `checkpoint.py` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import struct
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHECKPOINT = "checkpoint.pt"  # the newest; older ones carry their step: checkpoint-00000120.pt
+OURS = re.compile(r"checkpoint(-\d{8,})?\.pt")
+SEAL = re.compile(r"step (\d+) sha256 ([0-9a-f]{64})")
+TEMPORARY = re.compile(rf"({OURS.pattern}|weights\.safetensors|history\.jsonl|config\.toml)\.tmp")
+
+
+class BrokenFile(ValueError):
+    """A checkpoint that is cut short or altered."""
+
+
+def prepare_folder(out_dir: str | Path, needed: int = 0) -> Path:
+    """Make the folder, prove that it can be written, and clear what a killed run left half done.
+
+    Args:
+        out_dir: the folder.
+        needed: bytes that a run will write into it.
+    Raises:
+        OSError: it cannot be written, or its disk is too full; the message names the folder.
+    """
+    folder = Path(out_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"cannot write to out_dir {folder}: {error.strerror}") from error
+    for path in folder.iterdir():
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink()
+    there = sum(path.stat().st_size for path in checkpoints(folder))
+    free = shutil.disk_usage(folder).free
+    if needed - there > free:
+        raise OSError(
+            f"out_dir {folder} has {_mb(free)} free, the checkpoints of this run need "
+            f"{_mb(needed - there)} more: free some, or lower keep_checkpoints"
+        )
+    return folder
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`; whoever reads it sees the old file or the new one, never half.
+
+    Raises:
+        OSError: the disk is full or cannot be written; the old file is untouched.
+    """
+    os.replace(_write_beside(path, content), path)
+    _flush_folder(path.parent)
+
+
+def rotate(folder: Path, content: bytes, keep: int) -> Path:
+    """Write `checkpoint.pt`; the one before takes its step's name, and the last `keep` files stay.
+
+    A kill between any two lines leaves at least one whole checkpoint.
+    """
+    path = folder / CHECKPOINT
+    beside = _write_beside(path, content)
+    if path.exists() and (step := _step_of(path)) is not None:
+        os.replace(path, folder / f"checkpoint-{step:08d}.pt")
+    os.replace(beside, path)
+    _flush_folder(folder)
+    for old in checkpoints(folder)[keep:]:
+        old.unlink()
+    return path
+
+
+def _write_beside(path: Path, content: bytes) -> Path:
+    beside = path.with_name(path.name + ".tmp")  # on the same disk, or os.replace would copy
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(
+            f"{path} was not written ({error.strerror}): it needs {_mb(len(content))}, "
+            f"{_mb(free)} are free; the one before it is untouched"
+        ) from error
+    return beside
+
+
+def _flush_folder(folder: Path) -> None:
+    """The new name must reach the disk too, not only the content."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def _step_of(path: Path) -> int | None:
+    """Step of a checkpoint, None of a broken one."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            seal = SEAL.fullmatch(file.comment.decode(errors="replace"))
+        return int(seal[1]) if seal else int(unpack(path)["step"])
+    except (zipfile.BadZipFile, BrokenFile):
+        return None
+
+
+def pack(state: dict[str, Any]) -> bytes:
+    """The bytes of `torch.save`, with step and sha256 in the comment that ends every zip file.
+
+    `torch.load` reads them as they are.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    body = buffer.getvalue()[:-2]  # a zip ends with the length of its comment, here 0
+    seal = f"step {state['step']} sha256 {hashlib.sha256(body).hexdigest()}".encode()
+    return body + struct.pack("<H", len(seal)) + seal
+
+
+def unpack(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what `pack` wrote, after checking the sha256.
+
+    Raises:
+        FileNotFoundError: no such file.
+        BrokenFile: it is cut short or altered.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}; train first, or give another path")
+    content = path.read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            comment = file.comment
+            damaged = None if comment else file.testzip()  # no seal: the zip's own checksums
+    except zipfile.BadZipFile as error:
+        raise BrokenFile(f"{path.name} is cut short: {len(content)} bytes") from error
+    if comment:
+        found = hashlib.sha256(content[: -len(comment) - 2]).hexdigest()
+        seal = SEAL.fullmatch(comment.decode(errors="replace"))
+        damaged = None if seal and seal[2] == found else f"its sha256 is {found[:12]}…"
+    if damaged:
+        raise BrokenFile(f"{path.name} is altered: {damaged}")
+    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of a folder, the one written last first; files of other names are ignored."""
+    found = [path for path in folder.iterdir() if OURS.fullmatch(path.name)]
+    return sorted(found, key=lambda p: (p.name == CHECKPOINT, p.stat().st_mtime_ns), reverse=True)
+
+
+def newest(folder: Path, device: torch.device | str = "cpu") -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of a folder and its content, or None where there is none.
+
+    A broken one is passed over with a warning that names it and the one taken instead.
+
+    Raises:
+        BrokenFile: there are checkpoints, but none of them is whole.
+    """
+    broken: list[str] = []
+    for path in checkpoints(folder):
+        try:
+            state = unpack(path, device)
+        except BrokenFile as error:
+            broken.append(str(error))
+            continue
+        if broken:
+            why = "; ".join(broken)
+            warnings.warn(f"{why}; falling back to {path.name}, step {state['step']}", stacklevel=3)
+        return path, state
+    if broken:
+        raise BrokenFile(f"no whole checkpoint in {folder}: {'; '.join(broken)}")
+    return None
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,43 @@
+"""Sample grids as PNGs, and one animation of how they got better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+PATTERN = "samples_epoch_*.png"
+
+
+def make_grid(x: Tensor) -> Tensor:
+    """(n, 3, S, S) in [-1, 1] as one picture, (3, H, W) in 0..1, ten in a row."""
+    from torchvision import utils
+
+    return utils.make_grid(x, nrow=10, normalize=True, value_range=(-1, 1), padding=1)
+
+
+def save_grid(grid: Tensor, path: Path) -> None:
+    """Write (3, H, W) in 0..1 as a PNG."""
+    from torchvision.utils import save_image
+
+    save_image(grid, path)
+
+
+def save_animation(folder: Path, milliseconds: int = 400) -> Path | None:
+    """Join the sample grids of a folder into `learning.gif`, the last one shown longest.
+
+    Returns:
+        Its path; None where there are fewer than two grids.
+    """
+    from PIL import Image
+
+    frames = []
+    for path in sorted(folder.glob(PATTERN)):
+        with Image.open(path) as image:
+            frames.append(image.convert("RGB"))
+    if len(frames) < 2:
+        return None
+    times = [milliseconds] * (len(frames) - 1) + [5 * milliseconds]
+    path = folder / "learning.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
+    return path

@@ -1,0 +1,67 @@
+"""What stands before the first step: a network, a device, and a check that the parts fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ddpm_helpers.config import TrainConfig, best_device
+from ddpm_helpers.model import DiffusionNet
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def make_accelerator() -> Accelerator:
+    """Hugging Face Accelerate, which knows the device and the other processes of this run.
+
+    Its own mixed precision is one setting for a whole Python process, while a notebook may
+    compare two: the pipeline uses torch.autocast itself.
+    """
+    from accelerate import Accelerator  # takes a second: not at import
+
+    return Accelerator(cpu=best_device().type == "cpu")
+
+
+def build_model(config: TrainConfig, num_classes: int) -> DiffusionNet:
+    """The network a configuration asks for; its weights depend on config.seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return DiffusionNet(
+            config.image_size,
+            width=config.width,
+            num_classes=num_classes if config.class_conditional else None,
+        )
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself rather than emulating it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        has = torch.cpu.get_capabilities()
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return False
+
+
+def check_fit(model: DiffusionNet, diffusion: Any, dataset: Any, config: TrainConfig) -> None:
+    """Refuse parts that do not belong together, before anything is trained."""
+    size = config.image_size
+    if model.image_shape[1] != size:
+        raise ValueError(f"config.image_size is {size}, the network's is {model.image_shape[1]}")
+    if tuple(dataset.images.shape[1:]) != model.image_shape:
+        raise ValueError(
+            f"the network takes pictures of {model.image_shape}, "
+            f"the dataset holds {tuple(dataset.images.shape[1:])}"
+        )
+    if diffusion.T != config.timesteps:
+        raise ValueError(f"config.timesteps is {config.timesteps}, the diffusion's T {diffusion.T}")
+    if diffusion.prediction != config.prediction:
+        raise ValueError(
+            f"config.prediction is {config.prediction!r}, the diffusion's {diffusion.prediction!r}"
+        )
+    if model.num_classes is not None and model.num_classes < len(dataset.classes):
+        raise ValueError(
+            f"the network knows {model.num_classes} classes, the dataset has {len(dataset.classes)}"
+        )

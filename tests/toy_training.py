@@ -1,0 +1,76 @@
+"""A training of milliseconds a step, for tests, also in processes of their own."""
+
+import os
+
+import torch
+
+from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.training import TrainingPipeline, build_model
+
+
+class TwoColours:
+    """Twelve flat pictures: class 0 is dark, class 1 is bright. Stands in for an ImageDataset."""
+
+    classes = ("dark", "bright")
+    source = "two colours"
+
+    def __init__(self):
+        self.labels = torch.arange(12) % 2
+        self.images = torch.where(self.labels == 0, 40, 215).to(torch.uint8)
+        self.images = self.images[:, None, None, None].expand(-1, 3, 16, 16)
+
+    def __len__(self):
+        return 12
+
+    def batches(self, batch_size, *, seed, epoch=0, device=None):
+        order = torch.randperm(12, generator=torch.Generator().manual_seed(seed + 1000 * epoch))
+        for rows in order.split(batch_size):
+            yield (self.images[rows].float() / 127.5 - 1).to(device), self.labels[rows].to(device)
+
+
+CONFIG = TrainConfig(
+    image_size=16, timesteps=50, epochs=3, batch_size=5, lr=3e-3, width=8, warmup_steps=2,
+    prediction="v", precision="fp32", sample_every=0,
+)  # fmt: skip
+
+
+def pipeline(out_dir=None, **changes):
+    config = TrainConfig(**(CONFIG.to_dict() | changes))
+    diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
+    return TrainingPipeline(build_model(config, 2), diffusion, TwoColours(), config, out_dir)
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def run_legs(out_dir, step, changes):
+    """Go on from the newest checkpoint to the end; `step` (a shared number) says how far it is."""
+    p = pipeline(out_dir, **changes)
+    p.resume("auto")
+    step.value = p.step
+
+    def note(pipeline, record):
+        step.value = record.step
+
+    p.fit(watch=note)
+    step.value = p.step
+
+
+def run_as(rank, world, port, out_dir, stop, changes):
+    """Be process `rank` of `world`: train, stop and save after step `stop`, or go to the end."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    p = pipeline(out_dir, **changes)
+    assert p.accelerator.num_processes == world and p.is_main == (rank == 0)
+    p.resume("auto")
+    for record in p.steps():
+        if record.step == stop:
+            break
+    p.save()
+    if world > 1:
+        torch.distributed.destroy_process_group()
