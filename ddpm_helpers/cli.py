@@ -6,19 +6,16 @@ import argparse
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddpm_helpers import __version__
-from ddpm_helpers.config import PRESETS, TrainConfig, best_device, cache_dir, settings
+from ddpm_helpers import __version__, cli_train
+from ddpm_helpers.config import best_device, cache_dir, settings
 
 if TYPE_CHECKING:
     from ddpm_helpers.data import ImageDataset
-
-BY_DEFAULT = "by default set by DDPM_PRESET, else by the hardware"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,19 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: its words; those of the command line if None.
     Returns:
-        Exit status: 0, or 2 after a one-line error on stderr, or 130 when interrupted.
+        Exit status: 0, or 2 after a one-line error on stderr, or 130 when interrupted, or 143
+        after SIGTERM.
     """
     args = build_parser().parse_args(argv)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except (ValueError, OSError, FloatingPointError) as error:
         return _fail(str(error))
-    except torch.OutOfMemoryError:
-        return _fail("the device's memory is full: ask for fewer pictures at a time")
+    except torch.OutOfMemoryError as error:
+        ours = str(error).startswith("step ")  # a training says itself what to halve
+        return _fail(str(error) if ours else "the memory is full: ask for fewer pictures at a time")
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
-    return 0
 
 
 def _fail(message: str) -> int:
@@ -53,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_data(commands.add_parser("data", help="prepare pictures, or show what is cached"))
-    _add_train(commands.add_parser("train", help="train a network"))
+    cli_train.add_options(commands.add_parser("train", help="train a network"))
     _add_sample(commands.add_parser("sample", help="draw pictures with trained weights"))
     info = commands.add_parser("info", help="show versions, hardware and active settings")
     info.set_defaults(run=show_info)
@@ -67,25 +65,6 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add("--split", default="train", help="train or test (train)")
     add("--root", help="where the source's files lie or are downloaded to")
     parser.set_defaults(run=prepare_data)
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--preset", help=f"{', '.join(PRESETS)} ({BY_DEFAULT})")
-    add("--data", help="a source, as in `ddpm data` (by default set by DDPM_DATA, else cartoons)")
-    add("--root", help="where the source's files lie or are downloaded to")
-    add("--out", type=Path, help="folder for checkpoints and sample grids (runs/PRESET)")
-    add("--resume", action="store_true", help="go on from the checkpoint in that folder")
-    group = parser.add_argument_group("single settings, on top of the preset")
-    for field in fields(TrainConfig):
-        kind = str(field.type).removesuffix(" | None")
-        how: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
-        if kind != "bool":
-            how = {"type": {"int": int, "float": float, "str": str}[kind], "metavar": kind.upper()}
-        option = "--" + field.name.replace("_", "-")
-        text = field.metadata["help"].replace("%", "%%")
-        group.add_argument(option, default=argparse.SUPPRESS, help=text, **how)
-    parser.set_defaults(run=train)
 
 
 def _add_sample(parser: argparse.ArgumentParser) -> None:
@@ -124,31 +103,6 @@ def _dataset(source: str, image_size: int, **options: Any) -> ImageDataset:
     from ddpm_helpers.data import ImageDataset
 
     return ImageDataset(source, image_size, **options)
-
-
-def train(args: argparse.Namespace) -> None:
-    """Train with a preset and single changes; checkpoints and sample grids go to --out."""
-    from ddpm_helpers.diffusion import DiffusionUtils
-    from ddpm_helpers.training import TrainingPipeline, build_model
-
-    known = settings()
-    preset = args.preset or known.preset
-    names = {field.name for field in fields(TrainConfig)}
-    config = TrainConfig.preset(preset, **{k: v for k, v in vars(args).items() if k in names})
-    out = args.out or Path("runs") / preset
-    source = args.data or known.data
-    ds = _dataset(source, config.image_size, root=args.root, limit=config.limit)
-    model = build_model(config, len(ds.classes))
-    diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
-    pipeline = TrainingPipeline(model, diffusion, ds, config, out)
-    if args.resume:
-        pipeline.resume()
-    print(f"preset {preset}, {len(ds)} pictures of {source}, {pipeline.device}, writing to {out}")
-    history = pipeline.fit()
-    if history:
-        last = [record.loss for record in history[-100:]]
-        mean = sum(last) / len(last)
-        print(f"{len(history)} steps, mean loss of the last {len(last)}: {mean:.4f}")
 
 
 def sample(args: argparse.Namespace) -> None:
@@ -236,6 +190,7 @@ def show_info(args: argparse.Namespace) -> None:
         "device": describe_device(known.device),
         "settings": str(known),
         "network": f"{parameters / 1e6:.1f} million parameters with preset {known.preset}",
+        "training": cli_train.describe_speed(known.train),
         "weights": ", ".join(available_weights()) or "none shipped",
         "cache": str(known.cache_dir),
     }

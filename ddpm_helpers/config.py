@@ -7,9 +7,13 @@ environment, so this page is the whole list of switches.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import tomllib
+import warnings
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +98,49 @@ class TrainConfig:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
+    @classmethod
+    def load(cls, path: str | Path, **changes: Any) -> TrainConfig:
+        """Read a configuration from a file, such as the `config.toml` that a run leaves.
+
+        Args:
+            path: a .toml or .json file; fields that it leaves out take their defaults.
+            changes: fields to set on top of it.
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: no TOML or JSON, an unknown field, or a value of the wrong kind.
+        """
+        path = Path(path)
+        readers = {".toml": tomllib.loads, ".json": json.loads}
+        if path.suffix not in readers:
+            raise ValueError(f"a configuration ends in .toml or .json, got {path.name!r}")
+        if not path.is_file():
+            raise FileNotFoundError(f"no configuration at {path}")
+        try:
+            values = readers[path.suffix](path.read_text(encoding="utf-8"))
+        except ValueError as error:  # of both readers
+            raise ValueError(f"{path} cannot be read: {error}") from error
+        for name, value in values.items():
+            _check_field(path.name, name, value)
+        return cls(**values | changes)
+
+    def save(self, path: str | Path) -> None:
+        """Write a TOML file that `load` reads back, each field with its reason."""
+        lines = []
+        for f in fields(self):
+            value = getattr(self, f.name)
+            start = "# " if value is None else ""  # TOML knows no None: left out, it is the default
+            lines.append(f"{start}{f.name} = {json.dumps(value)}  # {f.metadata['help']}\n")
+        Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+def _check_field(file: str, name: str, value: Any) -> None:
+    kinds = {f.name: str(f.type).removesuffix(" | None") for f in fields(TrainConfig)}
+    _check_choice(f"field in {file}", name, tuple(kinds))
+    found = type(value).__name__
+    if found not in (kinds[name], *(["int"] if kinds[name] == "float" else [])):
+        raise ValueError(f"{file}: {name} must be of type {kinds[name]}, got {value!r}")
+
+
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"unknown {what} {value!r}; choose from {', '.join(choices)}")
@@ -127,11 +174,23 @@ def cache_dir() -> Path:
 
 def best_device() -> torch.device:
     """The fastest device that works here: cuda, then mps, then cpu."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and _works("cuda"):
         return torch.device("cuda")
-    if torch.backends.mps.is_available():
+    if torch.backends.mps.is_available() and _works("mps"):
         return torch.device("mps")
     return torch.device("cpu")
+
+
+@cache
+def _works(device: str) -> bool:
+    """Whether one addition succeeds; said once if not. A driver may be too old for this torch."""
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except (RuntimeError, AssertionError) as error:
+        why = (str(error).splitlines() or ["no reason given"])[0]
+        warnings.warn(f"torch sees {device} but cannot use it ({why}); using the CPU", stacklevel=3)
+        return False
+    return True
 
 
 @dataclass(frozen=True)

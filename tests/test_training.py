@@ -126,8 +126,8 @@ def test_files_that_a_run_leaves(tmp_path):
     p.fit()
     names = sorted(f.name for f in (tmp_path / "a run").iterdir())
     assert names == [
-        "checkpoint-00000003.pt", "checkpoint.pt", "history.jsonl", "samples_epoch_0002.png",
-        "weights.safetensors",
+        "checkpoint-00000003.pt", "checkpoint.pt", "config.toml", "history.jsonl",
+        "samples_epoch_0002.png", "weights.safetensors",
     ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from toy_training import pipeline, run_legs, same
+from toy_training import PRELOAD, pipeline, run_legs, same
 
 from ddpm_helpers.training import files
 
@@ -20,7 +20,7 @@ CHANGES = {"epochs": 30}  # 90 steps, a checkpoint every 3
 def processes():
     """Starts processes that have torch imported already, and nothing running in it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toy_training", "accelerate", "tqdm.auto"])
+    context.set_forkserver_preload(PRELOAD)
     return context
 
 

@@ -8,6 +8,9 @@ from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.training import TrainingPipeline, build_model
 
+# What a process of its own need not import again: DDP takes _dynamo along.
+PRELOAD = ["toy_training", "accelerate", "tqdm.auto", "torch._dynamo"]
+
 
 class TwoColours:
     """Twelve flat pictures: class 0 is dark, class 1 is bright. Stands in for an ImageDataset."""

@@ -131,7 +131,7 @@ def pack(state: dict[str, Any]) -> bytes:
     return body + struct.pack("<H", len(seal)) + seal
 
 
-def unpack(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def unpack(path: Path) -> dict[str, Any]:
     """Read what `pack` wrote, after checking the sha256.
 
     Raises:
@@ -153,7 +153,7 @@ def unpack(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         damaged = None if seal and seal[2] == found else f"its sha256 is {found[:12]}…"
     if damaged:
         raise BrokenFile(f"{path.name} is altered: {damaged}")
-    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -162,7 +162,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: (p.name == CHECKPOINT, p.stat().st_mtime_ns), reverse=True)
 
 
-def newest(folder: Path, device: torch.device | str = "cpu") -> tuple[Path, dict[str, Any]] | None:
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest whole checkpoint of a folder and its content, or None where there is none.
 
     A broken one is passed over with a warning that names it and the one taken instead.
@@ -173,7 +173,7 @@ def newest(folder: Path, device: torch.device | str = "cpu") -> tuple[Path, dict
     broken: list[str] = []
     for path in checkpoints(folder):
         try:
-            state = unpack(path, device)
+            state = unpack(path)
         except BrokenFile as error:
             broken.append(str(error))
             continue

@@ -155,6 +155,8 @@ class TrainingPipeline:
         """
         self.stopped_by = None
         self._logbook.start(self.history)
+        if self.out_dir is not None and self.is_main:
+            self.config.save(self.out_dir / "config.toml")
         seconds, seen = 0.0, 0
         while self.step < self.total_steps:
             epoch, done = divmod(self.step + self.skipped, self.steps_per_epoch)
@@ -345,8 +347,8 @@ class TrainingPipeline:
             ValueError: it is broken, or belongs to another network or another configuration.
         """
         if path not in (None, "auto"):
-            where, state = Path(path), files.unpack(Path(path), self.device)  # type: ignore[arg-type]
-        elif found := files.newest(self._folder(), self.device):
+            where, state = Path(path), files.unpack(Path(path))  # type: ignore[arg-type]
+        elif found := files.newest(self._folder()):
             where, state = found
         elif path == "auto":
             return None

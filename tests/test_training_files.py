@@ -1,0 +1,248 @@
+"""Checkpoints that are whole or not there, records on disk, and errors in one line."""
+
+import json
+import shutil
+import sys
+import warnings
+from collections import namedtuple
+
+import pytest
+import torch
+from PIL import Image
+from toy_training import CONFIG, TwoColours, pipeline, same
+
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.training import TrainingPipeline, files
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run of 9 steps that kept its last three checkpoints."""
+    p = pipeline(tmp_path, keep_checkpoints=3)
+    p.fit()
+    return p
+
+
+def test_checkpoints_carry_their_step_and_the_last_k_stay(run, tmp_path):
+    names = [path.name for path in files.checkpoints(tmp_path)]
+    assert names == ["checkpoint.pt", "checkpoint-00000006.pt", "checkpoint-00000003.pt"]
+    for name, step in zip(names, (9, 6, 3), strict=True):
+        assert torch.load(tmp_path / name, weights_only=True)["step"] == step
+    run.save()
+    assert len(files.checkpoints(tmp_path)) == 3
+
+
+def test_any_changed_or_missing_byte_is_noticed(run, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    whole = path.read_bytes()
+    for where in (0, 100, len(whole) // 2, len(whole) - 150, len(whole) - 1):
+        path.write_bytes(whole[:where] + bytes([whole[where] ^ 1]) + whole[where + 1 :])
+        with pytest.raises(files.BrokenFile, match=r"checkpoint\.pt is (altered|cut short)"):
+            run.resume(path)
+        path.write_bytes(whole[:where])
+        with pytest.raises(files.BrokenFile, match=r"checkpoint\.pt is cut short"):
+            run.resume(path)
+
+
+def test_auto_falls_back_to_the_newest_whole_one_and_says_so(run, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK")
+    p = pipeline(tmp_path)
+    with pytest.warns(match=r"checkpoint\.pt is cut short.*back to checkpoint-00000006\.pt, step 6"):
+        assert p.resume("auto").name == "checkpoint-00000006.pt"
+    p.fit()
+    assert same(p.model, run.model)
+    for path in files.checkpoints(tmp_path):
+        path.write_bytes(b"")
+    with pytest.raises(files.BrokenFile, match="no whole checkpoint"):
+        p.resume("auto")
+
+
+def test_auto_starts_afresh_in_an_empty_folder_and_resume_alone_refuses(tmp_path):
+    p = pipeline(tmp_path)
+    assert p.resume("auto") is None and p.step == 0
+    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+        p.resume()
+
+
+def test_a_checkpoint_of_plain_torch_save_can_still_be_resumed(run, tmp_path):
+    state = files.unpack(tmp_path / "checkpoint-00000006.pt")
+    torch.save(state, tmp_path / "plain.pt")
+    p = pipeline()
+    p.resume(tmp_path / "plain.pt")
+    p.fit()
+    assert same(p.model, run.model)
+
+
+def test_stale_temporaries_go_and_foreign_files_stay(run, tmp_path):
+    foreign = {"mine.tmp", "checkpoint.pt.bak", "checkpoint-best.pt", "notes.txt"}
+    for name in foreign | {"checkpoint.pt.tmp", "weights.safetensors.tmp", "history.jsonl.tmp"}:
+        (tmp_path / name).write_bytes(b"half")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p = pipeline(tmp_path)
+        p.resume("auto")
+    assert p.step == 9 and all((tmp_path / name).read_bytes() == b"half" for name in foreign)
+    assert [path.name for path in tmp_path.glob("*.tmp")] == ["mine.tmp"]
+
+
+def test_a_full_disk_is_noticed_before_the_first_step(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 1_500_000))
+    with pytest.raises(OSError, match=r"1\.5 MB free.* need \d+\.\d MB more.*keep_checkpoints"):
+        pipeline(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit on file sizes needs POSIX")
+def test_a_disk_that_fills_up_leaves_the_old_checkpoint_and_names_bytes(run, tmp_path):
+    import resource
+    import signal
+
+    before = {path.name: path.read_bytes() for path in files.checkpoints(tmp_path)}
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"not written.*it needs \d.*MB are free; the one before"):
+            run.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert before == {path.name: path.read_bytes() for path in files.checkpoints(tmp_path)}
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_another_architecture_is_named_by_its_first_key_and_nothing_changes(run, tmp_path):
+    diffusion = DiffusionUtils(50, prediction="v")
+    bare = {"num_classes": None}, "label.weight: expected no such weight, found (3, 32)"
+    more = {"num_classes": 5}, "label.weight: expected (6, 32), found (3, 32)"
+    for changes, words in (bare, more):
+        model = DiffusionNet(16, width=8, **changes)
+        p = TrainingPipeline(model, diffusion, TwoColours(), CONFIG)
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        with pytest.raises(ValueError) as refusal:
+            p.resume(tmp_path / "checkpoint.pt")
+        assert words in str(refusal.value) and p.step == 0 and not p.history
+        assert all(v.equal(before[k]) for k, v in model.state_dict().items())
+
+
+def spoil(p, steps):
+    """Make the loss of these batches, counted from 0, not finite."""
+    loss = p.diffusion.loss
+
+    def spoiled(*args):
+        bad = p.step + p.skipped in steps
+        return loss(*args) * (float("nan") if bad else 1)
+
+    p.diffusion.loss = spoiled
+
+
+def test_a_bad_batch_is_left_out_and_named_and_resume_stays_exact(tmp_path):
+    whole, parts = pipeline(), [pipeline(tmp_path), pipeline(tmp_path)]
+    for p in (whole, *parts):
+        spoil(p, {2, 5})  # the last batches of two epochs
+    with pytest.warns(match="step 3: the loss is nan.*batch left out, weights are as before"):
+        whole.fit()
+    assert whole.skipped == 2 and [r.step for r in whole.history] == list(range(1, 10))
+    assert [r.lr for r in whole.history] == [r.lr for r in pipeline().fit()]  # of steps taken
+    assert all(v.isfinite().all() for v in whole.ema_model.state_dict().values())
+    with pytest.warns(match="batch left out"):
+        for record in parts[0].steps():
+            if record.step == 4:
+                break
+        parts[0].save()
+        parts[1].resume()
+        parts[1].fit()
+    assert same(parts[1].model, whole.model) and same(parts[1].ema_model, whole.ema_model)
+
+
+def test_bad_batches_in_a_row_stop_the_run_and_the_last_checkpoint_is_good(tmp_path):
+    p = pipeline(tmp_path, max_bad_steps=2)
+    spoil(p, {1, 4, 5})
+    with pytest.warns(match="batch left out"):
+        with pytest.raises(FloatingPointError, match="step 4: .*2 batches in a row.*lower lr"):
+            p.fit()
+    state = files.newest(tmp_path)[1]
+    assert all(v.isfinite().all() for v in state["ema_model"].values())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. " * 9), RuntimeError("can't allocate memory: 9")],
+)
+def test_out_of_memory_is_one_line_and_a_rerun_goes_on_exactly(error):
+    whole, p = pipeline(), pipeline()
+    whole.fit()
+    loss, big = p.diffusion.loss, [error]
+
+    def full(*args):
+        result = loss(*args)
+        if p.step == 4 and big:
+            raise big.pop()
+        return result
+
+    p.diffusion.loss = full
+    with pytest.raises(torch.OutOfMemoryError) as short:
+        p.fit()
+    line = str(short.value)
+    assert "step 5" in line and "halve batch_size (5)" in line and "\n" not in line
+    assert short.value.__context__ is None  # or it would hold the memory
+    p.fit()
+    assert same(p.model, whole.model)
+
+
+def test_other_errors_of_a_step_stay_what_they_are():
+    p = pipeline()
+    p.diffusion.loss = lambda *args: torch.zeros(2) @ torch.zeros(3)
+    with pytest.raises(RuntimeError, match="size"):
+        p.fit()
+
+
+def test_history_is_a_line_of_json_a_step_and_resume_drops_what_comes_again(tmp_path):
+    p = pipeline(tmp_path)
+    p.fit()
+    path = tmp_path / "history.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [r["step"] for r in records] == list(range(1, 10))
+    assert [r["loss"] for r in records] == [r.loss for r in p.history]
+    (tmp_path / "checkpoint.pt").rename(tmp_path / "elsewhere.pt")
+    second = pipeline(tmp_path)
+    second.resume()
+    next(second.steps())
+    assert [json.loads(x)["step"] for x in path.read_text().splitlines()] == list(range(1, 7))
+    second.save()
+    assert [json.loads(x)["step"] for x in path.read_text().splitlines()] == list(range(1, 8))
+
+
+def test_tensorboard_gets_scalars_and_grids_where_it_is_installed(tmp_path, monkeypatch):
+    """With a stand-in for the writer: TensorBoard is no dependency."""
+    noted = []
+
+    class Writer:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def add_scalar(self, name, value, step):
+            noted.append((name, step))
+
+        def add_image(self, name, picture, step):
+            noted.append((name, step, tuple(picture.shape)))
+
+        def flush(self):
+            pass
+
+    fake = type(sys)("torch.utils.tensorboard")
+    fake.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "tensorboard")
+    pipeline(tmp_path, sample_every=3).fit()
+    assert {("loss", 1), ("lr", 9), ("images_per_second", 4)} <= set(noted)
+    assert ("samples", 9, (3, 35, 171)) in noted
+    assert any(name == "loss of t in quarter 1" for name, *_ in noted)
+
+
+def test_the_animation_shows_every_grid_once(tmp_path):
+    pipeline(tmp_path, sample_every=1).fit()
+    grids = sorted(tmp_path.glob("samples_epoch_*.png"))
+    with Image.open(tmp_path / "learning.gif") as film, Image.open(grids[0]) as grid:
+        assert film.size == grid.size and film.n_frames <= len(grids) == 3
