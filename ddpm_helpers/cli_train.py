@@ -25,8 +25,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--data", help="a source, as in `ddpm data` (by default set by DDPM_DATA, else cartoons)")
     add("--root", help="where the source's files lie or are downloaded to")
     add("--out", type=Path, help="folder for checkpoints and sample grids (runs/PRESET)")
-    add("--resume", nargs="?", const=True, metavar="FILE", help="go on from the newest whole "
-        "checkpoint in that folder, or from FILE; `auto` starts anew where there is none")  # fmt: skip
+    add("--resume", nargs="?", const=True, metavar="FILE", help="go on from the newest whole"
+        " checkpoint in that folder, or FILE; `auto` starts anew where there is none")  # fmt: skip
     group = parser.add_argument_group("single settings, on top of the preset")
     for field in fields(TrainConfig):
         kind = str(field.type).removesuffix(" | None")

@@ -153,6 +153,6 @@ def test_interrupting_ends_without_a_traceback(capsys, monkeypatch):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "settings", interrupt)
+    monkeypatch.setattr(cli.cli_train, "settings", interrupt)
     assert cli.main(["train"]) == 130
     assert "Traceback" not in capsys.readouterr().err

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from toy_training import CONFIG, TwoColours, pipeline, same
 
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
@@ -14,7 +15,6 @@ from ddpm_helpers.training import (
     learning_rate,
     update_ema,
 )
-from toy_training import CONFIG, TwoColours, pipeline, same
 
 
 def test_fit_learns_and_keeps_a_history():

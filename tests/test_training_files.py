@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import warnings
+import weakref
 from collections import namedtuple
 
 import pytest
@@ -41,14 +42,14 @@ def test_any_changed_or_missing_byte_is_noticed(run, tmp_path):
         with pytest.raises(files.BrokenFile, match=r"checkpoint\.pt is (altered|cut short)"):
             run.resume(path)
         path.write_bytes(whole[:where])
-        with pytest.raises(files.BrokenFile, match=r"checkpoint\.pt is cut short"):
+        with pytest.raises(files.BrokenFile, match=r"checkpoint\.pt is (altered|cut short)"):
             run.resume(path)
 
 
 def test_auto_falls_back_to_the_newest_whole_one_and_says_so(run, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK")
     p = pipeline(tmp_path)
-    with pytest.warns(match=r"checkpoint\.pt is cut short.*back to checkpoint-00000006\.pt, step 6"):
+    with pytest.warns(match=r"checkpoint\.pt is cut short.*to checkpoint-00000006\.pt, step 6"):
         assert p.resume("auto").name == "checkpoint-00000006.pt"
     p.fit()
     assert same(p.model, run.model)
@@ -151,7 +152,8 @@ def test_a_bad_batch_is_left_out_and_named_and_resume_stays_exact(tmp_path):
             if record.step == 4:
                 break
         parts[0].save()
-        parts[1].resume()
+    parts[1].resume()
+    with pytest.warns(match="step 5.*batch left out"):
         parts[1].fit()
     assert same(parts[1].model, whole.model) and same(parts[1].ema_model, whole.ema_model)
 
@@ -173,11 +175,12 @@ def test_bad_batches_in_a_row_stop_the_run_and_the_last_checkpoint_is_good(tmp_p
 def test_out_of_memory_is_one_line_and_a_rerun_goes_on_exactly(error):
     whole, p = pipeline(), pipeline()
     whole.fit()
-    loss, big = p.diffusion.loss, [error]
+    loss, big, held = p.diffusion.loss, [error], []
 
     def full(*args):
         result = loss(*args)
         if p.step == 4 and big:
+            held.append(weakref.ref(result))
             raise big.pop()
         return result
 
@@ -186,7 +189,7 @@ def test_out_of_memory_is_one_line_and_a_rerun_goes_on_exactly(error):
         p.fit()
     line = str(short.value)
     assert "step 5" in line and "halve batch_size (5)" in line and "\n" not in line
-    assert short.value.__context__ is None  # or it would hold the memory
+    assert held[0]() is None  # the step's tensors are gone, although the error is still here
     p.fit()
     assert same(p.model, whole.model)
 

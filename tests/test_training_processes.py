@@ -1,12 +1,13 @@
 """1, 2 and 4 processes train the same; accumulation too; one process writes."""
 
 import multiprocessing
+import signal
 import socket
 import sys
 
 import pytest
 import torch
-from toy_training import PRELOAD, TwoColours, pipeline, run_as, same
+from toy_training import PRELOAD, TwoColours, be_struck, pipeline, run_as, same
 
 from ddpm_helpers.training import files
 from ddpm_helpers.training.schedule import rows_of
@@ -21,22 +22,24 @@ def whole():
     return p
 
 
-def train(world, folder, stop=9, **changes):
-    """Run `world` real processes over gloo until step `stop`; returns the state they saved."""
+def start(target, world, *args):
+    """Run `world` real processes over gloo to their ends; returns their exit statuses."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ranks = [
-        context.Process(target=run_as, args=(rank, world, port, folder, stop, changes))
-        for rank in range(world)
-    ]
+    ranks = [context.Process(target=target, args=(k, world, port, *args)) for k in range(world)]
     for process in ranks:
         process.start()
     for process in ranks:
         process.join(120)
-    assert [process.exitcode for process in ranks] == [0] * world
+    return [process.exitcode for process in ranks]
+
+
+def train(world, folder, stop=9, **changes):
+    """Train on `world` processes until step `stop`; returns the state that they saved."""
+    assert start(run_as, world, folder, stop, changes) == [0] * world
     return files.newest(folder)[1]
 
 
@@ -58,6 +61,17 @@ def test_a_run_goes_from_two_processes_to_one_and_back(whole, tmp_path):
     assert train(1, tmp_path, stop=4)["step"] == 4
     close(train(2, tmp_path), whole)
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 9
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
+    assert start(be_struck, 2, tmp_path, signal.SIGTERM) == [3, 3]
+    assert files.newest(tmp_path)[1]["step"] == 3
+
+
+def test_a_process_that_dies_ends_the_others_with_an_error(tmp_path, capfd):
+    first, second = start(be_struck, 2, tmp_path, signal.SIGKILL)
+    assert second == -signal.SIGKILL and first == 1
+    assert "Error" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("parts", [2, 4, 7])

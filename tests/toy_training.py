@@ -1,6 +1,7 @@
 """A training of milliseconds a step, for tests, also in processes of their own."""
 
 import os
+import sys
 
 import torch
 
@@ -62,12 +63,17 @@ def run_legs(out_dir, step, changes):
     step.value = p.step
 
 
-def run_as(rank, world, port, out_dir, stop, changes):
-    """Be process `rank` of `world`: train, stop and save after step `stop`, or go to the end."""
+def be(rank, world, port):
+    """What `accelerate launch` tells each process about itself and the others."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
     }  # fmt: skip
+
+
+def run_as(rank, world, port, out_dir, stop, changes):
+    """Be process `rank` of `world`: train, stop and save after step `stop`, or go to the end."""
+    be(rank, world, port)
     p = pipeline(out_dir, **changes)
     assert p.accelerator.num_processes == world and p.is_main == (rank == 0)
     p.resume("auto")
@@ -77,3 +83,17 @@ def run_as(rank, world, port, out_dir, stop, changes):
     p.save()
     if world > 1:
         torch.distributed.destroy_process_group()
+
+
+def be_struck(rank, world, port, out_dir, how):
+    """The last process gets a signal at step 2, by itself; status 3 if `fit` returned early."""
+    be(rank, world, port)
+
+    def strike(pipeline, record):
+        if record.step == 2 and rank == world - 1:
+            os.kill(os.getpid(), how)
+
+    p = pipeline(out_dir)
+    p.fit(watch=strike)
+    torch.distributed.destroy_process_group()
+    sys.exit(3 if p.step == 3 else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,20 +18,18 @@ if TYPE_CHECKING:
 def memory_in_one_line(pipeline: TrainingPipeline) -> Iterator[None]:
     """Turn a full memory into one short error, and give back what the step had taken.
 
-    The long error holds on to every tensor of its stack, so it is dropped before the new one is
-    raised: the next `fit` finds the memory free.
+    The long error holds on to every tensor of its stack, so its frames are cleared: the next
+    `fit` finds the memory free.
 
     Raises:
         torch.OutOfMemoryError: what to halve.
     """
-    full = False
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
-        full = True
-    if full:
+        traceback.clear_frames(error.__traceback__)
         pipeline.optimizer.zero_grad()
         gc.collect()
         if pipeline.device.type == "cuda":
@@ -40,4 +39,4 @@ def memory_in_one_line(pipeline: TrainingPipeline) -> Iterator[None]:
             f"step {pipeline.step + 1}: the memory of {pipeline.device} is full: halve batch_size "
             f"({config.batch_size}), or double accumulate ({config.accumulate}), which trains the "
             f"same in smaller parts"
-        )
+        ) from None

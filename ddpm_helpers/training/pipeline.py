@@ -72,6 +72,7 @@ class TrainingPipeline:
         step: optimiser steps taken so far.
         skipped: batches left out because their loss or gradient was not finite.
         total_steps: steps of the whole run.
+        grid: the latest sample grid, (3, H, W) in 0..1; None before the first.
         stopped_by: number of the signal that ended `fit`, None if it went to the end.
     Raises:
         ValueError: network, diffusion, data and config do not fit together.
@@ -102,6 +103,7 @@ class TrainingPipeline:
         # On one process, _net is the model itself; on several, it also averages the gradients.
         self._net, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         self.history: list[StepRecord] = []
+        self.grid: Tensor | None = None
         self.step = self.skipped = self._skipped_in_a_row = 0
         self.steps_per_epoch = math.ceil(len(dataset) / config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
@@ -110,7 +112,8 @@ class TrainingPipeline:
         self.out_dir = None if out_dir is None else Path(out_dir)
         if self.out_dir is not None and self.is_main:
             files.prepare_folder(self.out_dir, checkpoint.bytes_needed(self))
-        self._interrupts, self.stopped_by = Interrupts(), None
+        self._interrupts = Interrupts()
+        self.stopped_by: int | None = None
         self._logbook = Logbook(self.out_dir if self.is_main else None)
 
     @property
@@ -197,7 +200,8 @@ class TrainingPipeline:
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         loss = sum(sums) / len(x_0)
         if not math.isfinite(loss) or not torch.isfinite(norm):
-            return self._skip(loss, norm.item())
+            self._skip(loss, norm.item())
+            return None
         lr = learning_rate(self.step + 1, self.total_steps, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -314,6 +318,7 @@ class TrainingPipeline:
         """Write `samples()` as a PNG, ten pictures a row; returns it, (3, H, W) in 0..1."""
         grid = grids.make_grid(self.samples())
         grids.save_grid(grid, path)
+        self.grid = grid
         return grid
 
     def save(self, path: str | Path | None = None) -> Path:

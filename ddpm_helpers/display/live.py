@@ -1,0 +1,60 @@
+"""A training that can be watched in a notebook: one figure, redrawn in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ddpm_helpers.display.canvas import new_figure
+from ddpm_helpers.display.charts import plot_history
+from ddpm_helpers.training import StepRecord, TrainingPipeline
+
+
+class LiveView:
+    """The loss curve and the latest sample grid: `pipeline.fit(watch=LiveView())`.
+
+    The output of the cell holds one figure at any time; a headless run keeps the last one.
+
+    Args:
+        every: steps between two drawings, at least 1.
+    Raises:
+        ValueError: every below 1.
+    """
+
+    def __init__(self, every: int = 25) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        self.every = every
+        self._shown: Any = None
+
+    def __call__(self, pipeline: TrainingPipeline, record: StepRecord) -> None:
+        """Redraw, if this step is one to do so."""
+        over = record.step == pipeline.total_steps or pipeline.stopped_by is not None
+        if not pipeline.is_main or (record.step % self.every and not over):
+            return
+        from IPython.display import display
+
+        figure = draw(pipeline)
+        if self._shown is None:
+            self._shown = display(figure, display_id=True)
+        else:
+            self._shown.update(figure)
+
+
+def draw(pipeline: TrainingPipeline) -> Figure:
+    """Loss curve on the left; on the right the latest sample grid, if there is one yet.
+
+    Raises:
+        ValueError: an empty history.
+    """
+    figure = new_figure(10, 3.6)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1))
+    plot_history(
+        pipeline.history, ax=left, title=f"step {pipeline.step} of {pipeline.total_steps}"
+    )
+    right.axis("off")
+    right.set_title("latest samples" if pipeline.grid is not None else "no samples yet")
+    if pipeline.grid is not None:
+        right.imshow(pipeline.grid.permute(1, 2, 0).numpy())
+    return figure
