@@ -68,10 +68,9 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
     assert files.newest(tmp_path)[1]["step"] == 3
 
 
-def test_a_process_that_dies_ends_the_others_with_an_error(tmp_path, capfd):
+def test_a_process_that_dies_ends_the_others_with_an_error(tmp_path):
     first, second = start(be_struck, 2, tmp_path, signal.SIGKILL)
-    assert second == -signal.SIGKILL and first == 1
-    assert "Error" in capfd.readouterr().err
+    assert second == -signal.SIGKILL and first == 1  # not 0, and no hang
 
 
 @pytest.mark.parametrize("parts", [2, 4, 7])

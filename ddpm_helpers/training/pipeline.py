@@ -169,7 +169,7 @@ class TrainingPipeline:
             started = time.perf_counter()
             for x_0, y in islice(batches, done, None):
                 with self._interrupts:
-                    result = self._train_step(x_0, y)
+                    result = self._step_or_save(x_0, y)
                     seen, seconds = seen + len(x_0), seconds + time.perf_counter() - started
                     if result is not None:
                         loss, lr, quarters = result
@@ -185,6 +185,15 @@ class TrainingPipeline:
                 if over:
                     return
                 started = time.perf_counter()
+
+    def _step_or_save(self, x_0: Tensor, y: Tensor) -> Any:
+        """`_train_step`; if it gives up, what was trained so far is saved first."""
+        try:
+            return self._train_step(x_0, y)
+        except (FloatingPointError, torch.OutOfMemoryError):
+            if self.out_dir is not None:
+                self.save()
+            raise
 
     def _train_step(self, x_0: Tensor, y: Tensor) -> tuple[float, float, tuple[float, ...]] | None:
         """One optimiser step on one batch: its loss, learning rate and loss per quarter of t.
