@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ddpm_helpers.config import PRESETS, TrainConfig, settings
+from ddpm_helpers.config import PRESETS, TrainConfig, best_device, settings
 
 BY_DEFAULT = "by default set by DDPM_PRESET, else by the hardware"
 
@@ -96,7 +96,7 @@ def forward_flops(config: TrainConfig) -> int:
 
 def describe_speed(config: TrainConfig, pictures: int = 50_000) -> str:
     """FLOPs and time of an epoch, from a few steps on random pictures here and now."""
-    batch = min(config.batch_size, 64)
+    batch = min(config.batch_size, 64 if best_device().type == "cuda" else 16)
     short = replace(config, batch_size=batch, epochs=3, warmup_steps=0, accumulate=1)
     speed = measure_speed(short)
     flops = forward_flops(config)
@@ -107,15 +107,17 @@ def describe_speed(config: TrainConfig, pictures: int = 50_000) -> str:
 
 
 def measure_speed(config: TrainConfig) -> float:
-    """Pictures a second of the steps after the first, which warms up."""
+    """Pictures a second of config.epochs steps, without the first, which warms up."""
     from ddpm_helpers.diffusion import DiffusionUtils
     from ddpm_helpers.training import TrainingPipeline, build_model
 
     diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
     data = RandomPictures(config.batch_size, config.image_size)
     pipeline = TrainingPipeline(build_model(config, 10), diffusion, data, config)
-    first, *_, last = [1 / record.images_per_second * record.step for record in pipeline.steps()]
-    return (pipeline.step - 1) / (last - first)
+    images = [(k + 1) * config.batch_size for k in range(pipeline.total_steps)]
+    rates = [record.images_per_second for record in pipeline.steps()]
+    first, *_, last = (n / rate for n, rate in zip(images, rates, strict=True))  # seconds so far
+    return (images[-1] - images[0]) / (last - first)
 
 
 class RandomPictures:

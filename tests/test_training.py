@@ -48,7 +48,10 @@ def test_resume_is_exact_also_in_mid_epoch(tmp_path, stop):
     second.resume()
     second.fit()
     assert [r.loss for r in second.history] == [r.loss for r in whole.history]
+    assert [r.lr for r in second.history] == [r.lr for r in whole.history]
     assert same(second.model, whole.model) and same(second.ema_model, whole.ema_model)
+    a, b = (p.optimizer.state_dict()["state"] for p in (second, whole))
+    assert all(a[k][name].equal(value) for k in b for name, value in b[k].items())
 
 
 def test_steps_can_be_left_and_taken_up_again():

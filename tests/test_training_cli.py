@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -65,6 +66,7 @@ def test_a_run_leaves_its_configuration_and_another_run_takes_it(tmp_path, monke
     assert "not allowed with" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_training_says_how_to_go_on(number, status, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from toy_training import PRELOAD, TwoColours, be_struck, pipeline, run_as, same
+from toy_training import PRELOAD, TwoColours, be_struck, pipeline, run_as, run_command, same
 
 from ddpm_helpers.training import files
 from ddpm_helpers.training.schedule import rows_of
@@ -61,6 +61,15 @@ def test_a_run_goes_from_two_processes_to_one_and_back(whole, tmp_path):
     assert train(1, tmp_path, stop=4)["step"] == 4
     close(train(2, tmp_path), whole)
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 9
+
+
+def test_on_the_command_line_one_process_writes_and_speaks(tmp_path):
+    tiny = "--image-size 16 --width 8 --timesteps 10 --limit 16 --batch-size 8 --warmup-steps 1"
+    words = ["train", "--preset", "ci", "--data", "cartoons", *tiny.split()]
+    assert start(run_command, 2, tmp_path, words) == [0, 0]
+    assert (tmp_path / "0" / "checkpoint.pt").exists() and not (tmp_path / "1").exists()
+    assert "2 steps" in (tmp_path / "said_0").read_text()
+    assert (tmp_path / "said_1").read_text() == ""
 
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):

@@ -1,10 +1,12 @@
 """A training of milliseconds a step, for tests, also in processes of their own."""
 
+import contextlib
 import os
 import sys
 
 import torch
 
+from ddpm_helpers import cli
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.training import TrainingPipeline, build_model
@@ -97,3 +99,13 @@ def be_struck(rank, world, port, out_dir, how):
     p.fit(watch=strike)
     torch.distributed.destroy_process_group()
     sys.exit(3 if p.step == 3 else 0)
+
+
+def run_command(rank, world, port, out, words):
+    """`accelerate launch -m ddpm_helpers ...` in process `rank`; each has a folder of its own."""
+    be(rank, world, port)
+    os.environ["DDPM_CACHE"] = f"{out}/cache"
+    with open(f"{out}/said_{rank}", "w") as said, contextlib.redirect_stdout(said):
+        status = cli.main([*words, "--out", f"{out}/{rank}"])
+    torch.distributed.destroy_process_group()
+    sys.exit(status)
