@@ -159,6 +159,21 @@ def test_a_bad_batch_is_left_out_and_named_and_resume_stays_exact(tmp_path):
     assert same(parts[1].model, whole.model) and same(parts[1].ema_model, whole.ema_model)
 
 
+def test_after_a_bad_batch_come_new_pictures_with_new_draws():
+    p, drawn = pipeline(batch_size=6), []
+    spoil(p, {0})
+    loss = p.diffusion.loss
+
+    def watched(model, x_0, t, eps, y):
+        drawn.append((x_0, t, eps))
+        return loss(model, x_0, t, eps, y)
+
+    p.diffusion.loss = watched
+    with pytest.warns(match="step 1.*batch left out"):
+        assert next(p.steps()).step == 1
+    assert len(drawn) == 2 and not any(a.equal(b) for a, b in zip(*drawn, strict=True))
+
+
 def test_bad_batches_in_a_row_stop_the_run_and_the_last_checkpoint_is_good(tmp_path):
     p = pipeline(tmp_path, max_bad_steps=2)
     spoil(p, {1, 4, 5})
