@@ -13,7 +13,7 @@ from toy_training import PRELOAD, pipeline, run_legs, same
 from ddpm_helpers.training import files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-CHANGES = {"epochs": 30}  # 90 steps, a checkpoint every 3
+CHANGES = {"epochs": 40}  # 120 steps, a checkpoint every 3
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def interrupt_ten_times(processes, folder, how):
         start = step.value
         process = processes.Process(target=run_legs, args=(folder, step, CHANGES))
         process.start()
-        wait_until = start + chance.randint(1, 7)
+        wait_until = start + chance.randint(1, 5)
         while step.value < wait_until and process.is_alive():
             time.sleep(0.001)
-        time.sleep(chance.random() * 0.05)
+        time.sleep(chance.random() * 0.02)
         os.kill(process.pid, how)
         if how != signal.SIGKILL:  # and once more, during the save
             time.sleep(chance.random() * 0.02)
