@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 
 import torch
@@ -54,6 +55,8 @@ def same(a, b):
 
 def run_legs(out_dir, step, changes):
     """Go on from the newest checkpoint to the end; `step` (a shared number) says how far it is."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # outside fit, a late one must not end us
+        signal.signal(number, signal.SIG_IGN)
     p = pipeline(out_dir, **changes)
     p.resume("auto")
     step.value = p.step
