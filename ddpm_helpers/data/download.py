@@ -122,32 +122,36 @@ def _receive(remote: Remote, part: Path, url: str, floor: float) -> _Failed | No
     """Append one answer's bytes to the part; the failure that ended it early, if it was one."""
     from tqdm.auto import tqdm
 
-    start = _size(part)
-    answer = _ask(url, start)
-    with answer:
+    start, options = _size(part), {"unit": "B", "unit_scale": True, "desc": remote.name}
+    with _ask(url, start) as answer:
         start = _check(answer, remote, start)
         with (
             open(part, "ab" if start else "wb") as file,
-            tqdm(total=remote.size, initial=start, unit="B", unit_scale=True, desc=remote.name) as bar,
-        ):  # fmt: skip
-            since, marked = time.monotonic(), start
-            while file.tell() < remote.size:
-                try:
-                    block = answer.read1(1 << 18)
-                except TimeoutError:
-                    return _Slow(f"sent nothing for {TIMEOUT:.0f} s")
-                except (OSError, HTTPException):
-                    return None  # cut off: worth another try
-                if not block:
-                    return None
-                file.write(block[: remote.size - file.tell()])
-                bar.update(len(block))
-                if (passed := time.monotonic() - since) > WINDOW:
-                    if (file.tell() - marked) / passed < floor:
-                        return _Slow(f"slower than {floor / 1000:.0f} kB/s")
-                    since, marked = time.monotonic(), file.tell()
+            tqdm(total=remote.size, initial=start, **options) as bar,
+        ):
+            failed = _copy(answer, file, bar, remote.size, floor)
             file.flush()
             os.fsync(file.fileno())
+    return failed
+
+
+def _copy(answer: Any, file: Any, bar: Any, size: int, floor: float) -> _Failed | None:
+    since, marked = time.monotonic(), file.tell()
+    while file.tell() < size:
+        try:
+            block = answer.read1(1 << 18)  # what is there: read() would wait for all of it
+        except TimeoutError:
+            return _Slow(f"sent nothing for {TIMEOUT:.0f} s")
+        except (OSError, HTTPException):
+            return None  # cut off: worth another try
+        if not block:
+            return None
+        file.write(block[: size - file.tell()])
+        bar.update(len(block))
+        if (passed := time.monotonic() - since) > WINDOW:
+            if (file.tell() - marked) / passed < floor:
+                return _Slow(f"slower than {floor / 1000:.0f} kB/s")
+            since, marked = time.monotonic(), file.tell()
     return None
 
 
