@@ -68,6 +68,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add("--image-size", type=int, default=32, metavar="N", help="side in pixels (32)")
     add("--split", default="train", help="train or test (train)")
     add("--root", help="where the source's files lie or are downloaded to")
+    add("--fit", default="crop", help="pictures of a folder: crop to the centre, or pad (crop)")
     parser.set_defaults(run=prepare_data)
 
 
@@ -93,7 +94,7 @@ def prepare_data(args: argparse.Namespace) -> None:
         return getattr(manage, args.source)(cache_dir())
     if args.source in (None, "list"):
         return print(manage.listing(cache_dir()))
-    ds = _dataset(args.source, args.image_size, split=args.split, root=args.root)
+    ds = _dataset(args.source, args.image_size, split=args.split, root=args.root, fit=args.fit)
     counts = torch.bincount(torch.as_tensor(ds.labels), minlength=len(ds.classes)).tolist()
     print(f"{len(ds)} pictures of {ds.images.shape[-1]}×{ds.images.shape[-1]}, split {args.split}")
     for name, count in zip(ds.classes, counts, strict=True):

@@ -108,7 +108,8 @@ def test_a_place_that_nobody_can_write_to_still_trains(tmp_path):
         "from ddpm_helpers import ImageDataset\n"
         "import torch\n"
         "ds = ImageDataset('cartoons', 32, limit=4)\n"
-        "loader = torch.utils.data.DataLoader(ds, 2, num_workers=1, multiprocessing_context='spawn')\n"
+        "workers = {'num_workers': 1, 'multiprocessing_context': 'spawn'}\n"
+        "loader = torch.utils.data.DataLoader(ds, 2, **workers)\n"
         "print(sum(len(y) for _, y in loader), ds.images.filename)\n"
     )
     temporary = tmp_path / "tmp here"
