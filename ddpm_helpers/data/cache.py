@@ -219,7 +219,7 @@ def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> tuple[
         start = _header(file, 0, size)
         for pixels, ids in chunks:
             pixels = np.ascontiguousarray(pixels, dtype=np.uint8)
-            digest.update(pixels)
+            digest.update(pixels.data)
             try:
                 file.write(pixels.data)
             except OSError as error:  # a full disk, say
