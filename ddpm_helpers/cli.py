@@ -22,6 +22,7 @@ DATA_HELP = (
     "checksum), clear (remove every cache)"
 )
 
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
