@@ -17,6 +17,11 @@ from ddpm_helpers.config import best_device, cache_dir, settings
 if TYPE_CHECKING:
     from ddpm_helpers.data import ImageDataset
 
+DATA_HELP = (
+    "cartoons, cifar10, auto or a folder; or list (what is cached), verify (read every "
+    "checksum), clear (remove every cache)"
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -60,10 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("source", nargs="?", help="cartoons, cifar10, auto or a folder; without it: what is cached")
+    add("source", nargs="?", help=DATA_HELP)
     add("--image-size", type=int, default=32, metavar="N", help="side in pixels (32)")
     add("--split", default="train", help="train or test (train)")
     add("--root", help="where the source's files lie or are downloaded to")
+    add("--fit", default="crop", help="pictures of a folder: crop to the centre, or pad (crop)")
     parser.set_defaults(run=prepare_data)
 
 
@@ -82,21 +88,18 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare_data(args: argparse.Namespace) -> None:
-    """Make a source's cache and describe it; without a source, list the caches."""
-    if args.source is None:
-        return _list_caches(cache_dir())
-    ds = _dataset(args.source, args.image_size, split=args.split, root=args.root)
+    """Make a source's cache and describe it, or list, verify or clear the caches."""
+    from ddpm_helpers.data import manage
+
+    if args.source in ("verify", "clear"):
+        return getattr(manage, args.source)(cache_dir())
+    if args.source in (None, "list"):
+        return print(manage.listing(cache_dir()))
+    ds = _dataset(args.source, args.image_size, split=args.split, root=args.root, fit=args.fit)
     counts = torch.bincount(torch.as_tensor(ds.labels), minlength=len(ds.classes)).tolist()
     print(f"{len(ds)} pictures of {ds.images.shape[-1]}×{ds.images.shape[-1]}, split {args.split}")
     for name, count in zip(ds.classes, counts, strict=True):
         print(f"  {name:<20} {count}")
-
-
-def _list_caches(folder: Path) -> None:
-    files = sorted(p for p in folder.rglob("*.npy") if p.is_file())
-    print(f"{folder}: {len(files)} caches" + ("" if files else "; `ddpm data cartoons` makes one"))
-    for path in files:
-        print(f"  {path.stat().st_size / 1e6:8.1f} MB  {path.relative_to(folder)}")
 
 
 def _dataset(source: str, image_size: int, **options: Any) -> ImageDataset:

@@ -1,11 +1,13 @@
 """The cache: made once, found again, made again when damaged, and honest where it cannot be."""
 
 import json
+import os
+import tempfile
 
 import numpy as np
 import pytest
 
-from ddpm_helpers.data import cache
+from ddpm_helpers.data import cache, manage
 
 
 class Counting:
@@ -51,6 +53,32 @@ def lengthen(pixels, manifest):
     pixels.write_bytes(pixels.read_bytes() + b"\0")
 
 
+def flip_a_bit(pixels, manifest):
+    raw = bytearray(pixels.read_bytes())
+    raw[-20] ^= 16
+    pixels.write_bytes(raw)
+
+
+def lose_the_end(pixels, manifest):
+    """The right length, but the end never reached the disk."""
+    raw = pixels.read_bytes()
+    pixels.write_bytes(raw[:-30] + bytes(30))
+
+
+def swap_labels(pixels, manifest):
+    found = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(found | {"labels": [1 - k for k in found["labels"]]}))
+
+
+def rename_classes(pixels, manifest):
+    found = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(found | {"classes": found["classes"][::-1]}))
+
+
+def not_an_array(pixels, manifest):
+    pixels.write_bytes(b"\x80\x04" + bytes(pixels.stat().st_size - 2))
+
+
 def replace_pixels(pixels, manifest):
     np.save(pixels, np.zeros((3, 4, 4, 3), np.uint8))
 
@@ -77,6 +105,7 @@ def lose_manifest(pixels, manifest):
     "damage",
     [
         truncate, lengthen, replace_pixels, lose_labels, foreign_key, cut_manifest, lose_manifest,
+        flip_a_bit, lose_the_end, swap_labels, rename_classes, not_an_array,
     ],
 )  # fmt: skip
 def test_a_damaged_cache_is_made_again(damage, tmp_path):
@@ -109,11 +138,94 @@ def test_headers_hold_any_number_of_pictures(tmp_path):
     assert np.load(found.path).shape == (1234, 3, 1, 1)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+def test_the_checksum_is_read_only_when_the_file_was_touched(tmp_path, monkeypatch):
+    pictures, read = Counting(), []
+    path = cache.load(pictures.source, 4, tmp_path).path
+    digest = cache._pixels_digest
+    monkeypatch.setattr(cache, "_pixels_digest", lambda *a: read.append(a) or digest(*a))
+    cache.load(pictures.source, 4, tmp_path)
+    assert not read
+    os.utime(path, ns=(1, 1))  # as after copying it from another machine
+    for _ in range(2):
+        cache.load(pictures.source, 4, tmp_path)
+    assert len(read) == 1 and pictures.reads == 1
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    return place
+
+
+def test_where_the_folder_cannot_be_written_a_temporary_one_is_used(tmp_path, temporary, capsys):
     (tmp_path / "file").write_text("in the way")
+    pictures = Counting()
+    for _ in range(2):
+        found = cache.load(pictures.source, 4, tmp_path / "file" / "cache")
+        said = capsys.readouterr().out
+        assert "cannot write to the cache folder" in said and "DDPM_CACHE" in said
+        assert said.count("\n") == 1 and str(temporary) in said
+    assert found.path.is_relative_to(temporary) and pictures.reads == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows gives each user an own one")
+def test_another_users_temporary_folder_is_not_trusted(tmp_path, temporary):
+    theirs = temporary / f"ddpm_helpers-{os.getuid()}"
+    theirs.mkdir()
+    theirs.chmod(0o777)
+    assert cache.temporary_folder() != theirs
+    theirs.rmdir()
+    theirs.symlink_to(tmp_path)
+    assert cache.temporary_folder().resolve() != tmp_path
+
+
+def test_no_place_at_all_is_one_clear_line(tmp_path, temporary):
+    (tmp_path / "file").write_text("in the way")
+    if hasattr(os, "getuid"):
+        (temporary / f"ddpm_helpers-{os.getuid()}").mkdir()
+    name = cache.paths(Counting().source, 4, cache.temporary_folder())[0].with_suffix(".lock")
+    name.mkdir(parents=True)
     with pytest.raises(OSError, match="cannot write to the cache folder .*DDPM_CACHE") as caught:
         cache.load(Counting().source, 4, tmp_path / "file" / "cache")
-    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def flip_unseen(path):
+    """As a failing disk does: the file's time of change stays."""
+    state = path.stat()
+    flip_a_bit(path, None)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def test_verify_finds_and_removes_what_no_look_at_the_file_tells(tmp_path, capsys):
+    damaged, whole = Counting(version=1), Counting(version=2)
+    path = cache.load(damaged.source, 4, tmp_path).path
+    cache.load(whole.source, 4, tmp_path)
+    flip_unseen(path)
+    with pytest.raises(ValueError, match="1 of 2 caches were damaged and removed"):
+        manage.verify(tmp_path)
+    said = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert sorted(said) == ["damaged", "whole"]
+    for pictures, reads in ((damaged, 2), (whole, 1)):
+        assert cache.load(pictures.source, 4, tmp_path).images[:, 0, 0, 0].tolist() == [0, 1, 2]
+        assert pictures.reads == reads
+    manage.verify(tmp_path)
+
+
+def test_clear_removes_caches_and_nothing_else(tmp_path, capsys):
+    path = cache.load(Counting().source, 4, tmp_path).path
+    path.with_name(path.stem + "1.part").touch()  # no name of ours
+    path.with_suffix(".123.part").touch()
+    archive = "cifar-10-binary.tar.gz"
+    kept = {archive, archive + ".part", "my-64.npy", path.stem + "1.part"}
+    for name in kept:
+        (tmp_path / name).touch()
+    manage.clear(tmp_path)
+    left = {p.name for p in tmp_path.iterdir() if p.suffix != ".lock"}
+    assert left == kept and "0.0 MB freed" in capsys.readouterr().out
+    manage.clear(tmp_path / "nowhere")
 
 
 def test_no_pictures_is_an_error(tmp_path):

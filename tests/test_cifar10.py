@@ -139,7 +139,7 @@ def test_download_tries_the_next_address_and_verifies(server, batches, tmp_path,
     np.testing.assert_array_equal(
         load(tmp_path).images[:4].reshape(4, 3072), batches["data_batch_1"][0]
     )
-    assert [path.name for path in (tmp_path / "root").iterdir()] == [cifar10.ARCHIVE]
+    assert [path.name for path in (tmp_path / "root").glob("c*")] == [cifar10.ARCHIVE]
 
 
 @pytest.mark.parametrize("change", [lambda raw: raw[:-1], lambda raw: raw[:-1] + b"x"])
@@ -150,4 +150,5 @@ def test_a_wrong_download_never_gets_the_name(change, server, batches, tmp_path,
     (folder / cifar10.ARCHIVE).write_bytes(change(raw))
     with pytest.raises(OSError, match="could not be downloaded.*cartoons") as caught:
         cifar10.download(tmp_path / "root", [f"{address}/{cifar10.ARCHIVE}"])
-    assert "\n" not in str(caught.value) and list((tmp_path / "root").iterdir()) == []
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "root").glob("c*"))

@@ -137,8 +137,11 @@ def test_data_prepares_a_source_and_lists_caches(tmp_path, monkeypatch, capsys):
     (tmp_path / "red.png").rename(folder / "red.png")
     assert cli.main(["data", str(folder.parent), "--image-size", "16"]) == 0
     assert "1 pictures of 16×16" in capsys.readouterr().out
-    assert cli.main(["data"]) == 0
-    assert "1 caches" in capsys.readouterr().out
+    for words in (["data"], ["data", "list"], ["data", "verify"]):
+        assert cli.main(words) == 0
+        assert "1 caches" in capsys.readouterr().out
+    assert cli.main(["data", "clear"]) == 0
+    assert not list((tmp_path / "cache").glob("*.npy")) and (folder / "red.png").exists()
 
 
 def test_info_says_what_a_report_of_a_problem_needs(capsys, monkeypatch):

@@ -1,13 +1,16 @@
 """Ready pictures on disk: one uint8 .npy, memory-mapped, beside a small JSON manifest.
 
 The name holds a digest of everything that changes a pixel. Files are written beside their place
-and moved there, the manifest last, so whoever finds a manifest finds a whole cache; sizes and
-shapes are checked all the same, and a cache that fails is made again.
+and moved there, the manifest last, so whoever finds a manifest finds a whole cache. Size, shape
+and labels are checked whenever it is opened. The pixels' checksum takes a second, so it is read
+again only when the file's time of change is another than the one in the manifest; a cache that
+fails is made again. `ddpm data verify` reads every checksum.
 """
 
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,7 @@ import numpy as np
 
 from .resize import FILTER
 
-FORMAT = 1  # changes whenever the files' layout does
+FORMAT = 2  # changes whenever the files' layout does
 
 Chunks = Iterator[tuple[np.ndarray, np.ndarray]]  # (n, 3, S, S) uint8 and (n,) int64
 
@@ -60,49 +63,118 @@ def paths(source: Source, size: int, folder: Path) -> tuple[Path, Path, dict[str
 def open_cache(source: Source, size: int, folder: Path) -> Cached | None:
     """Open a ready cache; None where there is none, or one that is not whole."""
     images, manifest, key = paths(source, size, folder)
+    return read(images, manifest, key)
+
+
+def read(images: Path, manifest: Path, key: Any = None, *, thorough: bool = False) -> Cached | None:
+    """Open a pair of files.
+
+    Args:
+        images, manifest: the files, as `paths` names them.
+        key: what they must have been made from; anything if None.
+        thorough: read the pixels' checksum even if the file was not touched since.
+    Returns:
+        The cache, or None where it is not whole.
+    """
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
         labels = np.asarray(found["labels"], dtype=np.int64)
         pixels = np.load(images, mmap_mode="r", allow_pickle=False)
+        classes, size, state = tuple(found["classes"]), found["key"]["size"], images.stat()
         whole = (
-            found["key"] == key
-            and images.stat().st_size == found["bytes"]
+            found["key"] == (key or found["key"])
+            and state.st_size == found["bytes"]
             and pixels.dtype == np.uint8
             and pixels.shape == (len(labels), 3, size, size)
+            and found["labels_sha256"] == _labels_digest(labels, classes)
         )
-        classes = tuple(found["classes"])
-        whole = whole and 0 <= labels.min() and labels.max() < len(classes)
+        touched = whole and state.st_mtime_ns != found["modified"]
+        if whole and (touched or thorough):
+            whole = found["pixels_sha256"] == _pixels_digest(images, pixels.nbytes)
+            if whole and touched:  # copied from elsewhere, say: check it this once
+                _remember(manifest, found | {"modified": state.st_mtime_ns})
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
     return Cached(images, pixels, labels, classes) if whole else None
 
 
+def _labels_digest(labels: np.ndarray, classes: tuple[str, ...]) -> str:
+    return hashlib.sha256(json.dumps([labels.tolist(), classes]).encode()).hexdigest()
+
+
+def _pixels_digest(images: Path, count: int) -> str:
+    """Of the last `count` bytes, read piece by piece: memory stays free."""
+    digest = hashlib.sha256()
+    with open(images, "rb") as file:
+        file.seek(-count, os.SEEK_END)
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _remember(manifest: Path, found: dict[str, Any]) -> None:
+    beside = manifest.with_suffix(f".{os.getpid()}.part")
+    try:
+        beside.write_text(json.dumps(found, separators=(",", ":")), encoding="utf-8")
+        os.replace(beside, manifest)
+    except OSError:  # a place that cannot be written: the next one checks again
+        return
+
+
 def load(source: Source, size: int, folder: Path) -> Cached:
     """Open a source's cache, making it first where there is none.
 
+    Any number of processes may ask at once: one makes it, the others wait and say so. Where the
+    folder cannot be written to, a temporary one takes its place.
+
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: neither can be written to, or the disk is full.
         ValueError: the source holds no pictures.
     """
     if ready := open_cache(source, size, folder):
         return ready  # needs no lock and no right to write
-    from filelock import FileLock
-
-    images = paths(source, size, folder)[0]
-    lock = FileLock(images.with_suffix(".lock"))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock = _lock(source, size, folder)
     except OSError as error:
-        raise unwritable(folder, error) from None
+        folder, refused = temporary_folder(), unwritable(folder, error)
+        print(f"{refused}; until then pictures are kept in {folder}", flush=True)
+        try:
+            lock = _lock(source, size, folder)
+        except OSError as again:
+            raise unwritable(folder, again) from None
     with lock:
-        lock.release()  # acquire() and `with` both count
         if not (ready := open_cache(source, size, folder)):
             _write(source, size, folder)
             ready = open_cache(source, size, folder)
     if ready is None:
+        images = paths(source, size, folder)[0]
         raise OSError(f"the cache {images} was written, but cannot be read back")
     return ready
+
+
+def _lock(source: Source, size: int, folder: Path) -> Any:
+    """The right to write this one cache, for use in `with`; it ends with its process."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(paths(source, size, folder)[0].with_suffix(".lock"))
+    try:
+        return lock.acquire(timeout=0.5)
+    except Timeout:
+        print(f"another process prepares the pictures of {source.name}: waiting", flush=True)
+        return lock.acquire()
+
+
+def temporary_folder() -> Path:
+    """A folder of this user alone, the same one every time, below the system's temporary one."""
+    if not hasattr(os, "getuid"):
+        return Path(tempfile.gettempdir()) / "ddpm_helpers"
+    folder = Path(tempfile.gettempdir()) / f"ddpm_helpers-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    state = folder.lstat()
+    if folder.is_symlink() or state.st_uid != os.getuid() or state.st_mode & 0o022:
+        return Path(tempfile.mkdtemp(prefix="ddpm_helpers-"))  # another user was there first
+    return folder
 
 
 def unwritable(folder: Path, error: OSError) -> OSError:
@@ -117,12 +189,16 @@ def _write(source: Source, size: int, folder: Path) -> None:
     beside = images.with_suffix(".part")
     chunks = source.chunks(size)
     try:
-        labels = _write_pixels(beside, chunks, size, folder)
+        labels, digest = _write_pixels(beside, chunks, size, folder)
+        state = beside.stat()
         found = {
             "key": key,
-            "bytes": beside.stat().st_size,
+            "bytes": state.st_size,
+            "modified": state.st_mtime_ns,
             "classes": source.classes,
             "labels": labels,
+            "labels_sha256": _labels_digest(np.array(labels), source.classes),
+            "pixels_sha256": digest,
         }
         try:
             manifest.unlink(missing_ok=True)  # never an old manifest beside new pictures
@@ -135,14 +211,17 @@ def _write(source: Source, size: int, folder: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> list[int]:
+def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> tuple[list[int], str]:
     """Write chunk after chunk, then the header again with the number that came."""
     labels: list[int] = []
+    digest = hashlib.sha256()
     with open(path, "wb") as file:
         start = _header(file, 0, size)
         for pixels, ids in chunks:
+            pixels = np.ascontiguousarray(pixels, dtype=np.uint8)
+            digest.update(pixels.data)
             try:
-                file.write(np.ascontiguousarray(pixels, dtype=np.uint8).data)
+                file.write(pixels.data)
             except OSError as error:  # a full disk, say
                 raise unwritable(folder, error) from None
             labels += ids.tolist()
@@ -151,7 +230,9 @@ def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> list[i
         file.seek(0)
         if _header(file, len(labels), size) != start:
             raise OSError("numpy wrote headers of two lengths")
-    return labels
+        file.flush()
+        os.fsync(file.fileno())  # no manifest may reach the disk before its pictures
+    return labels, digest.hexdigest()
 
 
 def _header(file: Any, count: int, size: int) -> int:

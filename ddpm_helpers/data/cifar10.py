@@ -5,7 +5,6 @@ Source: Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html
 
 import hashlib
 import io
-import os
 import pickle
 import tarfile
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .cache import Chunks, Source, unwritable
+from .cache import Chunks, Source
+from .download import Remote, fetch
 from .resize import resize
 
 CLASSES = (
@@ -22,7 +22,10 @@ CLASSES = (
 )  # fmt: skip
 ARCHIVE, ARCHIVE_BYTES = "cifar-10-binary.tar.gz", 170_052_171
 ARCHIVE_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-URLS = ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",)
+URLS = (
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/cifar-10-binary.tar.gz",
+)
 BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
 PYTHON_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -46,7 +49,7 @@ def source(split: str, folders: Sequence[Path], urls: Sequence[str] | None = Non
     """
 
     def chunks(size: int) -> Chunks:
-        place = find(folders) or download(folders[0], URLS if urls is None else urls)
+        place = find(folders) or download(folders[0], urls)
         for name in _batches(split):
             pixels, labels = _read(place, name)
             for k in range(0, len(labels), 1000):
@@ -65,53 +68,17 @@ def find(folders: Sequence[Path]) -> Path | None:
     return None
 
 
-def download(folder: Path, urls: Sequence[str] = URLS) -> Path:
+def download(folder: Path, urls: Sequence[str] | None = None) -> Path:
     """Download the archive; it gets its name once its size and checksum are right.
 
     Raises:
         OSError: no address delivered it, or the folder cannot be written to.
     """
-    target, failures = folder / ARCHIVE, []
-    beside = folder / f"{ARCHIVE}.{os.getpid()}.part"
+    remote = Remote(ARCHIVE, ARCHIVE_BYTES, ARCHIVE_MD5, "md5")  # nothing better is published
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        beside.touch()
+        return fetch(remote, folder, URLS if urls is None else urls)
     except OSError as error:
-        raise unwritable(folder, error) from None
-    try:
-        for url in urls:
-            try:
-                _fetch(url, beside)
-                os.replace(beside, target)
-                return target
-            except OSError as error:  # URLError and HTTPError are ones
-                failures.append(f"{url}: {error}")
-    finally:
-        beside.unlink(missing_ok=True)
-    raise OSError(
-        f"CIFAR-10 could not be downloaded ({'; '.join(failures)}); put {ARCHIVE} into {folder}, "
-        "or use the source cartoons, which needs no network"
-    )
-
-
-def _fetch(url: str, path: Path) -> None:
-    from urllib.request import urlopen
-
-    from tqdm.auto import tqdm
-
-    digest, size = hashlib.md5(usedforsecurity=False), 0
-    with (
-        urlopen(url, timeout=30) as answer,
-        open(path, "wb") as file,
-        tqdm(total=ARCHIVE_BYTES, unit="B", unit_scale=True, desc="CIFAR-10") as bar,
-    ):
-        while size <= ARCHIVE_BYTES and (block := answer.read(1 << 18)):
-            file.write(block)
-            digest.update(block)
-            size += len(block)
-            bar.update(len(block))
-    if size != ARCHIVE_BYTES or digest.hexdigest() != ARCHIVE_MD5:
-        raise OSError(f"{size:,} bytes with another checksum than CIFAR-10's {ARCHIVE_BYTES:,}")
+        raise OSError(f"{error}; or use the source cartoons, which needs no network") from None
 
 
 def _batches(split: str) -> list[str]:

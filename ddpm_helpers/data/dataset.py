@@ -28,13 +28,15 @@ class ImageDataset(Dataset):
         root: where CIFAR-10's files lie or are downloaded to; a folder source is relative to it.
         cache_dir: where the cache lives; by default DDPM_CACHE or the user's cache folder.
         limit: keep the first `limit` pictures; all if None or if there are fewer.
+        fit: for a folder, "crop" keeps each picture's centre square, "pad" all of it between bars.
     Attributes:
         images: (N, 3, S, S) uint8, memory-mapped and read-only.
         labels: (N,) int64.
         classes: names, in the order of the labels.
         source: the source in use: "auto" is resolved, a folder is absolute.
     Raises:
-        ValueError: an unknown source or split, a size or limit below 1, a folder with no pictures.
+        ValueError: an unknown source, split or fit, a size or limit below 1, a folder with no
+            pictures.
         OSError: a cache that cannot be written, a download that failed.
     """
 
@@ -47,14 +49,17 @@ class ImageDataset(Dataset):
         root: str | Path | None = None,
         cache_dir: str | Path | None = None,
         limit: int | None = None,
+        fit: str = "crop",
     ) -> None:
         _at_least_one("image_size", image_size)
         if limit is not None:
             _at_least_one("limit", limit)
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
+        if fit not in folder.FITS:
+            raise ValueError(f"unknown fit {fit!r}; choose from {', '.join(folder.FITS)}")
         place = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-        found = _open(source, image_size, split, root, place, limit)
+        found = _open(source, image_size, split, root, place, limit, fit)
         self.source, self.split = found[0], split
         self._use(found[1].path, limit, found[1].images)
         self.labels = found[1].labels[:limit]
@@ -148,7 +153,7 @@ def _at_least_one(name: str, value: int) -> None:
 
 
 def _open(
-    source: str | Path, size: int, split: str, root: Any, place: Path, limit: int | None
+    source: str | Path, size: int, split: str, root: Any, place: Path, limit: int | None, fit: str
 ) -> tuple[str, cache.Cached]:
     folders = [Path(root).expanduser(), place] if root is not None else [place]
     photos = cifar10.source(split, folders)
@@ -169,7 +174,7 @@ def _open(
     if not path.is_dir():
         choices = "cartoons, cifar10, auto or a folder that exists"
         raise ValueError(f"unknown source {str(source)!r}; choose {choices}")
-    pictures = folder.source(split, path)
+    pictures = folder.source(split, path, fit)
     return pictures.name, cache.load(pictures, size, place)
 
 

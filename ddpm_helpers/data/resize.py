@@ -22,13 +22,46 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     return resized.numpy()  # (N, 3, size, size)
 
 
-def square(picture: Any, size: int) -> np.ndarray:
-    """The centre square of a PIL picture, upright, in RGB: (3, size, size) uint8."""
+def square(picture: Any, size: int, fit: str = "crop") -> np.ndarray:
+    """A PIL picture as a square, upright, in RGB, on white where it is transparent.
+
+    Args:
+        picture: of any kind but floating point, which does not say what white is.
+        size: side of the square.
+        fit: "crop" keeps the centre square, "pad" the whole picture between white bars.
+    Returns:
+        (3, size, size) uint8.
+    Raises:
+        ValueError: a floating-point picture.
+    """
     from PIL import Image, ImageOps
 
-    picture = ImageOps.exif_transpose(picture).convert("RGB")
+    picture = _rgb(ImageOps.exif_transpose(picture))
+    if fit == "pad":
+        scale = size / max(picture.size)
+        inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        canvas = Image.new("RGB", (size, size), "white")
+        place = ((size - inner[0]) // 2, (size - inner[1]) // 2)
+        canvas.paste(picture.resize(inner, Image.Resampling.BICUBIC), place)
+        return np.asarray(canvas).transpose(2, 0, 1)  # (3, size, size)
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     box = (left, top, left + side, top + side)
     picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
     return np.asarray(picture).transpose(2, 0, 1)  # (3, size, size)
+
+
+def _rgb(picture: Any) -> Any:
+    from PIL import Image
+
+    if picture.mode == "F":
+        raise ValueError("floating-point pictures do not say which number is white")
+    if picture.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips at 255
+        values = np.asarray(picture).astype(np.int64)
+        grey = np.clip((values + 128) // 257, 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if picture.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")

@@ -16,6 +16,7 @@ from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
 
 HERE = Path(__file__).parent
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MANIFEST = HERE / "manifest.json"
 _HEADER = "ddpm_helpers"  # the metadata entry that holds the description
 
@@ -74,6 +75,38 @@ def load_pretrained(name_or_path: str | Path) -> tuple[DiffusionNet, DiffusionUt
     return model.eval().requires_grad_(False), DiffusionUtils(**about["diffusion"])
 
 
+def load_weights(
+    name_or_path: str | Path, model: DiffusionNet, diffusion: DiffusionUtils | None = None
+) -> DiffusionNet:
+    """Put stored weights into a network that is there already, or leave it exactly as it was.
+
+    Args:
+        name_or_path: as for `load_pretrained`.
+        model: the network; it must be built as the stored one was.
+        diffusion: if given, it must be what the weights were trained with.
+    Returns:
+        The network.
+    Raises:
+        FileNotFoundError: neither a shipped name nor a file.
+        ValueError: the file is damaged, or anything about it differs; one line says what.
+    """
+    path = _find(name_or_path)
+    about, tensors = _read(path)
+    _check_same(path, about["model"], model.config)
+    if diffusion is not None:
+        _check_same(path, about["diffusion"], diffusion.config)
+    _check_tensors(path, tensors, model)
+    model.load_state_dict(tensors)
+    return model
+
+
+def _check_same(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name, value in wanted.items():
+        if stored.get(name) != value:
+            found = stored.get(name)
+            raise ValueError(f"{path} was trained with {name} = {found!r}, not {value!r}")
+
+
 def description(name_or_path: str | Path) -> dict[str, Any]:
     """What a weights file says about itself: `model`, `diffusion` and `trained`.
 
@@ -111,17 +144,26 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             header = (file.metadata() or {}).get(_HEADER)
             if header is None:
                 raise ValueError(f"{path} holds no description of a DiffusionNet")
-            return json.loads(header), {key: file.get_tensor(key) for key in file.keys()}
+            about = json.loads(header)
+            if not {"model", "diffusion", "trained"} <= set(about):
+                raise ValueError(f"{path}: its description lacks model, diffusion or trained")
+            return about, {key: file.get_tensor(key) for key in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file: {error}") from error
 
 
 def _check_tensors(path: Path, found: dict[str, torch.Tensor], model: DiffusionNet) -> None:
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    for key in expected | found:
+    for key in found | expected:
         want = expected.get(key, "no such weight")
         got = tuple(found[key].shape) if key in found else "nothing"
+        if key not in expected and key.removeprefix("module.") in expected:
+            raise ValueError(
+                f"{path} was saved from a wrapped network: {key}; take `module.` off every name"
+            )
         if want != got:
             raise ValueError(f"{path} does not fit its network: {key}: expected {want}, got {got}")
+        if found[key].dtype not in DTYPES:
+            raise ValueError(f"{path}: {key} is {found[key].dtype}, not a 16 or 32 bit float")
         if not torch.isfinite(found[key]).all():
             raise ValueError(f"{path}: {key} holds NaN or infinite numbers")

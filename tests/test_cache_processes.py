@@ -1,0 +1,129 @@
+"""Many real processes on one cache: one makes it, a killed one is replaced, all see the same."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from ddpm_helpers.data import cache, manage
+
+COUNT, SIZE = 40, 8
+forked = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
+
+
+def pixels(k):
+    return np.random.default_rng(k).integers(0, 256, (1, 3, SIZE, SIZE), np.uint8)
+
+
+EXPECTED = hashlib.sha256(b"".join(pixels(k).tobytes() for k in range(COUNT))).hexdigest()
+
+
+def source(folder, pause):
+    """Pictures that come slowly; every start of making them leaves a file behind."""
+
+    def chunks(size):
+        (folder / f"started-{os.getpid()}").touch()
+        for k in range(COUNT):
+            time.sleep(pause)
+            yield pixels(k), np.array([k % 2])
+
+    return cache.Source("slow pictures", {"kind": "slow"}, ("a", "b"), chunks)
+
+
+def open_it(folder, pause, answers):
+    found = cache.load(source(folder, pause), SIZE, folder / "cache")
+    answers.put(hashlib.sha256(np.ascontiguousarray(found.images)).hexdigest())
+
+
+def started(folder):
+    return list(folder.glob("started-*"))
+
+
+def wait_for(condition):
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until, "nothing happened for a minute"
+        time.sleep(0.02)
+
+
+def test_one_makes_it_and_all_see_the_same(tmp_path):
+    folder = tmp_path / "with space ü 图"
+    folder.mkdir()
+    answers = forked.Queue()
+    crowd = [forked.Process(target=open_it, args=(folder, 0.01, answers)) for _ in range(6)]
+    for process in crowd:
+        process.start()
+    assert [answers.get(timeout=100) for _ in crowd] == [EXPECTED] * 6
+    for process in crowd:
+        process.join(20)
+    assert len(started(folder)) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills with SIGKILL")
+@pytest.mark.parametrize("pictures", [0, 20])
+def test_a_waiter_says_so_and_takes_over_when_the_builder_is_killed(pictures, tmp_path, capfd):
+    answers = forked.Queue()
+    builder = forked.Process(target=open_it, args=(tmp_path, 0.05 if pictures else 60, answers))
+    builder.start()
+    wait_for(lambda: started(tmp_path))
+    waiter = forked.Process(target=open_it, args=(tmp_path, 0, answers))
+    waiter.start()
+    said = ""
+
+    def waits():
+        nonlocal said
+        said += capfd.readouterr().out
+        return "another process prepares the pictures of slow pictures: waiting" in said
+
+    wait_for(waits)
+    assert len(started(tmp_path)) == 1 and not list((tmp_path / "cache").glob("*.json"))
+    os.kill(builder.pid, signal.SIGKILL)
+    assert answers.get(timeout=20) == EXPECTED
+    waiter.join(20)
+    builder.join(20)
+    assert len(started(tmp_path)) == 2
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_clear_leaves_what_is_being_made(tmp_path):
+    answers = forked.Queue()
+    builder = forked.Process(target=open_it, args=(tmp_path, 0.02, answers))
+    builder.start()
+    wait_for(lambda: list((tmp_path / "cache").glob("*.part")))
+    manage.clear(tmp_path / "cache")
+    assert answers.get(timeout=20) == EXPECTED
+    builder.join(20)
+    assert len(started(tmp_path)) == 1
+
+
+def test_a_place_that_nobody_can_write_to_still_trains(tmp_path):
+    """No home folder, one core, no display, another temporary place, spawned workers."""
+    code = (
+        "from ddpm_helpers import ImageDataset\n"
+        "import torch\n"
+        "ds = ImageDataset('cartoons', 32, limit=4)\n"
+        "workers = {'num_workers': 1, 'multiprocessing_context': 'spawn'}\n"
+        "loader = torch.utils.data.DataLoader(ds, 2, **workers)\n"
+        "print(sum(len(y) for _, y in loader), ds.images.filename)\n"
+    )
+    temporary = tmp_path / "tmp here"
+    temporary.mkdir()
+    (tmp_path / "home").touch()  # a file: nothing can be made below it, not even by root
+    gone = ("DDPM_CACHE", "XDG_CACHE_HOME", "DISPLAY")
+    env = {k: v for k, v in os.environ.items() if k not in gone}
+    env |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    if hasattr(os, "sched_setaffinity"):
+        core = min(os.sched_getaffinity(0))
+        command[2] = f"import os; os.sched_setaffinity(0, [{core}])\n" + code
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    refused, counted = done.stdout.splitlines()
+    assert "DDPM_CACHE" in refused
+    assert counted.startswith("4 ") and str(temporary) in counted
