@@ -53,8 +53,8 @@ def test_the_decoder_is_a_distribution_over_the_grey_levels():
         assert mass.sum().item() == pytest.approx(1, abs=1e-9)
 
 
-def test_the_exact_network_of_gaussian_data_comes_close_to_the_entropy():
-    """Pixels from N(0, s^2), rounded: the bound lies a little above their entropy in bits."""
+def test_the_exact_network_of_gaussian_data_pays_what_its_spread_says():
+    """x_0 ~ N(0, s^2), rounded: each term in closed form, and the sum above the entropy."""
     s, d = 0.25, DiffusionUtils(1000, "linear", prediction="x_0")
     noise = s * torch.randn(1, 1, 100, 100, generator=torch.Generator().manual_seed(0))
     x_0 = ((noise.clamp(-1, 1) + 1) * 127.5).round().double() / 127.5 - 1
@@ -64,8 +64,16 @@ def test_the_exact_network_of_gaussian_data_comes_close_to_the_entropy():
         return s**2 * bar.sqrt() * x_t / (s**2 * bar + 1 - bar)
 
     entropy = 0.5 * math.log2(2 * math.pi * math.e * s**2) + math.log2(127.5)
-    total = bits_per_dim(d, model, x_0).total.item()
-    assert entropy - 0.02 < total < entropy + 0.25
+    bits = bits_per_dim(d, model, x_0)
+    total = bits.total.item()
+    assert entropy < total < entropy + 1  # the smaller variance is not the best one
+    bar, before = d.alpha_bar[2:], d.alpha_bar[1:-1]
+    spread = s**2 * (1 - bar) / (s**2 * bar + 1 - bar)  # of x_0, when x_t is known
+    weight = before.sqrt() * (1 - bar / before) / (1 - bar)
+    variance = (1 - before) / (1 - bar) * (1 - bar / before)
+    want = weight**2 * spread / (2 * variance) / math.log(2)
+    assert bits.terms[0, 1:].sum().item() == pytest.approx(want.sum().item(), rel=0.01)
+    torch.testing.assert_close(bits.terms[0, 1:], want, rtol=0.1, atol=0)
     few = bits_per_dim(d, model, x_0, ts=[*range(1, 30), *range(30, 1001, 30)]).total.item()
     assert few == pytest.approx(total, rel=0.02)
 

@@ -144,15 +144,17 @@ def draw_samples(
     model: Model,
     n: int,
     *,
+    y: Tensor | None = None,
     batch_size: int = 50,
     seed: int = 0,
     **options: Any,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Samples in batches, the classes in turn: picture i is the same whatever the batch size.
+    """Samples in batches: picture i is the same whatever the batch size.
 
     Args:
         diffusion, model: as for sampling.
         n: pictures.
+        y: their classes, (n,); by default all classes in turn.
         batch_size: pictures at a time.
         seed: as for `sample`.
         options: as for `sample`.
@@ -162,9 +164,12 @@ def draw_samples(
     classes = getattr(model, "num_classes", None)
     for first in range(0, n, batch_size):
         count = min(batch_size, n - first)
-        y = None if classes is None else torch.arange(first, first + count) % classes
-        x = diffusion.sample(model, count, y=y, seed=seed, first=first, **options)
-        yield x.float().cpu(), y
+        part = None
+        if classes is not None:
+            every = torch.arange(n) % classes if y is None else y
+            part = every[first : first + count]
+        x = diffusion.sample(model, count, y=part, seed=seed, first=first, **options)
+        yield x.float().cpu(), part
 
 
 def evaluate(
@@ -192,8 +197,9 @@ def evaluate(
     """
     if n < 5:
         raise ValueError(f"n must be at least 5, got {n}")
-    options = {"sampler": "dpm++", "steps": min(50, diffusion.T)} | options
-    (x_train, _), (x_test, _) = take(train, n), take(test, n)
+    with_defaults: dict[str, Any] = {"sampler": "dpm++", "steps": min(50, diffusion.T)}
+    options = with_defaults | options
+    (x_train, labels), (x_test, _) = take(train, n), take(test, n)
     classifier = load_classifier()
     classifier.to(_device(model))
     say(f"features: a classifier of cartoons, right on {classifier.accuracy:.1%} of the test set")
@@ -203,9 +209,9 @@ def evaluate(
     say("loss per t on test pictures: " + "  ".join(
         f"{t}: {value:.4f}" for t, value in zip(ts, loss.tolist(), strict=True)
     ))  # fmt: skip
-    drawn = list(draw_samples(diffusion, model, n, **options))
-    x = torch.cat([part for part, _ in drawn])
-    y = None if drawn[0][1] is None else torch.cat([part for _, part in drawn])  # type: ignore[misc]
+    # the classes of the training pictures: both sets owe as much to chance
+    x = torch.cat([part for part, _ in draw_samples(diffusion, model, n, y=labels, **options)])
+    y = None if getattr(model, "num_classes", None) is None else labels
     rows = {"samples": compare(x_test, x, y, classifier),
             "train": compare(x_test, x_train, None, classifier)}  # fmt: skip
     say(table(rows))
@@ -239,7 +245,8 @@ def _announce(
 ) -> None:
     """Say how long the samples will take, from one step of one batch."""
     count = min(n, 50)
-    walk = diffusion.sample_steps(model, count, seed=0, **options)
+    y = None if getattr(model, "num_classes", None) is None else 0
+    walk = diffusion.sample_steps(model, count, y=y, **({"seed": 0} | options))
     next(walk)  # the first call of a network is slower than the rest
     started = time.perf_counter()
     next(walk)
