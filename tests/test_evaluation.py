@@ -20,6 +20,7 @@ from ddpm_helpers.evaluation import (
     loss_per_step,
     nearest_neighbours,
     precision_recall,
+    take_like,
 )
 from ddpm_helpers.evaluation.classifier import SHIPPED, accuracy, train_classifier
 
@@ -134,7 +135,7 @@ def test_comparing_real_with_real_is_the_floor_and_noise_lies_far_above(sets):
     assert floor.n == 300 and floor.accuracy > 0.95 and floor.precision > 0.6
     assert noise.frechet > 10 * floor.frechet and noise.kernel > 10 * abs(floor.kernel)
     assert noise.precision < 0.1 and noise.accuracy < 0.3
-    flipped = compare(test[0].flip(-1), torch.as_tensor(sets[0].images[:300]), train[1])
+    flipped = compare(test[0].flip(-1), torch.tensor(sets[0].images[:300]), train[1])
     assert flipped.frechet < noise.frechet / 3  # uint8 is taken too
 
 
@@ -143,6 +144,16 @@ def test_loss_per_step_is_the_mean_of_each_pictures_loss(sets):
     loss = loss_per_step(d, lambda x, t: x * 0, sets[1], [1, 20], n=30, batch_size=7)
     x_0 = next(sets[1].batches(30, seed=0, shuffle=False))[0]
     torch.testing.assert_close(loss, x_0.square().mean().expand(2).cpu())
+
+
+def test_taking_pictures_of_given_classes_takes_each_one_once(sets):
+    y = torch.tensor([3, 1, 3, 3, 9])
+    x = take_like(sets[0], y)
+    labels = np.asarray(sets[0].labels)
+    want = [np.flatnonzero(labels == k)[i] for k, i in ((3, 0), (1, 0), (3, 1), (3, 2), (9, 0))]
+    assert torch.equal(x, torch.stack([sets[0][int(i)][0] for i in want]))
+    with pytest.raises(ValueError, match="class 3 has .* pictures, 100 are needed"):
+        take_like(sets[0], torch.full((100,), 3))
 
 
 def test_samples_are_the_same_whatever_the_batch():

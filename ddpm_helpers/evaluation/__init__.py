@@ -15,6 +15,7 @@ from ddpm_helpers.evaluation.report import (
     features_and_classes,
     loss_per_step,
     table,
+    take_like,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "nearest_neighbours",
     "precision_recall",
     "table",
+    "take_like",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,7 +88,9 @@ class Neighbours:
     distance: Tensor
 
 
-def nearest_neighbours(x: Tensor, images: Tensor, k: int = 1, chunk: int = 5000) -> Neighbours:
+def nearest_neighbours(
+    x: Tensor, images: Tensor | np.ndarray, k: int = 1, chunk: int = 5000
+) -> Neighbours:
     """The training pictures that are most like each sample, pixel by pixel.
 
     Args:
@@ -104,7 +107,7 @@ def nearest_neighbours(x: Tensor, images: Tensor, k: int = 1, chunk: int = 5000)
         raise ValueError(f"cannot find {k} of {tuple(images.shape)} for pictures {tuple(x.shape)}")
     flat, found = x.flatten(1).float(), []
     for start in range(0, len(images), chunk):
-        part = torch.as_tensor(images[start : start + chunk])
+        part = torch.from_numpy(np.array(images[start : start + chunk]))
         part = part.float() / 127.5 - 1 if part.dtype == torch.uint8 else part
         found.append(torch.cdist(flat, part.flatten(1).to(flat)))  # (n, chunk)
     nearest = torch.cat(found, 1).topk(k, largest=False)

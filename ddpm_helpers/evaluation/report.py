@@ -25,7 +25,7 @@ class Comparison:
     Attributes:
         n: pictures in each set.
         frechet: Fréchet distance. Not an FID: other features, other numbers.
-        kernel: kernel distance, times 1000.
+        kernel: kernel distance; around 0 for two sets from one source.
         precision, recall: in 0..1.
         accuracy: share of the second set's pictures that are named as their label says, or None.
     """
@@ -81,8 +81,9 @@ def compare(
     (a, _), (b, named) = (features_and_classes(classifier, x) for x in (real, fake))
     precision, recall = precision_recall(a, b)
     right = None if y is None else float((named == torch.as_tensor(y).cpu()).double().mean())
-    kernel = 1000 * kernel_distance(a, b)
-    return Comparison(len(a), frechet_distance(a, b), kernel, precision, recall, right)
+    return Comparison(
+        len(a), frechet_distance(a, b), kernel_distance(a, b), precision, recall, right
+    )
 
 
 @torch.no_grad()
@@ -137,6 +138,26 @@ def take(ds: ImageDataset, n: int) -> tuple[Tensor, Tensor]:
     if not 1 <= n <= len(ds):
         raise ValueError(f"n must lie in 1..{len(ds)} (the pictures there are), got {n}")
     return next(ds.batches(n, seed=0, shuffle=False))
+
+
+def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
+    """Pictures of given classes, each one once: as many of every class as there are in y.
+
+    Args:
+        ds: a dataset with these classes.
+        y: class numbers, (n,).
+    Returns:
+        (n, 3, S, S) in [-1, 1]; picture i has class y[i].
+    Raises:
+        ValueError: a class with too few pictures.
+    """
+    labels, queues = torch.as_tensor(ds.labels), {}
+    for k, count in zip(*torch.unique(y, return_counts=True), strict=True):
+        found = (labels == k).nonzero().flatten().tolist()
+        if len(found) < count:
+            raise ValueError(f"class {int(k)} has {len(found)} pictures, {int(count)} are needed")
+        queues[int(k)] = iter(found)
+    return torch.stack([ds[next(queues[int(k)])][0] for k in y])
 
 
 def draw_samples(
@@ -199,7 +220,10 @@ def evaluate(
         raise ValueError(f"n must be at least 5, got {n}")
     with_defaults: dict[str, Any] = {"sampler": "dpm++", "steps": min(50, diffusion.T)}
     options = with_defaults | options
-    (x_train, labels), (x_test, _) = take(train, n), take(test, n)
+    x_test, labels = take(test, n)
+    classes = getattr(model, "num_classes", None)
+    # a network without classes leaves them to chance, and so must the pictures it is held against
+    x_train = take(train, n)[0] if classes is None else take_like(train, labels)
     classifier = load_classifier()
     classifier.to(_device(model))
     say(f"features: a classifier of cartoons, right on {classifier.accuracy:.1%} of the test set")
@@ -209,9 +233,8 @@ def evaluate(
     say("loss per t on test pictures: " + "  ".join(
         f"{t}: {value:.4f}" for t, value in zip(ts, loss.tolist(), strict=True)
     ))  # fmt: skip
-    # the classes of the training pictures: both sets owe as much to chance
     x = torch.cat([part for part, _ in draw_samples(diffusion, model, n, y=labels, **options)])
-    y = None if getattr(model, "num_classes", None) is None else labels
+    y = None if classes is None else labels
     rows = {"samples": compare(x_test, x, y, classifier),
             "train": compare(x_test, x_train, None, classifier)}  # fmt: skip
     say(table(rows))
@@ -229,7 +252,7 @@ def table(rows: dict[str, Comparison]) -> str:
     for name, row in rows.items():
         right = "-" if row.accuracy is None else f"{row.accuracy:.1%}"
         lines.append(
-            f"{name:<20}{row.n:>6}{row.frechet:>9.3f}{row.kernel:>9.2f}{row.precision:>11.3f}"
+            f"{name:<20}{row.n:>6}{row.frechet:>9.3f}{row.kernel:>9.3f}{row.precision:>11.3f}"
             f"{row.recall:>8.3f}{right:>10}"
         )
     lines.append("train against test is the noise floor: what perfect samples would get at this n")
