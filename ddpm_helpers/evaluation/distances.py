@@ -107,7 +107,8 @@ def nearest_neighbours(
         raise ValueError(f"cannot find {k} of {tuple(images.shape)} for pictures {tuple(x.shape)}")
     flat, found = x.flatten(1).float(), []
     for start in range(0, len(images), chunk):
-        part = torch.from_numpy(np.array(images[start : start + chunk]))
+        rows = images[start : start + chunk]
+        part = rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))
         part = part.float() / 127.5 - 1 if part.dtype == torch.uint8 else part
         found.append(torch.cdist(flat, part.flatten(1).to(flat)))  # (n, chunk)
     nearest = torch.cat(found, 1).topk(k, largest=False)
