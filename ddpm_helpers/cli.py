@@ -1,4 +1,4 @@
-"""The jobs of the notebooks without a notebook: `ddpm data | train | sample | info`."""
+"""The jobs of the notebooks without a notebook: `ddpm data | train | sample | evaluate | info`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from ddpm_helpers import __version__, cli_train
 from ddpm_helpers.config import best_device, cache_dir, settings
+from ddpm_helpers.evaluation.command import add_evaluate, check_out, write_numbers
 
 if TYPE_CHECKING:
     from ddpm_helpers.data import ImageDataset
@@ -58,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(commands.add_parser("data", help="prepare pictures, or show what is cached"))
     cli_train.add_options(commands.add_parser("train", help="train a network"))
     _add_sample(commands.add_parser("sample", help="draw pictures with trained weights"))
+    quality = commands.add_parser("evaluate", help="measure trained weights and their pictures")
+    add_evaluate(quality)
+    quality.set_defaults(run=evaluate)
     info = commands.add_parser("info", help="show versions, hardware and active settings")
     info.set_defaults(run=show_info)
     return parser
@@ -135,6 +139,23 @@ def sample(args: argparse.Namespace) -> None:
     x_0 = last.x_t.float().cpu()  # (n, C, H, W)
     save_image(x_0, args.out, nrow=args.columns, normalize=True, value_range=(-1, 1))
     print(f"{args.n} pictures in {args.out}")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Measure weights: loss per step, and samples against the test pictures."""
+    from ddpm_helpers.evaluation import report
+    from ddpm_helpers.pretrained import load_pretrained
+
+    check_out(args.out)
+    model, diffusion = load_pretrained(args.weights)
+    side = model.image_shape[-1]
+    train, test = (_dataset(args.data, side, split=s, root=args.root) for s in ("train", "test"))
+    options = {"sampler": args.sampler, "guidance": args.guidance, "seed": args.seed}
+    if args.steps is not None:
+        options["steps"] = args.steps
+    model.to(best_device())
+    numbers = report.evaluate(diffusion, model, train, test, n=args.n, **options)
+    write_numbers(numbers, args.out)
 
 
 def class_numbers(

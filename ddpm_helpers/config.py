@@ -97,7 +97,6 @@ class TrainConfig:
         """The fields as plain values, in order."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
-
     @classmethod
     def load(cls, path: str | Path, **changes: Any) -> TrainConfig:
         """Read a configuration from a file, such as the `config.toml` that a run leaves.

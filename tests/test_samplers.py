@@ -10,7 +10,9 @@ from torch import nn
 from ddpm_helpers.diffusion import SAMPLERS, DiffusionUtils, Step, picture_noise
 
 SHAPE = (3, 4, 4)
-WAYS = [("ddpm", None), ("ddim", None), ("ddim", 0.5), ("ddim", 1.0)]
+WAYS = [
+    ("ddpm", None), ("ddim", None), ("ddim", 0.5), ("ddim", 1.0), ("heun", None), ("dpm++", None),
+]  # fmt: skip
 
 
 def oracle(d: DiffusionUtils, picture: torch.Tensor):
@@ -305,10 +307,22 @@ def test_the_packages_own_network_samples_with_classes():
     [
         ({"n": 0}, "n must be a whole number at least 1, got 0"),
         ({"n": 1.5}, "n must be a whole number at least 1, got 1.5"),
-        ({"sampler": "heun"}, "unknown sampler 'heun'; choose from ddpm, ddim"),
+        ({"sampler": "euler"}, r"unknown sampler 'euler'; choose from ddpm, ddim, heun, dpm\+\+"),
         ({"steps": 11}, "steps must be a whole number in 1..10, got 11"),
         ({"steps": 0}, "steps must be a whole number in 1..10, got 0"),
+        ({"steps": [5, 7]}, r"steps must fall from at most T = 10 to at least 1, got \[5, 7\]"),
+        ({"steps": [7, 7]}, r"steps must fall .* got \[7, 7\]"),
+        ({"steps": []}, r"steps must fall .* got \[\]"),
+        ({"steps": [11, 5]}, "each of steps must be a whole number in 1..10, got 11"),
+        ({"steps": [5, 0]}, "each of steps must be a whole number in 1..10, got 0"),
+        ({"steps": [5.5]}, "each of steps must be a whole number in 1..10, got 5.5"),
+        ({"spacing": "even"}, "unknown spacing 'even'; choose from trailing, leading"),
         ({"eta": 0.5}, "eta = 0.5 is a setting of ddim, not of ddpm"),
+        ({"eta": 0.5, "sampler": "heun"}, "eta = 0.5 is a setting of ddim, not of heun"),
+        ({"variance": "beta", "sampler": "dpm++"}, r"a setting of ddpm, not of dpm\+\+"),
+        ({"variance": "large"}, "unknown variance 'large'; choose from posterior, beta"),
+        ({"guidance_interval": (5, 11)}, r"guidance_interval must be \(low, high\) in 0..10"),
+        ({"guidance_interval": (5, 2)}, r"guidance_interval must be .* got \(5, 2\)"),
         ({"sampler": "ddim", "eta": 1.5}, "eta must lie in 0..1, got 1.5"),
         ({"guidance": 3.0}, "guidance = 3.0 needs y"),
         ({"guidance": math.nan, "y": 1}, "guidance must be a finite number, got nan"),

@@ -1,6 +1,7 @@
 """Schedules, noising, the loss and the samplers; knows no network."""
 
-from ddpm_helpers.diffusion.samplers import SAMPLERS, Step, picture_noise
+from ddpm_helpers.diffusion.samplers import SAMPLERS, Step
+from ddpm_helpers.diffusion.sampling import picture_noise
 from ddpm_helpers.diffusion.schedules import (
     SCHEDULES,
     beta_schedule,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.diffusion import samplers
+from ddpm_helpers.diffusion import sampling
 from ddpm_helpers.diffusion.samplers import Step
 from ddpm_helpers.diffusion.schedules import (
     beta_schedule,
@@ -219,7 +219,14 @@ class DiffusionUtils:
     # ---- training ------------------------------------------------------------------------
 
     def loss(
-        self, model: Model, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor | None = None
+        self,
+        model: Model,
+        x_0: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        y: Tensor | None = None,
+        *,
+        min_snr_gamma: float | None = None,
     ) -> Tensor:
         """Each picture's mean squared error between the network's output and its target.
 
@@ -229,17 +236,44 @@ class DiffusionUtils:
             t: steps, (B,) int64 in 0..T.
             eps: the noise, shape of x_0.
             y: class labels, (B,) int64, or None.
+            min_snr_gamma: weigh the errors by `min_snr_weight`; None leaves them as they are.
         Returns:
             (B,), in float32 or better.
         Raises:
-            ValueError: t outside 0..T, or shapes that differ.
+            ValueError: t outside 0..T, shapes that differ, or a gamma that is not above 0.
         Source: Ho et al. 2020, eq. 14.
         """
         x_t, eps = self.add_noise(x_0, t, eps)
         output = model(x_t, t) if y is None else model(x_t, t, y)
         _check_same("the network's output", output, "x_t", x_t)
         error = output.to(x_t.dtype) - self.target(x_0, eps, t)
-        return error.square().flatten(1).mean(1)  # (B,)
+        each = error.square().flatten(1).mean(1)  # (B,)
+        if min_snr_gamma is None:
+            return each
+        return each * self.min_snr_weight(t, min_snr_gamma).to(each)
+
+    def min_snr_weight(self, t: Tensor, gamma: float = 5.0) -> Tensor:
+        """The weight that keeps easy steps from dominating: min(SNR, gamma) on the error in x_0.
+
+            x_0: min(SNR, gamma)   eps: min(SNR, gamma) / SNR   v: min(SNR, gamma) / (SNR + 1)
+
+        Args:
+            t: steps, (B,) int64 in 0..T; SNR = alpha_bar / (1 - alpha_bar).
+            gamma: above 0.
+        Returns:
+            (B,) float64 on the CPU, finite at both ends.
+        Raises:
+            ValueError: t outside 0..T, or a gamma that is not above 0.
+        Source: Hang et al. 2023, section 3.4.
+        """
+        if not 0 < gamma < float("inf"):
+            raise ValueError(f"min_snr_gamma must be a number above 0, got {gamma}")
+        bar = self.alpha_bar[self._steps(t, t.reshape(-1, 1, 1, 1).float())]  # (B,)
+        if self.prediction == "v":
+            return torch.minimum(bar, gamma * (1 - bar))
+        if self.prediction == "eps":
+            return (gamma * (1 - bar) / bar).clamp(max=1)
+        return (bar / (1 - bar)).clamp(max=gamma)
 
     def training_loss(
         self,
@@ -248,11 +282,12 @@ class DiffusionUtils:
         y: Tensor | None = None,
         *,
         generator: torch.Generator | None = None,
+        min_snr_gamma: float | None = None,
     ) -> Tensor:
         """One Monte-Carlo draw of the training loss: random steps, random noise, mean of `loss`.
 
         Args:
-            model, x_0, y: as for `loss`.
+            model, x_0, y, min_snr_gamma: as for `loss`.
             generator: where t (uniform in 1..T) and then eps come from; the global one if None.
         Returns:
             A scalar.
@@ -264,7 +299,8 @@ class DiffusionUtils:
         device = x_0.device if generator is None else generator.device
         t = torch.randint(1, self.T + 1, x_0.shape[:1], generator=generator, device=device)
         eps = torch.randn(x_0.shape, generator=generator, device=device, dtype=x_0.dtype)
-        return self.loss(model, x_0, t.to(x_0.device), eps.to(x_0.device), y).mean()
+        t, eps = t.to(x_0.device), eps.to(x_0.device)
+        return self.loss(model, x_0, t, eps, y, min_snr_gamma=min_snr_gamma).mean()
 
     # ---- sampling ------------------------------------------------------------------------
 
@@ -274,7 +310,7 @@ class DiffusionUtils:
         n: int,
         *,
         sampler: str = "ddpm",
-        steps: int | None = None,
+        steps: int | Sequence[int] | None = None,
         eta: float | None = None,
         guidance: float = 1.0,
         y: Tensor | Sequence[int] | int | None = None,
@@ -283,19 +319,23 @@ class DiffusionUtils:
         clip: bool = True,
         shape: tuple[int, int, int] | None = None,
         first: int = 0,
+        spacing: str = "trailing",
+        variance: str | None = None,
+        guidance_interval: tuple[int, int] | None = None,
     ) -> Iterator[Step]:
         """Draw n pictures from noise, step by step.
 
-        The first `Step` has t = T and x_t = x_T, the last has t = 0 and x_t = the result, so
-        `steps` walks yield steps + 1 of them. Each carries the x_0 that the network sees in its
-        own x_t. The network is left in the mode (train or eval) that it is in; no gradients.
+        The first `Step` has t = T and x_t = x_T, the last has t = 0 and x_t = the result: k steps
+        yield k + 1 of them. Each carries the x_0 that the network sees in its own x_t. The network
+        is left in the mode (train or eval) that it is in; no gradients.
 
         Args:
             model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None. The pictures are
                 made on its parameters' device.
             n: number of pictures, at least 1.
-            sampler: ddpm (ancestral) or ddim.
-            steps: number of network calls, 1..T; None takes all T.
+            sampler: ddpm (ancestral), ddim, heun (two network calls a step) or dpm++.
+            steps: how many, 1..T; None takes all T; or the steps themselves, falling, such as
+                [500, 300, 100] (the 0 at the end goes without saying).
             eta: noise of ddim, 0 (none, the default) to 1 (as much as ddpm).
             guidance: classifier-free guidance; 1 is the plain class-conditional prediction, 0
                 ignores y, above 1 exaggerates the class. Anything but 1 needs y, and a network
@@ -308,14 +348,19 @@ class DiffusionUtils:
             clip: bound the predicted x_0 to [-1, 1] before the step is taken from it.
             shape: one picture's (C, H, W); by default `model.image_shape`, or x_T's.
             first: number of the first picture: n = 16, first = 16 gives the second 16 of a seed.
+            spacing: of a number of steps: trailing begins at T, leading lower (Lin et al. 2024).
+            variance: of ddpm's noise: posterior (by default) or beta.
+            guidance_interval: (low, high), the steps at which guidance is used; outside, the plain
+                class-conditional prediction (Kynkäänniemi et al. 2024). None: at all steps.
         Returns:
             An iterator of `Step(t, x_t, x_0_pred)`.
         Raises:
             ValueError: at once, with the value and the choices.
         """
-        return samplers.sample_steps(
+        return sampling.sample_steps(
             self, model, n, sampler=sampler, steps=steps, eta=eta, guidance=guidance, y=y,
-            seed=seed, x_T=x_T, clip=clip, shape=shape, first=first,
+            seed=seed, x_T=x_T, clip=clip, shape=shape, first=first, spacing=spacing,
+            variance=variance, guidance_interval=guidance_interval,
         )  # fmt: skip
 
     def sample(self, model: Model, n: int, **options: Any) -> Tensor:

@@ -50,9 +50,7 @@ def draw(pipeline: TrainingPipeline) -> Figure:
     """
     figure = new_figure(10, 3.6)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1))
-    plot_history(
-        pipeline.history, ax=left, title=f"step {pipeline.step} of {pipeline.total_steps}"
-    )
+    plot_history(pipeline.history, ax=left, title=f"step {pipeline.step} of {pipeline.total_steps}")
     right.axis("off")
     right.set_title("latest samples" if pipeline.grid is not None else "no samples yet")
     if pipeline.grid is not None:

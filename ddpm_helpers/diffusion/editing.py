@@ -1,0 +1,195 @@
+"""What a trained network does besides drawing from noise: blend, redraw, fill in, and go back.
+
+Every function takes `**options` of `DiffusionUtils.sample_steps` (y, guidance, seed, clip …) and
+pictures (n, C, H, W) in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers.diffusion.sampling import prepare, sub_sequence
+from ddpm_helpers.diffusion.schedules import check_count
+from ddpm_helpers.diffusion.utils import DiffusionUtils
+
+Model = Callable[..., Tensor]
+
+
+def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+    """Points on the arc from one noise to another: they are as long as noise is, a line's are not.
+
+        (sin((1 - w) * angle) * a + sin(w * angle) * b) / sin(angle)
+
+    Args:
+        a, b: one noise each, (C, H, W).
+        weights: (n,), 0 gives a and 1 gives b.
+    Returns:
+        (n, C, H, W), start noises for `sample`.
+    Raises:
+        ValueError: shapes that differ.
+    Source: Shoemake 1985; for noises, Song et al. 2021 (DDIM), appendix D.5.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"a and b must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+    w = torch.as_tensor(weights).to(a).reshape(-1, *[1] * a.ndim)  # (n, 1, 1, 1)
+    cosine = (a * b).sum() / (a.norm() * b.norm())
+    angle = cosine.clamp(-1, 1).acos()
+    if angle.sin() < 1e-4:  # the same direction: a line is the arc
+        return (1 - w) * a + w * b
+    return (((1 - w) * angle).sin() * a + (w * angle).sin() * b) / angle.sin()
+
+
+def sdedit(
+    diffusion: DiffusionUtils,
+    model: Model,
+    pictures: Tensor,
+    t: int,
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    **options: Any,
+) -> Tensor:
+    """Redraw pictures: noise them to step t and sample from there.
+
+    Args:
+        diffusion, model: as for sampling.
+        pictures: (n, C, H, W) in [-1, 1]: photographs, drawings, scribbles.
+        t: how far back to go, 1..T: small keeps the picture, T keeps nothing of it.
+        steps: how many to take from t down, 1..t; None takes all t.
+        seed: of the noise; picture i is the same whatever n is.
+        options: as for `sample_steps`.
+    Returns:
+        (n, C, H, W).
+    Raises:
+        ValueError: t or steps out of range, or wrong shapes.
+    Source: Meng et al. 2022 (SDEdit).
+    """
+    t = check_count("t", t, most=diffusion.T)
+    ts = sub_sequence(t, steps)[:-1]
+    n = len(_checked(pictures))
+    first = prepare(diffusion, model, n, seed=seed, shape=_shape(pictures))
+    x_0 = pictures.to(first.x_T)
+    x_t, _ = diffusion.add_noise(x_0, torch.full((n,), t), first.x_T)
+    return diffusion.sample(model, n, x_T=x_t, steps=ts, seed=seed, **options)
+
+
+def inpaint(
+    diffusion: DiffusionUtils,
+    model: Model,
+    pictures: Tensor,
+    mask: Tensor,
+    *,
+    steps: int | None = None,
+    repeats: int = 5,
+    **options: Any,
+) -> Tensor:
+    """Fill in what a mask hides, so that it fits the rest.
+
+    At every step the known part is the noised picture and the rest is the sampler's; to let both
+    agree, each step is taken `repeats` times, with noise added back in between.
+
+    Args:
+        diffusion, model: as for sampling.
+        pictures: (n, C, H, W) in [-1, 1]; what lies under the mask is never looked at.
+        mask: True (or 1) where to fill in, (H, W), (n, 1, H, W) or (n, C, H, W).
+        steps: how many to take from T down; None takes all.
+        repeats: at least 1; 1 fills in without a look back.
+        options: as for `sample_steps`, without sampler, eta and variance.
+    Returns:
+        (n, C, H, W), the pictures themselves where the mask is False.
+    Raises:
+        ValueError: a mask that does not fit the pictures, or a number out of range.
+    Source: Lugmayr et al. 2022 (RePaint), algorithm 1, with jumps of one step.
+    """
+    repeats = check_count("repeats", repeats)
+    hidden = _fitting_mask(mask, _checked(pictures))
+    walk = prepare(diffusion, model, len(pictures), steps=steps, shape=_shape(pictures), **options)
+    x_t = x_s = walk.x_T
+    bar = diffusion.alpha_bar.tolist()
+    hidden = hidden.to(x_t.device)
+    x_0 = torch.where(hidden, 0.0, pictures.to(x_t))
+    for t, s in pairwise(walk.ts):
+        t_all, s_all = torch.full((len(x_t),), t), torch.full((len(x_t),), s)
+        for repeat in range(repeats if s > 0 else 1):
+            if repeat > 0:  # back from s to t: q(x_t | x_s)
+                keep = bar[t] / bar[s]
+                x_t = math.sqrt(keep) * x_s + math.sqrt(1 - keep) * walk.noise()
+            mean, variance = diffusion.posterior_between(walk.denoise(x_t, t), x_t, t_all, s_all)
+            drawn = mean + variance.sqrt() * walk.noise() if s > 0 else mean
+            known, _ = diffusion.add_noise(x_0, s_all, walk.noise())
+            x_s = torch.where(hidden, drawn, known)
+        x_t = x_s
+    return x_t
+
+
+def ddim_invert(
+    diffusion: DiffusionUtils,
+    model: Model,
+    pictures: Tensor,
+    *,
+    steps: int | None = None,
+    repeats: int = 3,
+    clip: bool = False,
+    **options: Any,
+) -> Tensor:
+    """The noise from which DDIM draws these pictures: its walk, upwards.
+
+    Each step is DDIM's own, solved for x_t: x_t on both sides, so it is put in `repeats` times.
+    Sampling from the result with sampler="ddim" and the same steps, y and clip draws the pictures.
+
+    Args:
+        diffusion, model: as for sampling.
+        pictures: (n, C, H, W) in [-1, 1].
+        steps: how many, 1..T; None takes all.
+        repeats: network calls a step; 1 is the usual, rougher inversion.
+        clip: bound the predicted x_0 to [-1, 1]; that loses what cannot be drawn again.
+        options: as for `sample_steps`.
+    Returns:
+        x_T, (n, C, H, W).
+    Raises:
+        ValueError: as `sample_steps`.
+    Source: Song et al. 2021 (DDIM), section 5.4; the repeats, Pan et al. 2023 (AIDI), section 4.1.
+    """
+    repeats = check_count("repeats", repeats)
+    n, shape = len(_checked(pictures)), _shape(pictures)
+    walk = prepare(diffusion, model, n, steps=steps, clip=clip, shape=shape, seed=0, **options)
+    x_s, bar = pictures.to(walk.x_T), diffusion.alpha_bar.tolist()
+    for s, t in pairwise(reversed(walk.ts)):
+        x_t, stretch = x_s, math.sqrt(bar[t] / bar[s])
+        for _ in range(repeats):
+            x_0 = walk.denoise(x_t, t)
+            eps = (x_t - math.sqrt(bar[t]) * x_0) / math.sqrt(1 - bar[t])
+            x_t = stretch * (x_s - math.sqrt(1 - bar[s]) * eps) + math.sqrt(1 - bar[t]) * eps
+        x_s = x_t
+    return x_s
+
+
+def _checked(pictures: Tensor) -> Tensor:
+    if pictures.ndim != 4 or not pictures.is_floating_point():
+        raise ValueError(
+            f"pictures must be float (n, C, H, W), got {pictures.dtype} {tuple(pictures.shape)}"
+        )
+    return pictures
+
+
+def _shape(pictures: Tensor) -> tuple[int, int, int]:
+    return tuple(pictures.shape[1:])  # type: ignore[return-value]
+
+
+def _fitting_mask(mask: Tensor, pictures: Tensor) -> Tensor:
+    """The mask as bool, of a shape that broadcasts to the pictures'."""
+    n, c, h, w = pictures.shape
+    if tuple(mask.shape) not in {(h, w), (n, 1, h, w), (1, 1, h, w), (n, c, h, w)}:
+        raise ValueError(
+            f"mask {tuple(mask.shape)} does not fit pictures {tuple(pictures.shape)}: give "
+            f"({h}, {w}), or one for each picture"
+        )
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("mask must hold 0 and 1 (or False and True) alone")
+    return mask.bool().expand(n, c, h, w)

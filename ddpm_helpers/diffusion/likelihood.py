@@ -1,0 +1,117 @@
+"""How many bits a picture costs: the variational bound, in bits per dimension."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_helpers.diffusion.sampling import picture_noise
+from ddpm_helpers.diffusion.utils import DiffusionUtils
+
+Model = Callable[..., Tensor]
+_HALF_LEVEL = 1 / 255  # half of the distance between two grey levels in [-1, 1]
+
+
+@dataclass(frozen=True, eq=False)
+class Bits:
+    """The terms of the bound, in bits per dimension, for each picture.
+
+    Attributes:
+        ts: the steps at which the terms were measured, rising, 1 first.
+        terms: (n, len(ts)): L_0 (the decoder) at t = 1, L_{t-1} at t.
+        prior: (n,), L_T: what noising to T leaves of the picture.
+        total: (n,), the bound: prior and all T terms, those between the measured steps on the
+            straight lines between them.
+    """
+
+    ts: list[int]
+    terms: Tensor
+    prior: Tensor
+    total: Tensor
+
+
+@torch.no_grad()
+def bits_per_dim(
+    diffusion: DiffusionUtils,
+    model: Model,
+    x_0: Tensor,
+    y: Tensor | None = None,
+    *,
+    ts: Sequence[int] | None = None,
+    clip: bool = True,
+    seed: int = 0,
+) -> Bits:
+    """The variational bound on -log2 p(x_0) / dimensions, with the posterior variance.
+
+        bound = KL(q(x_T | x_0) || N(0, 1)) - log p(x_0 | x_1)
+                + sum over t = 2..T of KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
+
+    One noise a picture and step. At t = 1, where the posterior has no variance, that of t = 2 is
+    taken, and p gives each grey level the mass of its interval of width 2/255.
+
+    Args:
+        diffusion, model: T at least 2 and alpha_bar[T] above 0.
+        x_0: pictures with 256 grey levels, (n, C, H, W) in [-1, 1].
+        y: class labels, (n,), or None.
+        ts: steps to measure; None takes all of 1..T, a network call each.
+        clip: bound the predicted x_0 to [-1, 1].
+        seed: of the noise.
+    Returns:
+        The terms and their sum.
+    Raises:
+        ValueError: T below 2, steps out of range.
+    Source: Ho et al. 2020, eq. 5 and 13; Nichol & Dhariwal 2021, section 3 and its code.
+    """
+    T = diffusion.T
+    if T < 2:
+        raise ValueError(f"the bound needs T of at least 2, got {T}")
+    asked = sorted({1, 2, T, *(range(1, T + 1) if ts is None else map(int, ts))})
+    if asked[0] < 1 or asked[-1] > T:
+        raise ValueError(f"ts must lie in 1..{T}, got {asked[0]}..{asked[-1]}")
+    noise = picture_noise(seed, len(x_0), x_0.shape[1:], x_0.device, x_0.dtype)
+    terms = []
+    for t in asked:
+        t_all = torch.full((len(x_0),), t, device=x_0.device)
+        x_t, _ = diffusion.add_noise(x_0, t_all, noise())
+        output = model(x_t, t_all) if y is None else model(x_t, t_all, y)
+        guess = diffusion.predict_x_0(output.to(x_t.dtype), x_t, t_all)
+        guess = guess.clamp(-1, 1) if clip else guess
+        terms.append(_term(diffusion, x_0, x_t, guess, t_all).flatten(1).mean(1) / math.log(2))
+    values, prior = torch.stack(terms, 1), _prior(diffusion, x_0)
+    return Bits(asked, values, prior, prior + values @ _trapezoid(asked).to(values))
+
+
+def _term(d: DiffusionUtils, x_0: Tensor, x_t: Tensor, guess: Tensor, t: Tensor) -> Tensor:
+    """One pixel's share of the bound at step t, in nats: shape of x_0."""
+    if int(t[0]) == 1:
+        _, variance = d.posterior(x_0, x_t, t + 1)
+        return -_log_mass(x_0, guess, variance.sqrt())
+    right, variance = d.posterior(x_0, x_t, t)
+    mean, _ = d.posterior(guess, x_t, t)
+    return (right - mean) ** 2 / (2 * variance)  # KL of two Gaussians of one variance
+
+
+def _log_mass(x: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
+    """log of the mass that N(mean, sigma^2) gives to x's grey level; the ends reach to infinity."""
+    above = torch.special.ndtr((x + _HALF_LEVEL - mean) / sigma).where(x < 0.999, 1.0)
+    below = torch.special.ndtr((x - _HALF_LEVEL - mean) / sigma).where(x > -0.999, 0.0)
+    return (above - below).clamp(min=1e-12).log()
+
+
+def _prior(d: DiffusionUtils, x_0: Tensor) -> Tensor:
+    """KL(N(sqrt(bar) x_0, 1 - bar) || N(0, 1)) in bits per dimension, (n,)."""
+    bar = d.alpha_bar[-1].item()
+    square = bar * x_0.square().flatten(1).mean(1)  # (n,)
+    return 0.5 * (square - bar - math.log1p(-bar)) / math.log(2)
+
+
+def _trapezoid(ts: list[int]) -> Tensor:
+    """Weights that sum 1..T from values at ts, straight lines between: all 1 if nothing is left."""
+    every = np.arange(1, ts[-1] + 1)
+    rows = [np.interp(every, ts, unit) for unit in np.eye(len(ts))]
+    return torch.from_numpy(np.stack(rows).sum(1))  # (len(ts),)

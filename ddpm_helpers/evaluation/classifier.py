@@ -1,0 +1,148 @@
+"""A small classifier of the cartoons, whose features compare sets of pictures.
+
+It plays the part that the Inception network plays in FID, for 32×32 cartoons and without a
+download. A distance on its features is not a FID and must not be compared with one. The shipped
+weights are made by `python -m ddpm_helpers.evaluation.classifier OUT.safetensors`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ddpm_helpers.data import ImageDataset
+
+SHIPPED = Path(__file__).parent / "cartoon_classifier.safetensors"
+FEATURES, SIDE = 64, 32  # numbers that describe a picture; the picture's side in pixels
+
+
+class Classifier(nn.Module):
+    """Five convolutions and two linear layers: pictures to features to class scores.
+
+    Args:
+        num_classes: scores a picture gets.
+    """
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        sizes = [(3, 32, 2), (32, 64, 1), (64, 64, 2), (64, 96, 1), (96, 96, 2)]
+        for c_in, c_out, stride in sizes:
+            layers += [nn.Conv2d(c_in, c_out, 3, stride, 1), nn.GroupNorm(8, c_out), nn.SiLU()]
+        self.body = nn.Sequential(*layers)  # (B, 3, 32, 32) -> (B, 96, 4, 4)
+        self.describe = nn.Linear(2 * 96, FEATURES)
+        self.head = nn.Linear(FEATURES, num_classes)
+        self.accuracy: float | None = None  # on the test pictures, where it is known
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the classifier sees in pictures.
+
+        Args:
+            x: (B, 3, S, S) in [-1, 1]; brought to 32×32 first.
+        Returns:
+            (B, 64).
+        Raises:
+            ValueError: other than three channels.
+        """
+        if x.ndim != 4 or x.shape[1] != 3:
+            raise ValueError(f"the classifier takes pictures (B, 3, S, S), got {tuple(x.shape)}")
+        if x.shape[-2:] != (SIDE, SIDE):
+            x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
+        h = self.body(x)  # (B, 96, 4, 4)
+        pooled = torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1)  # (B, 192)
+        return F.silu(self.describe(pooled))  # (B, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures (B, 3, S, S) in [-1, 1] to class scores (B, num_classes), not normalised."""
+        return self.head(self.features(x))
+
+
+def load_classifier(path: str | Path = SHIPPED) -> Classifier:
+    """A trained classifier in eval mode on the CPU; by default the one of the cartoons.
+
+    Args:
+        path: a file that `save_classifier` wrote.
+    Returns:
+        The classifier; `.accuracy` says how many test pictures it names rightly.
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no classifier of this project.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no classifier at {path}")
+    with safe_open(path, "pt") as file:
+        about = json.loads((file.metadata() or {}).get("classifier", "null"))
+    if about is None:
+        raise ValueError(f"{path} is no classifier of this project")
+    classifier = Classifier(about["num_classes"])
+    classifier.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    classifier.accuracy = about["accuracy"]
+    return classifier.eval().requires_grad_(False)
+
+
+def save_classifier(path: str | Path, classifier: Classifier) -> None:
+    """Write a classifier in float16 with its accuracy beside it."""
+    about = {"num_classes": classifier.head.out_features, "accuracy": classifier.accuracy}
+    tensors = {k: v.half().contiguous() for k, v in classifier.state_dict().items()}
+    save_file(tensors, path, metadata={"classifier": json.dumps(about)})
+
+
+def train_classifier(
+    ds: ImageDataset, *, epochs: int = 4, batch_size: int = 128, lr: float = 2e-3, seed: int = 0
+) -> Classifier:
+    """Teach a fresh classifier to name the pictures of a dataset.
+
+    Args:
+        ds: pictures and labels.
+        epochs: passes over them, each picture mirrored half of the time.
+        batch_size, lr: of AdamW; the learning rate falls to 0 along a cosine.
+        seed: of weights, order and mirroring.
+    Returns:
+        The classifier in eval mode.
+    """
+    torch.manual_seed(seed)
+    classifier = Classifier(len(ds.classes))
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr)
+    total = epochs * (len(ds) // batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, total))
+    for epoch in range(epochs):
+        for x, y in ds.batches(batch_size, seed=seed, epoch=epoch, drop_last=True):
+            mirrored = torch.rand(len(x), 1, 1, 1) < 0.5
+            scores = classifier(torch.where(mirrored, x.flip(-1), x))  # (B, num_classes)
+            loss = F.cross_entropy(scores, y, label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return classifier.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def accuracy(classifier: Classifier, ds: ImageDataset, batch_size: int = 250) -> float:
+    """The share of a dataset's pictures whose class gets the highest score."""
+    right = 0
+    for x, y in ds.batches(batch_size, seed=0, shuffle=False):
+        right += int((classifier(x).argmax(1) == y).sum())
+    return right / len(ds)
+
+
+def main(path: str) -> None:
+    """Train on the cartoons, measure on their test pictures, and write the file."""
+    classifier = train_classifier(ImageDataset("cartoons", SIDE))
+    save_classifier(path, classifier)  # measured as it is stored: in float16
+    classifier = load_classifier(path)
+    classifier.accuracy = accuracy(classifier, ImageDataset("cartoons", SIDE, split="test"))
+    save_classifier(path, classifier)
+    print(f"{path}: {classifier.accuracy:.2%} of the test cartoons named rightly")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

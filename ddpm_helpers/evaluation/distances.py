@@ -1,0 +1,138 @@
+"""How far two sets of pictures are from each other, measured on features (n, d)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """The Fréchet distance of two Gaussians with the sets' means and covariances.
+
+        |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
+
+    It falls with n even for perfect samples: compare at the same n, with `noise_floor` beside it.
+
+    Args:
+        a, b: features, (n, d) and (m, d), at least 2 each; n and m well above d.
+    Returns:
+        A number of at least 0, in the features' units squared.
+    Raises:
+        ValueError: sets that are too small, not finite, or of different width.
+    Source: Heusel et al. 2017, eq. 6; the root through one symmetric matrix,
+        tr((C_a C_b)^(1/2)) = tr((C_a^(1/2) C_b C_a^(1/2))^(1/2)).
+    """
+    a, b = _pair(a, b)
+    root_a = _root(torch.cov(a.T).reshape(a.shape[1], -1))  # (d, d)
+    cov_b = torch.cov(b.T).reshape(b.shape[1], -1)
+    middle = root_a @ cov_b @ root_a
+    mixed = torch.linalg.eigvalsh((middle + middle.T) / 2).clamp(min=0).sqrt().sum()
+    spread = (root_a**2).sum() + cov_b.trace() - 2 * mixed
+    return max(0.0, float((a.mean(0) - b.mean(0)).square().sum() + spread))
+
+
+def kernel_distance(a: Tensor, b: Tensor) -> float:
+    """The kernel distance (KID's formula): squared MMD with k(x, y) = (x . y / d + 1)^3.
+
+    Unbiased: 0 on average for two sets from one source, whatever n is, so it may be negative.
+
+    Args:
+        a, b: features, (n, d) and (m, d), at least 2 each.
+    Returns:
+        A number, around 0 or above.
+    Raises:
+        ValueError: as `frechet_distance`.
+    Source: Binkowski et al. 2018, section 4.
+    """
+    a, b = _pair(a, b)
+    n, m, d = len(a), len(b), a.shape[1]
+    aa, bb, ab = ((x @ y.T / d + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+    within = (aa.sum() - aa.trace()) / (n * (n - 1)) + (bb.sum() - bb.trace()) / (m * (m - 1))
+    return float(within - 2 * ab.mean())
+
+
+def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
+    """How many fakes lie among the real ones, and how many real ones among the fakes.
+
+    "Among" means: within the distance of some point of the set to its k-th neighbour there.
+
+    Args:
+        real, fake: features, (n, d) and (m, d), more than k each.
+        k: neighbours.
+    Returns:
+        precision (are the fakes good?) and recall (are all kinds there?), each in 0..1.
+    Raises:
+        ValueError: as `frechet_distance`, or sets of at most k.
+    Source: Kynkäänniemi et al. 2019, section 2.
+    """
+    real, fake = _pair(real, fake)
+    if not 1 <= k < min(len(real), len(fake)):
+        raise ValueError(f"k must lie in 1..{min(len(real), len(fake)) - 1}, got {k}")
+    return _among(fake, real, k), _among(real, fake, k)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest training pictures of each sample.
+
+    Attributes:
+        index: (n, k), which ones, the nearest first.
+        distance: (n, k), root mean square difference of pixels in [-1, 1].
+    """
+
+    index: Tensor
+    distance: Tensor
+
+
+def nearest_neighbours(
+    x: Tensor, images: Tensor | np.ndarray, k: int = 1, chunk: int = 5000
+) -> Neighbours:
+    """The training pictures that are most like each sample, pixel by pixel.
+
+    Args:
+        x: samples, (n, C, H, W) in [-1, 1].
+        images: training pictures, (N, C, H, W), uint8 or in [-1, 1], such as `ds.images`.
+        k: how many.
+        chunk: training pictures to compare with at a time.
+    Returns:
+        Their numbers and distances.
+    Raises:
+        ValueError: pictures of different shape, or fewer than k of them.
+    """
+    if tuple(x.shape[1:]) != tuple(images.shape[1:]) or not 1 <= k <= len(images):
+        raise ValueError(f"cannot find {k} of {tuple(images.shape)} for pictures {tuple(x.shape)}")
+    flat, found = x.flatten(1).float(), []
+    for start in range(0, len(images), chunk):
+        rows = images[start : start + chunk]
+        part = rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))
+        part = part.float() / 127.5 - 1 if part.dtype == torch.uint8 else part
+        found.append(torch.cdist(flat, part.flatten(1).to(flat)))  # (n, chunk)
+    nearest = torch.cat(found, 1).topk(k, largest=False)
+    return Neighbours(nearest.indices, nearest.values / math.sqrt(flat.shape[1]))
+
+
+def _among(points: Tensor, cloud: Tensor, k: int) -> float:
+    """The share of points within the k-th neighbour's distance of some point of the cloud."""
+    radius = torch.cdist(cloud, cloud).kthvalue(k + 1, dim=1).values  # itself comes first
+    return float((torch.cdist(points, cloud) <= radius).any(1).double().mean())
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """The symmetric square root of a covariance."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(
+            "features must be (n, d) and (m, d), at least 2 each; "
+            f"got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+        raise ValueError("features hold NaN or infinite numbers")
+    return a.detach().cpu().double(), b.detach().cpu().double()

@@ -1,0 +1,143 @@
+"""Interpolation, redrawing, inpainting and inversion, with networks whose answers are known."""
+
+import math
+
+import pytest
+import torch
+
+from ddpm_helpers.diffusion import DiffusionUtils, picture_noise
+from ddpm_helpers.diffusion.editing import ddim_invert, inpaint, sdedit, slerp
+
+SHAPE = (1, 4, 4)
+D = DiffusionUtils(40, "cosine", prediction="x_0")
+
+
+def gaussian(x_t, t):
+    """E[x_0 | x_t] for x_0 ~ N(0, 0.5^2), smooth and exact."""
+    bar = D.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
+    return 0.25 * bar.sqrt() * x_t / (0.25 * bar + 1 - bar)
+
+
+def pictures(n=2, seed=0):
+    shape, source = (n, *SHAPE), torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=source, dtype=torch.float64) * 1.6 - 0.8
+
+
+def test_slerp_keeps_the_length_of_noise_and_both_ends():
+    a, b = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    arc = slerp(a, b, torch.linspace(0, 1, 5))  # (5, 3, 64, 64)
+    torch.testing.assert_close(arc[0], a)
+    torch.testing.assert_close(arc[-1], b)
+    assert arc.flatten(1).std(1).sub(1).abs().max() < 0.02
+    assert ((a + b) / 2).std() < 0.75  # what a straight line does
+    angle = torch.acos((a * b).sum() / a.norm() / b.norm())
+    third = torch.acos((a * slerp(a, b, torch.tensor([1 / 3]))[0]).sum() / a.norm() ** 2)
+    assert third.item() == pytest.approx(angle.item() / 3, abs=0.02)
+    torch.testing.assert_close(slerp(a, a, torch.tensor([0.5]))[0], a)
+
+
+def test_sdedit_starts_from_the_noised_pictures():
+    x, seen = pictures(), []
+
+    def model(x_t, t):
+        seen.append((int(t[0]), x_t.clone()))
+        return gaussian(x_t, t)
+
+    sdedit(D, model, x, 12, seed=3, sampler="ddim", steps=4)
+    assert [t for t, _ in seen] == [12, 9, 6, 3]
+    eps = picture_noise(3, 2, SHAPE, torch.device("cpu"))()
+    want, _ = D.add_noise(x.float(), torch.tensor([12, 12]), eps)
+    torch.testing.assert_close(seen[0][1].float(), want, rtol=1e-5, atol=1e-5)
+
+
+def test_sdedit_keeps_more_of_the_picture_the_smaller_t_is():
+    x = pictures(50)
+    far = [(sdedit(D, gaussian, x, t, seed=0) - x).abs().mean().item() for t in (1, 10, 40)]
+    assert far[0] < far[1] < far[2] and far[0] < 0.1
+
+
+def test_inpaint_keeps_the_known_and_never_looks_under_the_mask():
+    x, hidden = pictures(), torch.zeros(4, 4, dtype=torch.bool)
+    hidden[:, 2:] = True
+    a = inpaint(D, gaussian, x, hidden, seed=0, repeats=2)
+    torch.testing.assert_close(a[..., :2], x.to(a)[..., :2])
+    other = torch.where(hidden, torch.full_like(x, 7.0), x)
+    assert torch.equal(a, inpaint(D, gaussian, other, hidden, seed=0, repeats=2))
+    assert (a - x)[..., 2:].abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("repeats", "calls"), [(1, 10), (3, 28)])
+def test_inpaint_takes_each_step_but_the_last_several_times(repeats, calls):
+    seen = []
+
+    def model(x_t, t):
+        seen.append(int(t[0]))
+        return gaussian(x_t, t)
+
+    inpaint(D, model, pictures(), torch.ones(4, 4), steps=10, repeats=repeats, seed=0)
+    assert len(seen) == calls and seen[-1] == 4 and seen.count(40) == repeats
+
+
+def test_inpainting_everything_draws_from_the_data():
+    x = torch.zeros(1, 1, 100, 100)
+    for repeats in (1, 3):
+        drawn = inpaint(D, gaussian, x, torch.ones(100, 100), seed=0, repeats=repeats, clip=False)
+        assert drawn.std().item() == pytest.approx(0.5, rel=0.15)  # 40 steps, the smaller variance
+
+
+def test_inpaint_fills_in_what_fits_the_known_half():
+    """Two pixels that are equal in the data: the known one decides the other."""
+
+    def model(x_t, t):  # x_0 = (u, u), u = +-0.8: the sign by a vote of both pixels
+        bar = D.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
+        vote = 0.8 * bar.sqrt() / (1 - bar) * x_t.sum(-1, keepdim=True)
+        return (0.8 * torch.tanh(vote)).expand_as(x_t)
+
+    x = torch.full((40, 1, 1, 2), -0.8)
+    x[:20] = 0.8
+    hidden = torch.tensor([[False, True]])
+    drawn = inpaint(D, model, x, hidden, seed=0, repeats=5)
+    assert (drawn[..., 1].sign() == x[..., 1].sign()).double().mean() > 0.9
+
+
+def test_inversion_is_the_exact_flow_and_sampling_brings_the_picture_back():
+    """For x_0 ~ N(0, s^2) the flow is linear: x_T = x_0 sqrt(s^2 bar + 1 - bar) / s."""
+    d, x = DiffusionUtils(400, "linear", prediction="x_0"), pictures()
+
+    def model(x_t, t):
+        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
+        return 0.25 * bar.sqrt() * x_t / (0.25 * bar + 1 - bar)
+
+    z = ddim_invert(d, model, x, repeats=4)
+    bar = d.alpha_bar[-1].item()
+    torch.testing.assert_close(
+        z.double(), x * math.sqrt(0.25 * bar + 1 - bar) / 0.5, rtol=0.02, atol=1e-3
+    )
+    again = d.sample(model, 2, x_T=z, sampler="ddim", clip=False, seed=0)
+    torch.testing.assert_close(again.double(), x, rtol=0, atol=1e-4)
+    rough = ddim_invert(d, model, x, repeats=1, steps=10)
+    close = ddim_invert(d, model, x, repeats=4, steps=10)
+    options = {"sampler": "ddim", "steps": 10, "clip": False, "seed": 0}
+    errors = [(d.sample(model, 2, x_T=z, **options) - x).abs().max() for z in (rough, close)]
+    assert errors[1] < errors[0] / 3
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda x: sdedit(D, gaussian, x, 0), "t must be a whole number in 1..40, got 0"),
+        (lambda x: sdedit(D, gaussian, x, 41), "t must be a whole number in 1..40, got 41"),
+        (lambda x: sdedit(D, gaussian, x, 9, steps=10), "steps must be a whole number in 1..9"),
+        (lambda x: sdedit(D, gaussian, x[0], 9), r"pictures must be float \(n, C, H, W\)"),
+        (lambda x: inpaint(D, gaussian, x, torch.ones(5, 4)), r"mask \(5, 4\) does not fit"),
+        (lambda x: inpaint(D, gaussian, x, torch.ones(4, 4) / 2), "mask must hold 0 and 1"),
+        (lambda x: inpaint(D, gaussian, x, torch.ones(4, 4), repeats=0), "repeats must be"),
+        (lambda x: ddim_invert(D, gaussian, x, steps=41), "steps must be a whole number in 1..40"),
+        (lambda x: ddim_invert(D, gaussian, x.byte()), "pictures must be float"),
+        (lambda x: slerp(x[0], x[0, :, :2], torch.ones(1)), "a and b must have one shape"),
+    ],
+)  # fmt: skip
+def test_refuses_in_one_line(call, words):
+    with pytest.raises(ValueError, match=words) as refused:
+        call(pictures())
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,225 @@
+"""Distances between sets against other formulas, the classifier, and `ddpm evaluate`."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm_helpers.cli import main
+from ddpm_helpers.data import ImageDataset
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.evaluation import (
+    compare,
+    draw_samples,
+    evaluate,
+    frechet_distance,
+    kernel_distance,
+    load_classifier,
+    loss_per_step,
+    nearest_neighbours,
+    precision_recall,
+    take_like,
+)
+from ddpm_helpers.evaluation.classifier import SHIPPED, accuracy, train_classifier
+
+
+def cloud(n, d, seed, shift=0.0):
+    rng = np.random.default_rng(seed)
+    mix = np.random.default_rng(seed + 100).normal(size=(d, d))
+    return torch.from_numpy(rng.normal(size=(n, d)) @ mix + shift)
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return ImageDataset("cartoons", 32, limit=300), ImageDataset(
+        "cartoons", 32, split="test", limit=300
+    )
+
+
+# ---- distances ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [1, 5, 40])
+def test_frechet_distance_agrees_with_the_eigenvalues_of_the_product(d):
+    """tr((AB)^(1/2)) is the sum of roots of the eigenvalues of AB, which is not symmetric."""
+    a, b = cloud(300, d, 1), cloud(200, d, 2, shift=0.5)
+    cov_a, cov_b = (np.cov(x.numpy().T).reshape(d, d) for x in (a, b))
+    roots = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).astype(complex)).real.sum()
+    apart = ((a.mean(0) - b.mean(0)) ** 2).sum().item()
+    want = apart + np.trace(cov_a) + np.trace(cov_b) - 2 * roots
+    assert frechet_distance(a, b) == pytest.approx(want, rel=1e-8)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_frechet_distance_of_a_shift_and_of_a_stretch():
+    a = cloud(500, 6, 3)
+    assert frechet_distance(a, a + 2) == pytest.approx(24, rel=1e-9)
+    middle = a.mean(0)
+    want = torch.cov(a.T).trace().item()  # (3 - 2)^2 times the variance, summed
+    assert frechet_distance(middle + 2 * (a - middle), middle + 3 * (a - middle)) == pytest.approx(
+        want
+    )
+    flat = torch.cat([a, torch.zeros(500, 3)], 1).double()  # singular covariances
+    assert frechet_distance(flat, flat + 1) == pytest.approx(9, rel=1e-6)
+
+
+def test_kernel_distance_agrees_with_a_plain_double_loop_and_is_unbiased():
+    a, b = cloud(7, 3, 4), cloud(5, 3, 5)
+
+    def k(x, y):
+        return (float(x @ y) / 3 + 1) ** 3
+
+    def mean(pairs):
+        values = [k(x, y) for x, y in pairs]
+        return sum(values) / len(values)
+
+    def others(s):
+        return [(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j]
+
+    want = mean(others(a)) + mean(others(b)) - 2 * mean([(x, y) for x in a for y in b])
+    assert kernel_distance(a, b) == pytest.approx(want)
+    source = torch.Generator().manual_seed(0)
+    draws = [
+        kernel_distance(*torch.randn(2, 20, 4, generator=source, dtype=torch.float64))
+        for _ in range(300)
+    ]
+    error = np.std(draws) / math.sqrt(300)
+    assert abs(np.mean(draws)) < 4 * error and min(draws) < 0
+
+
+def test_precision_and_recall_of_sets_whose_answer_is_seen():
+    real = torch.cat([torch.randn(100, 2), torch.randn(100, 2) + 50])
+    assert precision_recall(real, real) == (1.0, 1.0)
+    one_kind = real[:100] + 1e-3 * torch.randn(100, 2)
+    good, covered = precision_recall(real, one_kind)
+    assert good > 0.95 and 0.4 < covered < 0.6
+    assert precision_recall(real, real + 1000) == (0.0, 0.0)
+
+
+def test_nearest_neighbours_finds_copies_and_measures_pixels():
+    images = torch.randint(256, (50, 3, 8, 8), dtype=torch.uint8)
+    x = images[[7, 31]].float() / 127.5 - 1
+    found = nearest_neighbours(x + 0.1, images, k=2, chunk=16)
+    assert found.index[:, 0].tolist() == [7, 31]
+    torch.testing.assert_close(found.distance[:, 0], torch.full((2,), 0.1), rtol=1e-3, atol=1e-3)
+    assert (found.distance[:, 1] > 0.5).all()
+
+
+# ---- the classifier ----------------------------------------------------------------------
+
+
+def test_the_shipped_classifier_is_small_and_as_good_as_it_says(sets):
+    classifier = load_classifier()
+    assert SHIPPED.stat().st_size < 1_000_000
+    assert classifier.accuracy > 0.95
+    assert accuracy(classifier, sets[1]) > classifier.accuracy - 0.03
+    assert accuracy(classifier, sets[1], batch_size=7) == accuracy(classifier, sets[1])
+    scores = classifier(torch.zeros(2, 3, 64, 64))  # other sizes are brought to 32
+    assert scores.shape == (2, 10)
+
+
+def test_a_classifier_learns_from_scratch(sets):
+    classifier = train_classifier(sets[0], epochs=12, batch_size=50, lr=4e-3)
+    assert accuracy(classifier, sets[0]) > 0.5
+
+
+# ---- comparisons -------------------------------------------------------------------------
+
+
+def test_comparing_real_with_real_is_the_floor_and_noise_lies_far_above(sets):
+    train, test = (next(ds.batches(300, seed=0, shuffle=False)) for ds in sets)
+    floor = compare(test[0], train[0], train[1])
+    noise = compare(test[0], torch.randn_like(train[0]).clamp(-1, 1), train[1])
+    assert floor.n == 300 and floor.accuracy > 0.95 and floor.precision > 0.6
+    assert noise.frechet > 10 * floor.frechet and noise.kernel > 10 * abs(floor.kernel)
+    assert noise.precision < 0.1 and noise.accuracy < 0.3
+    flipped = compare(test[0].flip(-1), torch.tensor(sets[0].images[:300]), train[1])
+    assert flipped.frechet < noise.frechet / 3  # uint8 is taken too
+
+
+def test_loss_per_step_is_the_mean_of_each_pictures_loss(sets):
+    d = DiffusionUtils(20, "linear", prediction="x_0")
+    loss = loss_per_step(d, lambda x, t: x * 0, sets[1], [1, 20], n=30, batch_size=7)
+    x_0 = next(sets[1].batches(30, seed=0, shuffle=False))[0]
+    torch.testing.assert_close(loss, x_0.square().mean().expand(2).cpu())
+
+
+def test_taking_pictures_of_given_classes_takes_each_one_once(sets):
+    y = torch.tensor([3, 1, 3, 3, 9])
+    x = take_like(sets[0], y)
+    labels = np.asarray(sets[0].labels)
+    want = [np.flatnonzero(labels == k)[i] for k, i in ((3, 0), (1, 0), (3, 1), (3, 2), (9, 0))]
+    assert torch.equal(x, torch.stack([sets[0][int(i)][0] for i in want]))
+    with pytest.raises(ValueError, match="class 3 has .* pictures, 100 are needed"):
+        take_like(sets[0], torch.full((100,), 3))
+
+
+def test_samples_are_the_same_whatever_the_batch():
+    d = DiffusionUtils(5, prediction="x_0")
+    options = {"shape": (3, 8, 8), "clip": False}
+    few, many = (
+        torch.cat([x for x, _ in draw_samples(d, lambda x, t: x / 2, 7, batch_size=b, **options)])
+        for b in (2, 7)
+    )
+    torch.testing.assert_close(few, many)
+
+
+class Copier(torch.nn.Module):
+    """Draws training pictures: the exact network of a dataset with one picture a class."""
+
+    image_shape, num_classes = (3, 32, 32), 10
+
+    def __init__(self, ds):
+        super().__init__()
+        first = [int(np.flatnonzero(np.asarray(ds.labels) == k)[0]) for k in range(10)]
+        pictures = torch.stack([ds[i][0] for i in first])
+        self.pictures = torch.nn.Parameter(pictures, requires_grad=False)
+
+    def forward(self, x_t, t, y):
+        return self.pictures[y]
+
+
+def test_evaluate_reports_what_a_memorising_network_does(sets):
+    said = []
+    d = DiffusionUtils(20, "linear", prediction="x_0")
+    numbers = evaluate(d, Copier(sets[0]), *sets, n=60, steps=4, say=said.append)
+    assert "will take about" in said[1] and said.index(said[1]) < len(said) - 1
+    assert "n" in said[-1] and "60" in said[-1]
+    assert numbers["samples"]["accuracy"] > 0.85  # good pictures of the right class ...
+    assert numbers["samples"]["recall"] < numbers["train"]["recall"] - 0.1  # ... but few kinds
+    assert len(numbers["loss"]) == 11
+
+
+def test_refuses_in_one_line(sets):
+    x = torch.zeros(4, 2)
+    d = DiffusionUtils(5, prediction="x_0")
+    calls = [
+        (lambda: frechet_distance(x, x[:1]), "at least 2 each"),
+        (lambda: kernel_distance(x, torch.zeros(4, 3)), r"features must be \(n, d\)"),
+        (lambda: frechet_distance(x, x * math.nan), "NaN or infinite"),
+        (lambda: precision_recall(x, x, k=4), "k must lie in 1..3, got 4"),
+        (lambda: compare(torch.zeros(4, 3, 32, 32), torch.zeros(5, 3, 32, 32)), "one size"),
+        (lambda: nearest_neighbours(torch.zeros(1, 3, 8, 8), torch.zeros(4, 3, 9, 9)), "cannot"),
+        (lambda: load_classifier().features(torch.zeros(1, 1, 32, 32)), "takes pictures"),
+        (lambda: loss_per_step(d, lambda x, t: x, sets[1], [1], n=0), "n must lie in 1..300"),
+        (lambda: evaluate(d, lambda x, t: x, *sets, n=0), "n must be at least 5, got 0"),
+    ]
+    for call, words in calls:
+        with pytest.raises(ValueError, match=words) as refused:
+            call()
+        assert "\n" not in str(refused.value)
+    with pytest.raises(FileNotFoundError, match="no classifier at"):
+        load_classifier("nowhere.safetensors")
+
+
+def test_the_command_measures_the_shipped_weights(tmp_path, capsys):
+    out = tmp_path / "numbers.json"
+    assert main(["evaluate", "--n", "20", "--steps", "2", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "noise floor" in printed and "will take about" in printed
+    assert json.loads(out.read_text())["samples"]["n"] == 20
+    assert main(["evaluate", "--n", "0"]) == 2
+    assert main(["evaluate", "--out", str(tmp_path / "no" / "x.json")]) == 2
+    assert "no folder" in capsys.readouterr().err

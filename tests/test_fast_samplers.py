@@ -1,0 +1,335 @@
+"""Fast samplers: step by step against diffusers, and their order of convergence."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm_helpers.diffusion import DiffusionUtils, picture_noise
+
+SHAPE = (3, 4, 4)
+KIND = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
+TIGHT = {"rtol": 0, "atol": 1e-9}
+LOOSE = {"rtol": 0, "atol": 5e-6}  # their DPM solver computes in float32, whatever it is given
+
+
+def wavy(x_t, t):
+    """Any smooth function of x_t and t."""
+    return torch.tanh(x_t * 0.7 + t.to(x_t).reshape(-1, 1, 1, 1) * 0.01)
+
+
+def noise_source(seed=3):
+    return picture_noise(seed, 2, SHAPE, torch.device("cpu"), torch.float64)
+
+
+def pair(kind, T, prediction, **options):
+    """diffusers' scheduler in float64, and ours on the same betas."""
+    import diffusers
+
+    theirs = getattr(diffusers, kind)(
+        T, beta_schedule="linear", prediction_type=KIND[prediction], **options
+    )
+    theirs.betas = theirs.betas.double()
+    theirs.alphas = 1 - theirs.betas
+    theirs.alphas_cumprod = theirs.alphas.cumprod(0)
+    theirs.alpha_t, theirs.sigma_t = None, None
+    theirs.one = torch.tensor(1.0, dtype=torch.float64)
+    return theirs, DiffusionUtils(T, [0, *theirs.betas.tolist()], prediction=prediction)
+
+
+def in_float64(theirs):
+    """Their noise levels again, without the rounding to float32 of `set_timesteps`."""
+    bar = theirs.alphas_cumprod[theirs.timesteps.long().cpu()]
+    theirs.sigmas = torch.cat([((1 - bar) / bar).sqrt(), torch.zeros(1, dtype=torch.float64)])
+
+
+# ---- diffusers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+@pytest.mark.parametrize("steps", [100, 20, 5, 2, 1])
+def test_dpm_plus_plus_agrees_with_diffusers_at_every_step(prediction, steps):
+    theirs, ours = pair(
+        "DPMSolverMultistepScheduler", 100, prediction, timestep_spacing="trailing",
+        algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero",
+    )  # fmt: skip
+    theirs.set_timesteps(steps)
+    in_float64(theirs)
+    x = x_T = noise_source()()
+    walk = list(
+        ours.sample_steps(wavy, 2, sampler="dpm++", x_T=x_T, seed=0, steps=steps, clip=False)
+    )
+    for step, t in zip(walk, theirs.timesteps.tolist(), strict=False):
+        assert t == step.t - 1  # their tables begin at our t = 1
+        torch.testing.assert_close(step.x_t, x, **LOOSE)
+        x = theirs.step(wavy(x, torch.full((2,), t + 1)), t, x).prev_sample
+    torch.testing.assert_close(walk[-1].x_t, x, **LOOSE)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("steps", [100, 20, 5, 1])
+def test_heun_agrees_with_diffusers_at_every_step(prediction, clip, steps):
+    theirs, ours = pair(
+        "HeunDiscreteScheduler", 100, prediction, timestep_spacing="trailing", clip_sample=clip
+    )
+    theirs.set_timesteps(steps)
+    ts = [100 * i // steps for i in range(steps, 0, -1)]
+    sigma = (1 / ours.alpha_bar[ts] - 1).sqrt()  # theirs, without the rounding to float32
+    twice = torch.cat([sigma[:1], sigma[1:].repeat_interleave(2), sigma.new_zeros(1)])
+    torch.testing.assert_close(theirs.sigmas.double(), twice, rtol=1e-4, atol=1e-6)
+    theirs.sigmas = twice
+    walk = list(
+        ours.sample_steps(
+            wavy, 2, sampler="heun", x_T=noise_source()(), seed=0, steps=steps, clip=clip
+        )
+    )
+    z = walk[0].x_t * (1 + sigma[0] ** 2).sqrt()  # their variable: x_t / sqrt(alpha_bar)
+    for i, t in enumerate(theirs.timesteps):
+        theirs._step_index = i
+        if i % 2 == 0:
+            there = walk[(i + 1) // 2].x_t * (1 + twice[i] ** 2).sqrt()
+            torch.testing.assert_close(there, z, **TIGHT)
+        x_t = theirs.scale_model_input(z, t)
+        z = theirs.step(wavy(x_t, torch.full((2,), round(t.item()) + 1)), t, z).prev_sample
+    torch.testing.assert_close(walk[-1].x_t, z, **TIGHT)
+
+
+@pytest.mark.parametrize("steps", [50, 10])
+def test_ddpm_with_variance_beta_agrees_with_diffusers_until_the_last_step(steps, monkeypatch):
+    theirs, ours = pair(
+        "DDPMScheduler", 50, "eps", timestep_spacing="trailing", variance_type="fixed_large"
+    )
+    theirs.set_timesteps(steps)
+    noise = noise_source()
+    x = x_T = noise()
+    monkeypatch.setattr(
+        "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: noise()
+    )
+    walk = list(ours.sample_steps(wavy, 2, x_T=x_T, seed=3, steps=steps, variance="beta"))
+    for step, t in zip(walk[:-1], theirs.timesteps.tolist(), strict=True):
+        torch.testing.assert_close(step.x_t, x, **TIGHT)
+        done = theirs.step(wavy(x, torch.full((2,), t + 1)), t, x)
+        x = done.prev_sample
+    # The result is the mean: they add noise here when steps were left out.
+    torch.testing.assert_close(walk[-1].x_t, done.pred_original_sample, **TIGHT)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6])
+@pytest.mark.parametrize("steps", [10, 7])
+def test_ddim_with_leading_spacing_agrees_with_diffusers(eta, steps):
+    theirs, ours = pair("DDIMScheduler", 50, "v", timestep_spacing="leading")
+    theirs.set_timesteps(steps)
+    noise = noise_source()
+    x = x_T = noise()
+    walk = list(
+        ours.sample_steps(
+            wavy, 2, sampler="ddim", eta=eta, x_T=x_T, seed=3, steps=steps, spacing="leading"
+        )
+    )
+    assert walk[0].t == 50 // steps * (steps - 1) + 1 and walk[-2].t == 1
+    for step, t in zip(walk[:-1], theirs.timesteps.tolist(), strict=True):
+        assert t == step.t - 1
+        torch.testing.assert_close(step.x_t, x, **TIGHT)
+        z = noise() if eta > 0 and step.t > 1 else torch.zeros_like(x)
+        x = theirs.step(
+            wavy(x, torch.full((2,), t + 1)), t, x, eta, True, variance_noise=z
+        ).prev_sample
+    torch.testing.assert_close(walk[-1].x_t, x, **TIGHT)
+
+
+def test_any_sub_sequence_is_walked_and_agrees_with_diffusers():
+    """dpm++ over uneven steps: diffusers takes its own time steps as a list."""
+    theirs, ours = pair(
+        "DPMSolverMultistepScheduler", 100, "eps", algorithm_type="dpmsolver++",
+        solver_order=2, final_sigmas_type="zero",
+    )  # fmt: skip
+    ts = [97, 60, 55, 21, 3]
+    theirs.set_timesteps(timesteps=[t - 1 for t in ts])
+    in_float64(theirs)
+    x = x_T = noise_source()()
+    options = {"sampler": "dpm++", "x_T": x_T, "seed": 0, "clip": False}
+    walk = list(ours.sample_steps(wavy, 2, steps=ts, **options))
+    assert [step.t for step in walk] == [*ts, 0]
+    for t in theirs.timesteps.tolist():
+        x = theirs.step(wavy(x, torch.full((2,), t + 1)), t, x).prev_sample
+    torch.testing.assert_close(walk[-1].x_t, x, **LOOSE)
+    for given in (torch.tensor(ts), np.array(ts), tuple(ts)):
+        again = list(ours.sample_steps(wavy, 2, steps=given, **options))
+        assert torch.equal(again[-1].x_t, walk[-1].x_t)
+
+
+# ---- order of convergence ----------------------------------------------------------------
+
+WEIGHTS = torch.tensor([0.3, 0.7], dtype=torch.float64)
+CENTRES = torch.tensor([-0.6, 0.5], dtype=torch.float64)
+SPREADS = torch.tensor([0.25, 0.35], dtype=torch.float64)
+
+
+def mixture_at(d, t):
+    """Each pixel's density at step t: weights, means and standard deviations of its Gaussians."""
+    bar = d.alpha_bar[t]
+    return bar.sqrt() * CENTRES, (bar * SPREADS**2 + 1 - bar).sqrt()
+
+
+def exact_denoiser(d):
+    """E[x_0 | x_t] of a mixture of two Gaussians in every pixel."""
+
+    def model(x_t, t):
+        mean, std = mixture_at(d, int(t[0]))
+        bar = d.alpha_bar[int(t[0])]
+        z = (x_t[..., None] - mean) / std  # (..., 2)
+        part = torch.softmax(WEIGHTS.log() - std.log() - z**2 / 2, -1)
+        return (part * (CENTRES + bar.sqrt() * SPREADS**2 / std * z)).sum(-1)
+
+    return model
+
+
+def cumulated(d, t, x):
+    mean, std = mixture_at(d, t)
+    return (WEIGHTS * (1 + torch.erf((x[..., None] - mean) / std / math.sqrt(2))) / 2).sum(-1)
+
+
+def exact_flow(d, x_T, t):
+    """The flow keeps the order of the pixels, so it carries quantiles at T to quantiles at t."""
+    low, high = torch.full_like(x_T, -5), torch.full_like(x_T, 5)
+    wanted = cumulated(d, d.T, x_T)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = cumulated(d, t, middle) < wanted
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return low
+
+
+@pytest.mark.parametrize(
+    ("sampler", "least", "most"), [("ddim", 0.85, 1.2), ("heun", 1.8, 2.3), ("dpm++", 1.8, 2.3)]
+)
+def test_samplers_converge_to_the_exact_flow_at_their_order(sampler, least, most):
+    """Error against the number of steps, on logarithmic axes: a line of slope -1 or -2."""
+    log_snr = torch.linspace(3, -3, 801, dtype=torch.float64)  # even steps in the solvers' variable
+    bar = torch.cat([torch.ones(1), torch.sigmoid(2 * log_snr)])
+    betas = torch.cat([torch.zeros(1), 1 - bar[1:] / bar[:-1]])
+    d = DiffusionUtils(801, betas, prediction="x_0")
+    x_T = torch.linspace(-2, 2, 33, dtype=torch.float64).reshape(1, 1, 1, -1)
+    options = {"sampler": sampler, "x_T": x_T, "clip": False, "seed": 0}
+    counts, errors = [20, 40, 80, 160], []
+    for k in counts:
+        ts = list(range(801, 0, -800 // k))  # to t = 1; the step to 0 is first order for all
+        walk = list(d.sample_steps(exact_denoiser(d), 1, steps=ts, **options))
+        assert walk[-2].t == 1 and len(walk) == k + 2
+        error = walk[-2].x_t - exact_flow(d, x_T, 1)
+        errors.append(error.square().mean().sqrt().item())
+    slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    print(sampler, slope, errors)
+    assert least < slope < most, (slope, errors)
+    assert errors[-1] < {"ddim": 1e-2, "heun": 2e-4, "dpm++": 2e-4}[sampler]
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpm++"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_walk_from_no_signal_at_all_stays_finite(sampler, schedule):
+    """alpha_bar[T] = 0: the noise level in x_t / sqrt(alpha_bar) is infinite there."""
+    d = DiffusionUtils(100, schedule, prediction="x_0", rescale_zero_snr=True)
+    options = {"sampler": sampler, "steps": 25, "seed": 0, "shape": (1, 60, 60), "clip": False}
+    x = d.sample(exact_denoiser(d), 1, **options)
+    want = (WEIGHTS * CENTRES).sum()
+    want_2 = (WEIGHTS * (CENTRES**2 + SPREADS**2)).sum()
+    assert x.mean().item() == pytest.approx(want.item(), abs=0.04)
+    assert (x**2).mean().item() == pytest.approx(want_2.item(), rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "calls"), [("ddpm", 10), ("ddim", 10), ("dpm++", 10), ("heun", 19)]
+)
+def test_the_number_of_network_calls(sampler, calls):
+    d, seen = DiffusionUtils(100, "linear"), []
+
+    def model(x_t, t):
+        seen.append(int(t[0]))
+        return wavy(x_t, t)
+
+    d.sample(model, 1, sampler=sampler, steps=10, seed=0, shape=SHAPE)
+    assert len(seen) == calls and min(seen) == 10 and max(seen) == 100  # never at t = 0
+
+
+# ---- the variance of ddpm, guidance in an interval ---------------------------------------
+
+
+def test_the_two_variances_bound_gaussian_data_from_both_sides():
+    """Ho et al. 2020, section 3.2: one is too small, the other too large, for data in between."""
+    d = DiffusionUtils(200, "cosine", prediction="x_0")
+
+    def model(x_t, t):  # x_0 ~ N(0, 0.5^2)
+        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
+        return 0.25 * bar.sqrt() * x_t / (0.25 * bar + 1 - bar)
+
+    options = {"steps": 10, "clip": False, "seed": 0, "shape": (1, 150, 150)}
+    small = d.sample(model, 1, variance="posterior", **options).std().item()
+    large = d.sample(model, 1, variance="beta", **options).std().item()
+    assert small < 0.49 and large > small + 0.02
+    assert torch.equal(
+        d.sample(model, 1, **options), d.sample(model, 1, variance="posterior", **options)
+    )
+
+
+def test_guidance_works_inside_its_interval_alone():
+    d, asked = DiffusionUtils(10, prediction="x_0"), []
+
+    def model(x_t, t, y):
+        asked.append((int(t[0]), len(x_t)))
+        return x_t * 0 + y.to(x_t).reshape(-1, 1, 1, 1) * 0.1
+
+    options = {"y": 2, "guidance": 3.0, "seed": 0, "shape": SHAPE, "clip": False}
+    walk = list(d.sample_steps(model, 1, guidance_interval=(3, 7), **options))
+    assert asked == [(t, 2 if 3 <= t <= 7 else 1) for t in range(10, 0, -1)]
+    for step in walk[:-1]:
+        inside = 3 <= step.t <= 7  # with y: 0.2; without: -0.1; -0.1 + 3 * 0.3 = 0.8
+        assert step.x_0_pred.mean().item() == pytest.approx(0.8 if inside else 0.2, abs=1e-6)
+
+
+# ---- weights of the loss -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+def test_min_snr_weighs_every_target_as_min_snr_on_x_0(prediction):
+    """Whatever is predicted, the weighted error is min(SNR, gamma) times the error in x_0."""
+    d = DiffusionUtils(50, "cosine", prediction=prediction)
+    t = torch.arange(1, 51)
+    x_0 = torch.rand(50, *SHAPE, dtype=torch.float64) * 2 - 1
+    eps = torch.randn(50, *SHAPE, dtype=torch.float64)
+    x_t, _ = d.add_noise(x_0, t, eps)
+    output = torch.randn(50, *SHAPE, dtype=torch.float64)
+    error = (d.predict_x_0(output, x_t, t) - x_0).square().flatten(1).mean(1)
+    snr = d.alpha_bar[1:] / (1 - d.alpha_bar[1:])
+    loss = d.loss(lambda x, t: output, x_0, t, eps, min_snr_gamma=5.0)
+    torch.testing.assert_close(loss, snr.clamp(max=5) * error, rtol=1e-8, atol=0)
+
+
+def test_min_snr_is_finite_at_both_ends_agrees_with_the_paper_and_refuses():
+    d = DiffusionUtils(50, "cosine", prediction="v", rescale_zero_snr=True)
+    x_0, eps, t = torch.zeros(3, *SHAPE), torch.ones(3, *SHAPE), torch.tensor([0, 25, 50])
+    loss = d.loss(lambda x, t: x, x_0, t, eps, min_snr_gamma=5.0)
+    assert torch.isfinite(loss).all() and loss[0] == 0 and loss[2] == 0  # v carries no x_0 at T
+    plain = DiffusionUtils(50, "cosine", prediction="eps").min_snr_weight(t[1:])
+    snr = DiffusionUtils(50, "cosine").alpha_bar[25:51:25]
+    snr = snr / (1 - snr)
+    torch.testing.assert_close(plain, snr.clamp(max=5) / snr)
+    for gamma in (0, -1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="min_snr_gamma must be a number above 0, got"):
+            d.training_loss(lambda x, t: x, x_0, min_snr_gamma=gamma)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+def test_targets_and_predictions_are_exact_inverses(prediction):
+    """x_0, eps -> target -> x_0, eps; and any output -> x_0, eps -> the same output."""
+    d = DiffusionUtils(50, "cosine", prediction=prediction)
+    t = torch.arange(1, 50)
+    x_0, eps, output = (torch.randn(49, *SHAPE, dtype=torch.float64) for _ in range(3))
+    x_t, _ = d.add_noise(x_0, t, eps)
+    target = d.target(x_0, eps, t)
+    torch.testing.assert_close(d.predict_x_0(target, x_t, t), x_0, rtol=0, atol=1e-10)
+    torch.testing.assert_close(d.predict_eps(target, x_t, t), eps, rtol=0, atol=1e-9)
+    halves = d.predict_x_0(output, x_t, t), d.predict_eps(output, x_t, t)
+    torch.testing.assert_close(d.target(*halves, t), output, rtol=0, atol=1e-9)
+    torch.testing.assert_close(d.add_noise(halves[0], t, halves[1])[0], x_t, rtol=0, atol=1e-9)
