@@ -1,5 +1,10 @@
 """Trained weights: saving them, finding them, checking them."""
 
-from ddpm_helpers.pretrained.weights import available_weights, load_pretrained, save_weights
+from ddpm_helpers.pretrained.weights import (
+    available_weights,
+    load_pretrained,
+    load_weights,
+    save_weights,
+)
 
-__all__ = ["available_weights", "load_pretrained", "save_weights"]
+__all__ = ["available_weights", "load_pretrained", "load_weights", "save_weights"]
