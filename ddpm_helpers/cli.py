@@ -154,7 +154,9 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.steps is not None:
         options["steps"] = args.steps
     model.to(best_device())
-    numbers = report.evaluate(diffusion, model, train, test, n=args.n, **options)
+    numbers = report.evaluate(
+        diffusion, model, train, test, n=args.n, inception=args.inception, **options
+    )
     write_numbers(numbers, args.out)
 
 

@@ -59,6 +59,7 @@ class TrainConfig:
     warmup_steps: int = _setting(200, "steps of linear warm-up: Adam's averages start empty")
     weight_decay: float = _setting(0.0, "AdamW's decay; diffusion networks rarely overfit")
     grad_clip: float = _setting(1.0, "largest gradient norm: one odd batch cannot undo an hour")
+    min_snr_gamma: float | None = _setting(None, "weigh the loss by min(SNR, gamma); 5 is usual")
     ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
     precision: str = _setting("auto", "auto takes bf16 where the processor has it; or fp32, bf16")
     accumulate: int = _setting(1, "parts that a batch is computed in: less memory, same training")
@@ -73,6 +74,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
+        if self.min_snr_gamma is not None and not self.min_snr_gamma > 0:
+            raise ValueError(f"min_snr_gamma must be above 0, or None; got {self.min_snr_gamma}")
         for name in ("label_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")

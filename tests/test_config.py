@@ -36,6 +36,7 @@ def test_presets_can_be_changed_and_are_frozen(name):
         (lambda: TrainConfig.preset("fast"), ["fast", "classic", "ci", "laptop", "gpu"]),
         (lambda: TrainConfig(batch_size=0), ["batch_size", "0"]),
         (lambda: TrainConfig(lr=-1.0), ["lr", "-1.0"]),
+        (lambda: TrainConfig(min_snr_gamma=0.0), ["min_snr_gamma", "0.0"]),
         (lambda: TrainConfig(label_dropout=1.5), ["label_dropout", "1.5"]),
         (lambda: TrainConfig(precision="fp16"), ["fp16", "auto", "bf16"]),
         (lambda: TrainConfig(lr_schedule="step"), ["step", "cosine", "constant"]),

@@ -2,6 +2,9 @@
 
 import json
 import math
+import sys
+import types
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from ddpm_helpers.evaluation import (
     take_like,
 )
 from ddpm_helpers.evaluation.classifier import SHIPPED, accuracy, train_classifier
+from ddpm_helpers.evaluation.inception import inception_scores
 
 
 def cloud(n, d, seed, shift=0.0):
@@ -223,3 +227,42 @@ def test_the_command_measures_the_shipped_weights(tmp_path, capsys):
     assert main(["evaluate", "--n", "0"]) == 2
     assert main(["evaluate", "--out", str(tmp_path / "no" / "x.json")]) == 2
     assert "no folder" in capsys.readouterr().err
+
+
+def test_inception_scores_hand_bytes_to_torch_fidelity(monkeypatch):
+    """Its weights need the network, so the library is played by a recorder."""
+    seen = {}
+
+    def calculate_metrics(**options):
+        seen.update(options)
+        names = ("frechet_inception_distance", "kernel_inception_distance_mean")
+        return dict.fromkeys(names, 1.5) | {"inception_score_mean": 3.0}
+
+    fake = types.SimpleNamespace(calculate_metrics=calculate_metrics)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", fake)
+    x = torch.linspace(-1, 1, 3 * 12 * 4 * 4).reshape(12, 3, 4, 4)
+    scores = inception_scores(x, (x * 127 + 128).to(torch.uint8))
+    assert scores == {"fid": 1.5, "kid": 1.5, "inception_score": 3.0}
+    for name in ("input1", "input2"):
+        picture = seen[name][0]
+        assert picture.dtype == torch.uint8 and picture.shape == (3, 4, 4)
+        assert len(seen[name]) == 12
+    assert seen["input1"][0].min() == 0 and seen["input1"][11].max() == 255
+    assert seen["kid_subset_size"] == 12  # no more than there are
+
+
+def test_inception_scores_say_what_is_missing(monkeypatch):
+    x = torch.zeros(12, 3, 4, 4)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(ValueError, match="pip install torch-fidelity"):
+        inception_scores(x, x)
+
+    def offline(**options):
+        raise URLError("no route")
+
+    fake = types.SimpleNamespace(calculate_metrics=offline)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", fake)
+    with pytest.raises(OSError, match="could not be fetched .no route"):
+        inception_scores(x, x)
+    with pytest.raises(ValueError, match="at least 10 .* got 3"):
+        inception_scores(x[:3], x)

@@ -15,6 +15,7 @@ from ddpm_helpers.training import (
     learning_rate,
     update_ema,
 )
+from ddpm_helpers.training.schedule import step_generator
 
 
 def test_fit_learns_and_keeps_a_history():
@@ -116,7 +117,9 @@ def test_bad_gradients_never_reach_the_weights():
     p = pipeline(lr=1e-2)
     next(p.steps())
     before = [w.clone() for w in p.model.parameters()]
-    p.diffusion.loss = lambda model, x_0, t, eps, y: model(x_0, t, y).sum((1, 2, 3)) * math.inf
+    p.diffusion.loss = lambda model, x_0, t, eps, y, **options: (
+        model(x_0, t, y).sum((1, 2, 3)) * math.inf
+    )
     with pytest.warns(match="step 2.*gradient nan; batch left out"):
         with pytest.raises(FloatingPointError, match="step 2.*5 batches in a row.*lr than 0.01"):
             next(p.steps())
@@ -168,3 +171,17 @@ def test_out_dir_that_cannot_be_written_is_noticed_before_training(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot write to out_dir .*file"):
         pipeline(tmp_path / "file")
+
+
+def test_the_loss_is_weighed_if_asked_for():
+    """A fresh network outputs 0: the first loss is the mean of the weighed targets, by hand."""
+    p = pipeline(min_snr_gamma=5.0, flip=False)
+    record = next(p.steps())
+    x_0, _ = next(p.dataset.batches(5, seed=0))
+    generator = step_generator(0, 0, p.device)
+    torch.rand(2, 5, generator=generator)  # flips and hidden labels are drawn first
+    t, eps = p.draw_noise(x_0, generator)
+    bar = p.diffusion.alpha_bar[t][:, None, None, None]
+    v = (bar.sqrt() * eps - (1 - bar).sqrt() * x_0).square().mean((1, 2, 3))
+    snr = (bar / (1 - bar)).flatten()
+    assert record.loss == pytest.approx((v * snr.clamp(max=5) / (snr + 1)).mean().item(), rel=1e-4)

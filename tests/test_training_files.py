@@ -213,7 +213,7 @@ def test_out_of_memory_is_one_line_and_a_rerun_goes_on_exactly(error):
 
 def test_other_errors_of_a_step_stay_what_they_are():
     p = pipeline()
-    p.diffusion.loss = lambda *args: torch.zeros(2) @ torch.zeros(3)
+    p.diffusion.loss = lambda *args, **options: torch.zeros(2) @ torch.zeros(3)
     with pytest.raises(RuntimeError, match="size"):
         p.fit()
 

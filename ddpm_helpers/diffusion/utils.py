@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.diffusion import sampling
+from ddpm_helpers.diffusion.batches import check_pictures, check_same, spread
 from ddpm_helpers.diffusion.samplers import Step
 from ddpm_helpers.diffusion.schedules import (
     beta_schedule,
@@ -108,7 +109,7 @@ class DiffusionUtils:
         """
         signal, noise = self._at(self._signal, t, x_0), self._at(self._noise, t, x_0)
         eps = torch.randn_like(x_0) if eps is None else eps
-        _check_same("eps", eps, "x_0", x_0)
+        check_same("eps", eps, "x_0", x_0)
         return signal * x_0 + noise * eps, eps
 
     def posterior(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +142,7 @@ class DiffusionUtils:
             ValueError: steps out of range or order, or shapes that differ.
         Source: Ho et al. 2020, eq. 7, on a sub-sequence (Nichol & Dhariwal 2021, eq. 19).
         """
-        _check_same("x_0", x_0, "x_t", x_t)
+        check_same("x_0", x_0, "x_t", x_t)
         t, s = self._steps(t, x_t, least=1), self._steps(s, x_t)
         if not (s < t).all():
             raise ValueError(
@@ -152,8 +153,8 @@ class DiffusionUtils:
         of_x_0 = bar_s.sqrt() * (1 - alpha) / (1 - bar_t)
         of_x_t = alpha.sqrt() * (1 - bar_s) / (1 - bar_t)
         variance = (1 - bar_s) / (1 - bar_t) * (1 - alpha)
-        mean = _spread(of_x_0, x_t) * x_0 + _spread(of_x_t, x_t) * x_t  # (B, C, H, W)
-        return mean, _spread(variance, x_t)
+        mean = spread(of_x_0, x_t) * x_0 + spread(of_x_t, x_t) * x_t  # (B, C, H, W)
+        return mean, spread(variance, x_t)
 
     # ---- what the network predicts -------------------------------------------------------
 
@@ -171,7 +172,7 @@ class DiffusionUtils:
         Raises:
             ValueError: t outside 0..T, or shapes that differ.
         """
-        _check_same("eps", eps, "x_0", x_0)
+        check_same("eps", eps, "x_0", x_0)
         signal, noise = self._at(self._signal, t, x_0), self._at(self._noise, t, x_0)
         if self.prediction == "v":
             return signal * eps - noise * x_0
@@ -190,7 +191,7 @@ class DiffusionUtils:
             ValueError: t outside 0..T, or shapes that differ.
         Source: Ho et al. 2020, eq. 4 solved for x_0; Salimans & Ho 2022, appendix D.
         """
-        _check_same("output", output, "x_t", x_t)
+        check_same("output", output, "x_t", x_t)
         signal, noise = self._at(self._signal, t, x_t), self._at(self._noise, t, x_t)
         if self.prediction == "eps":
             return (x_t - noise * output) / signal
@@ -209,7 +210,7 @@ class DiffusionUtils:
         Raises:
             ValueError: t out of range, or shapes that differ.
         """
-        _check_same("output", output, "x_t", x_t)
+        check_same("output", output, "x_t", x_t)
         least = 1 if self.prediction == "x_0" else 0
         signal, noise = self._at(self._signal, t, x_t, least), self._at(self._noise, t, x_t, least)
         if self.prediction == "x_0":
@@ -245,7 +246,7 @@ class DiffusionUtils:
         """
         x_t, eps = self.add_noise(x_0, t, eps)
         output = model(x_t, t) if y is None else model(x_t, t, y)
-        _check_same("the network's output", output, "x_t", x_t)
+        check_same("the network's output", output, "x_t", x_t)
         error = output.to(x_t.dtype) - self.target(x_0, eps, t)
         each = error.square().flatten(1).mean(1)  # (B,)
         if min_snr_gamma is None:
@@ -295,7 +296,7 @@ class DiffusionUtils:
             ValueError: shapes that differ.
         Source: Ho et al. 2020, algorithm 1.
         """
-        _check_pictures("x_0", x_0)
+        check_pictures("x_0", x_0)
         device = x_0.device if generator is None else generator.device
         t = torch.randint(1, self.T + 1, x_0.shape[:1], generator=generator, device=device)
         eps = torch.randn(x_0.shape, generator=generator, device=device, dtype=x_0.dtype)
@@ -381,7 +382,7 @@ class DiffusionUtils:
 
     def _steps(self, t: Tensor, like: Tensor, least: int = 0) -> Tensor:
         """t on the CPU, (B,), once it is known to fit: a wrong t is an error, never an index."""
-        _check_pictures("the batch", like)
+        check_pictures("the batch", like)
         kind = getattr(t, "dtype", type(t).__name__)
         if kind not in (torch.int64, torch.int32):
             raise ValueError(f"t must be an int64 tensor of {len(like)} steps, got {kind}")
@@ -394,24 +395,4 @@ class DiffusionUtils:
 
     def _at(self, table: Tensor, t: Tensor, like: Tensor, least: int = 0) -> Tensor:
         """table[t], ready to be multiplied with a batch like `like`: (B, 1, 1, 1)."""
-        return _spread(table[self._steps(t, like, least)], like)
-
-
-def _spread(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) float64 on the CPU to (B, 1, 1, 1), rounded once to like's precision and device."""
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    return values.to(dtype).to(like.device).reshape(-1, 1, 1, 1)
-
-
-def _check_pictures(name: str, x: Tensor) -> None:
-    if x.ndim != 4 or not x.is_floating_point():
-        raise ValueError(
-            f"{name} must be float pictures (B, C, H, W), got {x.dtype} {tuple(x.shape)}"
-        )
-
-
-def _check_same(name: str, a: Tensor, other: str, b: Tensor) -> None:
-    if a.shape != b.shape:
-        raise ValueError(
-            f"{name} must have the shape of {other}, {tuple(b.shape)}; got {tuple(a.shape)}"
-        )
+        return spread(table[self._steps(t, like, least)], like)

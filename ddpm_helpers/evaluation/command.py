@@ -18,6 +18,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, help="sampling steps (50, or T if that is less)")
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
     add("--seed", type=int, default=0, help="of the samples (0)")
+    add("--inception", action="store_true", help="FID, KID and Inception score too, if "
+        "torch-fidelity is installed")  # fmt: skip
     add("--out", type=Path, help="JSON file for the numbers")
 
 

@@ -14,6 +14,7 @@ from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.evaluation.classifier import Classifier, load_classifier
 from ddpm_helpers.evaluation.distances import frechet_distance, kernel_distance, precision_recall
+from ddpm_helpers.evaluation.inception import inception_scores
 
 Model = Callable[..., Tensor]
 
@@ -200,6 +201,7 @@ def evaluate(
     test: ImageDataset,
     *,
     n: int = 1000,
+    inception: bool = False,
     say: Callable[[str], None] = print,
     **options: Any,
 ) -> dict[str, Any]:
@@ -209,12 +211,14 @@ def evaluate(
         diffusion, model: a network and what it was trained with.
         train, test: the two splits of its data, at least n pictures each.
         n: pictures in each of the sets that are compared.
+        inception: FID, KID and Inception score too, by `inception_scores`.
         say: takes the lines of the report as they come; the expected time comes first.
         options: as for `sample`; by default 50 steps of dpm++.
     Returns:
         The numbers, as plain values.
     Raises:
-        ValueError: n below 5 or above the pictures there are.
+        ValueError: n below 5 or above the pictures there are, or as `inception_scores`.
+        OSError: as `inception_scores`.
     """
     if n < 5:
         raise ValueError(f"n must be at least 5, got {n}")
@@ -238,9 +242,14 @@ def evaluate(
     rows = {"samples": compare(x_test, x, y, classifier),
             "train": compare(x_test, x_train, None, classifier)}  # fmt: skip
     say(table(rows))
-    return {"loss": dict(zip(ts, loss.tolist(), strict=True))} | {
-        name: asdict(row) for name, row in rows.items()
-    }
+    numbers: dict[str, Any] = {"loss": dict(zip(ts, loss.tolist(), strict=True))}
+    numbers |= {name: asdict(row) for name, row in rows.items()}
+    if inception:
+        for name, pictures in {"samples": x, "train": x_train}.items():
+            scores = inception_scores(pictures, x_test)
+            numbers[name] |= scores
+            say(f"{name:<20}{n:>6}  " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
+    return numbers
 
 
 def table(rows: dict[str, Comparison]) -> str:

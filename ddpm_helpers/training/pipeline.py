@@ -240,7 +240,10 @@ class TrainingPipeline:
             last = k == parts - 1  # the processes average their gradients once
             with nullcontext() if last else self.accelerator.no_sync(self._net):
                 with self._autocast():
-                    losses = self.diffusion.loss(self._net, x_0[rows], t[rows], eps[rows], y)
+                    losses = self.diffusion.loss(
+                        self._net, x_0[rows], t[rows], eps[rows], y,
+                        min_snr_gamma=self.config.min_snr_gamma,
+                    )  # fmt: skip
                 # DDP averages over processes, so that * processes / B makes the batch's mean.
                 self.accelerator.backward(losses.sum() * (weight * processes / len(x_0)))
             quarter = (t[rows] - 1) * 4 // self.diffusion.T  # (rows,) in 0..3
