@@ -136,11 +136,11 @@ class TrainConfig:
 
 
 def _check_field(file: str, name: str, value: Any) -> None:
-    kinds = {f.name: str(f.type).removesuffix(" | None") for f in fields(TrainConfig)}
+    kinds = {f.name: str(f.type).split(" | ") for f in fields(TrainConfig)}
     _check_choice(f"field in {file}", name, tuple(kinds))
-    found = type(value).__name__
-    if found not in (kinds[name], *(["int"] if kinds[name] == "float" else [])):
-        raise ValueError(f"{file}: {name} must be of type {kinds[name]}, got {value!r}")
+    found = "None" if value is None else type(value).__name__
+    if found not in (*kinds[name], *(["int"] if "float" in kinds[name] else [])):
+        raise ValueError(f"{file}: {name} must be of type {kinds[name][0]}, got {value!r}")
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

@@ -131,9 +131,9 @@ def spoil(p, steps):
     """Make the loss of these batches, counted from 0, not finite."""
     loss = p.diffusion.loss
 
-    def spoiled(*args):
+    def spoiled(*args, **options):
         bad = p.step + p.skipped in steps
-        return loss(*args) * (float("nan") if bad else 1)
+        return loss(*args, **options) * (float("nan") if bad else 1)
 
     p.diffusion.loss = spoiled
 
@@ -164,9 +164,9 @@ def test_after_a_bad_batch_come_new_draws():
     spoil(p, {0})
     loss = p.diffusion.loss
 
-    def watched(model, x_0, t, eps, y):
+    def watched(model, x_0, t, eps, y, **options):
         drawn.append((t, eps))
-        return loss(model, x_0, t, eps, y)
+        return loss(model, x_0, t, eps, y, **options)
 
     p.diffusion.loss = watched
     with pytest.warns(match="step 1.*batch left out"):
@@ -194,8 +194,8 @@ def test_out_of_memory_is_one_line_and_a_rerun_goes_on_exactly(error):
     whole.fit()
     loss, big, held = p.diffusion.loss, [error], []
 
-    def full(*args):
-        result = loss(*args)
+    def full(*args, **options):
+        result = loss(*args, **options)
         if p.step == 4 and big:
             held.append(weakref.ref(result))
             raise big.pop()

@@ -86,11 +86,11 @@ def test_in_a_loop_of_ones_own_the_step_is_saved_before_the_interrupt_arrives(tm
     p = pipeline(tmp_path, save_every=0)
     loss = p.diffusion.loss
 
-    def interrupted(*args):
+    def interrupted(*args, **options):
         if p.step == 4:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
-        return loss(*args)
+        return loss(*args, **options)
 
     p.diffusion.loss = interrupted
     with pytest.raises(KeyboardInterrupt):

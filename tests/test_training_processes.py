@@ -97,9 +97,9 @@ def test_accumulation_needs_the_memory_of_one_part():
     p, sizes = pipeline(accumulate=3), []
     loss = p.diffusion.loss
 
-    def watched(model, x_0, t, eps, y):
+    def watched(model, x_0, t, eps, y, **options):
         sizes.append(len(x_0))
-        return loss(model, x_0, t, eps, y)
+        return loss(model, x_0, t, eps, y, **options)
 
     p.diffusion.loss = watched
     next(p.steps())
@@ -131,8 +131,8 @@ def test_loss_per_quarter_is_the_mean_over_its_pictures():
     seen = {}
     loss = p.diffusion.loss
 
-    def watched(model, x_0, t, eps, y):
-        seen["t"], seen["losses"] = t, loss(model, x_0, t, eps, y)
+    def watched(model, x_0, t, eps, y, **options):
+        seen["t"], seen["losses"] = t, loss(model, x_0, t, eps, y, **options)
         return seen["losses"]
 
     p.diffusion.loss = watched
