@@ -51,6 +51,7 @@ class TrainConfig:
     lr: float = _setting(1e-4, "peak learning rate of AdamW")
     seed: int = _setting(0, "starts the weights, the order, the noise and the steps t")
     width: int = _setting(64, "channels of the first stage, a multiple of 8; ResNet-18 has 64")
+    stem_stride: int = _setting(2, "what the network's stem divides the side by; 4 costs a quarter")
     class_conditional: bool = _setting(True, "tell the network the class of each picture")
     label_dropout: float = _setting(0.1, "share of labels hidden, so that guidance works later")
     limit: int | None = _setting(None, "train on the first so many pictures only")

@@ -39,6 +39,16 @@ def test_output_has_the_shape_of_the_input(size, channels):
     assert net(x, torch.tensor([1, 500])).shape == x.shape
 
 
+def test_stem_of_stride_4_works_at_resnet18s_own_resolution():
+    net = small_net(64, stem_stride=4)
+    maps = net.encoder(torch.zeros(1, 3, 64, 64), torch.zeros(1, 32))
+    assert [m.shape[-1] for m in maps] == [16, 16, 8, 4, 2]
+    assert net(torch.zeros(2, 3, 64, 64), torch.tensor([1, 9])).shape == (2, 3, 64, 64)
+    resnet = torchvision.models.resnet18()
+    theirs = resnet.maxpool(resnet.conv1(torch.zeros(1, 3, 64, 64)))
+    assert maps[1].shape[-1] == theirs.shape[-1]
+
+
 def test_encoder_maps_follow_resnet18():
     maps = Encoder(64, width=64)(torch.zeros(1, 3, 64, 64), torch.zeros(1, 256))
     assert [tuple(m.shape[1:]) for m in maps] == [
@@ -108,10 +118,13 @@ def test_stem_keeps_every_value_of_the_picture():
     assert torch.equal(unshuffle(x).flatten().sort().values, x.flatten())
 
 
-def test_upsample_leaves_no_checkerboard():
+@pytest.mark.parametrize("factor", [2, 4])
+def test_upsample_leaves_no_checkerboard(factor):
     """A constant map must stay constant inside, where no border is near."""
-    up = Upsample(4, 6)
-    out = up(torch.ones(1, 4, 8, 8))[..., 2:-2, 2:-2]
+    up = Upsample(4, 6, factor)
+    out = up(torch.ones(1, 4, 8, 8))
+    assert out.shape[-1] == 8 * factor
+    out = out[..., factor:-factor, factor:-factor]
     spread = out.amax((2, 3)) - out.amin((2, 3))
     assert spread.max() < 1e-5
     bad = torch.nn.ConvTranspose2d(4, 6, 3, 2, padding=1, output_padding=1)
@@ -143,6 +156,8 @@ def test_parameter_count_of_the_classic_network():
     [
         (lambda: DiffusionNet(40), ["40", "multiple of 16"]),
         (lambda: DiffusionNet(0), ["0", "multiple of 16"]),
+        (lambda: DiffusionNet(48, stem_stride=4), ["48", "multiple of 32"]),
+        (lambda: DiffusionNet(64, stem_stride=3), ["stem_stride", "2 or 4", "3"]),
         (lambda: DiffusionNet(32, width=28), ["28", "multiple of 8"]),
         (lambda: DiffusionNet(32, width=8, num_classes=0), ["num_classes", "0"]),
         (lambda: timestep_embedding(torch.tensor([1]), 5), ["even", "5"]),

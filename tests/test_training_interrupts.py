@@ -16,6 +16,18 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 CHANGES = {"epochs": 40}  # 120 steps, a checkpoint every 3
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """A shell that starts the tests in the background has Ctrl-C ignored in all of them."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def processes():
     """Starts processes that have torch imported already, and nothing running in it."""

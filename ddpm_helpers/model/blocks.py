@@ -123,18 +123,22 @@ class SelfAttention(nn.Module):
 
 
 class Upsample(nn.ConvTranspose2d):
-    """Transposed convolution that doubles height and width without a checkerboard.
+    """Transposed convolution that enlarges height and width without a checkerboard.
 
     Kernel 4 at stride 2 gives every output pixel the same number of taps (kernel 3 alternates
     between one and two per axis). It starts as bilinear interpolation of a random mix of the
     channels, so that neighbouring pixels begin alike.
 
+    Args:
+        c_in, c_out: channels before and after.
+        factor: how many times larger the output is, an even number.
     Source: Odena et al. 2016, "Deconvolution and Checkerboard Artifacts".
     """
 
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__(c_in, c_out, kernel_size=4, stride=2, padding=1)
-        tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    def __init__(self, c_in: int, c_out: int, factor: int = 2) -> None:
+        super().__init__(c_in, c_out, 2 * factor, stride=factor, padding=factor // 2)
+        rise = (torch.arange(factor) + 0.5) / factor
+        tent = torch.cat([rise, rise.flip(0)])  # 0.25, 0.75, 0.75, 0.25 for a factor of 2
         mix = torch.randn(c_in, c_out, 1, 1) / math.sqrt(c_in)
         with torch.no_grad():
             self.weight.copy_(mix * tent[:, None] * tent[None, :])

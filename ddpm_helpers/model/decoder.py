@@ -13,13 +13,13 @@ from ddpm_helpers.model.encoder import MULTIPLIERS, Stage, check_image_size
 class Decoder(nn.Module):
     """Three times: double the size, take up the encoder's map of that size, two basic blocks.
 
-    A last transposed convolution goes from half resolution to pixels. It sees the stem's map
+    A last transposed convolution goes from the stem's resolution to pixels. It sees the stem's map
     too, in which every pixel of the noisy picture is still present.
 
     Args:
-        image_size, channels, width, t_dim, attention_size: as for `Encoder`.
+        image_size, channels, width, t_dim, attention_size, stem_stride: as for `Encoder`.
     Raises:
-        ValueError: image_size is not a multiple of 16.
+        ValueError: image_size is not a multiple of 8 * stem_stride.
     Source: Ronneberger et al. 2015 (features passed across), Ho et al. 2020, appendix B.
     """
 
@@ -31,19 +31,20 @@ class Decoder(nn.Module):
         width: int = 64,
         t_dim: int = 256,
         attention_size: int = 8,
+        stem_stride: int = 2,
     ) -> None:
         super().__init__()
-        check_image_size(image_size)
+        check_image_size(image_size, stem_stride)
         self.upsamples = nn.ModuleList()
         self.stages = nn.ModuleList()
-        c_in, size = MULTIPLIERS[-1] * width, image_size // 16
+        c_in, size = MULTIPLIERS[-1] * width, image_size // (8 * stem_stride)
         for multiplier in reversed(MULTIPLIERS[:-1]):
             c_out, size = multiplier * width, size * 2
             self.upsamples.append(Upsample(c_in, c_out))
             self.stages.append(Stage(2 * c_out, c_out, t_dim, 1, size <= attention_size))
             c_in = c_out
         self.norm = group_norm(2 * width)
-        self.to_pixels = zero_init(Upsample(2 * width, channels))
+        self.to_pixels = zero_init(Upsample(2 * width, channels, stem_stride))
 
     def forward(self, features: list[Tensor], t_emb: Tensor) -> Tensor:
         """Args:

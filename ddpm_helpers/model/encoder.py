@@ -7,16 +7,19 @@ from torch import Tensor, nn
 from ddpm_helpers.model.blocks import GROUP, ResBlock, SelfAttention
 
 MULTIPLIERS = (1, 2, 4, 8)  # ResNet-18's widths: 64, 128, 256, 512
-STRIDE = 16  # 2 in the stem, then 2 between each of the four stages
+STEM_STRIDES = (2, 4)  # 4 is ResNet-18's: 2 in its convolution and 2 in its max-pooling
 
 
-def check_image_size(image_size: int) -> None:
-    """Refuse a picture that the four stages cannot halve evenly."""
-    if image_size < STRIDE or image_size % STRIDE:
-        near = max(STRIDE, round(image_size / STRIDE) * STRIDE)
+def check_image_size(image_size: int, stem_stride: int) -> None:
+    """Refuse a picture that stem and stages cannot divide evenly."""
+    if stem_stride not in STEM_STRIDES:
+        raise ValueError(f"stem_stride must be 2 or 4, got {stem_stride}")
+    stride = 8 * stem_stride  # 2 between each of the four stages
+    if image_size < stride or image_size % stride:
+        near = max(stride, round(image_size / stride) * stride)
         raise ValueError(
-            f"image_size must be a multiple of {STRIDE} (the network halves it four times), "
-            f"got {image_size}; the nearest is {near}"
+            f"image_size must be a multiple of {stride} (the network divides it by {stem_stride}, "
+            f"then halves it three times), got {image_size}; the nearest is {near}"
         )
 
 
@@ -38,17 +41,19 @@ class Encoder(nn.Module):
 
     The stem rearranges 2x2 pixels into channels before its convolution (pixel-unshuffle): the
     resolution halves, as in ResNet's strided stem, and yet no value of the picture is lost, so
-    the noise of every single pixel can still be told.
+    the noise of every single pixel can still be told. With 4x4 pixels, the stages work at
+    ResNet-18's own resolution, at a quarter of the cost.
 
     Args:
-        image_size: side of the pictures, a multiple of 16.
+        image_size: side of the pictures, a multiple of 8 * stem_stride.
         channels: of the pictures, 3 for RGB.
         width: channels of the first stage, a multiple of 8; the others have 2, 4 and 8
             times as many.
         t_dim: length of the time embedding.
         attention_size: maps of this side and smaller get self-attention.
+        stem_stride: side of the squares of pixels that the stem rearranges, 2 or 4.
     Raises:
-        ValueError: image_size is not a multiple of 16, or width not of 8.
+        ValueError: image_size is not a multiple of 8 * stem_stride, or width not of 8.
     Source: He et al. 2016, table 1; pixel-unshuffle: Shi et al. 2016.
     """
 
@@ -60,16 +65,18 @@ class Encoder(nn.Module):
         width: int = 64,
         t_dim: int = 256,
         attention_size: int = 8,
+        stem_stride: int = 2,
     ) -> None:
         super().__init__()
-        check_image_size(image_size)
+        check_image_size(image_size, stem_stride)
         if width < GROUP or width % GROUP:
             raise ValueError(f"width must be a multiple of {GROUP}, got {width}")
         self.stem = nn.Sequential(
-            nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, width, 3, padding=1)
+            nn.PixelUnshuffle(stem_stride),
+            nn.Conv2d(stem_stride**2 * channels, width, 3, padding=1),
         )
         self.stages = nn.ModuleList()
-        c_in, size = width, image_size // 2
+        c_in, size = width, image_size // stem_stride
         for i, multiplier in enumerate(MULTIPLIERS):
             stride = 1 if i == 0 else 2
             size //= stride
@@ -85,7 +92,7 @@ class Encoder(nn.Module):
             t_emb: time embedding, (B, t_dim).
         Returns:
             Five maps: the stem's (B, width, S/2, S/2), then the stages' of width
-            1, 2, 4, 8 x width at S/2, S/4, S/8, S/16.
+            1, 2, 4, 8 x width at S/2, S/4, S/8, S/16 (half of these sides with stem_stride 4).
         """
         h = self.stem(x)  # (B, width, S/2, S/2)
         features = [h]

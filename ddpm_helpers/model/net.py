@@ -22,17 +22,19 @@ class DiffusionNet(nn.Module):
     A fresh network outputs exactly 0.
 
     Args:
-        image_size: side S of the pictures, a multiple of 16.
+        image_size: side S of the pictures, a multiple of 8 * stem_stride.
         channels: C of the pictures.
         width: channels of the first stage, a multiple of 8 (64 as in ResNet-18).
         num_classes: None for a network that takes no labels.
         attention_size: maps of this side and smaller get self-attention.
+        stem_stride: what the stem divides the side by, 2 or 4; 4 costs a quarter.
     Attributes:
         image_shape: (C, S, S).
         config: the arguments, enough to build the same network again.
         classes: names of the classes, where they are known.
     Raises:
-        ValueError: image_size no multiple of 16, width no multiple of 8, num_classes below 1.
+        ValueError: image_size no multiple of 8 * stem_stride, width no multiple of 8,
+            num_classes below 1.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class DiffusionNet(nn.Module):
         width: int = 64,
         num_classes: int | None = None,
         attention_size: int = 8,
+        stem_stride: int = 2,
     ) -> None:
         super().__init__()
         if num_classes is not None and num_classes < 1:
@@ -53,16 +56,23 @@ class DiffusionNet(nn.Module):
             "width": width,
             "num_classes": num_classes,
             "attention_size": attention_size,
+            "stem_stride": stem_stride,
         }
         self.image_shape = (channels, image_size, image_size)
         self.num_classes = num_classes
         self.classes: tuple[str, ...] = ()
         t_dim = 4 * width
-        parts = {"channels": channels, "width": width, "t_dim": t_dim}
+        parts = {
+            "channels": channels,
+            "width": width,
+            "t_dim": t_dim,
+            "attention_size": attention_size,
+            "stem_stride": stem_stride,
+        }
         self.time = TimeEmbedding(t_dim)
         self.label = nn.Embedding(num_classes + 1, t_dim) if num_classes else None
-        self.encoder = Encoder(image_size, **parts, attention_size=attention_size)
-        self.decoder = Decoder(image_size, **parts, attention_size=attention_size)
+        self.encoder = Encoder(image_size, **parts)
+        self.decoder = Decoder(image_size, **parts)
         self.gate = zero_init(nn.Linear(t_dim, channels))
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:

@@ -31,6 +31,7 @@ def build_model(config: TrainConfig, num_classes: int) -> DiffusionNet:
         return DiffusionNet(
             config.image_size,
             width=config.width,
+            stem_stride=config.stem_stride,
             num_classes=num_classes if config.class_conditional else None,
         )
 
