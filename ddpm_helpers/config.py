@@ -63,6 +63,7 @@ class TrainConfig:
     min_snr_gamma: float | None = _setting(None, "weigh the loss by min(SNR, gamma); 5 is usual")
     ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
     precision: str = _setting("auto", "auto takes bf16 where the processor has it; or fp32, bf16")
+    compile: bool = _setting(False, "torch.compile: minutes once, then 1.3 times faster")
     accumulate: int = _setting(1, "parts that a batch is computed in: less memory, same training")
     max_bad_steps: int = _setting(5, "batches in a row with NaN or Inf before training gives up")
     keep_checkpoints: int = _setting(2, "checkpoints that stay: should one break, one is left")
@@ -158,7 +159,9 @@ PRESETS = {
     "laptop": TrainConfig(
         image_size=32, prediction="v", epochs=1, batch_size=32, lr=2e-3, width=32,
     ),
-    "gpu": TrainConfig(prediction="v", epochs=200, batch_size=512, lr=1e-3, ema_decay=0.9995),
+    "gpu": TrainConfig(
+        prediction="v", epochs=200, batch_size=512, lr=1e-3, ema_decay=0.9995, compile=True,
+    ),
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The pipeline: it learns, averages, saves, resumes exactly, and refuses what does not fit."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -185,3 +186,26 @@ def test_the_loss_is_weighed_if_asked_for():
     v = (bar.sqrt() * eps - (1 - bar).sqrt() * x_0).square().mean((1, 2, 3))
     snr = (bar / (1 - bar)).flatten()
     assert record.loss == pytest.approx((v * snr.clamp(max=5) / (snr + 1)).mean().item(), rel=1e-4)
+
+
+def test_compiled_training_is_the_same_training_in_one_graph(tmp_path, monkeypatch):
+    torch.compiler.reset()
+    whole = partial(torch.compile, backend="aot_eager", fullgraph=True)  # C++ would take a minute
+    monkeypatch.setattr(torch, "compile", whole)
+    changes = {"batch_size": 4, "epochs": 1}
+    plain, fused = pipeline(**changes), pipeline(tmp_path, compile=True, **changes)
+    plain.fit(), fused.fit()
+    assert isinstance(fused._net, torch._dynamo.OptimizedModule)
+    for a, b in zip(plain.history, fused.history, strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=1e-4)
+    again = pipeline(tmp_path, **changes)  # the weights have the same names
+    again.resume()
+    assert same(again.model, fused.model)
+
+
+def test_without_a_compiler_training_goes_on_and_says_what_is_missing(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.warns(match=r"compile=True needs a C\+\+ compiler"):
+        p = pipeline(compile=True)
+    assert next(p.steps()).step == 1

@@ -27,7 +27,7 @@ from ddpm_helpers.training.logbook import Logbook
 from ddpm_helpers.training.memory import memory_in_one_line
 from ddpm_helpers.training.progress import Progress
 from ddpm_helpers.training.schedule import learning_rate, rows_of, step_generator
-from ddpm_helpers.training.setup import bf16_is_fast, check_fit, make_accelerator
+from ddpm_helpers.training.setup import bf16_is_fast, check_fit, compiled, make_accelerator
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ class TrainingPipeline:
             weight_decay=config.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
         )
-        # On one process, _net is the model itself; on several, it also averages the gradients.
-        self._net, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        net = compiled(self.model) if config.compile else self.model
+        # On one process, prepare leaves the network as it is; on several, it averages gradients.
+        self._net, self.optimizer = self.accelerator.prepare(net, optimizer)
         self.history: list[StepRecord] = []
         self.grid: Tensor | None = None
         self.step = self.skipped = self._skipped_in_a_row = 0

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sysconfig
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from ddpm_helpers.config import TrainConfig, best_device
 from ddpm_helpers.model import DiffusionNet
@@ -34,6 +40,23 @@ def build_model(config: TrainConfig, num_classes: int) -> DiffusionNet:
             stem_stride=config.stem_stride,
             num_classes=num_classes if config.class_conditional else None,
         )
+
+
+def compiled(model: DiffusionNet) -> nn.Module:
+    """The network behind torch.compile, which fuses what lies between its convolutions.
+
+    It shares the weights of `model`. Where what the compiler needs is missing, a warning says what,
+    and the network comes back as it is.
+    """
+    compilers = [os.environ.get("CXX"), "g++", "clang++", "cl"]
+    if not any(name and shutil.which(name) for name in compilers):
+        missing = "a C++ compiler (g++, clang++ or cl; or set CXX)"
+    elif not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        missing = "Python.h (on Debian in python3-dev)"
+    else:
+        return torch.compile(model, dynamic=False)  # type: ignore[return-value]
+    warnings.warn(f"compile=True needs {missing}; training goes on without", stacklevel=3)
+    return model
 
 
 def bf16_is_fast(device: torch.device) -> bool:
