@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_helpers.data import ImageDataset
+from ddpm_helpers.data import ImageDataset, dataset
 from ddpm_helpers.data.cartoons import CLASSES, draw
 
 
@@ -148,3 +148,37 @@ def test_bad_arguments_are_one_clear_line(arguments, message, tmp_path):
 def test_bad_batches_are_refused_at_the_call(ds, arguments):
     with pytest.raises(ValueError, match="at least"):
         ds.batches(**arguments)
+
+
+def test_pixels_that_stay_on_a_gpu_give_the_same_batches(monkeypatch, place):
+    cartoons = ImageDataset("cartoons", 32, cache_dir=place, limit=100)
+    host = list(cartoons.batches(7, seed=3, epoch=1, device="cpu"))
+    room = []
+    monkeypatch.setattr(dataset, "_has_room", lambda device, needed: room.append(needed) or True)
+    there = list(cartoons.batches(7, seed=3, epoch=1, device="cpu"))
+    for (x, y), (x_there, y_there) in zip(host, there, strict=True):
+        assert torch.equal(x, x_there) and torch.equal(y, y_there)
+    list(cartoons.batches(7, seed=3, epoch=2, device="cpu"))
+    assert room == [cartoons.images.nbytes]  # moved once
+    assert "_resident" not in cartoons.__getstate__()  # no worker gets a copy
+
+
+@pytest.mark.parametrize("free, stays", [(4000, True), (3999, False)])
+def test_pixels_stay_on_a_gpu_that_has_room_for_four_times_as_much(monkeypatch, free, stays):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10_000))
+    assert dataset._has_room(torch.device("cuda"), 1000) is stays
+    assert not dataset._has_room(torch.device("cpu"), 1000)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+def test_a_gpu_is_never_waited_for_while_batches_are_made(place):
+    cartoons = ImageDataset("cartoons", 32, cache_dir=place, limit=100)
+    next(iter(cartoons.batches(7, seed=3, device="cuda")))
+    batches = iter(cartoons.batches(7, seed=3, device="cuda"))
+    next(batches)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        x, y = next(batches)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert x.is_cuda and y.is_cuda

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -209,3 +210,27 @@ def test_without_a_compiler_training_goes_on_and_says_what_is_missing(monkeypatc
     with pytest.warns(match=r"compile=True needs a C\+\+ compiler"):
         p = pipeline(compile=True)
     assert next(p.steps()).step == 1
+
+
+def test_steps_and_labels_make_a_gpu_wait_for_nothing():
+    """t stays on the CPU, where the tables are; the same t for the same generator seed."""
+    p = pipeline()
+    t, _ = p.draw_noise(torch.zeros(5, 3, 16, 16), step_generator(0, 7, torch.device("cpu")))
+    assert t.device.type == "cpu"
+    there, seen = torch.zeros(5, 3, 16, 16, device="meta"), []
+
+    def net(x, at, y):
+        seen.append(at.device.type)
+        return x
+
+    p.diffusion.loss(net, there, t, there, torch.zeros(5, device="meta"))
+    assert seen == ["meta"]  # the network gets them where it is
+
+
+def test_fsdp_is_refused_with_what_to_do_instead(monkeypatch):
+    import accelerate
+
+    fake = SimpleNamespace(distributed_type=accelerate.DistributedType.FSDP)
+    monkeypatch.setattr(accelerate, "Accelerator", lambda **options: fake)
+    with pytest.raises(ValueError, match="FSDP.*--multi_gpu instead of --use_fsdp"):
+        pipeline()

@@ -67,12 +67,14 @@ class ImageDataset(Dataset):
 
     def _use(self, path: Path, limit: int | None, images: np.ndarray | None = None) -> None:
         self._path, self._limit = path, limit
+        self._resident: dict[torch.device, tuple[Tensor, Tensor]] = {}  # pixels, labels on a GPU
         images = np.load(path, mmap_mode="r") if images is None else images
         self.images = images[:limit]  # (N, 3, S, S) uint8
 
     def __getstate__(self) -> dict[str, Any]:
         """Worker processes map the cache again instead of receiving a copy of every pixel."""
-        return {name: value for name, value in vars(self).items() if name != "images"}
+        left_out = ("images", "_resident")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -111,7 +113,8 @@ class ImageDataset(Dataset):
             batch_size: B, at least 1; the last batch holds what is left.
             seed: at least 0; the order depends on (seed, epoch) alone.
             epoch: at least 0; every epoch has an order of its own.
-            device: where tensors go; pixels travel as bytes and are converted there.
+            device: where tensors go; pixels travel as bytes and are converted there. On a CUDA
+                card with room for them, all pixels stay there after the first call.
             shuffle: False keeps the order of the pictures.
             drop_last: leave out a last batch that is not full.
         Yields:
@@ -127,7 +130,20 @@ class ImageDataset(Dataset):
             order = np.random.default_rng((seed, epoch)).permutation(len(self))
         if drop_last:
             order = order[: len(self) // batch_size * batch_size]
-        return self._batches(order, batch_size, torch.device(device or "cpu"))
+        where = torch.device(device or "cpu")
+        if where not in self._resident and _has_room(where, self.images.nbytes):
+            pixels = torch.from_numpy(np.array(self.images))  # a copy: the cache is read-only
+            self._resident[where] = pixels.to(where), torch.from_numpy(self.labels).to(where)
+        if where in self._resident:
+            return self._resident_batches(order, batch_size, where)
+        return self._batches(order, batch_size, where)
+
+    def _resident_batches(
+        self, order: np.ndarray, batch_size: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        pixels, labels = self._resident[device]
+        for where in torch.from_numpy(order).to(device).split(batch_size):  # each (B,)
+            yield to_float(pixels[where]), labels[where]
 
     def _batches(
         self, order: np.ndarray, batch_size: int, device: torch.device
@@ -140,6 +156,16 @@ class ImageDataset(Dataset):
             np.take(pixels, where, axis=0, out=rows, mode="clip")  # "raise" would copy once more
             x = to_float(torch.from_numpy(rows).to(device))  # (B, 3, S, S)
             yield x, torch.from_numpy(self.labels[where]).to(device)
+
+
+def _has_room(device: torch.device, needed: int) -> bool:
+    """Whether the pixels may stay on this device: a CUDA card that has four times their bytes free.
+
+    The network and what its backward pass keeps need the rest.
+    """
+    if device.type != "cuda":
+        return False
+    return 4 * needed <= torch.cuda.mem_get_info(device)[0]
 
 
 def to_float(pixels: Tensor) -> Tensor:

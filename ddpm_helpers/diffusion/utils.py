@@ -234,7 +234,7 @@ class DiffusionUtils:
         Args:
             model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None.
             x_0: clean images, (B, C, H, W) in [-1, 1].
-            t: steps, (B,) int64 in 0..T.
+            t: steps, (B,) int64 in 0..T; on the CPU a GPU need not be waited for.
             eps: the noise, shape of x_0.
             y: class labels, (B,) int64, or None.
             min_snr_gamma: weigh the errors by `min_snr_weight`; None leaves them as they are.
@@ -245,7 +245,8 @@ class DiffusionUtils:
         Source: Ho et al. 2020, eq. 14.
         """
         x_t, eps = self.add_noise(x_0, t, eps)
-        output = model(x_t, t) if y is None else model(x_t, t, y)
+        at = t.to(x_t.device)
+        output = model(x_t, at) if y is None else model(x_t, at, y)
         check_same("the network's output", output, "x_t", x_t)
         error = output.to(x_t.dtype) - self.target(x_0, eps, t)
         each = error.square().flatten(1).mean(1)  # (B,)

@@ -206,11 +206,10 @@ class TrainingPipeline:
         t, eps = self.draw_noise(x_0, generator)
         self.model.train()
         with memory_in_one_line(self):
-            sums, counts = self._backward(x_0, t, eps, labels)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+            sums, counts, norm = self._backward(x_0, t, eps, labels)
         loss = sum(sums) / len(x_0)
-        if not math.isfinite(loss) or not torch.isfinite(norm):
-            self._skip(loss, norm.item())
+        if not math.isfinite(loss + norm):
+            self._skip(loss, norm)
             return None
         lr = learning_rate(self.step + 1, self.total_steps, self.config)
         for group in self.optimizer.param_groups:
@@ -224,11 +223,12 @@ class TrainingPipeline:
 
     def _backward(
         self, x_0: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None
-    ) -> tuple[list[float], list[float]]:
-        """Gradient of the batch's mean loss, from this process's parts of the batch.
+    ) -> tuple[list[float], list[float], float]:
+        """Gradient of the batch's mean loss, from this process's parts of the batch, clipped.
 
         Returns:
-            Sum of the losses, and number of pictures, for t in each quarter, of all processes.
+            Sum of the losses, and number of pictures, for t in each quarter, of all processes, and
+            the gradient's length before clipping.
         """
         processes, parts = self.accelerator.num_processes, self.config.accumulate
         report = torch.zeros(9, device=self.device)  # 4 sums, 4 counts, was a stop asked for?
@@ -247,16 +247,17 @@ class TrainingPipeline:
                     )  # fmt: skip
                 # DDP averages over processes, so that * processes / B makes the batch's mean.
                 self.accelerator.backward(losses.sum() * (weight * processes / len(x_0)))
-            quarter = (t[rows] - 1) * 4 // self.diffusion.T  # (rows,) in 0..3
+            quarter = ((t[rows] - 1) * 4 // self.diffusion.T).to(self.device)  # (rows,) in 0..3
             report[:4].index_add_(0, quarter, losses.detach().float() * weight)
             report[4:8].index_add_(0, quarter, torch.full_like(losses.detach(), weight))
         report[8] = float(self._interrupts.asked or 0)
         if processes > 1:  # all stop after the same step, whichever got the signal
             report = self.accelerator.reduce(report, "sum")
-        *values, asked = report.tolist()
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        *values, asked, length = torch.cat([report, norm[None]]).tolist()  # the one wait for a GPU
         if asked:
             self.stopped_by = self._interrupts.asked or int(signal.SIGTERM)
-        return values[:4], values[4:]
+        return values[:4], values[4:], length
 
     def _skip(self, loss: float, norm: float) -> None:
         """Forget a batch; after max_bad_steps of them in a row, give up."""
@@ -271,10 +272,10 @@ class TrainingPipeline:
         warnings.warn(f"{what}; batch left out, weights are as before", stacklevel=4)
 
     def draw_noise(self, x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """t uniform in 1..T, (B,), and eps ~ N(0, I) of x_0's shape."""
-        t = torch.randint(
-            1, self.diffusion.T + 1, (len(x_0),), generator=generator, device=self.device
-        )
+        """t uniform in 1..T, (B,) on the CPU where the tables are, and eps ~ N(0, I) like x_0."""
+        on_cpu = generator.device.type == "cpu"
+        host = generator if on_cpu else torch.Generator().manual_seed(generator.initial_seed())
+        t = torch.randint(1, self.diffusion.T + 1, (len(x_0),), generator=host)
         eps = torch.randn(x_0.shape, generator=generator, device=self.device)
         return t, eps
 

@@ -24,10 +24,19 @@ def make_accelerator() -> Accelerator:
 
     Its own mixed precision is one setting for a whole Python process, while a notebook may
     compare two: the pipeline uses torch.autocast itself.
+
+    Raises:
+        ValueError: launched for FSDP.
     """
     from accelerate import Accelerator  # takes a second: not at import
 
-    return Accelerator(cpu=best_device().type == "cpu")
+    accelerator = Accelerator(cpu=best_device().type == "cpu")
+    if accelerator.distributed_type == "FSDP":
+        raise ValueError(
+            "FSDP splits networks that are too large for one GPU; this one fits on any: "
+            "launch with --multi_gpu instead of --use_fsdp"
+        )
+    return accelerator
 
 
 def build_model(config: TrainConfig, num_classes: int) -> DiffusionNet:
