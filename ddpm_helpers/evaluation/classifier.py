@@ -1,14 +1,17 @@
-"""A small classifier of the cartoons, whose features compare sets of pictures.
+"""A small classifier, whose features compare sets of pictures.
 
-It plays the part that the Inception network plays in FID, for 32×32 cartoons and without a
-download. A distance on its features is not a FID and must not be compared with one. The shipped
-weights are made by `python -m ddpm_helpers.evaluation.classifier OUT.safetensors`.
+It plays the part that the Inception network plays in FID, for small pictures and without a
+download. A distance on its features is not a FID and must not be compared with one. Two are
+shipped, one that knows the cartoons and one that knows CIFAR-10's photographs:
+
+    python -m ddpm_helpers.evaluation.classifier OUT.safetensors --data cartoons --epochs 4
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,8 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ddpm_helpers.data import ImageDataset
+from ddpm_helpers.training.setup import bf16_is_fast
 
-SHIPPED = Path(__file__).parent / "cartoon_classifier.safetensors"
+HERE = Path(__file__).parent
+SHIPPED = {
+    "cartoons": HERE / "cartoon_classifier.safetensors",
+    "photographs": HERE / "photo_classifier.safetensors",
+}
 FEATURES, SIDE = 64, 32  # numbers that describe a picture; the picture's side in pixels
 
 
@@ -27,19 +35,22 @@ class Classifier(nn.Module):
     """Five convolutions and two linear layers: pictures to features to class scores.
 
     Args:
-        num_classes: scores a picture gets.
+        classes: their names; a picture gets a score for each.
+    Attributes:
+        accuracy: share of the test pictures that it names rightly, where that is known.
     """
 
-    def __init__(self, num_classes: int = 10) -> None:
+    def __init__(self, classes: Sequence[str]) -> None:
         super().__init__()
+        self.classes = tuple(classes)
         layers: list[nn.Module] = []
         sizes = [(3, 32, 2), (32, 64, 1), (64, 64, 2), (64, 96, 1), (96, 96, 2)]
         for c_in, c_out, stride in sizes:
             layers += [nn.Conv2d(c_in, c_out, 3, stride, 1), nn.GroupNorm(8, c_out), nn.SiLU()]
         self.body = nn.Sequential(*layers)  # (B, 3, 32, 32) -> (B, 96, 4, 4)
         self.describe = nn.Linear(2 * 96, FEATURES)
-        self.head = nn.Linear(FEATURES, num_classes)
-        self.accuracy: float | None = None  # on the test pictures, where it is known
+        self.head = nn.Linear(FEATURES, len(self.classes))
+        self.accuracy: float | None = None
 
     def features(self, x: Tensor) -> Tensor:
         """What the classifier sees in pictures.
@@ -60,37 +71,44 @@ class Classifier(nn.Module):
         return F.silu(self.describe(pooled))  # (B, 64)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) in [-1, 1] to class scores (B, num_classes), not normalised."""
+        """Pictures (B, 3, S, S) in [-1, 1] to class scores (B, classes), not normalised."""
         return self.head(self.features(x))
 
 
-def load_classifier(path: str | Path = SHIPPED) -> Classifier:
-    """A trained classifier in eval mode on the CPU; by default the one of the cartoons.
+def load_classifier(name_or_path: str | Path = "cartoons") -> Classifier:
+    """A trained classifier in eval mode on the CPU.
 
     Args:
-        path: a file that `save_classifier` wrote.
-    Returns:
-        The classifier; `.accuracy` says how many test pictures it names rightly.
+        name_or_path: cartoons, photographs, or a file that `save_classifier` wrote.
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: neither.
         ValueError: the file is no classifier of this project.
     """
-    path = Path(path)
+    path = SHIPPED.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
-        raise FileNotFoundError(f"no classifier at {path}")
+        raise FileNotFoundError(f"no classifier at {path}; shipped names: {', '.join(SHIPPED)}")
     with safe_open(path, "pt") as file:
         about = json.loads((file.metadata() or {}).get("classifier", "null"))
     if about is None:
         raise ValueError(f"{path} is no classifier of this project")
-    classifier = Classifier(about["num_classes"])
+    classifier = Classifier(about["classes"])
     classifier.load_state_dict({k: v.float() for k, v in load_file(path).items()})
     classifier.accuracy = about["accuracy"]
     return classifier.eval().requires_grad_(False)
 
 
+def classifier_for(classes: Sequence[str]) -> Classifier:
+    """The shipped classifier that knows these classes; else that of the photographs.
+
+    Its features compare pictures of other classes too, only its scores say nothing about them.
+    """
+    both = [load_classifier(name) for name in SHIPPED]
+    return next((one for one in both if one.classes == tuple(classes)), both[-1])
+
+
 def save_classifier(path: str | Path, classifier: Classifier) -> None:
     """Write a classifier in float16 with its accuracy beside it."""
-    about = {"num_classes": classifier.head.out_features, "accuracy": classifier.accuracy}
+    about = {"classes": list(classifier.classes), "accuracy": classifier.accuracy}
     tensors = {k: v.half().contiguous() for k, v in classifier.state_dict().items()}
     save_file(tensors, path, metadata={"classifier": json.dumps(about)})
 
@@ -109,15 +127,18 @@ def train_classifier(
         The classifier in eval mode.
     """
     torch.manual_seed(seed)
-    classifier = Classifier(len(ds.classes))
+    classifier = Classifier(ds.classes).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr)
+    bf16 = bf16_is_fast(torch.device("cpu"))
     total = epochs * (len(ds) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, total))
     for epoch in range(epochs):
         for x, y in ds.batches(batch_size, seed=seed, epoch=epoch, drop_last=True):
             mirrored = torch.rand(len(x), 1, 1, 1) < 0.5
-            scores = classifier(torch.where(mirrored, x.flip(-1), x))  # (B, num_classes)
-            loss = F.cross_entropy(scores, y, label_smoothing=0.05)
+            x = torch.where(mirrored, x.flip(-1), x).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                scores = classifier(x)  # (B, classes)
+            loss = F.cross_entropy(scores.float(), y, label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -134,15 +155,20 @@ def accuracy(classifier: Classifier, ds: ImageDataset, batch_size: int = 250) ->
     return right / len(ds)
 
 
-def main(path: str) -> None:
-    """Train on the cartoons, measure on their test pictures, and write the file."""
-    classifier = train_classifier(ImageDataset("cartoons", SIDE))
-    save_classifier(path, classifier)  # measured as it is stored: in float16
-    classifier = load_classifier(path)
-    classifier.accuracy = accuracy(classifier, ImageDataset("cartoons", SIDE, split="test"))
-    save_classifier(path, classifier)
-    print(f"{path}: {classifier.accuracy:.2%} of the test cartoons named rightly")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, measure on the test pictures, and write the file."""
+    parser = argparse.ArgumentParser(prog="python -m ddpm_helpers.evaluation.classifier")
+    parser.add_argument("path", type=Path, help="file to write, ending in .safetensors")
+    parser.add_argument("--data", default="cartoons", help="a source for ImageDataset (cartoons)")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over its pictures (4)")
+    args = parser.parse_args(argv)
+    train, test = (ImageDataset(args.data, SIDE, split=split) for split in ("train", "test"))
+    save_classifier(args.path, train_classifier(train, epochs=args.epochs))
+    classifier = load_classifier(args.path)  # measured as it is stored: in float16
+    classifier.accuracy = accuracy(classifier, test)
+    save_classifier(args.path, classifier)
+    print(f"{args.path}: {classifier.accuracy:.2%} of the test pictures named rightly")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.evaluation.classifier import Classifier, load_classifier
+from ddpm_helpers.evaluation.classifier import Classifier, classifier_for, load_classifier
 from ddpm_helpers.evaluation.distances import frechet_distance, kernel_distance, precision_recall
 from ddpm_helpers.evaluation.inception import inception_scores
 
@@ -228,9 +228,10 @@ def evaluate(
     classes = getattr(model, "num_classes", None)
     # a network without classes leaves them to chance, and so must the pictures it is held against
     x_train = take(train, n)[0] if classes is None else take_like(train, labels)
-    classifier = load_classifier()
-    classifier.to(_device(model))
-    say(f"features: a classifier of cartoons, right on {classifier.accuracy:.1%} of the test set")
+    classifier = classifier_for(test.classes).to(_device(model))
+    known = classifier.classes == tuple(test.classes)
+    say(f"features: a classifier of {', '.join(classifier.classes)}; "
+        f"it names {classifier.accuracy:.1%} of its test pictures rightly")  # fmt: skip
     _announce(diffusion, model, n, options, say)
     ts = sorted({max(1, diffusion.T * i // 10) for i in range(11)})
     loss = loss_per_step(diffusion, model, test, ts, n=min(n, 100))
@@ -238,9 +239,9 @@ def evaluate(
         f"{t}: {value:.4f}" for t, value in zip(ts, loss.tolist(), strict=True)
     ))  # fmt: skip
     x = torch.cat([part for part, _ in draw_samples(diffusion, model, n, y=labels, **options)])
-    y = None if classes is None else labels
+    y = labels if known and classes is not None else None
     rows = {"samples": compare(x_test, x, y, classifier),
-            "train": compare(x_test, x_train, None, classifier)}  # fmt: skip
+            "train": compare(x_test, x_train, y, classifier)}  # fmt: skip
     say(table(rows))
     numbers: dict[str, Any] = {"loss": dict(zip(ts, loss.tolist(), strict=True))}
     numbers |= {name: asdict(row) for name, row in rows.items()}
