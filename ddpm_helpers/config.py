@@ -68,6 +68,7 @@ class TrainConfig:
     max_bad_steps: int = _setting(5, "batches in a row with NaN or Inf before training gives up")
     keep_checkpoints: int = _setting(2, "checkpoints that stay: should one break, one is left")
     sample_every: int = _setting(1, "epochs between sample grids in out_dir; 0 makes none")
+    keep_weights: bool = _setting(False, "keep the weights of epoch 1, 2, 5, 10, 20, 50, … too")
     save_every: int = _setting(1, "epochs between checkpoints in out_dir; 0 saves at the end only")
 
     def __post_init__(self) -> None:

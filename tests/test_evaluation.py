@@ -9,9 +9,11 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ddpm_helpers.cli import main
-from ddpm_helpers.data import ImageDataset
+from ddpm_helpers.data import ImageDataset, cifar10
+from ddpm_helpers.data.cartoons import CLASSES
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.evaluation import (
     compare,
@@ -19,14 +21,22 @@ from ddpm_helpers.evaluation import (
     evaluate,
     frechet_distance,
     kernel_distance,
+    ladder,
     load_classifier,
     loss_per_step,
     nearest_neighbours,
     precision_recall,
     take_like,
 )
-from ddpm_helpers.evaluation.classifier import SHIPPED, accuracy, train_classifier
+from ddpm_helpers.evaluation.classifier import (
+    SHIPPED,
+    accuracy,
+    classifier_for,
+    train_classifier,
+)
 from ddpm_helpers.evaluation.inception import inception_scores
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.pretrained import load_pretrained, save_weights
 
 
 def cloud(n, d, seed, shift=0.0):
@@ -114,14 +124,16 @@ def test_nearest_neighbours_finds_copies_and_measures_pixels():
 # ---- the classifier ----------------------------------------------------------------------
 
 
-def test_the_shipped_classifier_is_small_and_as_good_as_it_says(sets):
-    classifier = load_classifier()
-    assert SHIPPED.stat().st_size < 1_000_000
-    assert classifier.accuracy > 0.95
+def test_the_shipped_classifiers_are_small_and_know_their_classes(sets):
+    assert sum(path.stat().st_size for path in SHIPPED.values()) < 1_000_000
+    classifier = classifier_for(sets[1])
+    assert classifier.classes == CLASSES and classifier.accuracy > 0.95
     assert accuracy(classifier, sets[1]) > classifier.accuracy - 0.03
     assert accuracy(classifier, sets[1], batch_size=7) == accuracy(classifier, sets[1])
     scores = classifier(torch.zeros(2, 3, 64, 64))  # other sizes are brought to 32
     assert scores.shape == (2, 10)
+    photographs = classifier_for(types.SimpleNamespace(source="an/album"))
+    assert photographs.classes == cifar10.CLASSES and 0.7 < photographs.accuracy < 1
 
 
 def test_a_classifier_learns_from_scratch(sets):
@@ -266,3 +278,42 @@ def test_inception_scores_say_what_is_missing(monkeypatch):
         inception_scores(x, x)
     with pytest.raises(ValueError, match="at least 10 .* got 3"):
         inception_scores(x[:3], x)
+
+
+# ---- the ladder --------------------------------------------------------------------------
+
+
+def test_the_ladder_draws_the_same_noise_from_every_rung_and_measures_it(sets, tmp_path, capsys):
+    d = DiffusionUtils(10, prediction="v")
+    for epoch in (1, 10):
+        torch.manual_seed(epoch)
+        net = DiffusionNet(32, width=8, num_classes=10)
+        torch.nn.init.normal_(net.gate.weight, std=0.02 * epoch)
+        path = tmp_path / f"weights_epoch_{epoch:04d}.safetensors"
+        save_weights(path, net, d, {"steps": epoch * 3, "classes": list(CLASSES)})
+    said = []
+    numbers, pictures = ladder.climb(tmp_path, *sets, n=20, steps=3, say=said.append)
+    assert [row["epoch"] for row in numbers["rungs"]] == [1, 10] and len(said) == 2
+    assert [row["steps"] for row in numbers["rungs"]] == [3, 30]
+    assert numbers["n"] == 20 and pictures.shape == (20, 3, 32, 32)
+    model, _ = load_pretrained(path)
+    options = {"sampler": "dpm++", "steps": 3, "seed": 0}
+    again = d.sample(model, 10, y=torch.arange(10), **options)
+    torch.testing.assert_close(pictures[10:], again, atol=1e-4, rtol=0)
+    assert numbers["rungs"][0]["frechet"] > numbers["noise_floor"]["frechet"]
+    with pytest.raises(FileNotFoundError, match="train with keep_weights"):
+        ladder.rungs(tmp_path / "elsewhere")
+
+
+def test_the_ladder_is_a_command_too(tmp_path, capsys, monkeypatch):
+    d, net = DiffusionUtils(4), DiffusionNet(32, width=8, num_classes=10)
+    about = {"steps": 1, "classes": list(CLASSES)}
+    save_weights(tmp_path / "weights_epoch_0001.safetensors", net, d, about)
+    monkeypatch.setattr(ladder, "climb", lambda *a, **k: ({"noise_floor": {"frechet": 1.0},
+        "rungs": [{"epoch": 1, "frechet": 2.0}]}, torch.zeros(10, 3, 32, 32)))  # fmt: skip
+    files = ["--picture", str(tmp_path / "l.png"), "--numbers", str(tmp_path / "l.json")]
+    assert ladder.main([str(tmp_path), *files]) == 0
+    assert Image.open(tmp_path / "l.png").width > 300
+    assert json.loads((tmp_path / "l.json").read_text())["rungs"][0]["epoch"] == 1
+    assert ladder.main([str(tmp_path / "none")]) == 2
+    assert "ladder: error: no weights_epoch_" in capsys.readouterr().err

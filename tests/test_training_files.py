@@ -14,7 +14,8 @@ from toy_training import CONFIG, TwoColours, pipeline, same
 
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
-from ddpm_helpers.training import TrainingPipeline, files
+from ddpm_helpers.pretrained.weights import description
+from ddpm_helpers.training import TrainingPipeline, checkpoint, files
 
 
 @pytest.fixture
@@ -266,3 +267,13 @@ def test_the_animation_shows_every_grid_once(tmp_path):
     grids = sorted(tmp_path.glob("samples_epoch_*.png"))
     with Image.open(tmp_path / "learning.gif") as film, Image.open(grids[0]) as grid:
         assert film.size == grid.size and film.n_frames <= len(grids) == 3
+
+
+def test_the_rungs_of_the_ladder_are_kept_on_request(tmp_path):
+    p = pipeline(tmp_path, epochs=6, keep_weights=True, save_every=0)
+    p.fit()
+    kept = sorted(path.name for path in tmp_path.glob("weights_epoch_*"))
+    assert kept == [f"weights_epoch_000{k}.safetensors" for k in (1, 2, 5)]
+    assert description(tmp_path / kept[1])["trained"]["steps"] == 2 * p.steps_per_epoch
+    rungs = [epoch for epoch in range(1, 2001) if checkpoint.is_rung(epoch)]
+    assert rungs == [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]

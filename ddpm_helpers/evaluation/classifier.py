@@ -97,13 +97,13 @@ def load_classifier(name_or_path: str | Path = "cartoons") -> Classifier:
     return classifier.eval().requires_grad_(False)
 
 
-def classifier_for(classes: Sequence[str]) -> Classifier:
-    """The shipped classifier that knows these classes; else that of the photographs.
+def classifier_for(ds: ImageDataset) -> Classifier:
+    """The shipped classifier of cartoons for the cartoons, that of photographs for all else.
 
-    Its features compare pictures of other classes too, only its scores say nothing about them.
+    Its features compare pictures of any class; its scores mean something where the dataset has
+    its `classes`.
     """
-    both = [load_classifier(name) for name in SHIPPED]
-    return next((one for one in both if one.classes == tuple(classes)), both[-1])
+    return load_classifier("cartoons" if ds.source == "cartoons" else "photographs")
 
 
 def save_classifier(path: str | Path, classifier: Classifier) -> None:

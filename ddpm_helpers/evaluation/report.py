@@ -228,7 +228,7 @@ def evaluate(
     classes = getattr(model, "num_classes", None)
     # a network without classes leaves them to chance, and so must the pictures it is held against
     x_train = take(train, n)[0] if classes is None else take_like(train, labels)
-    classifier = classifier_for(test.classes).to(_device(model))
+    classifier = classifier_for(test).to(_device(model))
     known = classifier.classes == tuple(test.classes)
     say(f"features: a classifier of {', '.join(classifier.classes)}; "
         f"it names {classifier.accuracy:.1%} of its test pictures rightly")  # fmt: skip

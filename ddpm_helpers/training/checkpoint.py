@@ -47,17 +47,26 @@ def save(pipeline: TrainingPipeline, path: Path) -> Path:
         files.rotate(path.parent, files.pack(state), pipeline.config.keep_checkpoints)
     else:
         files.write_whole(path, files.pack(state))
-    trained = {"data": pipeline.dataset.source, "steps": pipeline.step}
     try:
-        save_weights(
-            path.with_name("weights.safetensors"),
-            pipeline.ema_model,
-            pipeline.diffusion,
-            trained | {"classes": list(pipeline.dataset.classes)},
-        )
+        save_average(pipeline, path.with_name("weights.safetensors"))
     except SafetensorError as error:
         raise OSError(f"{path} is saved, weights.safetensors beside it is not: {error}") from error
     return path
+
+
+def save_average(pipeline: TrainingPipeline, path: Path) -> Path:
+    """The averaged weights, with all that sampling needs."""
+    trained = {
+        "data": pipeline.dataset.source,
+        "steps": pipeline.step,
+        "classes": list(pipeline.dataset.classes),
+    }
+    return save_weights(path, pipeline.ema_model, pipeline.diffusion, trained)
+
+
+def is_rung(epoch: int) -> bool:
+    """Whether an epoch is 1, 2 or 5 times a power of ten: the rungs of the ladder."""
+    return str(epoch).rstrip("0") in ("1", "2", "5")
 
 
 def load(pipeline: TrainingPipeline, state: dict[str, Any], name: str) -> None:

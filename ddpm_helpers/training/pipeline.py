@@ -306,6 +306,8 @@ class TrainingPipeline:
 
         if self.stopped_by is not None or due(self.config.save_every):
             self.save()
+        if self.config.keep_weights and inside == 0 and checkpoint.is_rung(epoch):
+            checkpoint.save_average(self, self.out_dir / f"weights_epoch_{epoch:04d}.safetensors")
         if self.config.sample_every and due(self.config.sample_every):
             grid = self.save_samples(self.out_dir / f"samples_epoch_{epoch:04d}.png")
             self._logbook.pictures(grid, self.step)

@@ -1,0 +1,118 @@
+"""What each choice of the recipe is worth: pictures drawn after the same processor time.
+
+Every variant trains from the same seed for the same CPU seconds (of all cores together), its
+learning rate falling to 0 at the end of them, and then draws the same noises. "without EMA" is the
+recipe's own training, drawn from its last weights.
+
+    python tests/benchmarks/bench_ablations.py --seconds 120
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_helpers import DiffusionNet, DiffusionUtils, ImageDataset, TrainConfig, TrainingPipeline
+from ddpm_helpers.evaluation import compare, draw_samples, take_like
+from ddpm_helpers.evaluation.classifier import classifier_for
+from ddpm_helpers.evaluation.report import take
+from ddpm_helpers.training.setup import bf16_is_fast
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One training: fields of the configuration, and what is changed in the network."""
+
+    name: str
+    fields: dict
+    attention_size: int = 8
+    change: Callable[[DiffusionNet], object] = lambda net: None
+
+
+def no_features(net: DiffusionNet) -> None:
+    """The decoder sees the coarsest map alone."""
+
+    def blank(module: nn.Module, inputs: tuple, features: list[Tensor]) -> list[Tensor]:
+        return [*(torch.zeros_like(f) for f in features[:-1]), features[-1]]
+
+    net.encoder.register_forward_hook(blank)
+
+
+VARIANTS = (
+    Variant("the recipe", {}),
+    Variant("without the encoder's feature maps", {}, change=no_features),
+    Variant("without attention", {}, attention_size=0),
+    Variant("with min-SNR weights, gamma 5", {"min_snr_gamma": 5.0}),
+    Variant("eps instead of v", {"prediction": "eps"}),
+    Variant("x_0 instead of v", {"prediction": "x_0"}),
+    Variant("linear instead of cosine", {"schedule": "linear"}),
+    Variant("batch 10, lr 1e-4 (classic)", {"batch_size": 10, "lr": 1e-4}),
+)
+
+
+def train(variant: Variant, base: TrainConfig, ds: ImageDataset, seconds: float) -> TrainingPipeline:
+    """A run whose length is set by its own speed, measured in processor time."""
+    config = replace(base, **variant.fields)
+    torch.manual_seed(config.seed)
+    net = DiffusionNet(
+        config.image_size, width=config.width, num_classes=len(ds.classes),
+        attention_size=variant.attention_size,
+    )  # fmt: skip
+    variant.change(net)
+    diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
+    pipeline = TrainingPipeline(net, diffusion, ds, config)
+    start = {name: value.clone() for name, value in net.state_dict().items()}
+    steps = pipeline.steps()
+    next(steps)  # the first one is slower
+    began = time.process_time()
+    for _ in range(20):
+        next(steps)
+    each = (time.process_time() - began) / 20
+    net.load_state_dict(start)
+    pipeline = TrainingPipeline(net, diffusion, ds, replace(config, epochs=1000))
+    pipeline.total_steps = max(1, int(seconds / each))
+    for _ in pipeline.steps():
+        pass
+    return pipeline
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=120, help="CPU seconds for each variant")
+    parser.add_argument("--data", default="cartoons", help="a source for ImageDataset")
+    parser.add_argument("--n", type=int, default=500, help="pictures drawn and compared")
+    parser.add_argument("--only", nargs="*", help="words that a variant's name must contain")
+    args = parser.parse_args()
+    base = TrainConfig.preset("laptop", width=24, ema_decay=0.995)
+    ds, held_out = (ImageDataset(args.data, base.image_size, split=s) for s in ("train", "test"))
+    real, y = take(held_out, args.n)
+    classifier = classifier_for(ds)
+    floor = compare(real, take_like(ds, y), y, classifier)
+    print(f"{args.data}, {args.seconds:.0f} CPU s each, {args.n} pictures by 25 steps of dpm++; "
+          f"real pictures: distance {floor.frechet:.2f}, accuracy {floor.accuracy:.0%}")  # fmt: skip
+    print(f"{'':36} {'pictures seen':>13} {'Frechet':>8} {'accuracy':>9}")
+
+    def report(name: str, pipeline: TrainingPipeline, net: nn.Module) -> None:
+        options = {"y": y, "sampler": "dpm++", "steps": 25}
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast(torch.device("cpu"))):
+            parts = [x for x, _ in draw_samples(pipeline.diffusion, net, args.n, **options)]
+        row = compare(real, torch.cat(parts), y, classifier)
+        seen = pipeline.step * pipeline.config.batch_size
+        print(f"{name:36} {seen:13,} {row.frechet:8.2f} {row.accuracy:9.1%}", flush=True)
+
+    for variant in VARIANTS:
+        if args.only and not any(word in variant.name for word in args.only):
+            continue
+        pipeline = train(variant, base, ds, args.seconds)
+        report(variant.name, pipeline, pipeline.ema_model)
+        if variant.name == "the recipe":
+            report("without EMA", pipeline, pipeline.model.eval())
+
+
+if __name__ == "__main__":
+    main()
