@@ -1,6 +1,7 @@
-"""Turn a finished training into shipped weights: half precision, and a line in the manifest.
+"""Turn a finished training into shipped weights: half precision, and an entry in the manifest.
 
-python -m ddpm_helpers.pretrained.publish runs/cartoons cartoons
+python -m ddpm_helpers.pretrained.publish cartoons --run runs/cartoons
+python -m ddpm_helpers.pretrained.publish cartoons        # only measure them anew
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ddpm_helpers.config import best_device
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.evaluation import evaluate
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import weights
 from ddpm_helpers.pretrained.weights import available_weights, load_pretrained, save_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Publish one run.
+    """Publish one run, or measure what is shipped already.
 
     Args:
         argv: words of the command line; those of the process if None.
@@ -33,13 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, or 2 after one line on stderr.
     """
     parser = argparse.ArgumentParser(prog="python -m ddpm_helpers.pretrained.publish")
-    parser.add_argument("run", type=Path, help="folder of a training")
-    parser.add_argument("name", help="what load_pretrained will call it")
-    parser.add_argument("--data", help="source of the held-out pictures (that of the training)")
-    parser.add_argument("--machine", default=describe_machine(), help="what it was trained on")
+    add = parser.add_argument
+    add("name", help="what load_pretrained calls the weights")
+    add("--run", type=Path, help="folder of a training; without it, what is shipped is measured")
+    add("--data", help="source of the pictures to compare with (as the manifest says)")
+    add("--called", help="what the data are, in words (the last part of their name)")
+    add("--machine", default=describe_machine(), help="what it was trained on")
+    add("--n", type=int, default=1000, help="pictures in each compared set (1000)")
+    add("--guidance", type=float, default=1.0, help="at which the samples are drawn (1)")
     args = parser.parse_args(argv)
     try:
-        entry = publish(args.run, args.name, data=args.data, machine=args.machine)
+        if args.run is not None:
+            publish(args.run, args.name, machine=args.machine, called=args.called)
+        entry = measure(args.name, args.data, n=args.n, guidance=args.guidance)
     except (OSError, ValueError) as error:
         print(f"publish: error: {error}", file=sys.stderr)
         return 2
@@ -47,16 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def publish(run: Path, name: str, *, machine: str, data: str | None = None) -> dict[str, Any]:
+def publish(run: Path, name: str, *, machine: str, called: str | None = None) -> dict[str, Any]:
     """Write `name`.safetensors in float16 beside this module, and its entry in the manifest.
 
     Args:
         run: folder with `weights.safetensors` and `checkpoint.pt`.
         name: of the weights.
         machine: what they were trained on, in words.
-        data: source of the held-out pictures; by default that of the training.
+        called: what the data are, in words; by default the last part of their name.
     Returns:
-        The entry.
+        The entry; its metrics are still to be measured.
     Raises:
         FileNotFoundError: the folder lacks one of the two files.
     """
@@ -64,13 +74,11 @@ def publish(run: Path, name: str, *, machine: str, data: str | None = None) -> d
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
     config, history = state["config"], state["history"]
     trained = weights.description(run)["trained"]
-    source = data or trained["data"]
-    trained["data"] = Path(source).name  # of a folder, the name without the machine's path
+    trained["data"] = called or Path(trained["data"]).name  # without the machine's path
     images_seen = state["step"] * config["batch_size"]
     path = save_weights(
         weights.HERE / f"{name}.safetensors", model, diffusion, trained, dtype=torch.float16
     )
-    model, diffusion = load_pretrained(path)  # what learners get, rounding included
     entry = {
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -81,28 +89,63 @@ def publish(run: Path, name: str, *, machine: str, data: str | None = None) -> d
         "images_seen": images_seen,
         "minutes": round(images_seen / history[-1]["images_per_second"] / 60, 1),
         "machine": machine,
-        "metrics": {"held_out_loss": round(held_out_loss(model, diffusion, source), 4)},
+        "metrics": {},
     }
+    _write_manifest(available_weights() | {name: entry})
+    return entry
+
+
+def measure(
+    name: str, data: str | None = None, *, n: int = 1000, guidance: float = 1.0
+) -> dict[str, Any]:
+    """Measure shipped weights as learners get them, rounding included, and note it in the manifest.
+
+    Args:
+        name: of the weights.
+        data: source of the pictures to compare with; by default what the manifest calls the data.
+        n: pictures in each compared set.
+        guidance: at which the samples are drawn, by 15 steps of dpm++.
+    Returns:
+        The entry with its metrics.
+    Raises:
+        FileNotFoundError: no such weights.
+        ValueError: n out of range.
+    """
+    model, diffusion = load_pretrained(name)
+    entry = available_weights()[name]
+    source, side = data or entry["data"], model.image_shape[-1]
+    train, test = (ImageDataset(source, side, split=split) for split in ("train", "test"))
+    options: dict[str, Any] = {"sampler": "dpm++", "steps": min(15, diffusion.T)}
+    options["guidance"] = guidance
+    found = evaluate(diffusion, model.to(best_device()), train, test, n=n, **options)
+    metrics: dict[str, Any] = {
+        "held_out_loss": held_out_loss(model, diffusion, test), "n": n, **options,
+    }  # fmt: skip
+    for key in ("frechet", "precision", "recall", "accuracy"):
+        metrics[key], metrics[f"{key}_of_real"] = found["samples"][key], found["train"][key]
+    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in metrics.items()}
+    entry = entry | {"metrics": rounded}
     _write_manifest(available_weights() | {name: entry})
     return entry
 
 
 @torch.no_grad()
 def held_out_loss(
-    model: DiffusionNet, diffusion: DiffusionUtils, data: str, n: int = 2000
+    model: DiffusionNet, diffusion: DiffusionUtils, test: ImageDataset, n: int = 2000
 ) -> float:
-    """Mean training loss over n test pictures, with fixed steps and noise.
+    """Mean training loss over the first n test pictures, with fixed steps and noise.
 
     Args:
         model, diffusion: as `load_pretrained` returns them.
-        data: a source for `ImageDataset`.
-        n: pictures.
+        test: held-out pictures.
+        n: how many of them, or all if there are fewer.
     """
-    ds = ImageDataset(data, model.image_shape[-1], split="test", limit=n)
     generator, losses = torch.Generator().manual_seed(0), []
-    for x_0, y in ds.batches(100, seed=0, shuffle=False):
+    device = next(model.parameters()).device
+    for x_0, y in islice(test.batches(100, seed=0, shuffle=False), n // 100):
+        x_0, y = x_0.to(device), y.to(device)
         t = torch.randint(1, diffusion.T + 1, (len(x_0),), generator=generator)
-        eps = torch.randn(x_0.shape, generator=generator)
+        eps = torch.randn(x_0.shape, generator=generator).to(device)
         labels = None if model.num_classes is None else y
         losses.append(diffusion.loss(model, x_0, t, eps, labels))
     return torch.cat(losses).mean().item()
