@@ -9,7 +9,6 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from ddpm_helpers.cli import main
 from ddpm_helpers.data import ImageDataset, cifar10
@@ -303,17 +302,3 @@ def test_the_ladder_draws_the_same_noise_from_every_rung_and_measures_it(sets, t
     assert numbers["rungs"][0]["frechet"] > numbers["noise_floor"]["frechet"]
     with pytest.raises(FileNotFoundError, match="train with keep_weights"):
         ladder.rungs(tmp_path / "elsewhere")
-
-
-def test_the_ladder_is_a_command_too(tmp_path, capsys, monkeypatch):
-    d, net = DiffusionUtils(4), DiffusionNet(32, width=8, num_classes=10)
-    about = {"steps": 1, "classes": list(CLASSES)}
-    save_weights(tmp_path / "weights_epoch_0001.safetensors", net, d, about)
-    monkeypatch.setattr(ladder, "climb", lambda *a, **k: ({"noise_floor": {"frechet": 1.0},
-        "rungs": [{"epoch": 1, "frechet": 2.0}]}, torch.zeros(10, 3, 32, 32)))  # fmt: skip
-    files = ["--picture", str(tmp_path / "l.png"), "--numbers", str(tmp_path / "l.json")]
-    assert ladder.main([str(tmp_path), *files]) == 0
-    assert Image.open(tmp_path / "l.png").width > 300
-    assert json.loads((tmp_path / "l.json").read_text())["rungs"][0]["epoch"] == 1
-    assert ladder.main([str(tmp_path / "none")]) == 2
-    assert "ladder: error: no weights_epoch_" in capsys.readouterr().err

@@ -1,13 +1,16 @@
 """The command that makes the pictures of README.md."""
 
 import io
+import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from ddpm_helpers.data.cartoons import CLASSES
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.display import figures
+from ddpm_helpers.display import figures, ladder
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import save_weights
 
@@ -39,6 +42,11 @@ def test_pictures_with_weights(weights):
     assert {opened(content).format for content in made.values()} == {"PNG"}
 
 
+def test_photographs_are_drawn_by_class(weights):
+    made = figures.draw_photographs(str(weights))
+    assert opened(made["photographs.png"]).height > 10 * 32
+
+
 def test_the_film_keeps_the_colours_of_its_frames():
     frames = [np.full((4, 6, 3), value, np.uint8) for value in (0, 90, 200)]
     film = opened(figures.gif(frames))
@@ -50,8 +58,9 @@ def test_the_film_keeps_the_colours_of_its_frames():
 def test_the_command_writes_into_a_new_folder(tmp_path, monkeypatch, capsys, weights):
     monkeypatch.setattr(figures, "draw_without_weights", lambda: {"a.png": b"1"})
     monkeypatch.setattr(figures, "draw_with_weights", lambda name: {"b.gif": b"2"})
+    monkeypatch.setattr(figures, "draw_photographs", lambda name: {"c.png": name.encode()})
     assert figures.main([str(tmp_path / "new" / "images")]) == 0
-    assert sorted(p.name for p in (tmp_path / "new" / "images").iterdir()) == ["a.png", "b.gif"]
+    assert {p.name for p in (tmp_path / "new/images").iterdir()} == {"a.png", "b.gif", "c.png"}
 
 
 def test_missing_weights_are_said_and_a_bad_folder_is_one_line(tmp_path, monkeypatch, capsys):
@@ -60,8 +69,23 @@ def test_missing_weights_are_said_and_a_bad_folder_is_one_line(tmp_path, monkeyp
 
     monkeypatch.setattr(figures, "draw_without_weights", lambda: {"a.png": b"1"})
     monkeypatch.setattr(figures, "draw_with_weights", missing)
+    monkeypatch.setattr(figures, "draw_photographs", missing)
     assert figures.main([str(tmp_path)]) == 0
     assert "no weights at cartoons" in capsys.readouterr().out
     (tmp_path / "file").write_text("")
     assert figures.main([str(tmp_path / "file")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_ladder_is_a_command_too(tmp_path, capsys, monkeypatch):
+    d, net = DiffusionUtils(4), DiffusionNet(32, width=8, num_classes=10)
+    about = {"steps": 1, "classes": list(CLASSES)}
+    save_weights(tmp_path / "weights_epoch_0001.safetensors", net, d, about)
+    monkeypatch.setattr(ladder, "climb", lambda *a, **k: ({"noise_floor": {"frechet": 1.0},
+        "rungs": [{"epoch": 1, "frechet": 2.0}]}, torch.zeros(10, 3, 32, 32)))  # fmt: skip
+    files = ["--picture", str(tmp_path / "l.png"), "--numbers", str(tmp_path / "l.json")]
+    assert ladder.main([str(tmp_path), *files]) == 0
+    assert Image.open(tmp_path / "l.png").width > 300
+    assert json.loads((tmp_path / "l.json").read_text())["rungs"][0]["epoch"] == 1
+    assert ladder.main([str(tmp_path / "none")]) == 2
+    assert "ladder: error: no weights_epoch_" in capsys.readouterr().err

@@ -16,7 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "diffusion": {"config"},
     "model": {"config"},
     "training": {"config", "data", "diffusion", "model", "pretrained"},  # checkpoints hold weights
-    "evaluation": {"config", "data", "diffusion", "model"},
+    "evaluation": {"config", "data", "diffusion", "model", "training", "pretrained"},
     "pretrained": {"config", "data", "diffusion", "model"},
     "display": {
         "config", "data", "diffusion", "model", "training", "evaluation", "pretrained",

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from ddpm_helpers import cli
 from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
+from ddpm_helpers.evaluation import publish
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import (
     available_weights,
     load_pretrained,
-    publish,
     save_weights,
     weights,
 )

@@ -1,14 +1,15 @@
 """Every picture of README.md: `python -m ddpm_helpers.display.figures images/` makes them.
 
-The pictures of the denoising need the weights `cartoons`; without them they are left out, and the
-command says so.
+The pictures that a network draws need the shipped weights; without them they are left out, and
+the command says so. The ladder needs the weights of a whole run: `display.ladder`
+makes its figure.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from ddpm_helpers.display.canvas import enlarge, figure_png, tile, to_uint8
 from ddpm_helpers.display.plots import denoising_path, noising_strip, plot_schedules, show_images
 from ddpm_helpers.pretrained import load_pretrained
 
-SAMPLES, FRAMES, HOLD = 6, 24, 16  # samples a class; frames of the film; how long its end stays
+SAMPLES, PHOTOGRAPHS = 6, 8  # pictures of each class
+FRAMES, HOLD = 24, 16  # of the film; how long its end stays
 CHOSEN = (1, 3, 6, 8)  # classes in the film
 
 
@@ -39,10 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         pictures = draw_without_weights()
-        try:
-            pictures |= draw_with_weights("cartoons")
-        except FileNotFoundError as error:
-            print(f"without samples and denoising: {error}")
+        makers: dict[str, Callable[[str], dict[str, bytes]]] = {
+            "cartoons": draw_with_weights, "cifar10-64": draw_photographs,
+        }  # fmt: skip
+        for name, make in makers.items():
+            try:
+                pictures |= make(name)
+            except FileNotFoundError as error:
+                print(f"without the pictures of {name}: {error}")
         for name, content in pictures.items():
             (folder / name).write_bytes(content)
             print(f"{folder / name}  {len(content) / 1e3:.0f} kB")
@@ -103,6 +109,27 @@ def draw_with_weights(name: str, *, steps: int = 25) -> dict[str, bytes]:
         "denoising_path.png": figure_png(way),
         "denoising.gif": gif([tile(enlarge(x, 3), len(CHOSEN), gap=4) for x in film]),
     }
+
+
+def draw_photographs(name: str, *, guidance: float = 2.0) -> dict[str, bytes]:
+    """File name -> PNG of guided samples by class, 15 steps of dpm++.
+
+    Args:
+        name: class-conditional weights, as for `load_pretrained`.
+        guidance: as for `sample`.
+    Raises:
+        FileNotFoundError: no such weights.
+    """
+    model, diffusion = load_pretrained(name)
+    model.to(best_device())
+    names = model.classes or CLASSES
+    y = torch.arange(len(names)).repeat_interleave(PHOTOGRAPHS)
+    options = {"sampler": "dpm++", "steps": min(15, diffusion.T), "guidance": guidance, "seed": 0}
+    grid = show_images(
+        diffusion.sample(model, len(y), y=y, **options), ncols=PHOTOGRAPHS, scale=1,
+        row_labels=names, title=f"Drawn by {name}: {PHOTOGRAPHS} pictures of each class",
+    )  # fmt: skip
+    return {"photographs.png": figure_png(grid)}
 
 
 def _stations(n: int) -> list[int]:

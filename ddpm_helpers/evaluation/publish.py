@@ -1,7 +1,7 @@
 """Turn a finished training into shipped weights: half precision, and an entry in the manifest.
 
-python -m ddpm_helpers.pretrained.publish cartoons --run runs/cartoons
-python -m ddpm_helpers.pretrained.publish cartoons        # only measure them anew
+python -m ddpm_helpers.evaluation.publish cartoons --run runs/cartoons
+python -m ddpm_helpers.evaluation.publish cartoons        # only measure them anew
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from ddpm_helpers.config import best_device
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.evaluation import evaluate
+from ddpm_helpers.evaluation.report import evaluate
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import weights
 from ddpm_helpers.pretrained.weights import available_weights, load_pretrained, save_weights
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 2 after one line on stderr.
     """
-    parser = argparse.ArgumentParser(prog="python -m ddpm_helpers.pretrained.publish")
+    parser = argparse.ArgumentParser(prog="python -m ddpm_helpers.evaluation.publish")
     add = parser.add_argument
     add("name", help="what load_pretrained calls the weights")
     add("--run", type=Path, help="folder of a training; without it, what is shipped is measured")
