@@ -1,7 +1,7 @@
 """Schedules, noising, the loss and the samplers; knows no network."""
 
 from ddpm_helpers.diffusion.samplers import SAMPLERS, Step
-from ddpm_helpers.diffusion.sampling import picture_noise
+from ddpm_helpers.diffusion.sampling import network_calls, picture_noise
 from ddpm_helpers.diffusion.schedules import (
     SCHEDULES,
     beta_schedule,
@@ -16,6 +16,7 @@ __all__ = [
     "DiffusionUtils",
     "Step",
     "beta_schedule",
+    "network_calls",
     "picture_noise",
     "rescale_zero_terminal_snr",
 ]

@@ -102,7 +102,8 @@ def heun(
 
     In z = x_t / sqrt(bar_t), with sigma = sqrt(1 / bar_t - 1), DDIM is Euler's method for
     dz / dsigma = eps. Two network calls a step, one in the last. Steps over which sigma falls
-    more than fourfold are plain ones: there the second slope says nothing about the first half.
+    more than fourfold are plain ones, with one call: there the second slope says nothing about
+    the first half. `network_calls` counts.
     Source: Karras et al. 2022 (EDM), algorithm 1.
     """
     bar = diffusion.alpha_bar.tolist()
@@ -111,13 +112,21 @@ def heun(
         yield Step(t, x_t, x_0)
         eps = (x_t - math.sqrt(bar[t]) * x_0) / math.sqrt(1 - bar[t])
         ahead = math.sqrt(bar[s]) * x_0 + math.sqrt(1 - bar[s]) * eps
-        if s > 0 and (1 - bar[t]) * bar[s] <= HEUN_RATIO**2 * (1 - bar[s]) * bar[t]:
+        if looks_ahead(bar[t], bar[s]):
             eps_s = (ahead - math.sqrt(bar[s]) * denoise(ahead, s)) / math.sqrt(1 - bar[s])
             d_sigma = math.sqrt(1 / bar[s] - 1) - math.sqrt(1 / bar[t] - 1)
             x_t = ahead + math.sqrt(bar[s]) * d_sigma * (eps_s - eps) / 2
         else:
             x_t = ahead
     yield Step(0, x_t, x_t)
+
+
+def looks_ahead(bar_t: float, bar_s: float) -> bool:
+    """Whether Heun's step from t to s takes a second look: sigma falls, but by HEUN_RATIO at most.
+
+    Squared and free of divisions, since sigma is infinite at alpha_bar = 0.
+    """
+    return bar_s < 1 and (1 - bar_t) * bar_s <= HEUN_RATIO**2 * (1 - bar_s) * bar_t
 
 
 def dpm_plus_plus(

@@ -327,15 +327,16 @@ class DiffusionUtils:
     ) -> Iterator[Step]:
         """Draw n pictures from noise, step by step.
 
-        The first `Step` has t = T and x_t = x_T, the last has t = 0 and x_t = the result: k steps
-        yield k + 1 of them. Each carries the x_0 that the network sees in its own x_t. The network
-        is left in the mode (train or eval) that it is in; no gradients.
+        The first `Step` has x_t = x_T at the largest step of the walk, T as a rule; the last has
+        t = 0 and x_t = the result: k steps yield k + 1 of them. Each carries the x_0 seen in its
+        own x_t. The network is left in the mode (train or eval) that it is in; no gradients.
 
         Args:
             model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None. The pictures are
                 made on its parameters' device.
             n: number of pictures, at least 1.
-            sampler: ddpm (ancestral), ddim, heun (two network calls a step) or dpm++.
+            sampler: ddpm (ancestral), ddim, heun (two network calls a step, one where the noise
+                level falls over fourfold: `network_calls` counts) or dpm++.
             steps: how many, 1..T; None takes all T; or the steps themselves, falling, such as
                 [500, 300, 100] (the 0 at the end goes without saying).
             eta: noise of ddim, 0 (none, the default) to 1 (as much as ddpm).

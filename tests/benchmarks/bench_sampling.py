@@ -12,7 +12,7 @@ import time
 import torch
 
 from ddpm_helpers import load_pretrained
-from ddpm_helpers.diffusion import SAMPLERS
+from ddpm_helpers.diffusion import SAMPLERS, network_calls
 
 
 def seconds(run) -> float:
@@ -39,7 +39,7 @@ def main() -> None:
 
     print(f"{args.n} pictures, {args.steps} steps, median of {args.rounds} rounds")
     for name in SAMPLERS:
-        looks = 2 * args.steps - 1 if name == "heun" else args.steps
+        looks = network_calls(diffusion, args.steps, name)
         options = {"y": y, "seed": 0, "sampler": name, "steps": args.steps}
         diffusion.sample(model, args.n, **options)  # the first run is slower
         ratios = [
