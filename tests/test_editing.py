@@ -50,6 +50,47 @@ def test_sdedit_starts_from_the_noised_pictures():
     torch.testing.assert_close(seen[0][1].float(), want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("steps", "spacing", "ts"), [
+    (4, "leading", [10, 7, 4, 1]), ([11, 5], "trailing", [11, 5]), (2, "trailing", [12, 6]),
+])  # fmt: skip
+def test_sdedit_noises_to_the_step_where_its_walk_begins(steps, spacing, ts):
+    seen = []
+
+    def model(x_t, t):
+        seen.append((int(t[0]), x_t))
+        return x_t * 0
+
+    x = torch.full((1, 1, 100, 100), 0.9)
+    sdedit(D, model, x, 12, seed=0, steps=steps, spacing=spacing)
+    assert [t for t, _ in seen] == ts
+    bar = D.alpha_bar[ts[0]].item()
+    assert seen[0][1].mean().item() == pytest.approx(0.9 * math.sqrt(bar), abs=0.02)
+    assert seen[0][1].var().item() == pytest.approx(1 - bar, rel=0.1)
+
+
+def test_sdedit_of_a_later_batch_draws_the_same_pictures():
+    x = pictures(5)
+    together = sdedit(D, gaussian, x, 12, seed=3)
+    torch.testing.assert_close(sdedit(D, gaussian, x[3:], 12, seed=3, first=3), together[3:])
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_the_noise_of_sdedits_steps_is_the_seeds(seed):
+    """With x_0 = 0 for an answer, what is left of the second x_t is the noise of one step."""
+    seen = []
+
+    def model(x_t, t):
+        seen.append(x_t)
+        return x_t * 0
+
+    sdedit(D, model, pictures(), 40, seed=seed, sampler="ddpm", steps=2)
+    t, s = torch.full((2,), 40), torch.full((2,), 20)
+    mean, variance = D.posterior_between(seen[0] * 0, seen[0], t, s)
+    noise = picture_noise(seed, 2, SHAPE, torch.device("cpu"))
+    noise()  # the start
+    torch.testing.assert_close((seen[1] - mean) / variance.sqrt(), noise(), rtol=0, atol=1e-4)
+
+
 def test_sdedit_keeps_more_of_the_picture_the_smaller_t_is():
     x = pictures(50)
     far = [(sdedit(D, gaussian, x, t, seed=0) - x).abs().mean().item() for t in (1, 10, 40)]
@@ -64,6 +105,34 @@ def test_inpaint_keeps_the_known_and_never_looks_under_the_mask():
     other = torch.where(hidden, torch.full_like(x, 7.0), x)
     assert torch.equal(a, inpaint(D, gaussian, other, hidden, seed=0, repeats=2))
     assert (a - x)[..., 2:].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_what_inpaint_knows_is_noised_as_much_as_its_step_says(repeats):
+    """At every step the network sees the known half as q(x_t | x_0), after going back too."""
+    seen = []
+
+    def model(x_t, t):
+        seen.append((int(t[0]), x_t[..., :100].clone()))
+        return gaussian(x_t, t)
+
+    hidden = torch.zeros(200, 200)
+    hidden[:, 100:] = 1
+    x = torch.full((1, 1, 200, 200), 0.8)
+    drawn = inpaint(D, model, x, hidden, steps=10, repeats=repeats, seed=0)
+    assert sorted({t for t, _ in seen}) == list(range(4, 41, 4))
+    for t, known in seen:
+        bar = D.alpha_bar[t].item()
+        assert known.mean().item() == pytest.approx(0.8 * math.sqrt(bar), abs=0.02)
+        assert known.var().item() == pytest.approx(1 - bar, rel=0.06)
+    assert torch.equal(drawn[..., :100], x[..., :100])
+
+
+def test_a_mask_may_be_an_array_or_a_list():
+    x, hidden = pictures(), torch.eye(4)
+    want = inpaint(D, gaussian, x, hidden, steps=4, seed=0)
+    for mask in (hidden.numpy(), hidden.numpy().astype(bool), hidden.int().tolist()):
+        assert torch.equal(inpaint(D, gaussian, x, mask, steps=4, seed=0), want)
 
 
 @pytest.mark.parametrize(("repeats", "calls"), [(1, 10), (3, 28)])
@@ -122,6 +191,58 @@ def test_inversion_is_the_exact_flow_and_sampling_brings_the_picture_back():
     assert errors[1] < errors[0] / 3
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_inversion_brings_the_picture_back_in_ten_steps(schedule):
+    """On the cosine schedule sigma falls from thousands to 10 in the first of them."""
+    d, x = DiffusionUtils(500, schedule, prediction="x_0"), pictures()
+
+    def model(x_t, t):
+        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
+        return 0.25 * bar.sqrt() * x_t / (0.25 * bar + 1 - bar)
+
+    z = ddim_invert(d, model, x, steps=10, repeats=10)
+    again = d.sample(model, 2, x_T=z, sampler="ddim", steps=10, clip=False, seed=0)
+    torch.testing.assert_close(again.double(), x, rtol=0, atol=1e-5)
+
+
+def test_inversion_clips_on_request_alone():
+    """Data N(1.3, 0.5^2): where little is to be seen, the network's answer lies outside of 1."""
+
+    def model(x_t, t):
+        bar = D.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
+        return 1.3 + gaussian(x_t - 1.3 * bar.sqrt(), t)
+
+    x = pictures()
+    options = {"sampler": "ddim", "seed": 0}
+    z = ddim_invert(D, model, x, repeats=20)
+    again = D.sample(model, 2, x_T=z, clip=False, **options)
+    torch.testing.assert_close(again.double(), x, rtol=0, atol=1e-3)
+    clipped = ddim_invert(D, model, x, repeats=20, clip=True)
+    assert (clipped - z).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("function", "name", "words"), [
+    (sdedit, "x_T", "x_T is no option of sdedit: leave it out, it starts from the pictures"),
+    (sdedit, "shape", "shape is no option of sdedit: leave it out"),
+    (inpaint, "sampler", "sampler is no option of inpaint: leave it out, it always draws from"),
+    (inpaint, "eta", "eta is no option of inpaint: leave it out"),
+    (inpaint, "variance", "variance is no option of inpaint: leave it out"),
+    (inpaint, "shape", "shape is no option of inpaint: leave it out"),
+    (ddim_invert, "seed", "seed is no option of ddim_invert: leave it out, no noise is drawn"),
+    (ddim_invert, "first", "first is no option of ddim_invert: leave it out"),
+    (ddim_invert, "eta", "eta is no option of ddim_invert: leave it out"),
+    (ddim_invert, "variance", "variance is no option of ddim_invert: leave it out"),
+    (ddim_invert, "sampler", "sampler is no option of ddim_invert: leave it out, it is ddim"),
+    (ddim_invert, "x_T", "x_T is no option of ddim_invert: give pictures, x_T is the result"),
+    (ddim_invert, "shape", "shape is no option of ddim_invert: leave it out"),
+])  # fmt: skip
+def test_refuses_options_that_make_no_sense(function, name, words):
+    more = {sdedit: [9], inpaint: [torch.ones(4, 4)], ddim_invert: []}[function]
+    with pytest.raises(ValueError, match=words) as refused:
+        function(D, gaussian, pictures(), *more, **{name: 0})
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -135,6 +256,10 @@ def test_inversion_is_the_exact_flow_and_sampling_brings_the_picture_back():
         (lambda x: ddim_invert(D, gaussian, x, steps=41), "steps must be a whole number in 1..40"),
         (lambda x: ddim_invert(D, gaussian, x.byte()), "pictures must be float"),
         (lambda x: slerp(x[0], x[0, :, :2], torch.ones(1)), "a and b must have one shape"),
+        (lambda x: slerp(x[0], -x[0], torch.ones(1)), "no arc .* their angle is -1.0000"),
+        (lambda x: slerp(x[0].float(), -x[0].float(), torch.ones(1)), "no arc leads from a to b"),
+        (lambda x: slerp(x[0], x[0] * 0, torch.ones(1)), "no arc leads from a to b: .* nan"),
+        (lambda x: sdedit(D, gaussian, x, 9, spacing="even"), "unknown spacing 'even'"),
     ],
 )  # fmt: skip
 def test_refuses_in_one_line(call, words):

@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -191,6 +192,21 @@ def test_a_walk_goes_from_T_to_0_and_sample_returns_its_end(sampler, steps):
     assert torch.equal(d.sample(wavy, 2, **options), walk[-1].x_t)
 
 
+@pytest.mark.parametrize("steps", [torch.tensor(5), np.array(5), np.int64(5)])
+def test_a_number_of_steps_may_come_in_an_array(steps):
+    walk = DiffusionUtils(30).sample_steps(wavy, 1, steps=steps, seed=0, shape=SHAPE)
+    assert [step.t for step in walk] == [30, 24, 18, 12, 6, 0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no graphics card")
+def test_pictures_start_from_the_same_noise_on_every_device():
+    net, d = Net(), DiffusionUtils(10)
+    here, there = (picture_noise(3, 2, SHAPE, torch.device(kind)) for kind in ("cpu", "cuda"))
+    assert all(torch.equal(here(), there().cpu()) for _ in range(3))
+    start = next(d.sample_steps(net, 2, seed=3)).x_t
+    assert torch.equal(start, next(d.sample_steps(net.cuda(), 2, seed=3)).x_t.cpu())
+
+
 def test_the_network_sees_t_of_its_own_x_t():
     d, seen = DiffusionUtils(8), []
 
@@ -330,6 +346,19 @@ def test_the_packages_own_network_samples_with_classes():
         ({"y": [0, -2]}, r"y must lie in 0..3 \(or -1 for no label\), got -2..0"),
         ({"y": [0, 1, 2]}, r"y must be \(2,\), one label a picture; got \(3,\)"),
         ({"y": torch.tensor([0.0, 1.0])}, "y must be whole class numbers, got torch.float32"),
+        ({"y": "cat"}, "y must be whole class numbers, got 'cat'"),
+        ({"y": ["cat", "dog"]}, r"y must be whole class numbers, got \['cat', 'dog'\]"),
+        ({"steps": torch.tensor(11)}, "steps must be a whole number in 1..10, got 11"),
+        ({"steps": torch.tensor(5.5)}, "steps must be a whole number in 1..10, got 5.5"),
+        ({"guidance": "3", "y": 1}, "guidance must be a finite number, got '3'"),
+        ({"guidance": None, "y": 1}, "guidance must be a finite number, got 'NoneType'"),
+        ({"guidance": torch.ones(2, 2), "y": 1}, "must be a finite number, got 'Tensor'"),
+        ({"sampler": "ddim", "eta": "a"}, "eta must be a finite number, got 'a'"),
+        ({"sampler": "ddim", "eta": [0.5]}, "eta must be a finite number, got 'list'"),
+        ({"guidance_interval": 3}, r"guidance_interval must be \(low, high\) in 0..10, got 3"),
+        ({"guidance_interval": "37"}, "guidance_interval must be .* got '37'"),
+        ({"guidance_interval": (1, 2, 3)}, r"guidance_interval must be .* got \(1, 2, 3\)"),
+        ({"guidance_interval": (None, 4)}, r"guidance_interval must be .* got \(None, 4\)"),
         ({"seed": -1}, "seed must be a whole number at least 0, got -1"),
         ({"first": -1}, "first must be a whole number at least 0, got -1"),
         ({"x_T": torch.zeros(1, *SHAPE)}, r"x_T must be \(2, 3, 4, 4\), got \(1, 3, 4, 4\)"),

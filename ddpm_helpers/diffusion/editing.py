@@ -1,13 +1,13 @@
 """What a trained network does besides drawing from noise: blend, redraw, fill in, and go back.
 
-Every function takes `**options` of `DiffusionUtils.sample_steps` (y, guidance, seed, clip …) and
-pictures (n, C, H, W) in [-1, 1].
+Every function takes pictures (n, C, H, W) in [-1, 1] and those `**options` of
+`DiffusionUtils.sample_steps` that make sense for it (y, guidance, spacing …); it refuses the rest.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,9 @@ from ddpm_helpers.diffusion.schedules import check_count
 from ddpm_helpers.diffusion.utils import DiffusionUtils
 
 Model = Callable[..., Tensor]
+_SHAPE = "leave it out, the pictures have a shape"
+_ANCESTRAL = "leave it out, it always draws from the posterior, as ddpm does"
+_NO_NOISE = "leave it out, no noise is drawn"
 
 
 def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
@@ -32,7 +35,7 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     Returns:
         (n, C, H, W), start noises for `sample`.
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes that differ, or directions with no arc between them: a and -a, or 0.
     Source: Shoemake 1985; for noises, Song et al. 2021 (DDIM), appendix D.5.
     """
     if a.shape != b.shape:
@@ -40,7 +43,9 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     w = torch.as_tensor(weights).to(a).reshape(-1, *[1] * a.ndim)  # (n, 1, 1, 1)
     cosine = (a * b).sum() / (a.norm() * b.norm())
     angle = cosine.clamp(-1, 1).acos()
-    if angle.sin() < 1e-4:  # the same direction: a line is the arc
+    if not angle < math.pi - 1e-3:  # NaN too
+        raise ValueError(f"no arc leads from a to b: the cosine of their angle is {cosine:.4f}")
+    if angle < 1e-3:  # the same direction: a line is the arc
         return (1 - w) * a + w * b
     return (((1 - w) * angle).sin() * a + (w * angle).sin() * b) / angle.sin()
 
@@ -51,8 +56,10 @@ def sdedit(
     pictures: Tensor,
     t: int,
     *,
-    steps: int | None = None,
+    steps: int | Sequence[int] | None = None,
+    spacing: str = "trailing",
     seed: int | None = None,
+    first: int = 0,
     **options: Any,
 ) -> Tensor:
     """Redraw pictures: noise them to step t and sample from there.
@@ -61,22 +68,24 @@ def sdedit(
         diffusion, model: as for sampling.
         pictures: (n, C, H, W) in [-1, 1]: photographs, drawings, scribbles.
         t: how far back to go, 1..T: small keeps the picture, T keeps nothing of it.
-        steps: how many to take from t down, 1..t; None takes all t.
-        seed: of the noise; picture i is the same whatever n is.
-        options: as for `sample_steps`.
+        steps: how many to take from t down, 1..t; None takes all t; or the steps themselves.
+        spacing: trailing begins at t; with leading, as with own steps, the pictures are noised
+            to the first step that is taken, which may be lower.
+        seed, first: of the noise; picture i is the same whatever n and first are.
+        options: as for `sample_steps`, without x_T and shape.
     Returns:
         (n, C, H, W).
     Raises:
-        ValueError: t or steps out of range, or wrong shapes.
+        ValueError: t or steps out of range, wrong shapes, or x_T.
     Source: Meng et al. 2022 (SDEdit).
     """
+    _refuse("sdedit", options, x_T="leave it out, it starts from the pictures", shape=_SHAPE)
     t = check_count("t", t, most=diffusion.T)
-    ts = sub_sequence(t, steps)[:-1]
+    ts = sub_sequence(t, steps, spacing)[:-1]
     n = len(_checked(pictures))
-    first = prepare(diffusion, model, n, seed=seed, shape=_shape(pictures))
-    x_0 = pictures.to(first.x_T)
-    x_t, _ = diffusion.add_noise(x_0, torch.full((n,), t), first.x_T)
-    return diffusion.sample(model, n, x_T=x_t, steps=ts, seed=seed, **options)
+    noise = prepare(diffusion, model, n, seed=seed, first=first, shape=_shape(pictures)).x_T
+    x_t, _ = diffusion.add_noise(pictures.to(noise), torch.full((n,), ts[0]), noise)
+    return diffusion.sample(model, n, x_T=x_t, steps=ts, seed=seed, first=first, **options)
 
 
 def inpaint(
@@ -85,7 +94,7 @@ def inpaint(
     pictures: Tensor,
     mask: Tensor,
     *,
-    steps: int | None = None,
+    steps: int | Sequence[int] | None = None,
     repeats: int = 5,
     **options: Any,
 ) -> Tensor:
@@ -97,16 +106,19 @@ def inpaint(
     Args:
         diffusion, model: as for sampling.
         pictures: (n, C, H, W) in [-1, 1]; what lies under the mask is never looked at.
-        mask: True (or 1) where to fill in, (H, W), (n, 1, H, W) or (n, C, H, W).
-        steps: how many to take from T down; None takes all.
+        mask: True (or 1) where to fill in, (H, W), (n, 1, H, W) or (n, C, H, W); arrays too.
+        steps: as for `sample_steps`.
         repeats: at least 1; 1 fills in without a look back.
-        options: as for `sample_steps`, without sampler, eta and variance.
+        options: as for `sample_steps`, without sampler, eta, variance and shape.
     Returns:
         (n, C, H, W), the pictures themselves where the mask is False.
     Raises:
-        ValueError: a mask that does not fit the pictures, or a number out of range.
+        ValueError: a mask that does not fit the pictures, a number out of range, or an option
+            that makes no sense here.
     Source: Lugmayr et al. 2022 (RePaint), algorithm 1, with jumps of one step.
     """
+    ancestral = dict.fromkeys(("sampler", "eta", "variance"), _ANCESTRAL)
+    _refuse("inpaint", options, **ancestral, shape=_SHAPE)
     repeats = check_count("repeats", repeats)
     hidden = _fitting_mask(mask, _checked(pictures))
     walk = prepare(diffusion, model, len(pictures), steps=steps, shape=_shape(pictures), **options)
@@ -133,7 +145,7 @@ def ddim_invert(
     model: Model,
     pictures: Tensor,
     *,
-    steps: int | None = None,
+    steps: int | Sequence[int] | None = None,
     repeats: int = 3,
     clip: bool = False,
     **options: Any,
@@ -141,33 +153,50 @@ def ddim_invert(
     """The noise from which DDIM draws these pictures: its walk, upwards.
 
     Each step is DDIM's own, solved for x_t: x_t on both sides, so it is put in `repeats` times.
-    Sampling from the result with sampler="ddim" and the same steps, y and clip draws the pictures.
+    Of DDIM's two forms the one is solved whose guess weighs less: eps where the picture is still
+    stronger than the noise, x_0 above. Sampling from the result with sampler="ddim" and the same
+    steps, y and clip draws the pictures.
 
     Args:
         diffusion, model: as for sampling.
         pictures: (n, C, H, W) in [-1, 1].
-        steps: how many, 1..T; None takes all.
+        steps: as for `sample_steps`.
         repeats: network calls a step; 1 is the usual, rougher inversion.
         clip: bound the predicted x_0 to [-1, 1]; that loses what cannot be drawn again.
-        options: as for `sample_steps`.
+        options: y, guidance, guidance_interval and spacing, as for `sample_steps`.
     Returns:
         x_T, (n, C, H, W).
     Raises:
-        ValueError: as `sample_steps`.
+        ValueError: as `sample_steps`, or an option that makes no sense without noise.
     Source: Song et al. 2021 (DDIM), section 5.4; the repeats, Pan et al. 2023 (AIDI), section 4.1.
     """
+    silent = dict.fromkeys(("seed", "first", "eta", "variance"), _NO_NOISE)
+    start, way = "give pictures, x_T is the result", "leave it out, it is ddim that is inverted"
+    _refuse("ddim_invert", options, **silent, x_T=start, sampler=way, shape=_SHAPE)
     repeats = check_count("repeats", repeats)
     n, shape = len(_checked(pictures)), _shape(pictures)
     walk = prepare(diffusion, model, n, steps=steps, clip=clip, shape=shape, seed=0, **options)
     x_s, bar = pictures.to(walk.x_T), diffusion.alpha_bar.tolist()
     for s, t in pairwise(reversed(walk.ts)):
-        x_t, stretch = x_s, math.sqrt(bar[t] / bar[s])
+        x_t = x_s
         for _ in range(repeats):
             x_0 = walk.denoise(x_t, t)
-            eps = (x_t - math.sqrt(bar[t]) * x_0) / math.sqrt(1 - bar[t])
-            x_t = stretch * (x_s - math.sqrt(1 - bar[s]) * eps) + math.sqrt(1 - bar[t]) * eps
+            if bar[s] < 0.5:
+                noise = (x_s - math.sqrt(bar[s]) * x_0) / math.sqrt(1 - bar[s])
+                x_t = math.sqrt(bar[t]) * x_0 + math.sqrt(1 - bar[t]) * noise
+            else:
+                eps = (x_t - math.sqrt(bar[t]) * x_0) / math.sqrt(1 - bar[t])
+                picture = (x_s - math.sqrt(1 - bar[s]) * eps) / math.sqrt(bar[s])
+                x_t = math.sqrt(bar[t]) * picture + math.sqrt(1 - bar[t]) * eps
         x_s = x_t
     return x_s
+
+
+def _refuse(function: str, options: dict[str, Any], **reasons: str) -> None:
+    """One line for an option of sampling that makes no sense for a function, and what to do."""
+    for name in options:
+        if name in reasons:
+            raise ValueError(f"{name} is no option of {function}: {reasons[name]}")
 
 
 def _checked(pictures: Tensor) -> Tensor:
@@ -185,6 +214,7 @@ def _shape(pictures: Tensor) -> tuple[int, int, int]:
 def _fitting_mask(mask: Tensor, pictures: Tensor) -> Tensor:
     """The mask as bool, of a shape that broadcasts to the pictures'."""
     n, c, h, w = pictures.shape
+    mask = torch.as_tensor(mask)
     if tuple(mask.shape) not in {(h, w), (n, 1, h, w), (1, 1, h, w), (n, c, h, w)}:
         raise ValueError(
             f"mask {tuple(mask.shape)} does not fit pictures {tuple(pictures.shape)}: give "

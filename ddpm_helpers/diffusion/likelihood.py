@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_helpers.diffusion.sampling import picture_noise
+from ddpm_helpers.diffusion.batches import check_pictures
+from ddpm_helpers.diffusion.sampling import check_labels, picture_noise
+from ddpm_helpers.diffusion.schedules import check_count
 from ddpm_helpers.diffusion.utils import DiffusionUtils
 
 Model = Callable[..., Tensor]
@@ -40,7 +42,7 @@ def bits_per_dim(
     diffusion: DiffusionUtils,
     model: Model,
     x_0: Tensor,
-    y: Tensor | None = None,
+    y: Tensor | Sequence[int] | int | None = None,
     *,
     ts: Sequence[int] | None = None,
     clip: bool = True,
@@ -55,30 +57,32 @@ def bits_per_dim(
     taken, and p gives each grey level the mass of its interval of width 2/255.
 
     Args:
-        diffusion, model: T at least 2 and alpha_bar[T] above 0.
+        diffusion, model: T at least 2; with alpha_bar[T] = 0 the prior term is 0.
         x_0: pictures with 256 grey levels, (n, C, H, W) in [-1, 1].
-        y: class labels, (n,), or None.
-        ts: steps to measure; None takes all of 1..T, a network call each.
+        y: class labels, (n,), one class for all, or None.
+        ts: steps to measure, in 1..T, 1, 2 and T besides; None takes all, a network call each.
         clip: bound the predicted x_0 to [-1, 1].
         seed: of the noise.
     Returns:
         The terms and their sum.
     Raises:
-        ValueError: T below 2, steps out of range.
+        ValueError: T below 2, no pictures, labels that do not fit, steps out of range.
     Source: Ho et al. 2020, eq. 5 and 13; Nichol & Dhariwal 2021, section 3 and its code.
     """
     T = diffusion.T
     if T < 2:
         raise ValueError(f"the bound needs T of at least 2, got {T}")
-    asked = sorted({1, 2, T, *(range(1, T + 1) if ts is None else map(int, ts))})
-    if asked[0] < 1 or asked[-1] > T:
-        raise ValueError(f"ts must lie in 1..{T}, got {asked[0]}..{asked[-1]}")
-    noise = picture_noise(seed, len(x_0), x_0.shape[1:], x_0.device, x_0.dtype)
+    check_pictures("x_0", x_0)
+    n = check_count("the number of pictures", len(x_0))
+    labels = check_labels(y, n, model, x_0.device)
+    wanted = range(1, T + 1) if ts is None else ts
+    asked = sorted({1, 2, T, *(check_count("each of ts", t, most=T) for t in wanted)})
+    noise = picture_noise(seed, n, x_0.shape[1:], x_0.device, x_0.dtype)
     terms = []
     for t in asked:
-        t_all = torch.full((len(x_0),), t, device=x_0.device)
+        t_all = torch.full((n,), t, device=x_0.device)
         x_t, _ = diffusion.add_noise(x_0, t_all, noise())
-        output = model(x_t, t_all) if y is None else model(x_t, t_all, y)
+        output = model(x_t, t_all) if labels is None else model(x_t, t_all, labels)
         guess = diffusion.predict_x_0(output.to(x_t.dtype), x_t, t_all)
         guess = guess.clamp(-1, 1) if clip else guess
         terms.append(_term(diffusion, x_0, x_t, guess, t_all).flatten(1).mean(1) / math.log(2))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,7 +107,10 @@ def prepare(
     n, first = check_count("n", n), check_count("first", first, least=0)
     ts = sub_sequence(diffusion.T, steps, spacing)
     device, dtype = _device_and_dtype(model, x_T)
-    labels = _labels(y, n, model, guidance, device)
+    guidance = _finite("guidance", guidance)
+    if y is None and guidance != 1:
+        raise ValueError(f"guidance = {guidance} needs y: without a class there is no direction")
+    labels = check_labels(y, n, model, device)
     interval = _check_interval(guidance_interval, diffusion.T)
     picture = _picture_shape(model, shape, x_T, n)
     noise = picture_noise(seed, n, picture, device, dtype, first)
@@ -133,6 +138,8 @@ def sub_sequence(
     """
     if spacing not in SPACINGS:
         raise ValueError(f"unknown spacing {spacing!r}; choose from {', '.join(SPACINGS)}")
+    if isinstance(steps, (Tensor, np.ndarray)) and steps.ndim == 0:
+        steps = steps.item()  # a number in an array
     if isinstance(steps, (Sequence, Tensor, np.ndarray)) and not isinstance(steps, str):
         ts = [check_count("each of steps", t, most=T) for t in steps]
         if not ts or any(s >= t for t, s in zip(ts, ts[1:], strict=False)):
@@ -223,9 +230,9 @@ def _own_settings(sampler: str, eta: float | None, variance: str | None) -> dict
     if eta is not None:
         if sampler != "ddim":
             raise ValueError(f"eta = {eta} is a setting of ddim, not of {sampler}; leave it out")
-        if not 0 <= eta <= 1:
+        own["eta"] = _finite("eta", eta)
+        if not 0 <= own["eta"] <= 1:
             raise ValueError(f"eta must lie in 0..1, got {eta}")
-        own["eta"] = float(eta)
     if variance is not None:
         if sampler != "ddpm":
             raise ValueError(
@@ -240,9 +247,23 @@ def _own_settings(sampler: str, eta: float | None, variance: str | None) -> dict
 def _check_interval(interval: tuple[int, int] | None, T: int) -> tuple[int, int]:
     if interval is None:
         return 0, T
-    if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= T:
-        raise ValueError(f"guidance_interval must be (low, high) in 0..{T}, got {interval}")
-    return interval
+    try:
+        low, high = map(operator.index, interval)
+    except (TypeError, ValueError):
+        low, high = -1, -1
+    if not 0 <= low <= high <= T:
+        raise ValueError(f"guidance_interval must be (low, high) in 0..{T}, got {interval!r}")
+    return low, high
+
+
+def _finite(name: str, value: Any) -> float:
+    """value as a float, or one line that says that it is no finite number."""
+    if isinstance(value, Tensor) and value.ndim == 0:
+        value = value.item()
+    if not isinstance(value, Real) or not math.isfinite(value):
+        shown = value if isinstance(value, (Real, str)) else type(value).__name__
+        raise ValueError(f"{name} must be a finite number, got {shown!r}")
+    return float(value)
 
 
 def _device_and_dtype(model: Any, x_T: Tensor | None) -> tuple[torch.device, torch.dtype]:
@@ -272,23 +293,16 @@ def _picture_shape(
     return known
 
 
-def _labels(
-    y: Tensor | Sequence[int] | int | None,
-    n: int,
-    model: Any,
-    guidance: float,
-    device: torch.device,
+def check_labels(
+    y: Tensor | Sequence[int] | int | None, n: int, model: Any, device: torch.device
 ) -> Tensor | None:
     """y as int64 (n,) on the device, or one line that says why it cannot be."""
-    if not math.isfinite(guidance):
-        raise ValueError(f"guidance must be a finite number, got {guidance}")
     if y is None:
-        if guidance != 1:
-            raise ValueError(
-                f"guidance = {guidance} needs y: without a class there is no direction"
-            )
         return None
-    labels = torch.as_tensor(y)
+    try:
+        labels = torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"y must be whole class numbers, got {y!r}") from None
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"y must be whole class numbers, got {labels.dtype}")
     if labels.ndim == 0:

@@ -15,7 +15,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
         |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
 
-    It falls with n even for perfect samples: compare at the same n, with `noise_floor` beside it.
+    It falls with n even for perfect samples: compare at the same n, with the distance between two
+    sets of real pictures beside it.
 
     Args:
         a, b: features, (n, d) and (m, d), at least 2 each; n and m well above d.
