@@ -15,7 +15,7 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,8 @@ def endless(pipeline: TrainingPipeline) -> Iterator[object]:
 
 
 def ours(config: TrainConfig) -> tuple[Runner, Runner]:
-    """`TrainingPipeline.steps()`, and its bare forward, backward and optimiser."""
+    """`TrainingPipeline.steps()`, and its bare forward, backward and optimiser; not compiled."""
+    config = replace(config, compile=False)
     diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
     data = RandomPictures(config.batch_size, config.image_size)
     pipeline = TrainingPipeline(build_model(config, 10), diffusion, data, config)
@@ -82,6 +83,15 @@ def ours(config: TrainConfig) -> tuple[Runner, Runner]:
         Runner("ours: steps()", flops, lambda: next(steps)),
         Runner("ours: bare step", flops, bare),
     )
+
+
+def ours_compiled(config: TrainConfig, flops: float) -> Runner:
+    """`TrainingPipeline.steps()` of a network that torch.compile has been over."""
+    diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
+    data = RandomPictures(config.batch_size, config.image_size)
+    config = replace(config, compile=True)
+    steps = endless(TrainingPipeline(build_model(config, 10), diffusion, data, config))
+    return Runner("ours: compiled", flops, lambda: next(steps))
 
 
 def plain_loop(name: str, net: nn.Module, call: Net, config: TrainConfig) -> Runner:
@@ -178,19 +188,20 @@ def main() -> None:
     args = parser.parse_args()
     config = TrainConfig.preset(args.preset, batch_size=args.batch, epochs=100, warmup_steps=0)
     mine, bare = ours(config)
-    runners = [mine, bare, diffusers_unet(config, mine.flops)]
+    runners = [mine, bare, ours_compiled(config, mine.flops), diffusers_unet(config, mine.flops)]
     if importlib.util.find_spec("denoising_diffusion_pytorch"):
         runners.append(lucidrains_unet(config, mine.flops))
     runners.append(convolution(args.batch))
     seconds = measure(runners, args.rounds)
     print(f"{config.image_size}x{config.image_size}, batch {args.batch}, {best_device().type}, "
           f"{torch.get_num_threads()} threads, median of {args.rounds} rounds")  # fmt: skip
-    print(f"{'':24} {'GFLOP fwd':>9} {'images/s':>9} {'GFLOP/s':>8} {'ours is':>8}")
+    print(f"{'':24} {'GFLOP fwd':>9} {'images/s':>9} {'GFLOP/s':>8} "
+          f"{'steps() is':>10} {'compiled':>9}")  # fmt: skip
     rate = {r.name: 3 * r.flops * args.batch / seconds[r.name] / 1e9 for r in runners}
     for r in runners:
-        ratio = rate[mine.name] / rate[r.name]
+        ratio, compiled = (rate[n] / rate[r.name] for n in (mine.name, "ours: compiled"))
         print(f"{r.name:24} {r.flops / 1e9:9.2f} {args.batch / seconds[r.name]:9.1f} "
-              f"{rate[r.name]:8.0f} {ratio:7.2f}x")  # fmt: skip
+              f"{rate[r.name]:8.0f} {ratio:9.2f}x {compiled:8.2f}x")  # fmt: skip
     extra = seconds[mine.name] / seconds[bare.name] - 1
     print(f"steps() takes {extra:.1%} more than forward, backward and optimiser alone")
 
