@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +115,61 @@ def test_a_damaged_cache_is_made_again(damage, tmp_path):
     damage(path, path.with_suffix(".json"))
     found = cache.load(pictures.source, 4, tmp_path)
     assert pictures.reads == 2 and found.images[:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_every_bit_of_the_header_counts(tmp_path):
+    """A failing disk flips one, and leaves the file's time of change as it is."""
+    source = Counting().source
+    path = cache.load(source, 4, tmp_path).path
+    raw, state = path.read_bytes(), path.stat()
+    start = len(raw) - 3 * 3 * 4 * 4
+    for bit in range(8 * start):
+        altered = bytearray(raw)
+        altered[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(altered)
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        assert cache.open_cache(source, 4, tmp_path) is None, bit
+    path.write_bytes(raw)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert cache.open_cache(source, 4, tmp_path) is not None
+
+
+@pytest.mark.parametrize("number", [-1, 1.5, 10**30, "4", None, [4]])
+def test_a_manifest_of_any_size_is_read_without_a_traceback(number, tmp_path):
+    path = cache.load(Counting().source, 4, tmp_path).path
+    manifest = path.with_suffix(".json")
+    found = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(found | {"key": found["key"] | {"size": number}}))
+    assert cache.read(path, manifest) is None
+    manifest.write_text("[" * 100_000)
+    assert cache.read(path, manifest) is None
+
+
+def test_a_folder_in_the_caches_place_is_one_clear_line(tmp_path, temporary, capsys):
+    path = cache.paths(Counting().source, 4, tmp_path)[0]
+    (path / "full").mkdir(parents=True)
+    found = cache.load(Counting().source, 4, tmp_path)
+    assert found.path.is_relative_to(temporary) and capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_lock_in_a_folder_that_is_read_only_by_now(tmp_path, temporary, monkeypatch, capsys):
+    def read_only(path, mode, **options):
+        if "w" in mode and not Path(path).is_relative_to(temporary):
+            raise PermissionError(13, "Permission denied", str(path))
+        return open(path, mode, **options)
+
+    monkeypatch.setattr(cache, "open", read_only, raising=False)
+    found = cache.load(Counting().source, 4, tmp_path)
+    assert found.path.is_relative_to(temporary)
+    assert "Permission denied" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_no_reason_to_fill_another(tmp_path, temporary, monkeypatch):
+    monkeypatch.setattr(cache, "open", lambda p, *a, **k: open("/dev/full", *a, **k), raising=False)
+    with pytest.raises(OSError, match="cannot write to the cache folder .*No space left"):
+        cache.load(Counting().source, 64, tmp_path)
+    assert not any(temporary.iterdir())
 
 
 def test_an_interrupted_build_leaves_nothing_behind(tmp_path):

@@ -1,14 +1,17 @@
 """Ready pictures on disk: one uint8 .npy, memory-mapped, beside a small JSON manifest.
 
 The name holds a digest of everything that changes a pixel. Files are written beside their place
-and moved there, the manifest last, so whoever finds a manifest finds a whole cache. Size, shape
+and moved there, the manifest last, so whoever finds a manifest finds a whole cache. Size, header
 and labels are checked whenever it is opened. The pixels' checksum takes a second, so it is read
 again only when the file's time of change is another than the one in the manifest; a cache that
 fails is made again. `ddpm data verify` reads every checksum.
 """
 
+import errno
 import hashlib
+import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,7 +23,7 @@ import numpy as np
 
 from .resize import FILTER
 
-FORMAT = 2  # changes whenever the files' layout does
+FORMAT = 3  # raise it when the files' layout changes, or the pixels that a source is decoded to
 
 Chunks = Iterator[tuple[np.ndarray, np.ndarray]]  # (n, 3, S, S) uint8 and (n,) int64
 
@@ -79,22 +82,27 @@ def read(images: Path, manifest: Path, key: Any = None, *, thorough: bool = Fals
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
         labels = np.asarray(found["labels"], dtype=np.int64)
-        pixels = np.load(images, mmap_mode="r", allow_pickle=False)
-        classes, size, state = tuple(found["classes"]), found["key"]["size"], images.stat()
+        classes, state = tuple(found["classes"]), images.stat()
+        shape = (len(labels), 3, found["key"]["size"], found["key"]["size"])
+        header = _header(shape)
+        with open(images, "rb") as file:
+            begins_well = file.read(len(header)) == header
         whole = (
-            found["key"] == (key or found["key"])
-            and state.st_size == found["bytes"]
-            and pixels.dtype == np.uint8
-            and pixels.shape == (len(labels), 3, size, size)
+            begins_well
+            and found["key"] == (key or found["key"])
+            and state.st_size == found["bytes"] == len(header) + math.prod(shape)
             and found["labels_sha256"] == _labels_digest(labels, classes)
         )
-        touched = whole and state.st_mtime_ns != found["modified"]
-        if whole and (touched or thorough):
+        if not whole:
+            return None
+        pixels = np.memmap(images, np.uint8, "r", len(header), shape)
+        touched = state.st_mtime_ns != found["modified"]
+        if touched or thorough:
             whole = found["pixels_sha256"] == _pixels_digest(images, pixels.nbytes)
             if whole and touched:  # copied from elsewhere, say: check it this once
                 _remember(manifest, found | {"modified": state.st_mtime_ns})
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
-        return None
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return None  # whatever an altered manifest leads to
     return Cached(images, pixels, labels, classes) if whole else None
 
 
@@ -134,14 +142,19 @@ def load(source: Source, size: int, folder: Path) -> Cached:
     if ready := open_cache(source, size, folder):
         return ready  # needs no lock and no right to write
     try:
+        return _make(source, size, folder)
+    except NotWritable as refused:
+        place = temporary_folder()
+        print(f"{refused}; until then pictures are kept in {place}", flush=True)
+        return _make(source, size, place)
+
+
+def _make(source: Source, size: int, folder: Path) -> Cached:
+    """Wait for the right to write, and write, unless another process did meanwhile."""
+    try:
         lock = _lock(source, size, folder)
     except OSError as error:
-        folder, refused = temporary_folder(), unwritable(folder, error)
-        print(f"{refused}; until then pictures are kept in {folder}", flush=True)
-        try:
-            lock = _lock(source, size, folder)
-        except OSError as again:
-            raise unwritable(folder, again) from None
+        raise _refused(folder, error) from None
     with lock:
         if not (ready := open_cache(source, size, folder)):
             _write(source, size, folder)
@@ -177,9 +190,14 @@ def temporary_folder() -> Path:
     return folder
 
 
-def unwritable(folder: Path, error: OSError) -> OSError:
+class NotWritable(OSError):
+    """A folder that nothing can be written to; one on a full disk is none."""
+
+
+def _refused(folder: Path, error: OSError) -> OSError:
+    kind = OSError if error.errno in (errno.ENOSPC, errno.EDQUOT) else NotWritable
     reason = error.strerror or error
-    return OSError(
+    return kind(
         f"cannot write to the cache folder {folder} ({reason}); set DDPM_CACHE to one you can"
     )
 
@@ -206,7 +224,7 @@ def _write(source: Source, size: int, folder: Path) -> None:
             beside.write_text(json.dumps(found, separators=(",", ":")), encoding="utf-8")
             os.replace(beside, manifest)
         except OSError as error:
-            raise unwritable(folder, error) from None
+            raise _refused(folder, error) from None
     finally:
         beside.unlink(missing_ok=True)
 
@@ -215,28 +233,43 @@ def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> tuple[
     """Write chunk after chunk, then the header again with the number that came."""
     labels: list[int] = []
     digest = hashlib.sha256()
-    with open(path, "wb") as file:
-        start = _header(file, 0, size)
+
+    def put(data: bytes | memoryview) -> int:
+        """Write all of it at once: what a buffer keeps would fail again when the file is closed."""
+        rest = memoryview(data).cast("B")
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError as error:  # a full disk, say
+            raise _refused(folder, error) from None
+        return len(data)
+
+    try:
+        file = open(path, "wb", buffering=0)
+    except OSError as error:  # a lock may lie in a folder that is read-only by now
+        raise _refused(folder, error) from None
+    with file:
+        start = put(_header((0, 3, size, size)))
         for pixels, ids in chunks:
             pixels = np.ascontiguousarray(pixels, dtype=np.uint8)
             digest.update(pixels.data)
-            try:
-                file.write(pixels.data)
-            except OSError as error:  # a full disk, say
-                raise unwritable(folder, error) from None
+            put(pixels.data)
             labels += ids.tolist()
         if not labels:
             raise ValueError("the source holds no pictures")
         file.seek(0)
-        if _header(file, len(labels), size) != start:
+        if put(_header((len(labels), 3, size, size))) != start:
             raise OSError("numpy wrote headers of two lengths")
-        file.flush()
         os.fsync(file.fileno())  # no manifest may reach the disk before its pictures
     return labels, digest.hexdigest()
 
 
-def _header(file: Any, count: int, size: int) -> int:
-    """numpy leaves room for a number that grows: the header's length is the same for any."""
-    layout = {"descr": "|u1", "fortran_order": False, "shape": (count, 3, size, size)}
-    np.lib.format.write_array_header_1_0(file, layout)
-    return file.tell()
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What a .npy file of bytes begins with.
+
+    numpy leaves room for a first number that grows: the length is the same for any.
+    """
+    buffer = io.BytesIO()
+    layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, layout)
+    return buffer.getvalue()
