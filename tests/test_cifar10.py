@@ -80,6 +80,18 @@ def test_every_form_gives_the_same_pictures(name, write, batches, tmp_path, monk
     assert train.classes[0] == "airplane" and train.classes[9] == "truck"
 
 
+def test_changed_files_without_published_checksums_make_another_cache(
+    batches, tmp_path, monkeypatch
+):
+    place = tmp_path / "root" / "cifar-10-batches-bin"
+    write_binary(place, batches, monkeypatch)
+    before = load(tmp_path).images[0, 0, 0, 0]
+    raw = bytearray((place / "data_batch_1.bin").read_bytes())
+    raw[1] ^= 255
+    (place / "data_batch_1.bin").write_bytes(raw)
+    assert load(tmp_path).images[0, 0, 0, 0] == before ^ 255
+
+
 def test_auto_takes_cifar_where_it_lies(batches, tmp_path, monkeypatch, capsys):
     write_binary(tmp_path / "root" / "cifar-10-batches-bin", batches, monkeypatch)
     assert load(tmp_path, "auto").source == "cifar10"

@@ -1,7 +1,10 @@
 """Pictures of every kind come out with the right pixels; what is none cannot do harm."""
 
+import errno
 import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -173,8 +176,8 @@ def test_thousands_of_broken_files_do_not_flood_the_screen(place, tmp_path, caps
     assert "100 of 101 files" in printed.out
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
-def test_circles_of_links_end_and_linked_albums_count(place, tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows, pipes are POSIX")
+def test_circles_of_links_end_and_linked_albums_count(place, tmp_path, capsys):
     for name in ("a", "b"):
         (place / name).mkdir()
         Image.new("RGB", (SIZE, SIZE)).save(place / name / "1.png")
@@ -185,7 +188,10 @@ def test_circles_of_links_end_and_linked_albums_count(place, tmp_path):
     (place / "a" / "self").symlink_to(place / "a")
     (place / "b" / "album").symlink_to(album)
     (place / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(place / "b" / "pipe.png")
     assert load(place, tmp_path).labels.tolist() == [0, 1, 1]
+    said = capsys.readouterr().out
+    assert "other files were not looked at: 1 broken link, 1 special file" in said
 
 
 @pytest.mark.parametrize("name", ["Ferien am Meer ☀", "假期", "صور", "отпуск", "कैमरा"])
@@ -207,6 +213,69 @@ def test_a_name_that_is_no_text_at_all(place, tmp_path, capsys):
     Image.new("RGB", (SIZE, SIZE)).save(place / os.fsdecode(b"\xfe.png"))
     assert len(load(place, tmp_path)) == 1
     assert "\\udcff.png: empty file" in capsys.readouterr().out
+
+
+def test_pictures_beside_class_folders_are_left_out_loudly(place, tmp_path, capsys):
+    for name in ("a/1.png", "b/2.png", "3.png", "4.png", ".5.png"):
+        (place / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (SIZE, SIZE)).save(place / name)
+    assert len(load(place, tmp_path)) == 2
+    assert "left out 2 pictures beside the class folders" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ENOMEM])
+def test_a_passing_failure_is_not_cached_as_a_missing_picture(
+    number, place, tmp_path, monkeypatch
+):
+    for name in "ab":
+        Image.new("RGB", (SIZE, SIZE)).save(place / f"{name}.png")
+    failing, read = ["b.png"], Image.open
+
+    def flaky(path, **options):
+        if path.name in failing:
+            raise OSError(number, os.strerror(number), str(path))
+        return read(path, **options)
+
+    monkeypatch.setattr(Image, "open", flaky)
+    with pytest.raises(OSError, match=r"cannot read .*b\.png: .*" + os.strerror(number)):
+        load(place, tmp_path)
+    failing.clear()
+    assert len(load(place, tmp_path)) == 2
+
+
+def test_a_picture_that_vanishes_between_listing_and_reading_is_skipped(
+    place, tmp_path, monkeypatch, capsys
+):
+    for name in "ab":
+        Image.new("RGB", (SIZE, SIZE)).save(place / f"{name}.png")
+    listed = folder._listing
+
+    def and_delete(where):
+        found = listed(where)
+        (place / "b.png").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(folder, "_listing", and_delete)
+    assert len(load(place, tmp_path)) == 1
+    assert "b.png: " in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a line break is no part of a name there")
+def test_names_are_printable_where_the_terminal_knows_few_letters(place, tmp_path):
+    for name in ("假期.png", "line\nbreak.png"):
+        (place / name).touch()
+    Image.new("RGB", (SIZE, SIZE)).save(place / "good.png")
+    code = (
+        "import sys; from ddpm_helpers.data import ImageDataset\n"
+        "ImageDataset(sys.argv[1], 8, cache_dir=sys.argv[2])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, place, tmp_path / "cache"], capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"\\u5047\\u671f.png: empty file" in done.stdout
+    assert b"line\\nbreak.png: empty file" in done.stdout
 
 
 def test_256_by_256_runs_through_the_same_code(place, tmp_path):

@@ -46,7 +46,15 @@ def source(split: str, folders: Sequence[Path], urls: Sequence[str] | None = Non
         split: "train" (50,000) or "test" (10,000).
         folders: where its files may lie; it is downloaded to the first if they do not.
         urls: where to download from, tried in turn; `URLS` if None.
+
+    The archive and `cifar-10-batches-py` are read only if their checksums are the published ones.
+    For an unpacked `cifar-10-batches-bin` none are published: its files' size and time of change
+    belong to the identity, so that changed files make another cache.
     """
+    identity: dict[str, Any] = {"kind": "cifar10", "split": split}
+    if (found := find(folders)) and found.name == BINARY:
+        states = [(found / f"{name}.bin").stat() for name in _batches(split)]
+        identity["files"] = [[state.st_size, state.st_mtime_ns] for state in states]
 
     def chunks(size: int) -> Chunks:
         place = find(folders) or download(folders[0], urls)
@@ -55,7 +63,7 @@ def source(split: str, folders: Sequence[Path], urls: Sequence[str] | None = Non
             for k in range(0, len(labels), 1000):
                 yield resize(pixels[k : k + 1000], size), labels[k : k + 1000]
 
-    return Source("cifar10", {"kind": "cifar10", "split": split}, CLASSES, chunks)
+    return Source("cifar10", identity, CLASSES, chunks)
 
 
 def find(folders: Sequence[Path]) -> Path | None:

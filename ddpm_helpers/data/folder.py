@@ -1,7 +1,9 @@
 """Your own pictures: a folder of images, or one subfolder for each class."""
 
+import errno
 import hashlib
 import os
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,8 @@ from .resize import square
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # whatever the name says
 FITS = ("crop", "pad")
+# Failures that say nothing about the file: a cache without its picture would stay wrong.
+PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 MAX_PIXELS = 89_000_000  # a picture of more is not opened: it would take half a gigabyte
 LISTED = 20  # skipped files that are named; the others are only counted
 _CHUNK = 256
@@ -39,28 +43,33 @@ def source(split: str, folder: Path, fit: str = "crop") -> Source:
         folder = folder / split
     elif split != "train":
         raise ValueError(f"{folder} has no split {split!r}: it needs subfolders train and test")
-    classes, files, foreign = _listing(folder)
+    classes, files, foreign, loose = _listing(folder)
     if not files:
         found = f"; found {_kinds(foreign)}" if foreign else ""
         looked = ", ".join(sorted(SUFFIXES))
         raise ValueError(f"no pictures in {_shown(folder)} (looked for {looked}{found})")
     digest = hashlib.sha256()
     for path, label in files:
-        state = path.stat()
-        line = f"{path.relative_to(folder)}\0{label}\0{state.st_size}\0{state.st_mtime_ns}\n"
+        line = f"{path.relative_to(folder)}\0{label}\0{_state(path)}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     identity = {"kind": "folder", "path": str(folder), "files": digest.hexdigest(), "fit": fit}
 
     def chunks(size: int) -> Chunks:
         yield from _chunks(folder, files, size, fit)
+        if loose:
+            print(f"{_shown(folder.name)}: left out {loose:,} pictures beside the class folders; "
+                  "move them into the folder of their class")  # fmt: skip
         if foreign:
             print(f"{_shown(folder.name)}: other files were not looked at: {_kinds(foreign)}")
 
     return Source(name, identity, classes, chunks)
 
 
-def _listing(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], Counter[str]]:
-    """Class names and (path, label), both sorted: the same order on every machine."""
+def _listing(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], Counter[str], int]:
+    """Class names and (path, label), both sorted: the same order on every machine.
+
+    Then the kinds of files that are no pictures, and how many pictures lie beside the classes.
+    """
     foreign: Counter[str] = Counter()  # suffix -> number of files that are no pictures
     below = {
         path.name: found
@@ -70,9 +79,9 @@ def _listing(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], Cou
     }
     if below:
         files = [(p, k) for k, found in enumerate(below.values()) for p in found]
-        return tuple(below), files, foreign
+        return tuple(below), files, foreign, sum(map(_is_picture, folder.iterdir()))
     foreign.clear()
-    return (folder.name,), [(p, 0) for p in _pictures(folder, None, foreign)], foreign
+    return (folder.name,), [(p, 0) for p in _pictures(folder, None, foreign)], foreign, 0
 
 
 def _pictures(folder: Path, above: Path | None, foreign: Counter[str]) -> list[Path]:
@@ -88,9 +97,27 @@ def _pictures(folder: Path, above: Path | None, foreign: Counter[str]) -> list[P
         for path in (Path(place, name) for name in names if not name.startswith(".")):
             if path.suffix.lower() not in SUFFIXES:
                 foreign[path.suffix.lower() or "no suffix"] += 1
-            elif path.is_file():
+            elif _is_picture(path):
                 found.append(path)
+            else:
+                foreign["broken link" if path.is_symlink() else "special file"] += 1
     return sorted(found)
+
+
+def _is_picture(path: Path) -> bool:
+    """By its name, and as far as it is a file at all; hidden ones are not looked at."""
+    return (
+        path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file does, or when its owner lets us read it."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:  # gone since it was listed; reading it will say so
+        return None
+    return state.st_size, state.st_mtime_ns, state.st_mode
 
 
 def _identity(place: Any) -> tuple[int, int]:
@@ -107,8 +134,10 @@ def _kinds(foreign: Counter[str]) -> str:
 
 
 def _shown(path: Any) -> str:
-    """A name that any terminal can print, even one that is no valid text."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+    """A name that this terminal can print on one line, even one that is no valid text."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    text = str(path).encode(encoding, "backslashreplace").decode(encoding)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _chunks(folder: Path, files: list[tuple[Path, int]], size: int, fit: str) -> Chunks:
@@ -160,6 +189,8 @@ def _decode(path: Path, size: int, fit: str) -> np.ndarray | str:
             with _one_large:
                 return square(picture, size, fit)
     except Exception as error:  # decoders of damaged files raise nearly everything
-        if path.stat().st_size == 0:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING:
+            raise OSError(f"cannot read {_shown(path)}: {error or 'out of memory'}") from None
+        if (state := _state(path)) and state[0] == 0:
             return "empty file"
         return _shown(error).replace(_shown(path), _shown(path.name)) or type(error).__name__
