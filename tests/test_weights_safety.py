@@ -1,6 +1,7 @@
 """Weights that do not fit: one clear line for each kind, and a network that stays as it was."""
 
 import ast
+import json
 import pickle
 from pathlib import Path
 
@@ -27,14 +28,27 @@ def stored(path, model=None, diffusion=None):
     return save_weights(path, model or network(), diffusion or DiffusionUtils(10))
 
 
+def describe(path, about):
+    """Give a file another description, which may be no JSON at all."""
+    words = about if isinstance(about, str) else json.dumps(about)
+    save_file(load_file(path), path, metadata={"ddpm_helpers": words})
+
+
+def described(path):
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["ddpm_helpers"])
+
+
 def rewrite(change):
+    """A file by other hands: without a checksum."""
+
     def damage(path):
-        stored(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+        about = described(stored(path))
+        del about["sha256"]
         tensors = load_file(path)
         change(tensors)
-        save_file(tensors, path, metadata=metadata)
+        save_file(tensors, path)
+        describe(path, about)
 
     return damage
 
@@ -97,6 +111,62 @@ def test_what_fits_is_taken(tmp_path):
     load_weights(stored(tmp_path / "w.safetensors"), model, DiffusionUtils(10))
     expected = network().state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+
+
+def test_one_altered_bit_of_the_numbers_or_the_description_is_seen(tmp_path):
+    path = stored(tmp_path / "w.safetensors")
+    raw = path.read_bytes()
+    for place in (len(raw) - 1, len(raw) // 2, raw.index(b"timesteps") + len(b'timesteps\\": 1')):
+        damaged = bytearray(raw)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        for load in (load_pretrained, lambda p: load_weights(p, network())):
+            with pytest.raises(ValueError, match="w.safetensors is altered: its sha256"):
+                load(path)
+
+
+def test_a_file_without_a_checksum_still_loads(tmp_path):
+    path = tmp_path / "w.safetensors"
+    rewrite(lambda w: None)(path)
+    assert "sha256" not in described(path)
+    assert torch.equal(load_pretrained(path)[0].state_dict()[STEM], network().state_dict()[STEM])
+
+
+DESCRIPTIONS = {
+    "unknown key": (("model", {"depth": 3}), "unexpected keyword argument 'depth'"),
+    "no table": (("model", []), "lacks the table 'model'"),
+    "null": (("model", None), "lacks the table 'model'"),
+    "nothing trained": (("trained", None), "lacks the table 'trained'"),
+    "classes": (("trained", {"classes": 5}), "classes must be a list of names, got 5"),
+    "a word": (("model", {"image_size": "16"}), "image_size must be a whole number .* got '16'"),
+    "negative": (("model", {"width": -8}), "width must be .* at least 1, got -8"),
+    "nothing": (("model", {"image_size": 0}), "image_size must be .* got 0"),
+    "no width": (("model", {"width": 0}), "width must be .* got 0"),
+    "stride": (("model", {"stem_stride": 3}), "stem_stride must be 2 or 4, got 3"),
+    "attention": (("model", {"attention_size": None}), "cannot be built"),
+    "schedule": (("diffusion", {"schedule": "nope"}), "unknown schedule 'nope'"),
+    "steps": (("diffusion", {"timesteps": "10"}), "timesteps must be .* got '10'"),
+    "endless": (("diffusion", {"timesteps": 10**15}), "cannot be built"),
+    "huge": (("model", {"width": 2**16}), "does not fit its network: .*, got "),
+    "number": ("3", "lacks the table 'model'"),
+    "no JSON": ("{", "is no JSON"),
+    "nested": ("[" * 100_000, "is no JSON"),
+}
+
+
+@pytest.mark.parametrize("kind", DESCRIPTIONS)
+def test_a_description_of_nothing_that_can_be_built_is_one_line(kind, tmp_path):
+    path = stored(tmp_path / "w.safetensors")
+    change, words = DESCRIPTIONS[kind]
+    about = described(path)
+    del about["sha256"]
+    if isinstance(change, tuple):
+        part, value = change
+        change = about | {part: about[part] | value if isinstance(value, dict) else value}
+    describe(path, change)
+    with pytest.raises(ValueError, match=words) as caught:
+        load_pretrained(path)
+    assert "w.safetensors" in str(caught.value) and "\n" not in str(caught.value)
 
 
 class Evil:

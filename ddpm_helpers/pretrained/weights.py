@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 
 from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.diffusion.schedules import check_count
 from ddpm_helpers.model import DiffusionNet
 
 HERE = Path(__file__).parent
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MANIFEST = HERE / "manifest.json"
 _HEADER = "ddpm_helpers"  # the metadata entry that holds the description
+_SIZES = {"image_size", "channels", "width", "stem_stride"}  # whole numbers, at least 1
+Built = TypeVar("Built")
 
 
 def save_weights(
@@ -41,12 +45,13 @@ def save_weights(
         The path.
     """
     path = Path(path)
-    about = {
+    about: dict[str, Any] = {
         "model": model.config,
         "diffusion": diffusion.config,
         "trained": trained or {},
     }
     tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in model.state_dict().items()}
+    about["sha256"] = _digest(about, tensors)
     beside = path.with_name(path.name + ".tmp")
     save_file(tensors, beside, metadata={_HEADER: json.dumps(about)})
     os.replace(beside, path)
@@ -64,15 +69,17 @@ def load_pretrained(name_or_path: str | Path) -> tuple[DiffusionNet, DiffusionUt
         with. `model.classes` holds the names of its classes.
     Raises:
         FileNotFoundError: neither a shipped name nor a file; the message lists the names.
-        ValueError: the file is altered, truncated, or not one of this project.
+        ValueError: the file is altered, truncated, describes nothing that can be built, or is not
+            one of this project.
     """
-    path = _find(name_or_path)
-    about, tensors = _read(path)
+    path, about, tensors = _read(name_or_path)
+    diffusion = _build(path, DiffusionUtils, about["diffusion"])
+    with torch.device("meta"):  # shapes without memory: no size that is asked for is trusted yet
+        _check_tensors(path, tensors, _build(path, DiffusionNet, about["model"]))
     model = DiffusionNet(**about["model"])
-    _check_tensors(path, tensors, model)
     model.load_state_dict({k: v.float() for k, v in tensors.items()})
     model.classes = tuple(about["trained"].get("classes", ()))
-    return model.eval().requires_grad_(False), DiffusionUtils(**about["diffusion"])
+    return model.eval().requires_grad_(False), diffusion
 
 
 def load_weights(
@@ -90,8 +97,7 @@ def load_weights(
         FileNotFoundError: neither a shipped name nor a file.
         ValueError: the file is damaged, or anything about it differs; one line says what.
     """
-    path = _find(name_or_path)
-    about, tensors = _read(path)
+    path, about, tensors = _read(name_or_path)
     _check_same(path, about["model"], model.config)
     if diffusion is not None:
         _check_same(path, about["diffusion"], diffusion.config)
@@ -112,7 +118,7 @@ def description(name_or_path: str | Path) -> dict[str, Any]:
 
     Args, Raises: as for `load_pretrained`.
     """
-    return _read(_find(name_or_path))[0]
+    return _read(name_or_path)[1]
 
 
 def available_weights() -> dict[str, dict[str, Any]]:
@@ -120,36 +126,74 @@ def available_weights() -> dict[str, dict[str, Any]]:
     return json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
 
 
-def _find(name_or_path: str | Path) -> Path:
+def _find(name_or_path: str | Path) -> tuple[Path, str | None]:
+    """The file, and the sha256 that it must have if it is a shipped one."""
     shipped = available_weights()
     if str(name_or_path) in shipped:
         entry = shipped[str(name_or_path)]
-        path = HERE / entry["file"]
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != entry["sha256"]:
-            raise ValueError(f"{path.name} is altered: sha256 {found}, not {entry['sha256']}")
-        return path
+        return HERE / entry["file"], entry["sha256"]
     path = Path(name_or_path)
     if path.is_dir():
         path = path / "weights.safetensors"
     if not path.is_file():
         names = ", ".join(shipped) or "none yet"
         raise FileNotFoundError(f"no weights at {path}; shipped names: {names}")
-    return path
+    return path, None
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
+    """Path, description and tensors; what is checked is what is used: the file is read once."""
+    path, wanted = _find(name_or_path)
+    raw = path.read_bytes()
+    if wanted is not None and (found := hashlib.sha256(raw).hexdigest()) != wanted:
+        raise ValueError(f"{path.name} is altered: sha256 {found}, not {wanted}")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_HEADER)
-            if header is None:
-                raise ValueError(f"{path} holds no description of a DiffusionNet")
-            about = json.loads(header)
-            if not {"model", "diffusion", "trained"} <= set(about):
-                raise ValueError(f"{path}: its description lacks model, diffusion or trained")
-            return about, {key: file.get_tensor(key) for key in file.keys()}
-    except SafetensorError as error:
+        tensors = load(raw)
+    except (SafetensorError, KeyError) as error:  # KeyError: a type of numbers torch has not
         raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+    about = _description(path, raw)
+    if about.get("sha256", (found := _digest(about, tensors))) != found:
+        raise ValueError(f"{path} is altered: its sha256 is {found}, not {about['sha256']}")
+    return path, about, tensors
+
+
+def _description(path: Path, raw: bytes) -> dict[str, Any]:
+    """The description in the header of a file that safetensors has read."""
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    if _HEADER not in (entries := header.get("__metadata__") or {}):
+        raise ValueError(f"{path} holds no description of a DiffusionNet")
+    try:
+        about = json.loads(entries[_HEADER])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: its description is no JSON: {error}") from error
+    for part in ("model", "diffusion", "trained"):
+        if not isinstance(about, dict) or not isinstance(about.get(part), dict):
+            raise ValueError(f"{path}: its description lacks the table {part!r}")
+    classes = about["trained"].get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{path}: classes must be a list of names, got {classes!r}")
+    return about
+
+
+def _digest(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    """sha256 of a description and of the tensors' bytes, in the order of their names."""
+    words = json.dumps({key: value for key, value in about.items() if key != "sha256"})
+    digest = hashlib.sha256(words.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _build(path: Path, kind: Callable[..., Built], config: dict[str, Any]) -> Built:
+    """What a description asks for, or one line that names the file and what is wrong."""
+    try:
+        for name in _SIZES & set(config):
+            check_count(name, config[name])
+        return kind(**config)
+    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} describes what cannot be built: {why}") from error
 
 
 def _check_tensors(path: Path, found: dict[str, torch.Tensor], model: DiffusionNet) -> None:
