@@ -13,7 +13,7 @@ import torch
 
 from ddpm_helpers import __version__, cli_train
 from ddpm_helpers.config import best_device, cache_dir, settings
-from ddpm_helpers.evaluation.command import add_evaluate, check_out, write_numbers
+from ddpm_helpers.evaluation.command import add_evaluate, check_options, write_numbers
 
 if TYPE_CHECKING:
     from ddpm_helpers.data import ImageDataset
@@ -146,7 +146,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from ddpm_helpers.evaluation import report
     from ddpm_helpers.pretrained import load_pretrained
 
-    check_out(args.out)
+    check_options(args)
     model, diffusion = load_pretrained(args.weights)
     side = model.image_shape[-1]
     train, test = (_dataset(args.data, side, split=s, root=args.root) for s in ("train", "test"))
@@ -154,10 +154,12 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.steps is not None:
         options["steps"] = args.steps
     model.to(best_device())
-    numbers = report.evaluate(
-        diffusion, model, train, test, n=args.n, inception=args.inception, **options
-    )
-    write_numbers(numbers, args.out)
+    report.evaluate(
+        diffusion, model, train, test, n=args.n, inception=args.inception_weights,
+        keep=lambda numbers: write_numbers(numbers, args.out), **options,
+    )  # fmt: skip
+    if args.out is not None:
+        print(f"numbers in {args.out}")
 
 
 def class_numbers(

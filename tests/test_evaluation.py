@@ -1,10 +1,10 @@
 """Distances between sets against other formulas, the classifier, and `ddpm evaluate`."""
 
+import hashlib
 import json
 import math
 import sys
 import types
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -19,12 +19,14 @@ from ddpm_helpers.evaluation import (
     draw_samples,
     evaluate,
     frechet_distance,
+    inception,
     kernel_distance,
     ladder,
     load_classifier,
     loss_per_step,
     nearest_neighbours,
     precision_recall,
+    report,
     take_like,
 )
 from ddpm_helpers.evaluation.classifier import (
@@ -34,6 +36,7 @@ from ddpm_helpers.evaluation.classifier import (
     train_classifier,
 )
 from ddpm_helpers.evaluation.inception import inception_scores
+from ddpm_helpers.evaluation.report import take
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import load_pretrained, save_weights
 
@@ -207,19 +210,97 @@ def test_evaluate_reports_what_a_memorising_network_does(sets):
     assert len(numbers["loss"]) == 11
 
 
+@pytest.mark.parametrize(
+    ("sampler", "steps", "guidance"),
+    [("heun", 4, 1.0), ("dpm++", [20, 9, 3], 1.0), ("ddim", 1, 1.0), ("ddpm", 5, 2.0)],
+)
+def test_the_expected_time_is_that_of_the_calls_that_are_made(
+    sets, monkeypatch, sampler, steps, guidance
+):
+    """A clock that moves with the pictures that the network is given: 1 s each."""
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(report.time, "perf_counter", lambda: clock.now)
+    d, drawing = DiffusionUtils(20, "linear", prediction="x_0"), []
+    copier = Copier(sets[0])
+    plain = copier.forward
+
+    def forward(x_t, t, y):
+        clock.now += len(x_t)
+        return plain(x_t, t, y.clamp(min=0))
+
+    copier.forward, said = forward, []
+
+    def keep(numbers):  # once after the loss, once after the samples
+        drawing.append(clock.now)
+
+    options = {"sampler": sampler, "steps": steps, "guidance": guidance}
+    evaluate(d, copier, *sets, n=20, batch_size=7, say=said.append, keep=keep, **options)
+    assert f"will take about {drawing[1] - drawing[0]:.0f} s" in said[1]
+    assert "loss per t on 20 test pictures" in said[2]
+
+
+def test_what_was_measured_is_kept_when_a_later_part_fails(sets, tmp_path, monkeypatch, capsys):
+    weights = save_weights(
+        tmp_path / "w.safetensors", DiffusionNet(32, width=8, num_classes=10), DiffusionUtils(5)
+    )
+    monkeypatch.setattr(report, "check_inception", lambda *a: None)
+
+    def fails(*arguments):
+        raise OSError("no room")
+
+    monkeypatch.setattr(report, "inception_scores", fails)
+    out = tmp_path / "numbers.json"
+    words = ["evaluate", "--weights", str(weights), "--n", "10", "--steps", "1"]
+    words += ["--out", str(out), "--inception", "--inception-weights", "w.pth"]
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert "no room" in captured.err and "noise floor" in captured.out
+    numbers = json.loads(out.read_text())
+    assert len(numbers["loss"]) == 5 and numbers["samples"]["n"] == numbers["loss_n"] == 10
+    assert numbers["train"]["frechet"] > 0
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ddpm_helpers.pretrained.load_pretrained", None)
+    calls = [
+        (["--out", str(tmp_path / "no" / "x.json")], "no folder"),
+        (["--out", str(tmp_path)], "is a folder"),
+        (["--inception"], "needs --inception-weights FILE; get weights-inception"),
+        (["--inception-weights", "x"], "of no use without --inception"),
+    ]
+    for words, answer in calls:
+        assert main(["evaluate", *words]) == 2
+        error = capsys.readouterr().err
+        assert answer in error and error.count("\n") == 1
+
+
 def test_refuses_in_one_line(sets):
     x = torch.zeros(4, 2)
+    p, few = torch.zeros(4, 3, 32, 32), torch.zeros(3, 3, 32, 32)
+    half, missing = (lambda x, t: x / 2), "weights.pth"
     d = DiffusionUtils(5, prediction="x_0")
     calls = [
         (lambda: frechet_distance(x, x[:1]), "at least 2 each"),
         (lambda: kernel_distance(x, torch.zeros(4, 3)), r"features must be \(n, d\)"),
         (lambda: frechet_distance(x, x * math.nan), "NaN or infinite"),
         (lambda: precision_recall(x, x, k=4), "k must lie in 1..3, got 4"),
-        (lambda: compare(torch.zeros(4, 3, 32, 32), torch.zeros(5, 3, 32, 32)), "one size"),
+        (lambda: compare(p, torch.zeros(5, 3, 32, 32)), "one size"),
+        (lambda: compare(p, torch.zeros(4, 3, 16, 16)), "one size and shape"),
+        (lambda: compare(p, p.long()), "float or uint8; got torch.int64"),
+        (lambda: compare(p[0], p[0]), r"\(n, 3, S, S\), float or uint8; got torch.float32"),
+        (lambda: compare(few, few), "at least 4 pictures, got 3"),
+        (lambda: compare(p, p, torch.zeros(5)), r"y must be \(4,\), .* got \(5,\)"),
+        (lambda: list(draw_samples(d, half, 0)), "n must be .* at least 1, got 0"),
+        (lambda: list(draw_samples(d, half, 2, batch_size=0)), "batch_size must be .* got 0"),
+        (lambda: list(draw_samples(d, half, 2, y=torch.zeros(3))), r"y must be \(2,\)"),
+        (lambda: take(sets[1], 301), "in 1..300, got 301"),
+        (lambda: take(sets[1], 2.5), "in 1..300, got 2.5"),
+        (lambda: evaluate(d, half, *sets, n=301), "in 5..300, got 301"),
+        (lambda: evaluate(d, half, *sets, n=9, inception=missing), "at least 10 .* got 9"),
         (lambda: nearest_neighbours(torch.zeros(1, 3, 8, 8), torch.zeros(4, 3, 9, 9)), "cannot"),
         (lambda: load_classifier().features(torch.zeros(1, 1, 32, 32)), "takes pictures"),
-        (lambda: loss_per_step(d, lambda x, t: x, sets[1], [1], n=0), "n must lie in 1..300"),
-        (lambda: evaluate(d, lambda x, t: x, *sets, n=0), "n must be at least 5, got 0"),
+        (lambda: loss_per_step(d, lambda x, t: x, sets[1], [1], n=0), "in 1..300, got 0"),
+        (lambda: evaluate(d, half, *sets, n=0), "n must be .* in 5..300, got 0"),
     ]
     for call, words in calls:
         with pytest.raises(ValueError, match=words) as refused:
@@ -236,11 +317,20 @@ def test_the_command_measures_the_shipped_weights(tmp_path, capsys):
     assert "noise floor" in printed and "will take about" in printed
     assert json.loads(out.read_text())["samples"]["n"] == 20
     assert main(["evaluate", "--n", "0"]) == 2
-    assert main(["evaluate", "--out", str(tmp_path / "no" / "x.json")]) == 2
-    assert "no folder" in capsys.readouterr().err
+    assert "5..10000, got 0" in capsys.readouterr().err
 
 
-def test_inception_scores_hand_bytes_to_torch_fidelity(monkeypatch):
+@pytest.fixture
+def inception_weights(tmp_path, monkeypatch):
+    """A file that is whole by the name that it should have: the real one is 95 MB."""
+    path = tmp_path / "inception.pth"
+    path.write_bytes(b"numbers")
+    begins = hashlib.sha256(b"numbers").hexdigest()[:8]
+    monkeypatch.setattr(inception, "WEIGHTS", f"weights-{begins}.pth")
+    return path
+
+
+def test_inception_scores_hand_bytes_to_torch_fidelity(monkeypatch, inception_weights):
     """Its weights need the network, so the library is played by a recorder."""
     seen = {}
 
@@ -252,7 +342,8 @@ def test_inception_scores_hand_bytes_to_torch_fidelity(monkeypatch):
     fake = types.SimpleNamespace(calculate_metrics=calculate_metrics)
     monkeypatch.setitem(sys.modules, "torch_fidelity", fake)
     x = torch.linspace(-1, 1, 3 * 12 * 4 * 4).reshape(12, 3, 4, 4)
-    scores = inception_scores(x, (x * 127 + 128).to(torch.uint8))
+    scores = inception_scores(x, (x * 127 + 128).to(torch.uint8), inception_weights)
+    assert seen["feature_extractor_weights_path"] == str(inception_weights)
     assert scores == {"fid": 1.5, "kid": 1.5, "inception_score": 3.0}
     for name in ("input1", "input2"):
         picture = seen[name][0]
@@ -262,21 +353,33 @@ def test_inception_scores_hand_bytes_to_torch_fidelity(monkeypatch):
     assert seen["kid_subset_size"] == 12  # no more than there are
 
 
-def test_inception_scores_say_what_is_missing(monkeypatch):
+def test_inception_scores_say_what_is_missing(monkeypatch, tmp_path, inception_weights):
     x = torch.zeros(12, 3, 4, 4)
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     with pytest.raises(ValueError, match="pip install torch-fidelity"):
-        inception_scores(x, x)
-
-    def offline(**options):
-        raise URLError("no route")
-
-    fake = types.SimpleNamespace(calculate_metrics=offline)
-    monkeypatch.setitem(sys.modules, "torch_fidelity", fake)
-    with pytest.raises(OSError, match="could not be fetched .no route"):
-        inception_scores(x, x)
+        inception_scores(x, x, inception_weights)
     with pytest.raises(ValueError, match="at least 10 .* got 3"):
-        inception_scores(x[:3], x)
+        inception_scores(x[:3], x, inception_weights)
+
+
+def test_altered_inception_weights_are_never_opened(monkeypatch, sets, tmp_path, inception_weights):
+    def opened(**options):
+        raise AssertionError("opened")
+
+    fake = types.SimpleNamespace(calculate_metrics=opened)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", fake)
+    x, d = torch.zeros(12, 3, 4, 4), DiffusionUtils(5, prediction="x_0")
+    inception_weights.write_bytes(b"numberz")
+    with pytest.raises(ValueError, match="is altered: its sha256 .* releases page of torch-fid"):
+        inception_scores(x, x, inception_weights)
+    with pytest.raises(FileNotFoundError, match="no Inception weights at .*nowhere.pth; get weigh"):
+        inception_scores(x, x, tmp_path / "nowhere.pth")
+    said = []  # evaluate asks before it draws or says anything
+    with pytest.raises(ValueError, match="is altered"):
+        evaluate(d, None, *sets, n=12, inception=inception_weights, say=said.append)
+    assert not said
+    monkeypatch.undo()
+    assert inception.WEIGHTS == "weights-inception-2015-12-05-6726825d.pth"
 
 
 # ---- the ladder --------------------------------------------------------------------------

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
+
+from ddpm_helpers.evaluation.inception import WEIGHTS, WHERE
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -18,19 +21,30 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, help="sampling steps (50, or T if that is less)")
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
     add("--seed", type=int, default=0, help="of the samples (0)")
-    add("--inception", action="store_true", help="FID, KID and Inception score too, if "
-        "torch-fidelity is installed")  # fmt: skip
+    add("--inception", action="store_true", help="FID, KID and Inception score too: needs "
+        "torch-fidelity and --inception-weights")  # fmt: skip
+    add("--inception-weights", type=Path, metavar="FILE", help=f"{WEIGHTS}, from the releases page "
+        "of torch-fidelity; nothing is downloaded")  # fmt: skip
     add("--out", type=Path, help="JSON file for the numbers")
 
 
-def check_out(path: Path | None) -> None:
-    """Refuse a folder that does not exist before the minutes that drawing may take."""
-    if path is not None and not path.parent.is_dir():
-        raise ValueError(f"no folder {str(path.parent)!r} for --out")
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse, before the minutes that drawing may take, what could not be done after them.
+
+    Raises:
+        ValueError: --out in no folder or itself one, or one --inception option without the other.
+    """
+    if args.out is not None and not args.out.parent.is_dir():
+        raise ValueError(f"no folder {str(args.out.parent)!r} for --out")
+    if args.out is not None and args.out.is_dir():
+        raise ValueError(f"--out must be a file, {str(args.out)!r} is a folder")
+    if args.inception and args.inception_weights is None:
+        raise ValueError(f"--inception needs --inception-weights FILE; {WHERE}")
+    if args.inception_weights is not None and not args.inception:
+        raise ValueError("--inception-weights is of no use without --inception")
 
 
-def write_numbers(numbers: dict, path: Path | None) -> None:
+def write_numbers(numbers: dict[str, Any], path: Path | None) -> None:
     """The numbers of `evaluate` as JSON, if a file was asked for."""
     if path is not None:
-        path.write_text(json.dumps(numbers, indent=1) + "\n")
-        print(f"numbers in {path}")
+        path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")

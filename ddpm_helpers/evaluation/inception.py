@@ -1,17 +1,27 @@
-"""FID, KID and Inception score, computed by torch-fidelity where it and its weights can be had.
+"""FID, KID and Inception score, computed by torch-fidelity where it and its weights are at hand.
 
 pip install torch-fidelity
-ddpm evaluate --inception
+ddpm evaluate --inception --inception-weights weights-inception-2015-12-05-6726825d.pth
+
+The weights are a pickle, which can run code when it is opened: nothing is downloaded here, and a
+file is opened only if its sha256 begins as its published name says.
 """
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from ddpm_helpers.config import best_device
+
+WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # its name ends in how its sha256 begins
+LEAST = 10  # pictures in each set: Inception's score takes them in ten parts
+WHERE = f"get {WEIGHTS} from the releases page of torch-fidelity"
 
 
 class Bytes(Dataset):
@@ -30,36 +40,58 @@ class Bytes(Dataset):
         return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def inception_scores(x: Tensor, reference: Tensor, batch_size: int = 64) -> dict[str, float]:
+def check_inception(weights: str | Path, n: int) -> None:
+    """Refuse, before any picture is drawn, what `inception_scores` could not do afterwards.
+
+    Args:
+        weights: the file of Inception's weights.
+        n: pictures in the smaller set.
+    Raises:
+        ValueError: torch-fidelity is not installed, the file is not the one that it published,
+            or n is below 10.
+        FileNotFoundError: no such file.
+    """
+    if n < LEAST:
+        raise ValueError(f"Inception's scores need at least {LEAST} pictures in each set, got {n}")
+    try:
+        import torch_fidelity  # noqa: F401
+    except ImportError:
+        raise ValueError("FID needs torch-fidelity: pip install torch-fidelity") from None
+    path, wanted = Path(weights), Path(WEIGHTS).stem[-8:]
+    if not path.is_file():
+        raise FileNotFoundError(f"no Inception weights at {path}; {WHERE}")
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(wanted):
+        raise ValueError(f"{path} is altered: its sha256 is {found}, not {wanted}…; {WHERE}")
+
+
+def inception_scores(
+    x: Tensor, reference: Tensor, weights: str | Path, batch_size: int = 64
+) -> dict[str, float]:
     """How near samples are to reference pictures, on the features of the Inception network.
 
     Args:
         x: samples, (n, 3, S, S) in [-1, 1] or uint8; n at least 10.
         reference: real pictures, (m, 3, S, S), likewise.
+        weights: the file of Inception's weights that torch-fidelity published.
         batch_size: pictures at a time.
     Returns:
         `fid`, `kid`, `inception_score`. All depend on n: compare sets of one size only.
     Raises:
-        ValueError: torch-fidelity is not installed, or a set has fewer than 10 pictures.
-        OSError: the weights of the Inception network could not be fetched.
+        ValueError, FileNotFoundError: as `check_inception`.
     Source: Heusel et al. 2017 (FID), Bińkowski et al. 2018 (KID), Salimans et al. 2016 (IS).
     """
     least = min(len(x), len(reference))
-    if least < 10:
-        raise ValueError(f"Inception's scores need at least 10 pictures in each set, got {least}")
-    try:
-        from torch_fidelity import calculate_metrics
-    except ImportError:
-        raise ValueError("FID needs torch-fidelity: pip install torch-fidelity") from None
+    check_inception(weights, least)
+    from torch_fidelity import calculate_metrics
+
     options: dict[str, Any] = {"isc": True, "fid": True, "kid": True, "cache": False}
-    try:
-        found = calculate_metrics(
-            input1=Bytes(x), input2=Bytes(reference), batch_size=batch_size,
-            cuda=torch.cuda.is_available(), kid_subset_size=min(1000, least), verbose=False,
-            **options,
-        )  # fmt: skip
-    except URLError as error:
-        raise OSError(f"Inception's weights could not be fetched ({error.reason})") from None
+    found = calculate_metrics(
+        input1=Bytes(x), input2=Bytes(reference), batch_size=batch_size,
+        cuda=best_device().type == "cuda", kid_subset_size=min(1000, least), verbose=False,
+        feature_extractor_weights_path=str(weights), **options,
+    )  # fmt: skip
     names = {
         "fid": "frechet_inception_distance",
         "kid": "kernel_inception_distance_mean",

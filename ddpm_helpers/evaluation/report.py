@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddpm_helpers.data import ImageDataset
-from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.diffusion import DiffusionUtils, network_calls
+from ddpm_helpers.diffusion.schedules import check_count
 from ddpm_helpers.evaluation.classifier import Classifier, classifier_for, load_classifier
 from ddpm_helpers.evaluation.distances import frechet_distance, kernel_distance, precision_recall
-from ddpm_helpers.evaluation.inception import inception_scores
+from ddpm_helpers.evaluation.inception import check_inception, inception_scores
 
 Model = Callable[..., Tensor]
 
@@ -68,16 +70,16 @@ def compare(
     """Compare pictures with real ones.
 
     Args:
-        real, fake: pictures (n, 3, S, S), in [-1, 1] or uint8; as many of each.
+        real, fake: pictures (n, 3, S, S), in [-1, 1] or uint8; as many of each, 4 or more.
         y: what the fakes should be, (n,), or None.
         classifier: by default the shipped one, of the cartoons.
     Returns:
         The measures, with n.
     Raises:
-        ValueError: sets of different size: the distances depend on n.
+        ValueError: sets of different size (the distances depend on n) or shape, fewer than 4
+            pictures, or labels that are not one a picture.
     """
-    if len(real) != len(fake):
-        raise ValueError(f"compare sets of one size, got {len(real)} and {len(fake)}")
+    _check_sets(real, fake, y)
     classifier = load_classifier() if classifier is None else classifier
     (a, _), (b, named) = (features_and_classes(classifier, x) for x in (real, fake))
     precision, recall = precision_recall(a, b)
@@ -85,6 +87,23 @@ def compare(
     return Comparison(
         len(a), frechet_distance(a, b), kernel_distance(a, b), precision, recall, right
     )
+
+
+def _check_sets(real: Tensor, fake: Tensor, y: Tensor | None) -> None:
+    for x in (real, fake):
+        if x.ndim != 4 or not (x.is_floating_point() or x.dtype == torch.uint8):
+            raise ValueError(
+                f"compare pictures (n, 3, S, S), float or uint8; got {x.dtype} {tuple(x.shape)}"
+            )
+    if real.shape != fake.shape:
+        shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"
+        raise ValueError(f"compare sets of one size and shape, got {shapes}")
+    if len(real) < 4:  # each has three neighbours
+        raise ValueError(f"compare at least 4 pictures, got {len(real)}")
+    if y is not None and tuple(torch.as_tensor(y).shape) != (len(fake),):
+        raise ValueError(
+            f"y must be ({len(fake)},), one label a picture; got {tuple(torch.as_tensor(y).shape)}"
+        )
 
 
 @torch.no_grad()
@@ -136,8 +155,7 @@ def take(ds: ImageDataset, n: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: n below 1, or more than there are.
     """
-    if not 1 <= n <= len(ds):
-        raise ValueError(f"n must lie in 1..{len(ds)} (the pictures there are), got {n}")
+    n = check_count("n (of the pictures there are)", n, most=len(ds))
     return next(ds.batches(n, seed=0, shuffle=False))
 
 
@@ -175,14 +193,19 @@ def draw_samples(
 
     Args:
         diffusion, model: as for sampling.
-        n: pictures.
-        y: their classes, (n,); by default all classes in turn.
-        batch_size: pictures at a time.
+        n: pictures, at least 1.
+        y: their classes, (n,), by default all classes in turn; not for a network without.
+        batch_size: pictures at a time, at least 1.
         seed: as for `sample`.
         options: as for `sample`.
     Yields:
         pictures on the CPU and their classes, or None for a network without classes.
+    Raises:
+        ValueError: a number below 1, labels that are not one a picture, or as `sample`.
     """
+    n, batch_size = check_count("n", n), check_count("batch_size", batch_size)
+    if y is not None and len(y) != n:
+        raise ValueError(f"y must be ({n},), one label a picture; got {len(y)} labels")
     classes = getattr(model, "num_classes", None)
     for first in range(0, n, batch_size):
         count = min(batch_size, n - first)
@@ -201,8 +224,10 @@ def evaluate(
     test: ImageDataset,
     *,
     n: int = 1000,
-    inception: bool = False,
+    batch_size: int = 50,
+    inception: str | Path | None = None,
     say: Callable[[str], None] = print,
+    keep: Callable[[dict[str, Any]], None] = lambda numbers: None,
     **options: Any,
 ) -> dict[str, Any]:
     """Everything that `ddpm evaluate` reports.
@@ -210,46 +235,49 @@ def evaluate(
     Args:
         diffusion, model: a network and what it was trained with.
         train, test: the two splits of its data, at least n pictures each.
-        n: pictures in each of the sets that are compared.
-        inception: FID, KID and Inception score too, by `inception_scores`.
+        n: pictures in each of the sets that are compared, at least 5, with Inception 10.
+        batch_size: pictures that are drawn at a time.
+        inception: file of Inception's weights for FID, KID and Inception score too, by
+            `inception_scores`; None leaves them out.
         say: takes the lines of the report as they come; the expected time comes first.
-        options: as for `sample`; by default 50 steps of dpm++.
+        keep: takes the numbers after each part: what was measured stays, should a later part fail.
+        options: as for `sample`, without y; by default 50 steps of dpm++.
     Returns:
         The numbers, as plain values.
     Raises:
-        ValueError: n below 5 or above the pictures there are, or as `inception_scores`.
-        OSError: as `inception_scores`.
+        ValueError: n out of range, or as `sample` or `inception_scores`.
+        FileNotFoundError: as `inception_scores`.
     """
-    if n < 5:
-        raise ValueError(f"n must be at least 5, got {n}")
-    with_defaults: dict[str, Any] = {"sampler": "dpm++", "steps": min(50, diffusion.T)}
-    options = with_defaults | options
+    if inception is not None:
+        check_inception(inception, n)
+    n = check_count("n", n, least=5, most=min(len(train), len(test)))
+    defaults: dict[str, Any] = {"sampler": "dpm++", "steps": min(50, diffusion.T)}
+    options = defaults | options
     x_test, labels = take(test, n)
     classes = getattr(model, "num_classes", None)
     # a network without classes leaves them to chance, and so must the pictures it is held against
     x_train = take(train, n)[0] if classes is None else take_like(train, labels)
+    y = None if classes is None else labels
     classifier = classifier_for(test).to(_device(model))
     known = classifier.classes == tuple(test.classes)
     say(f"features: a classifier of {', '.join(classifier.classes)}; "
         f"it names {classifier.accuracy:.1%} of its test pictures rightly")  # fmt: skip
-    _announce(diffusion, model, n, options, say)
-    ts = sorted({max(1, diffusion.T * i // 10) for i in range(11)})
-    loss = loss_per_step(diffusion, model, test, ts, n=min(n, 100))
-    say("loss per t on test pictures: " + "  ".join(
-        f"{t}: {value:.4f}" for t, value in zip(ts, loss.tolist(), strict=True)
-    ))  # fmt: skip
-    x = torch.cat([part for part, _ in draw_samples(diffusion, model, n, y=labels, **options)])
-    y = labels if known and classes is not None else None
-    rows = {"samples": compare(x_test, x, y, classifier),
-            "train": compare(x_test, x_train, y, classifier)}  # fmt: skip
+    _announce(diffusion, model, n, batch_size, options, say)
+    numbers = _losses(diffusion, model, test, min(n, 100), say)
+    keep(numbers)
+    drawn = draw_samples(diffusion, model, n, y=y, batch_size=batch_size, **options)
+    sets = {"samples": torch.cat([part for part, _ in drawn]), "train": x_train}
+    rows = {name: compare(x_test, x, y if known else None, classifier) for name, x in sets.items()}
     say(table(rows))
-    numbers: dict[str, Any] = {"loss": dict(zip(ts, loss.tolist(), strict=True))}
     numbers |= {name: asdict(row) for name, row in rows.items()}
-    if inception:
-        for name, pictures in {"samples": x, "train": x_train}.items():
-            scores = inception_scores(pictures, x_test)
-            numbers[name] |= scores
-            say(f"{name:<20}{n:>6}  " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
+    keep(numbers)
+    if inception is None:
+        return numbers
+    for name, x in sets.items():
+        scores = inception_scores(x, x_test, inception)
+        numbers[name] |= scores
+        keep(numbers)
+        say(f"{name:<20}{n:>6}  " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
     return numbers
 
 
@@ -269,24 +297,46 @@ def table(rows: dict[str, Comparison]) -> str:
     return "\n".join(lines)
 
 
+def _losses(
+    diffusion: DiffusionUtils,
+    model: Model,
+    test: ImageDataset,
+    n: int,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """The loss at eleven steps, on fewer pictures than the sets that are compared."""
+    ts = sorted({max(1, diffusion.T * i // 10) for i in range(11)})
+    loss = loss_per_step(diffusion, model, test, ts, n=n).tolist()
+    values = dict(zip(ts, loss, strict=True))
+    say(f"loss per t on {n} test pictures: "
+        + "  ".join(f"{t}: {value:.4f}" for t, value in values.items()))  # fmt: skip
+    return {"loss": values, "loss_n": n}
+
+
 def _announce(
     diffusion: DiffusionUtils,
     model: Model,
     n: int,
+    batch_size: int,
     options: dict[str, Any],
     say: Callable[[str], None],
 ) -> None:
-    """Say how long the samples will take, from one step of one batch."""
-    count = min(n, 50)
+    """Say how long the samples will take, from one network call with one batch.
+
+    With a guidance_interval it takes less: the call is one with guidance.
+    """
+    count = min(n, check_count("batch_size", batch_size))
     y = None if getattr(model, "num_classes", None) is None else 0
-    walk = diffusion.sample_steps(model, count, y=y, **({"seed": 0} | options))
-    next(walk)  # the first call of a network is slower than the rest
-    started = time.perf_counter()
-    next(walk)
-    steps = options["steps"] * (2 if options["sampler"] == "heun" else 1)
-    seconds = (time.perf_counter() - started) * steps * n / count
-    say(f"drawing {n} pictures with {options['steps']} steps of {options['sampler']} "
-        f"will take about {seconds:.0f} s")  # fmt: skip
+    always = {"seed": 0} | options | {"guidance_interval": None}
+    for _ in range(2):  # the first call of a network is slower than the rest
+        started = time.perf_counter()
+        first = next(diffusion.sample_steps(model, count, y=y, **always))  # one call
+        first.x_0_pred.cpu()  # waits for the device
+        seconds = time.perf_counter() - started
+    which = {k: v for k, v in options.items() if k in ("steps", "sampler", "spacing")}
+    calls = network_calls(diffusion, **which)
+    say(f"drawing {n} pictures with {options['sampler']}, {calls} network calls each, "
+        f"will take about {seconds * calls * n / count:.0f} s")  # fmt: skip
 
 
 def _device(model: Model) -> torch.device:
