@@ -9,11 +9,13 @@ import types
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ddpm_helpers.cli import main
+from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.data import ImageDataset, cifar10
 from ddpm_helpers.data.cartoons import CLASSES
-from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.diffusion import SAMPLERS, DiffusionUtils
 from ddpm_helpers.evaluation import (
     compare,
     draw_samples,
@@ -39,6 +41,7 @@ from ddpm_helpers.evaluation.inception import inception_scores
 from ddpm_helpers.evaluation.report import take
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import load_pretrained, save_weights
+from ddpm_helpers.training import TrainingPipeline
 
 
 def cloud(n, d, seed, shift=0.0):
@@ -310,6 +313,31 @@ def test_refuses_in_one_line(sets):
         load_classifier("nowhere.safetensors")
 
 
+def test_a_damaged_or_foreign_classifier_is_one_line(tmp_path):
+    raw = SHIPPED["cartoons"].read_bytes()
+    path = tmp_path / "c.safetensors"
+    about = {"classes": list(CLASSES), "accuracy": 1.0}
+    tensors = load_file(SHIPPED["cartoons"])
+
+    def stored(tensors, words):
+        save_file(tensors, path, metadata={"classifier": words})
+
+    damages = [
+        lambda: path.write_bytes(raw[:-9]),
+        lambda: path.write_bytes(b"no safetensors"),
+        lambda: save_file(tensors, path),
+        lambda: stored(tensors, "{"),
+        lambda: stored(tensors, "[]"),
+        lambda: stored(tensors, json.dumps(about | {"classes": ["one"]})),
+        lambda: stored({"head.bias": torch.zeros(10)}, json.dumps(about)),
+    ]
+    for damage in damages:
+        damage()
+        with pytest.raises(ValueError, match="c.safetensors is no classifier of this") as refused:
+            load_classifier(path)
+        assert "\n" not in str(refused.value)
+
+
 def test_the_command_measures_the_shipped_weights(tmp_path, capsys):
     out = tmp_path / "numbers.json"
     assert main(["evaluate", "--n", "20", "--steps", "2", "--out", str(out)]) == 0
@@ -380,6 +408,31 @@ def test_altered_inception_weights_are_never_opened(monkeypatch, sets, tmp_path,
     assert not said
     monkeypatch.undo()
     assert inception.WEIGHTS == "weights-inception-2015-12-05-6726825d.pth"
+
+
+def test_a_training_to_pure_noise_samples_with_every_sampler_and_evaluates(tmp_path, capsys):
+    d = DiffusionUtils(10, "linear", prediction="v", rescale_zero_snr=True)
+    ds = ImageDataset("cartoons", 16, limit=32)
+    config = TrainConfig.preset(
+        "ci", image_size=16, timesteps=10, width=8, limit=32, min_snr_gamma=5.0, sample_every=0
+    )
+    model = DiffusionNet(16, width=8, num_classes=10)
+    history = TrainingPipeline(model, d, ds, config, tmp_path).fit()
+    assert all(math.isfinite(record.loss) for record in history)
+    assert load_pretrained(tmp_path)[1].alpha_bar[-1] == 0
+    trained, d = load_pretrained(tmp_path)
+    for sampler in SAMPLERS:
+        x = d.sample(trained, 2, y=1, sampler=sampler, steps=3, guidance=2.0, seed=0, clip=False)
+        assert torch.isfinite(x).all() and x.std() < 3
+    words = ["--weights", str(tmp_path), "--n", "5", "--steps", "3"]
+    assert main(["sample", *words, "--out", str(tmp_path / "s.png")]) == 0
+    assert main(["evaluate", *words, "--out", str(tmp_path / "e.json")]) == 0
+    numbers = json.loads((tmp_path / "e.json").read_text())
+    values = [*numbers["loss"].values(), *numbers["samples"].values()]
+    assert all(math.isfinite(value) for value in values)
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "--min-snr-gamma FLOAT" in capsys.readouterr().out
 
 
 # ---- the ladder --------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -82,18 +82,20 @@ def load_classifier(name_or_path: str | Path = "cartoons") -> Classifier:
         name_or_path: cartoons, photographs, or a file that `save_classifier` wrote.
     Raises:
         FileNotFoundError: neither.
-        ValueError: the file is no classifier of this project.
+        ValueError: the file is damaged, or no classifier of this project.
     """
     path = SHIPPED.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
         raise FileNotFoundError(f"no classifier at {path}; shipped names: {', '.join(SHIPPED)}")
-    with safe_open(path, "pt") as file:
-        about = json.loads((file.metadata() or {}).get("classifier", "null"))
-    if about is None:
-        raise ValueError(f"{path} is no classifier of this project")
-    classifier = Classifier(about["classes"])
-    classifier.load_state_dict({k: v.float() for k, v in load_file(path).items()})
-    classifier.accuracy = about["accuracy"]
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["classifier"])
+        classifier = Classifier(about["classes"])
+        classifier.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+        classifier.accuracy = about["accuracy"]
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"{path} is no classifier of this project: {why}") from error
     return classifier.eval().requires_grad_(False)
 
 
