@@ -145,11 +145,13 @@ def evaluate(args: argparse.Namespace) -> None:
     """Measure weights: loss per step, and samples against the test pictures."""
     from ddpm_helpers.evaluation import report
     from ddpm_helpers.pretrained import load_pretrained
+    from ddpm_helpers.pretrained.weights import description
 
     check_options(args)
     model, diffusion = load_pretrained(args.weights)
+    data = args.data or description(args.weights)["trained"].get("data", "cartoons")
     side = model.image_shape[-1]
-    train, test = (_dataset(args.data, side, split=s, root=args.root) for s in ("train", "test"))
+    train, test = (_dataset(data, side, split=s, root=args.root) for s in ("train", "test"))
     options = {"sampler": args.sampler, "guidance": args.guidance, "seed": args.seed}
     if args.steps is not None:
         options["steps"] = args.steps

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ddpm_helpers import cli
 from ddpm_helpers.cli import main
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.data import ImageDataset, cifar10
@@ -167,6 +168,18 @@ def test_loss_per_step_is_the_mean_of_each_pictures_loss(sets):
     torch.testing.assert_close(loss, x_0.square().mean().expand(2).cpu())
 
 
+class Zero(torch.nn.Module):
+    """A module without a single parameter, as an exact score is."""
+
+    def forward(self, x_t, t):
+        return x_t * 0
+
+
+def test_a_network_without_parameters_is_measured_on_the_cpu(sets):
+    d = DiffusionUtils(20, prediction="x_0")
+    assert loss_per_step(d, Zero(), sets[1], [20], n=3) > 0
+
+
 def test_taking_pictures_of_given_classes_takes_each_one_once(sets):
     y = torch.tensor([3, 1, 3, 3, 9])
     x = take_like(sets[0], y)
@@ -261,6 +274,19 @@ def test_what_was_measured_is_kept_when_a_later_part_fails(sets, tmp_path, monke
     numbers = json.loads(out.read_text())
     assert len(numbers["loss"]) == 5 and numbers["samples"]["n"] == numbers["loss_n"] == 10
     assert numbers["train"]["frechet"] > 0
+
+
+@pytest.mark.parametrize(("told", "data"), [([], "an/album"), (["--data", "cifar10"], "cifar10")])
+def test_the_weights_say_what_they_are_compared_with(tmp_path, monkeypatch, told, data, capsys):
+    net, about = DiffusionNet(32, width=8), {"data": "an/album"}
+    path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(5), about)
+
+    def asked(source, side, **options):
+        raise ValueError(f"asked for {source} at {side}")
+
+    monkeypatch.setattr(cli, "_dataset", asked)
+    assert main(["evaluate", "--weights", str(path), *told]) == 2
+    assert f"asked for {data} at 32" in capsys.readouterr().err
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys):

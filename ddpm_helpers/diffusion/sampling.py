@@ -106,7 +106,7 @@ def prepare(
     """
     n, first = check_count("n", n), check_count("first", first, least=0)
     ts = sub_sequence(diffusion.T, steps, spacing)
-    device, dtype = _device_and_dtype(model, x_T)
+    device, dtype = device_and_dtype(model, x_T)
     guidance = _finite("guidance", guidance)
     if y is None and guidance != 1:
         raise ValueError(f"guidance = {guidance} needs y: without a class there is no direction")
@@ -266,7 +266,7 @@ def _finite(name: str, value: Any) -> float:
     return float(value)
 
 
-def _device_and_dtype(model: Any, x_T: Tensor | None) -> tuple[torch.device, torch.dtype]:
+def device_and_dtype(model: Any, x_T: Tensor | None = None) -> tuple[torch.device, torch.dtype]:
     """Where and how precisely to work: the network's parameters say, else x_T; float32 at least."""
     parameters = getattr(model, "parameters", None)
     one = next(iter(parameters()), None) if callable(parameters) else None

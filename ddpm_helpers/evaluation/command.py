@@ -14,7 +14,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `ddpm evaluate`; the caller sets what runs it."""
     add = parser.add_argument
     add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
-    add("--data", default="cartoons", help="what they were trained on (cartoons)")
+    add("--data", help="what they were trained on (by default as the weights say)")
     add("--root", help="where the source's files lie")
     add("--n", type=int, default=1000, metavar="N", help="pictures in each compared set (1000)")
     add("--sampler", default="dpm++", help="way to walk from noise to picture (dpm++)")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.diffusion import DiffusionUtils, network_calls
+from ddpm_helpers.diffusion.sampling import device_and_dtype
 from ddpm_helpers.diffusion.schedules import check_count
 from ddpm_helpers.evaluation.classifier import Classifier, classifier_for, load_classifier
 from ddpm_helpers.evaluation.distances import frechet_distance, kernel_distance, precision_recall
@@ -134,7 +135,7 @@ def loss_per_step(
     """
     x_0, y = take(ds, n)
     eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
-    device = _device(model)
+    device, _ = device_and_dtype(model)
     labelled = getattr(model, "num_classes", None) is not None
     means = []
     for t in ts:
@@ -239,7 +240,7 @@ def evaluate(
         batch_size: pictures that are drawn at a time.
         inception: file of Inception's weights for FID, KID and Inception score too, by
             `inception_scores`; None leaves them out.
-        say: takes the lines of the report as they come; the expected time comes first.
+        say: takes the lines of the report as they come; the expected time before the drawing.
         keep: takes the numbers after each part: what was measured stays, should a later part fail.
         options: as for `sample`, without y; by default 50 steps of dpm++.
     Returns:
@@ -258,7 +259,7 @@ def evaluate(
     # a network without classes leaves them to chance, and so must the pictures it is held against
     x_train = take(train, n)[0] if classes is None else take_like(train, labels)
     y = None if classes is None else labels
-    classifier = classifier_for(test).to(_device(model))
+    classifier = classifier_for(test).to(device_and_dtype(model)[0])
     known = classifier.classes == tuple(test.classes)
     say(f"features: a classifier of {', '.join(classifier.classes)}; "
         f"it names {classifier.accuracy:.1%} of its test pictures rightly")  # fmt: skip
@@ -337,8 +338,3 @@ def _announce(
     calls = network_calls(diffusion, **which)
     say(f"drawing {n} pictures with {options['sampler']}, {calls} network calls each, "
         f"will take about {seconds * calls * n / count:.0f} s")  # fmt: skip
-
-
-def _device(model: Model) -> torch.device:
-    parameters = getattr(model, "parameters", None)
-    return next(iter(parameters())).device if callable(parameters) else torch.device("cpu")
