@@ -249,7 +249,7 @@ def test_refuses_options_that_make_no_sense(function, name, words):
         (lambda x: sdedit(D, gaussian, x, 0), "t must be a whole number in 1..40, got 0"),
         (lambda x: sdedit(D, gaussian, x, 41), "t must be a whole number in 1..40, got 41"),
         (lambda x: sdedit(D, gaussian, x, 9, steps=10), "steps must be a whole number in 1..9"),
-        (lambda x: sdedit(D, gaussian, x[0], 9), r"pictures must be float \(n, C, H, W\)"),
+        (lambda x: sdedit(D, gaussian, x[0], 9), r"pictures must be float pictures \(B, C, H, W\)"),
         (lambda x: inpaint(D, gaussian, x, torch.ones(5, 4)), r"mask \(5, 4\) does not fit"),
         (lambda x: inpaint(D, gaussian, x, torch.ones(4, 4) / 2), "mask must hold 0 and 1"),
         (lambda x: inpaint(D, gaussian, x, torch.ones(4, 4), repeats=0), "repeats must be"),

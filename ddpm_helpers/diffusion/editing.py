@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_helpers.diffusion.batches import check_pictures
 from ddpm_helpers.diffusion.sampling import prepare, sub_sequence
 from ddpm_helpers.diffusion.schedules import check_count
 from ddpm_helpers.diffusion.utils import DiffusionUtils
@@ -80,9 +81,9 @@ def sdedit(
     Source: Meng et al. 2022 (SDEdit).
     """
     _refuse("sdedit", options, x_T="leave it out, it starts from the pictures", shape=_SHAPE)
+    check_pictures("pictures", pictures)
     t = check_count("t", t, most=diffusion.T)
-    ts = sub_sequence(t, steps, spacing)[:-1]
-    n = len(_checked(pictures))
+    ts, n = sub_sequence(t, steps, spacing)[:-1], len(pictures)
     noise = prepare(diffusion, model, n, seed=seed, first=first, shape=_shape(pictures)).x_T
     x_t, _ = diffusion.add_noise(pictures.to(noise), torch.full((n,), ts[0]), noise)
     return diffusion.sample(model, n, x_T=x_t, steps=ts, seed=seed, first=first, **options)
@@ -119,8 +120,9 @@ def inpaint(
     """
     ancestral = dict.fromkeys(("sampler", "eta", "variance"), _ANCESTRAL)
     _refuse("inpaint", options, **ancestral, shape=_SHAPE)
+    check_pictures("pictures", pictures)
     repeats = check_count("repeats", repeats)
-    hidden = _fitting_mask(mask, _checked(pictures))
+    hidden = _fitting_mask(mask, pictures)
     walk = prepare(diffusion, model, len(pictures), steps=steps, shape=_shape(pictures), **options)
     x_t = x_s = walk.x_T
     bar = diffusion.alpha_bar.tolist()
@@ -173,8 +175,9 @@ def ddim_invert(
     silent = dict.fromkeys(("seed", "first", "eta", "variance"), _NO_NOISE)
     start, way = "give pictures, x_T is the result", "leave it out, it is ddim that is inverted"
     _refuse("ddim_invert", options, **silent, x_T=start, sampler=way, shape=_SHAPE)
+    check_pictures("pictures", pictures)
     repeats = check_count("repeats", repeats)
-    n, shape = len(_checked(pictures)), _shape(pictures)
+    n, shape = len(pictures), _shape(pictures)
     walk = prepare(diffusion, model, n, steps=steps, clip=clip, shape=shape, seed=0, **options)
     x_s, bar = pictures.to(walk.x_T), diffusion.alpha_bar.tolist()
     for s, t in pairwise(reversed(walk.ts)):
@@ -197,14 +200,6 @@ def _refuse(function: str, options: dict[str, Any], **reasons: str) -> None:
     for name in options:
         if name in reasons:
             raise ValueError(f"{name} is no option of {function}: {reasons[name]}")
-
-
-def _checked(pictures: Tensor) -> Tensor:
-    if pictures.ndim != 4 or not pictures.is_floating_point():
-        raise ValueError(
-            f"pictures must be float (n, C, H, W), got {pictures.dtype} {tuple(pictures.shape)}"
-        )
-    return pictures
 
 
 def _shape(pictures: Tensor) -> tuple[int, int, int]:
