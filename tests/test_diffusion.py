@@ -303,6 +303,8 @@ def test_shapes_that_differ_are_named():
         ((2, [0, 1, 0.2]), {}, r"betas\[1\] must lie in 0..1.*; got 1.0"),
         ((2, [0, 0.1, math.nan]), {}, r"betas\[2\] must lie in 0..1.*; got nan"),
         ((2, [[0, 0.1, 0.2]]), {}, r"betas must be a table \(T \+ 1,\).*; got \(1, 3\)"),
+        ((10, None), {}, "schedule must be a name or a table of betas, got NoneType"),
+        ((10, [0, "a"]), {}, "schedule must be a name or a table of betas, got list"),
         ((10,), {"rescale_zero_snr": True}, "choose prediction x_0 or v"),
     ],
 )

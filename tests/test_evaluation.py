@@ -125,6 +125,8 @@ def test_nearest_neighbours_finds_copies_and_measures_pixels():
     assert found.index[:, 0].tolist() == [7, 31]
     torch.testing.assert_close(found.distance[:, 0], torch.full((2,), 0.1), rtol=1e-3, atol=1e-3)
     assert (found.distance[:, 1] > 0.5).all()
+    same = nearest_neighbours(images[[7, 31]], images.numpy())  # bytes on both sides
+    assert same.index[:, 0].tolist() == [7, 31] and same.distance.max() < 1e-3
 
 
 # ---- the classifier ----------------------------------------------------------------------
@@ -326,7 +328,10 @@ def test_refuses_in_one_line(sets):
         (lambda: take(sets[1], 2.5), "in 1..300, got 2.5"),
         (lambda: evaluate(d, half, *sets, n=301), "in 5..300, got 301"),
         (lambda: evaluate(d, half, *sets, n=9, inception=missing), "at least 10 .* got 9"),
-        (lambda: nearest_neighbours(torch.zeros(1, 3, 8, 8), torch.zeros(4, 3, 9, 9)), "cannot"),
+        (lambda: nearest_neighbours(torch.zeros(1, 3, 8, 8), torch.zeros(4, 3, 9, 9)), "one shape"),
+        (lambda: nearest_neighbours(p, p, k=5), "k must be a whole number in 1..4, got 5"),
+        (lambda: nearest_neighbours(p, p, k=1.5), "k must be .* got 1.5"),
+        (lambda: nearest_neighbours(p, p, chunk=0), "chunk must be .* got 0"),
         (lambda: load_classifier().features(torch.zeros(1, 1, 32, 32)), "takes pictures"),
         (lambda: loss_per_step(d, lambda x, t: x, sets[1], [1], n=0), "in 1..300, got 0"),
         (lambda: evaluate(d, half, *sets, n=0), "n must be .* in 5..300, got 0"),

@@ -116,7 +116,11 @@ def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
 
 def check_betas(betas: object) -> Tensor:
     """A table of betas as float64 (T + 1,) on the CPU, or one line that says what is wrong."""
-    table = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
+    try:
+        table = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(betas).__name__
+        raise ValueError(f"schedule must be a name or a table of betas, got {kind}") from None
     if table.ndim != 1 or len(table) < 2:
         raise ValueError(f"betas must be a table (T + 1,), T at least 1; got {tuple(table.shape)}")
     if table[0] != 0:

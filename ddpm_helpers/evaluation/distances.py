@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm_helpers.diffusion.schedules import check_count
+
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """The Fréchet distance of two Gaussians with the sets' means and covariances.
@@ -95,25 +97,31 @@ def nearest_neighbours(
     """The training pictures that are most like each sample, pixel by pixel.
 
     Args:
-        x: samples, (n, C, H, W) in [-1, 1].
+        x: samples, (n, C, H, W), uint8 or in [-1, 1].
         images: training pictures, (N, C, H, W), uint8 or in [-1, 1], such as `ds.images`.
-        k: how many.
-        chunk: training pictures to compare with at a time.
+        k: how many, 1..N.
+        chunk: training pictures to compare with at a time, at least 1.
     Returns:
         Their numbers and distances.
     Raises:
-        ValueError: pictures of different shape, or fewer than k of them.
+        ValueError: pictures of different shape, or a number out of range.
     """
-    if tuple(x.shape[1:]) != tuple(images.shape[1:]) or not 1 <= k <= len(images):
-        raise ValueError(f"cannot find {k} of {tuple(images.shape)} for pictures {tuple(x.shape)}")
-    flat, found = x.flatten(1).float(), []
+    if tuple(x.shape[1:]) != tuple(images.shape[1:]):
+        shapes = f"{tuple(x.shape)} and {tuple(images.shape)}"
+        raise ValueError(f"x and images must be pictures of one shape, got {shapes}")
+    k, chunk = check_count("k", k, most=len(images)), check_count("chunk", chunk)
+    flat, found = _rows(x), []
     for start in range(0, len(images), chunk):
-        rows = images[start : start + chunk]
-        part = rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))
-        part = part.float() / 127.5 - 1 if part.dtype == torch.uint8 else part
-        found.append(torch.cdist(flat, part.flatten(1).to(flat)))  # (n, chunk)
+        part = images[start : start + chunk]
+        part = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
+        found.append(torch.cdist(flat, _rows(part.to(flat.device))))  # (n, chunk)
     nearest = torch.cat(found, 1).topk(k, largest=False)
     return Neighbours(nearest.indices, nearest.values / math.sqrt(flat.shape[1]))
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Pictures, uint8 or in [-1, 1], as float32 (n, C * H * W) in [-1, 1]."""
+    return (x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()).flatten(1)
 
 
 def _among(points: Tensor, cloud: Tensor, k: int) -> float:
