@@ -1,6 +1,7 @@
 """ImageDataset against values worked out by hand, on the built-in cartoons."""
 
 import itertools
+import os
 import pickle
 
 import numpy as np
@@ -107,6 +108,19 @@ def test_a_data_loader_with_a_spawned_worker_sees_the_same_pictures(ds):
     assert isinstance(again.images, np.memmap) and torch.equal(again[5][0], ds[5][0])
     x, y = next(iter(torch.utils.data.DataLoader(ds, batch_size=10)))
     assert x.shape == (10, 3, 32, 32) and y.dtype == torch.int64
+
+
+@pytest.mark.skipif(os.name == "nt", reason="mapped files cannot be removed there")
+def test_a_pickled_dataset_finds_its_cache_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ds = ImageDataset("cartoons", 8, limit=4, cache_dir="here")
+    packed = pickle.dumps(ds)
+    monkeypatch.chdir("/")
+    assert torch.equal(pickle.loads(packed)[3][0], ds[3][0])
+    for file in (tmp_path / "here").glob("*.npy"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match="the pictures of cartoons are gone from .*here"):
+        pickle.loads(packed)
 
 
 def test_limit_takes_the_first(ds, place):

@@ -80,6 +80,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(RAW, kind="text/html; charset=utf-8")
         self.wfile.write(RAW)
 
+    def dosecretpage(self, start):  # a page that calls itself a file
+        self.answer(RAW)
+        self.wfile.write(b"\n<!DOCTYPE html>\nlog in first".ljust(len(RAW)))
+
+    def doempty(self, start):
+        self.send_response(204)
+        self.end_headers()
+
+    def donowhere(self, start):
+        self.send_response(302)
+        self.send_header("Location", "https://[oops/thing.bin")
+        self.end_headers()
+
     def dobusy(self, start):
         self.send_error(503)
 
@@ -104,7 +117,10 @@ def asked(server):
     return [(path.rsplit("/")[-1], start) for path, start in server.log]
 
 
-@pytest.mark.parametrize("name", ["lie", "short", "long", "html", "busy", "away", "cutanew"])
+BAD = "lie short long html busy away cutanew secretpage empty nowhere".split()
+
+
+@pytest.mark.parametrize("name", BAD)
 def test_a_bad_address_gives_way_to_the_next(name, server, tmp_path):
     path = download.fetch(FILE, tmp_path, server.url(name, "good"))
     assert path == tmp_path / "thing.bin" and path.read_bytes() == RAW
@@ -117,6 +133,7 @@ def test_a_bad_address_gives_way_to_the_next(name, server, tmp_path):
     [
         ("lie", "sha256 is wrong"), ("short", "offers 102399 bytes"), ("html", "web page"),
         ("busy", "503"), ("away", "only https"), ("long", "sha256 is wrong"),
+        ("secretpage", "web page"), ("empty", "answered 204"), ("nowhere", "IPv6"),
     ],
 )  # fmt: skip
 def test_the_last_line_says_why_and_where_to_put_the_file(name, words, server, tmp_path):
@@ -140,6 +157,15 @@ def test_the_next_run_goes_on_and_a_web_page_costs_nothing(server, tmp_path):
     download.fetch(FILE, tmp_path, server.url("good"))
     assert asked(server)[-1] == ("good", 70_000)
     assert (tmp_path / "thing.bin").read_bytes() == RAW
+
+
+@pytest.mark.parametrize("name", ["cutanew", "secretpage", "empty", "nowhere", "html", "short"])
+def test_what_came_is_not_lost_to_a_server_that_begins_anew(name, server, tmp_path):
+    (tmp_path / "thing.bin.part").write_bytes(RAW[:70_000])
+    with pytest.raises(OSError, match="could not be downloaded"):
+        download.fetch(FILE, tmp_path, server.url(name))
+    assert (tmp_path / "thing.bin.part").read_bytes() == RAW[:70_000]
+    assert not list(tmp_path.glob("*.new"))
 
 
 @pytest.mark.parametrize("part", [bytes(500), bytes(len(RAW)), bytes(len(RAW) + 7)])

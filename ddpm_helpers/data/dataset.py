@@ -59,7 +59,7 @@ class ImageDataset(Dataset):
         if fit not in folder.FITS:
             raise ValueError(f"unknown fit {fit!r}; choose from {', '.join(folder.FITS)}")
         place = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-        found = _open(source, image_size, split, root, place, limit, fit)
+        found = _open(source, image_size, split, root, place.absolute(), limit, fit)
         self.source, self.split = found[0], split
         self._use(found[1].path, limit, found[1].images)
         self.labels = found[1].labels[:limit]
@@ -78,7 +78,12 @@ class ImageDataset(Dataset):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._use(self._path, self._limit)
+        try:
+            self._use(self._path, self._limit)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"the pictures of {self.source} are gone from {self._path}: open the source again"
+            ) from error
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -44,6 +44,9 @@ class Remote:
 class _Failed(Exception):
     """One address did not deliver; the next one is tried."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(" ".join(reason.split()))  # one line, whatever a server says
+
 
 class _Slow(_Failed):
     pass
@@ -119,19 +122,27 @@ def _from_one(remote: Remote, part: Path, url: str, floor: float) -> None:
 
 
 def _receive(remote: Remote, part: Path, url: str, floor: float) -> _Failed | None:
-    """Append one answer's bytes to the part; the failure that ended it early, if it was one."""
+    """Append one answer's bytes to the part; the failure that ended it early, if it was one.
+
+    A server that begins anew writes beside the part, and the longer of the two stays.
+    """
     from tqdm.auto import tqdm
 
-    start, options = _size(part), {"unit": "B", "unit_scale": True, "desc": remote.name}
-    with _ask(url, start) as answer:
-        start = _check(answer, remote, start)
+    had, options = _size(part), {"unit": "B", "unit_scale": True, "desc": remote.name}
+    with _ask(url, had) as answer:
+        start = _check(answer, remote, had)
+        place = part if start == had else part.with_suffix(".new")
         with (
-            open(part, "ab" if start else "wb") as file,
+            open(place, "ab" if start else "wb") as file,
             tqdm(total=remote.size, initial=start, **options) as bar,
         ):
             failed = _copy(answer, file, bar, remote.size, floor)
             file.flush()
             os.fsync(file.fileno())
+    if place != part and _size(place) > had:
+        os.replace(place, part)
+    elif place != part:
+        place.unlink()
     return failed
 
 
@@ -146,6 +157,8 @@ def _copy(answer: Any, file: Any, bar: Any, size: int, floor: float) -> _Failed 
             return None  # cut off: worth another try
         if not block:
             return None
+        if not file.tell() and block.lstrip()[:9].lower().startswith((b"<html", b"<!doctype")):
+            return _Failed("sent a web page instead of the file")
         file.write(block[: size - file.tell()])
         bar.update(len(block))
         if (passed := time.monotonic() - since) > WINDOW:
@@ -156,11 +169,11 @@ def _copy(answer: Any, file: Any, bar: Any, size: int, floor: float) -> _Failed 
 
 
 def _ask(url: str, start: int) -> Any:
-    _only_https(url)
     headers = {"User-Agent": "ddpm_helpers", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     try:
+        _only_https(url)
         return build_opener(_HttpsRedirects).open(Request(url, headers=headers), timeout=TIMEOUT)
     except HTTPError as error:
         if error.code == 416 and start:  # the part is longer than the server's file
@@ -168,7 +181,7 @@ def _ask(url: str, start: int) -> Any:
         raise _Failed(f"answered {error.code} {error.reason}") from None
     except TimeoutError:
         raise _Slow(f"did not answer for {TIMEOUT:.0f} s") from None
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: no address at all
         raise _Failed(f"{getattr(error, 'reason', '') or error}") from None
 
 
@@ -181,6 +194,8 @@ def _check(answer: Any, remote: Remote, start: int) -> int:
         if answer.headers.get("Content-Range") != f"bytes {start}-{remote.size - 1}/{remote.size}":
             raise _Failed(f"sent another range: {answer.headers.get('Content-Range')}")
         return start
+    if answer.status != 200:
+        raise _Failed(f"answered {answer.status} {answer.reason}")
     length = answer.headers.get("Content-Length")
     if length is not None and length != str(remote.size):
         raise _Failed(f"offers {length} bytes, not {remote.size}")
