@@ -70,10 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_data(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", nargs="?", help=DATA_HELP)
-    add("--image-size", type=int, default=32, metavar="N", help="side in pixels (32)")
-    add("--split", default="train", help="train or test (train)")
+    add("--image-size", type=int, metavar="N", help="side in pixels (32)")
+    add("--split", help="train or test (train)")
     add("--root", help="where the source's files lie or are downloaded to")
-    add("--fit", default="crop", help="pictures of a folder: crop to the centre, or pad (crop)")
+    add("--fit", help="pictures of a folder: crop to the centre, or pad (crop)")
     parser.set_defaults(run=prepare_data)
 
 
@@ -95,13 +95,24 @@ def prepare_data(args: argparse.Namespace) -> None:
     """Make a source's cache and describe it, or list, verify or clear the caches."""
     from ddpm_helpers.data import manage
 
-    if args.source in ("verify", "clear"):
-        return getattr(manage, args.source)(cache_dir())
-    if args.source in (None, "list"):
-        return print(manage.listing(cache_dir()))
-    ds = _dataset(args.source, args.image_size, split=args.split, root=args.root, fit=args.fit)
+    options = ("image_size", "split", "root", "fit")
+    given = {k: getattr(args, k) for k in options if getattr(args, k) is not None}
+    verbs = {"list": manage.show, "verify": manage.verify, "clear": manage.clear}
+    verb = verbs.get(args.source or "list")
+    if verb is not None:
+        if given:
+            option = "--" + next(iter(given)).replace("_", "-")
+            raise ValueError(f"{option} means nothing to `data {args.source or 'list'}`")
+        for place in manage.places(cache_dir()):
+            verb(place)
+        return
+    try:
+        ds = _dataset(args.source, **({"image_size": 32} | given))
+    except ValueError as error:
+        hint = f"; or {', '.join(verbs)}" if str(error).startswith("unknown source") else ""
+        raise ValueError(f"{error}{hint}") from None
     counts = torch.bincount(torch.as_tensor(ds.labels), minlength=len(ds.classes)).tolist()
-    print(f"{len(ds)} pictures of {ds.images.shape[-1]}×{ds.images.shape[-1]}, split {args.split}")
+    print(f"{len(ds)} pictures of {ds.images.shape[-1]}×{ds.images.shape[-1]}, split {ds.split}")
     for name, count in zip(ds.classes, counts, strict=True):
         print(f"  {name:<20} {count}")
 

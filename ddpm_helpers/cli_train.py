@@ -42,15 +42,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def train(args: argparse.Namespace) -> int:
     """Train; checkpoints, history and sample grids go to --out. Returns the exit status."""
     from ddpm_helpers.data import ImageDataset
-    from ddpm_helpers.diffusion import DiffusionUtils
-    from ddpm_helpers.training import TrainingPipeline, build_model
+    from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
 
     known = settings()
     name, config = read_config(args, known.preset)
     out, source = args.out or Path("runs") / name, args.data or known.data
     ds = ImageDataset(source, config.image_size, root=args.root, limit=config.limit)
     model = build_model(config, len(ds.classes))
-    diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
+    diffusion = build_diffusion(config)
     pipeline = TrainingPipeline(model, diffusion, ds, config, out)
     if args.resume:
         pipeline.resume(None if args.resume is True else args.resume)
@@ -108,10 +107,9 @@ def describe_speed(config: TrainConfig, pictures: int = 50_000) -> str:
 
 def measure_speed(config: TrainConfig) -> float:
     """Pictures a second of config.epochs steps, without the first, which warms up."""
-    from ddpm_helpers.diffusion import DiffusionUtils
-    from ddpm_helpers.training import TrainingPipeline, build_model
+    from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
 
-    diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
+    diffusion = build_diffusion(config)
     data = RandomPictures(config.batch_size, config.image_size)
     pipeline = TrainingPipeline(build_model(config, 10), diffusion, data, config)
     images = [(k + 1) * config.batch_size for k in range(pipeline.total_steps)]

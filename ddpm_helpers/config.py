@@ -50,6 +50,7 @@ class TrainConfig:
     batch_size: int = _setting(10, "pictures per optimiser step; 10 fits every graphics card")
     lr: float = _setting(1e-4, "peak learning rate of AdamW")
     seed: int = _setting(0, "starts the weights, the order, the noise and the steps t")
+    rescale_zero_snr: bool = _setting(False, "no signal at all at t = T; not with eps")
     width: int = _setting(64, "channels of the first stage, a multiple of 8; ResNet-18 has 64")
     stem_stride: int = _setting(2, "what the network's stem divides the side by; 4 costs a quarter")
     class_conditional: bool = _setting(True, "tell the network the class of each picture")

@@ -270,6 +270,21 @@ def test_verify_finds_and_removes_what_no_look_at_the_file_tells(tmp_path, capsy
     manage.verify(tmp_path)
 
 
+def test_what_cannot_be_removed_is_said(tmp_path, capsys, monkeypatch):
+    path = cache.load(Counting().source, 4, tmp_path).path
+
+    def refuse(self, missing_ok=False):
+        raise PermissionError(13, "Permission denied")
+
+    flip_unseen(path)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="1 of 1 caches in .* could not be removed"):
+        manage.clear(tmp_path)
+    with pytest.raises(ValueError, match="1 of 1 caches were damaged and 0 of those removed"):
+        manage.verify(tmp_path)
+    assert "not removed (Permission denied)" in capsys.readouterr().out and path.exists()
+
+
 def test_clear_removes_caches_and_nothing_else(tmp_path, capsys):
     path = cache.load(Counting().source, 4, tmp_path).path
     path.with_name(path.stem + "1.part").touch()  # no name of ours

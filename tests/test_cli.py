@@ -1,5 +1,6 @@
 """The command line: what it passes on, what it writes, how it refuses."""
 
+import tempfile
 from dataclasses import fields
 
 import pytest
@@ -109,6 +110,10 @@ def test_refusals_name_the_value_and_the_choices(refused, weights, tmp_path, mon
     assert "'huge'" in message and "laptop" in message
     message = refused("data", "paintings")
     assert "paintings" in message and "cartoons" in message
+    assert "list, verify, clear" in refused("data", "lst")
+    assert "--image-size means nothing to `data clear`" in refused(
+        "data", "clear", "--image-size", "8"
+    )
     small = ["train", "--preset", "ci", "--data", "cartoons", "--limit", "8"]
     assert "20" in refused(*small, "--image-size", "20", "--out", str(tmp_path / "r"))
     message = refused(*small, "--schedule", "zigzag", "--out", str(tmp_path / "r"))
@@ -128,6 +133,7 @@ def test_an_unknown_command_lists_the_commands(capsys):
 
 
 def test_data_prepares_a_source_and_lists_caches(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
     assert cli.main(["data"]) == 0
@@ -142,6 +148,23 @@ def test_data_prepares_a_source_and_lists_caches(tmp_path, monkeypatch, capsys):
         assert "1 caches" in capsys.readouterr().out
     assert cli.main(["data", "clear"]) == 0
     assert not list((tmp_path / "cache").glob("*.npy")) and (folder / "red.png").exists()
+
+
+def test_data_looks_into_the_temporary_place_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file" / "cache"))
+    assert cli.main(["data", "cartoons", "--image-size", "4"]) == 0
+    assert "until then pictures are kept in" in capsys.readouterr().out
+    assert cli.main(["data", "list"]) == 0
+    assert "1 caches" in capsys.readouterr().out
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file"))
+    assert cli.main(["data", "list"]) == 2
+    assert f"the cache folder {tmp_path / 'file'} is a file" in capsys.readouterr().err
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "other"))
+    assert cli.main(["data", "clear"]) == 0
+    assert cli.main(["data", "list"]) == 0
+    assert "1 caches" not in capsys.readouterr().out
 
 
 def test_info_says_what_a_report_of_a_problem_needs(capsys, monkeypatch):

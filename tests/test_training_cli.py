@@ -11,6 +11,7 @@ from toy_training import CONFIG, pipeline
 
 from ddpm_helpers import cli, cli_train, config
 from ddpm_helpers.config import PRESETS, TrainConfig
+from ddpm_helpers.pretrained import load_pretrained
 from ddpm_helpers.training import TrainingPipeline
 
 TINY = "--image-size 16 --width 8 --timesteps 10 --limit 16 --batch-size 8 --warmup-steps 1"
@@ -64,6 +65,21 @@ def test_a_run_leaves_its_configuration_and_another_run_takes_it(tmp_path, monke
     with pytest.raises(SystemExit):
         cli.main(["train", "--config", str(saved), "--preset", "ci"])
     assert "not allowed with" in capsys.readouterr().err
+
+
+def test_zero_terminal_snr_and_min_snr_are_options(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    words = ["train", "--preset", "ci", "--data", "cartoons", *TINY.split()]
+    words += ["--out", str(tmp_path / "run"), "--rescale-zero-snr"]
+    assert cli.main([*words, "--min-snr-gamma", "5"]) == 0
+    _, diffusion = load_pretrained(tmp_path / "run")
+    assert diffusion.alpha_bar[-1] == 0 and diffusion.prediction == "v"
+    assert cli.main([*words, "--resume"]) == 0
+    capsys.readouterr()
+    assert cli.main([*words, "--resume", "--no-rescale-zero-snr"]) == 2
+    assert "was trained with rescale_zero_snr = True, not False" in capsys.readouterr().err
+    assert cli.main([*words, "--prediction", "eps"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -9,8 +9,7 @@ import torch
 
 from ddpm_helpers import cli
 from ddpm_helpers.config import TrainConfig
-from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.training import TrainingPipeline, build_model
+from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
 
 # What a process of its own need not import again: DDP takes _dynamo along.
 PRELOAD = ["toy_training", "accelerate", "tqdm.auto", "torch._dynamo"]
@@ -44,7 +43,7 @@ CONFIG = TrainConfig(
 
 def pipeline(out_dir=None, **changes):
     config = TrainConfig(**(CONFIG.to_dict() | changes))
-    diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
+    diffusion = build_diffusion(config)
     return TrainingPipeline(build_model(config, 2), diffusion, TwoColours(), config, out_dir)
 
 

@@ -5,22 +5,35 @@ from pathlib import Path
 
 from . import cache
 
+IN_USE = "in use"
 _NAME = r"[a-z0-9]+-\d+-[0-9a-f]{16}"
 
 
+def places(folder: Path) -> list[Path]:
+    """The cache folder, and the temporary one where it had to stand in."""
+    stand_in = cache.temporary_folder()
+    return [folder, stand_in] if stand_in != folder and caches(stand_in) else [folder]
+
+
 def caches(folder: Path) -> list[Path]:
-    """The picture files of all caches in a folder, sorted."""
-    if not folder.is_dir():
+    """The picture files of all caches in a folder, sorted.
+
+    Raises:
+        ValueError: the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"the cache folder {folder} is a file; set DDPM_CACHE to a folder")
+    if not folder.exists():
         return []
     return sorted(p for p in folder.iterdir() if re.fullmatch(_NAME + r"\.npy", p.name))
 
 
-def listing(folder: Path) -> str:
-    """One line for each cache, under one for the folder."""
+def show(folder: Path) -> None:
+    """Print one line for each cache, under one for the folder."""
     found = caches(folder)
     hint = "" if found else "; `ddpm data cartoons` makes one"
     lines = [f"{folder}: {len(found)} caches{hint}"]
-    return "\n".join(lines + [f"  {_megabytes(path)}  {path.name}" for path in found])
+    print("\n".join(lines + [f"  {_megabytes(path)}  {path.name}" for path in found]))
 
 
 def verify(folder: Path) -> None:
@@ -29,37 +42,47 @@ def verify(folder: Path) -> None:
     Raises:
         ValueError: at least one cache was damaged.
     """
-    found, damaged = caches(folder), 0
+    found, damaged, kept = caches(folder), 0, 0
     print(f"{folder}: {len(found)} caches")
     for path in found:
         whole = cache.read(path, path.with_suffix(".json"), thorough=True) is not None
         print(f"  {'whole  ' if whole else 'damaged'}  {_megabytes(path)}  {path.name}", flush=True)
         if not whole:
             damaged += 1
-            _remove(path)
+            if reason := _remove(path):
+                kept += 1
+                print(f"  not removed ({reason}): {path.name}")
     if damaged:
+        removed = "removed" if not kept else f"{damaged - kept} of those removed"
         raise ValueError(
-            f"{damaged} of {len(found)} caches were damaged and removed; "
+            f"{damaged} of {len(found)} caches were damaged and {removed}; "
             "each is made again when it is next opened"
         )
 
 
 def clear(folder: Path) -> None:
-    """Remove every cache that no process is making; downloads and other files stay."""
-    found = caches(folder)
+    """Remove every cache that no process is making; downloads and other files stay.
+
+    Raises:
+        OSError: some could not be removed, other than being in use.
+    """
+    found, refused = caches(folder), 0
     freed = sum(path.stat().st_size for path in found)
     for path in found:
-        if not _remove(path):
+        if reason := _remove(path):
             freed -= path.stat().st_size
-            print(f"  in use, kept: {path.name}")
+            refused += reason != IN_USE
+            print(f"  {reason}, kept: {path.name}")
     for path in sorted(folder.glob("*.part")):  # what killed processes left
         if re.fullmatch(_NAME + r"(\.\d+)?\.part", path.name):
             _remove(folder / (path.name.split(".")[0] + ".npy"))
     print(f"{folder}: {freed / 1e6:.1f} MB freed")
+    if refused:
+        raise OSError(f"{refused} of {len(found)} caches in {folder} could not be removed")
 
 
-def _remove(images: Path) -> bool:
-    """Remove one cache's files, False where a process holds them."""
+def _remove(images: Path) -> str:
+    """Remove one cache's files; why that did not work, or nothing."""
     from filelock import FileLock, Timeout
 
     try:
@@ -67,9 +90,11 @@ def _remove(images: Path) -> bool:
             for path in sorted(images.parent.glob(images.stem + ".*")):  # the manifest first
                 if path.suffix != ".lock":
                     path.unlink()
-    except (Timeout, PermissionError):
-        return False
-    return True
+    except Timeout:
+        return IN_USE
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _megabytes(path: Path) -> str:

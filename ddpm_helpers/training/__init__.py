@@ -3,11 +3,12 @@
 from ddpm_helpers.training.ema import ema_decay_at, update_ema
 from ddpm_helpers.training.pipeline import StepRecord, TrainingPipeline
 from ddpm_helpers.training.schedule import learning_rate
-from ddpm_helpers.training.setup import build_model
+from ddpm_helpers.training.setup import build_diffusion, build_model
 
 __all__ = [
     "StepRecord",
     "TrainingPipeline",
+    "build_diffusion",
     "build_model",
     "ema_decay_at",
     "learning_rate",

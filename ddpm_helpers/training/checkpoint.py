@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.pretrained import save_weights
 from ddpm_helpers.training import files
 
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
     from ddpm_helpers.training.pipeline import TrainingPipeline
 
 # With another value of one of these, the rest of the run would belong to another training.
-FIXED = ("image_size", "timesteps", "schedule", "prediction", "batch_size", "seed", "width")
+FIXED = (
+    "image_size", "timesteps", "schedule", "prediction", "rescale_zero_snr", "batch_size", "seed",
+    "width",
+)  # fmt: skip
 
 
 def bytes_needed(pipeline: TrainingPipeline) -> int:
@@ -79,7 +83,8 @@ def load(pipeline: TrainingPipeline, state: dict[str, Any], name: str) -> None:
         ValueError: saved by another configuration or for another network.
     """
     for field in FIXED:
-        saved, wanted = state["config"].get(field), getattr(pipeline.config, field)
+        by_default = getattr(TrainConfig, field)  # a field that is younger than the checkpoint
+        saved, wanted = state["config"].get(field, by_default), getattr(pipeline.config, field)
         if saved != wanted:
             raise ValueError(f"{name} was trained with {field} = {saved!r}, not {wanted!r}")
     expected = {key: tuple(v.shape) for key, v in pipeline.model.state_dict().items()}

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ddpm_helpers.config import TrainConfig, best_device
+from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
 
 if TYPE_CHECKING:
@@ -49,6 +50,20 @@ def build_model(config: TrainConfig, num_classes: int) -> DiffusionNet:
             stem_stride=config.stem_stride,
             num_classes=num_classes if config.class_conditional else None,
         )
+
+
+def build_diffusion(config: TrainConfig) -> DiffusionUtils:
+    """The diffusion a configuration asks for.
+
+    Raises:
+        ValueError: a schedule or prediction that does not exist, or zero SNR with eps.
+    """
+    return DiffusionUtils(
+        config.timesteps,
+        config.schedule,
+        prediction=config.prediction,
+        rescale_zero_snr=config.rescale_zero_snr,
+    )
 
 
 def compiled(model: DiffusionNet) -> nn.Module:

@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ddpm_helpers import DiffusionNet, DiffusionUtils, ImageDataset, TrainConfig, TrainingPipeline
+from ddpm_helpers import DiffusionNet, ImageDataset, TrainConfig, TrainingPipeline
 from ddpm_helpers.evaluation import compare, draw_samples, take_like
 from ddpm_helpers.evaluation.classifier import classifier_for
 from ddpm_helpers.evaluation.report import take
+from ddpm_helpers.training import build_diffusion
 from ddpm_helpers.training.setup import bf16_is_fast
 
 
@@ -66,7 +67,7 @@ def train(
         attention_size=variant.attention_size,
     )  # fmt: skip
     variant.change(net)
-    diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
+    diffusion = build_diffusion(config)
     pipeline = TrainingPipeline(net, diffusion, ds, config)
     start = {name: value.clone() for name, value in net.state_dict().items()}
     steps = pipeline.steps()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_helpers import DiffusionNet, DiffusionUtils, ImageDataset, TrainConfig, TrainingPipeline
-from ddpm_helpers.training import build_model
+from ddpm_helpers.training import build_diffusion, build_model
 
 
 def strided_stem(net: DiffusionNet) -> None:
@@ -90,7 +90,7 @@ def main() -> None:
         net = build_model(config, len(data.classes))
         for change in VARIANTS[name]:
             change(net)
-        diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
+        diffusion = build_diffusion(config)
         pipeline = TrainingPipeline(net, diffusion, data, config)
         start = time.process_time()
         for _ in pipeline.steps():

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddpm_helpers import DiffusionUtils, TrainConfig, TrainingPipeline
 from ddpm_helpers.cli_train import RandomPictures
 from ddpm_helpers.config import best_device
-from ddpm_helpers.training import build_model
+from ddpm_helpers.training import build_diffusion, build_model
 from ddpm_helpers.training.setup import bf16_is_fast
 
 Net = Callable[[Tensor, Tensor], Tensor]
@@ -62,7 +62,7 @@ def endless(pipeline: TrainingPipeline) -> Iterator[object]:
 def ours(config: TrainConfig) -> tuple[Runner, Runner]:
     """`TrainingPipeline.steps()`, and its bare forward, backward and optimiser; not compiled."""
     config = replace(config, compile=False)
-    diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
+    diffusion = build_diffusion(config)
     data = RandomPictures(config.batch_size, config.image_size)
     pipeline = TrainingPipeline(build_model(config, 10), diffusion, data, config)
     steps = endless(pipeline)
@@ -87,7 +87,7 @@ def ours(config: TrainConfig) -> tuple[Runner, Runner]:
 
 def ours_compiled(config: TrainConfig, flops: float) -> Runner:
     """`TrainingPipeline.steps()` of a network that torch.compile has been over."""
-    diffusion = DiffusionUtils(config.timesteps, config.schedule, prediction=config.prediction)
+    diffusion = build_diffusion(config)
     data = RandomPictures(config.batch_size, config.image_size)
     config = replace(config, compile=True)
     steps = endless(TrainingPipeline(build_model(config, 10), diffusion, data, config))
