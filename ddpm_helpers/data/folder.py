@@ -20,7 +20,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # whatever the n
 FITS = ("crop", "pad")
 # Failures that say nothing about the file: a cache without its picture would stay wrong.
 PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
-MAX_PIXELS = 89_000_000  # a picture of more is not opened: it would take half a gigabyte
+MAX_PIXELS = 89_000_000  # a picture of more is not opened: it could take more than a gigabyte
 LISTED = 20  # skipped files that are named; the others are only counted
 _CHUNK = 256
 _LARGE, _one_large = 8_000_000, Lock()  # pictures of more pixels are decoded one at a time

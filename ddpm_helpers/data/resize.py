@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 FILTER = "bicubic-antialias"
+STRIP = 256  # rows that are worked on at once where a picture must be converted
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -52,16 +53,26 @@ def square(picture: Any, size: int, fit: str = "crop") -> np.ndarray:
 
 
 def _rgb(picture: Any) -> Any:
+    """Strip by strip where numbers grow on the way, so that a large picture stays one."""
     from PIL import Image
 
     if picture.mode == "F":
         raise ValueError("floating-point pictures do not say which number is white")
-    if picture.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips at 255
-        values = np.asarray(picture).astype(np.int64)
-        grey = np.clip((values + 128) // 257, 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if picture.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
+    clear = picture.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in picture.info
+    if not clear and not picture.mode.startswith("I"):
+        return picture.convert("RGB")
+    flat = Image.new("RGB", picture.size, "white")
+    for top in range(0, picture.height, STRIP):
+        strip = picture.crop((0, top, picture.width, min(top + STRIP, picture.height)))
+        strip = strip.convert("RGBA") if clear else _eight_bits(strip)
+        flat.paste(strip, (0, top), strip if clear else None)
+    return flat
+
+
+def _eight_bits(picture: Any) -> Any:
+    """16 bits of grey; Pillow's own conversion clips at 255."""
+    from PIL import Image
+
+    values = np.asarray(picture).astype(np.int64)
+    grey = np.clip((values + 128) // 257, 0, 255).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")
