@@ -52,7 +52,7 @@ def test_of_an_animation_the_first_frame_is_taken(place, tmp_path):
     assert load(place, tmp_path).images[0, :, 0, 0].tolist() == [255, 0, 0]
 
 
-def png16(values):
+def png16(values, clear=None):
     """A 16-bit grey PNG, written by hand: no library decides what white is."""
 
     def chunk(kind, data):
@@ -62,7 +62,9 @@ def png16(values):
 
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 0, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    holes = b"" if clear is None else chunk(b"tRNS", struct.pack(">H", clear))
+    pixels = chunk(b"IDAT", zlib.compress(rows))
+    body = chunk(b"IHDR", header) + holes + pixels + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
 
@@ -75,6 +77,13 @@ def test_sixteen_bits_become_eight(kind, place, tmp_path):
     else:
         Image.fromarray(values).save(place / "a.tiff")
     np.testing.assert_array_equal(load(place, tmp_path).images[0], np.stack([eight] * 3))
+
+
+def test_sixteen_bits_with_a_transparent_grey(place, tmp_path):
+    values = np.resize(np.array([0, 257, 25700, 65535], np.uint16), (SIZE, SIZE))
+    (place / "a.png").write_bytes(png16(values, clear=25700))
+    want = np.resize(np.array([0, 1, 255, 255], np.uint8), (SIZE, SIZE))
+    np.testing.assert_array_equal(load(place, tmp_path).images[0], np.stack([want] * 3))
 
 
 def on_white(rgb, alpha):

@@ -58,21 +58,23 @@ def _rgb(picture: Any) -> Any:
 
     if picture.mode == "F":
         raise ValueError("floating-point pictures do not say which number is white")
+    sixteen = picture.mode.startswith("I")
     clear = picture.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in picture.info
-    if not clear and not picture.mode.startswith("I"):
+    if not clear and not sixteen:
         return picture.convert("RGB")
     flat = Image.new("RGB", picture.size, "white")
     for top in range(0, picture.height, STRIP):
         strip = picture.crop((0, top, picture.width, min(top + STRIP, picture.height)))
-        strip = strip.convert("RGBA") if clear else _eight_bits(strip)
-        flat.paste(strip, (0, top), strip if clear else None)
+        shown = _eight_bits(strip) if sixteen else strip.convert("RGBA")
+        flat.paste(shown.convert("RGB"), (0, top), shown.getchannel("A"))
     return flat
 
 
 def _eight_bits(picture: Any) -> Any:
-    """16 bits of grey; Pillow's own conversion clips at 255."""
+    """16 bits of grey, and where they are seen; Pillow's own conversion clips at 255."""
     from PIL import Image
 
     values = np.asarray(picture).astype(np.int64)
     grey = np.clip((values + 128) // 257, 0, 255).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+    seen = np.where(values == picture.info.get("transparency"), 0, 255).astype(np.uint8)
+    return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(seen)))
