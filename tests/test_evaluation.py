@@ -30,6 +30,7 @@ from ddpm_helpers.evaluation import (
     nearest_neighbours,
     precision_recall,
     report,
+    take,
     take_like,
 )
 from ddpm_helpers.evaluation.classifier import (
@@ -39,7 +40,6 @@ from ddpm_helpers.evaluation.classifier import (
     train_classifier,
 )
 from ddpm_helpers.evaluation.inception import inception_scores
-from ddpm_helpers.evaluation.report import take
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import load_pretrained, save_weights
 from ddpm_helpers.training import TrainingPipeline

@@ -1,22 +1,20 @@
 """How good is a trained network: losses, distances between sets of pictures, memorisation."""
 
 from ddpm_helpers.evaluation.classifier import Classifier, load_classifier
+from ddpm_helpers.evaluation.comparison import (
+    Comparison,
+    compare,
+    features_and_classes,
+    table,
+)
 from ddpm_helpers.evaluation.distances import (
     frechet_distance,
     kernel_distance,
     nearest_neighbours,
     precision_recall,
 )
-from ddpm_helpers.evaluation.report import (
-    Comparison,
-    compare,
-    draw_samples,
-    evaluate,
-    features_and_classes,
-    loss_per_step,
-    table,
-    take_like,
-)
+from ddpm_helpers.evaluation.report import evaluate, loss_per_step
+from ddpm_helpers.evaluation.sets import draw_samples, take, take_like
 
 __all__ = [
     "Classifier",
@@ -32,5 +30,6 @@ __all__ = [
     "nearest_neighbours",
     "precision_recall",
     "table",
+    "take",
     "take_like",
 ]

@@ -17,13 +17,9 @@ from torch import Tensor
 from ddpm_helpers.config import best_device
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.evaluation.classifier import classifier_for
-from ddpm_helpers.evaluation.report import (
-    compare,
-    draw_samples,
-    loss_per_step,
-    take,
-    take_like,
-)  # fmt: skip
+from ddpm_helpers.evaluation.comparison import compare
+from ddpm_helpers.evaluation.report import loss_per_step
+from ddpm_helpers.evaluation.sets import draw_samples, take, take_like
 from ddpm_helpers.pretrained.weights import description, load_pretrained
 
 SHOWN = 10  # pictures a rung in the figure, one of each class where there are ten

@@ -1,10 +1,10 @@
-"""Measurements of a trained network: what it has learned, and how good its pictures are."""
+"""What `ddpm evaluate` reports: the loss at each step, and samples held against real pictures."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,96 +15,12 @@ from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.diffusion import DiffusionUtils, network_calls
 from ddpm_helpers.diffusion.sampling import device_and_dtype
 from ddpm_helpers.diffusion.schedules import check_count
-from ddpm_helpers.evaluation.classifier import Classifier, classifier_for, load_classifier
-from ddpm_helpers.evaluation.distances import frechet_distance, kernel_distance, precision_recall
+from ddpm_helpers.evaluation.classifier import classifier_for
+from ddpm_helpers.evaluation.comparison import compare, table
 from ddpm_helpers.evaluation.inception import check_inception, inception_scores
+from ddpm_helpers.evaluation.sets import draw_samples, take, take_like
 
 Model = Callable[..., Tensor]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two sets of pictures of the same size n, compared on the classifier's features.
-
-    Attributes:
-        n: pictures in each set.
-        frechet: Fréchet distance. Not an FID: other features, other numbers.
-        kernel: kernel distance; around 0 for two sets from one source.
-        precision, recall: in 0..1.
-        accuracy: share of the second set's pictures that are named as their label says, or None.
-    """
-
-    n: int
-    frechet: float
-    kernel: float
-    precision: float
-    recall: float
-    accuracy: float | None = None
-
-
-@torch.no_grad()
-def features_and_classes(
-    classifier: Classifier, x: Tensor, batch_size: int = 250
-) -> tuple[Tensor, Tensor]:
-    """What the classifier sees in many pictures, and which class it names.
-
-    Args:
-        classifier: see `load_classifier`.
-        x: pictures (n, 3, S, S), in [-1, 1] or uint8.
-        batch_size: pictures at a time.
-    Returns:
-        features (n, 64) and class numbers (n,).
-    """
-    device = next(classifier.parameters()).device
-    features, named = [], []
-    for part in x.split(batch_size):
-        part = part.to(device).float() / 127.5 - 1 if part.dtype == torch.uint8 else part.to(device)
-        seen = classifier.features(part.float())  # (B, 64)
-        features.append(seen.cpu())
-        named.append(classifier.head(seen).argmax(1).cpu())
-    return torch.cat(features), torch.cat(named)
-
-
-def compare(
-    real: Tensor, fake: Tensor, y: Tensor | None = None, classifier: Classifier | None = None
-) -> Comparison:
-    """Compare pictures with real ones.
-
-    Args:
-        real, fake: pictures (n, 3, S, S), in [-1, 1] or uint8; as many of each, 4 or more.
-        y: what the fakes should be, (n,), or None.
-        classifier: by default the shipped one, of the cartoons.
-    Returns:
-        The measures, with n.
-    Raises:
-        ValueError: sets of different size (the distances depend on n) or shape, fewer than 4
-            pictures, or labels that are not one a picture.
-    """
-    _check_sets(real, fake, y)
-    classifier = load_classifier() if classifier is None else classifier
-    (a, _), (b, named) = (features_and_classes(classifier, x) for x in (real, fake))
-    precision, recall = precision_recall(a, b)
-    right = None if y is None else float((named == torch.as_tensor(y).cpu()).double().mean())
-    return Comparison(
-        len(a), frechet_distance(a, b), kernel_distance(a, b), precision, recall, right
-    )
-
-
-def _check_sets(real: Tensor, fake: Tensor, y: Tensor | None) -> None:
-    for x in (real, fake):
-        if x.ndim != 4 or not (x.is_floating_point() or x.dtype == torch.uint8):
-            raise ValueError(
-                f"compare pictures (n, 3, S, S), float or uint8; got {x.dtype} {tuple(x.shape)}"
-            )
-    if real.shape != fake.shape:
-        shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"
-        raise ValueError(f"compare sets of one size and shape, got {shapes}")
-    if len(real) < 4:  # each has three neighbours
-        raise ValueError(f"compare at least 4 pictures, got {len(real)}")
-    if y is not None and tuple(torch.as_tensor(y).shape) != (len(fake),):
-        raise ValueError(
-            f"y must be ({len(fake)},), one label a picture; got {tuple(torch.as_tensor(y).shape)}"
-        )
 
 
 @torch.no_grad()
@@ -148,74 +64,6 @@ def loss_per_step(
             total += float(diffusion.loss(model, x, steps, e, labels).sum())
         means.append(total / len(x_0))
     return torch.tensor(means)
-
-
-def take(ds: ImageDataset, n: int) -> tuple[Tensor, Tensor]:
-    """The first n pictures of a dataset, (n, 3, S, S) in [-1, 1], and their labels (n,).
-
-    Raises:
-        ValueError: n below 1, or more than there are.
-    """
-    n = check_count("n (of the pictures there are)", n, most=len(ds))
-    return next(ds.batches(n, seed=0, shuffle=False))
-
-
-def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
-    """Pictures of given classes, each one once: as many of every class as there are in y.
-
-    Args:
-        ds: a dataset with these classes.
-        y: class numbers, (n,).
-    Returns:
-        (n, 3, S, S) in [-1, 1]; picture i has class y[i].
-    Raises:
-        ValueError: a class with too few pictures.
-    """
-    labels, queues = torch.as_tensor(ds.labels), {}
-    for k, count in zip(*torch.unique(y, return_counts=True), strict=True):
-        found = (labels == k).nonzero().flatten().tolist()
-        if len(found) < count:
-            raise ValueError(f"class {int(k)} has {len(found)} pictures, {int(count)} are needed")
-        queues[int(k)] = iter(found)
-    return torch.stack([ds[next(queues[int(k)])][0] for k in y])
-
-
-def draw_samples(
-    diffusion: DiffusionUtils,
-    model: Model,
-    n: int,
-    *,
-    y: Tensor | None = None,
-    batch_size: int = 50,
-    seed: int = 0,
-    **options: Any,
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Samples in batches: picture i is the same whatever the batch size.
-
-    Args:
-        diffusion, model: as for sampling.
-        n: pictures, at least 1.
-        y: their classes, (n,), by default all classes in turn; not for a network without.
-        batch_size: pictures at a time, at least 1.
-        seed: as for `sample`.
-        options: as for `sample`.
-    Yields:
-        pictures on the CPU and their classes, or None for a network without classes.
-    Raises:
-        ValueError: a number below 1, labels that are not one a picture, or as `sample`.
-    """
-    n, batch_size = check_count("n", n), check_count("batch_size", batch_size)
-    if y is not None and len(y) != n:
-        raise ValueError(f"y must be ({n},), one label a picture; got {len(y)} labels")
-    classes = getattr(model, "num_classes", None)
-    for first in range(0, n, batch_size):
-        count = min(batch_size, n - first)
-        part = None
-        if classes is not None:
-            every = torch.arange(n) % classes if y is None else y
-            part = every[first : first + count]
-        x = diffusion.sample(model, count, y=part, seed=seed, first=first, **options)
-        yield x.float().cpu(), part
 
 
 def evaluate(
@@ -280,22 +128,6 @@ def evaluate(
         keep(numbers)
         say(f"{name:<20}{n:>6}  " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
     return numbers
-
-
-def table(rows: dict[str, Comparison]) -> str:
-    """Comparisons with the test pictures as lines of text; `train` is the noise floor."""
-    lines = [
-        f"{'compared with test':<20}{'n':>6}{'Frechet':>9}{'kernel':>9}{'precision':>11}"
-        f"{'recall':>8}{'accuracy':>10}"
-    ]
-    for name, row in rows.items():
-        right = "-" if row.accuracy is None else f"{row.accuracy:.1%}"
-        lines.append(
-            f"{name:<20}{row.n:>6}{row.frechet:>9.3f}{row.kernel:>9.3f}{row.precision:>11.3f}"
-            f"{row.recall:>8.3f}{right:>10}"
-        )
-    lines.append("train against test is the noise floor: what perfect samples would get at this n")
-    return "\n".join(lines)
 
 
 def _losses(
