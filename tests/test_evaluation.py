@@ -1,9 +1,7 @@
 """Distances between sets against other formulas, the classifier, and `ddpm evaluate`."""
 
-import hashlib
 import json
 import math
-import sys
 import types
 
 import numpy as np
@@ -22,7 +20,6 @@ from ddpm_helpers.evaluation import (
     draw_samples,
     evaluate,
     frechet_distance,
-    inception,
     kernel_distance,
     ladder,
     load_classifier,
@@ -39,16 +36,9 @@ from ddpm_helpers.evaluation.classifier import (
     classifier_for,
     train_classifier,
 )
-from ddpm_helpers.evaluation.inception import inception_scores
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import load_pretrained, save_weights
 from ddpm_helpers.training import TrainingPipeline
-
-
-def cloud(n, d, seed, shift=0.0):
-    rng = np.random.default_rng(seed)
-    mix = np.random.default_rng(seed + 100).normal(size=(d, d))
-    return torch.from_numpy(rng.normal(size=(n, d)) @ mix + shift)
 
 
 @pytest.fixture(scope="module")
@@ -56,77 +46,6 @@ def sets():
     return ImageDataset("cartoons", 32, limit=300), ImageDataset(
         "cartoons", 32, split="test", limit=300
     )
-
-
-# ---- distances ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("d", [1, 5, 40])
-def test_frechet_distance_agrees_with_the_eigenvalues_of_the_product(d):
-    """tr((AB)^(1/2)) is the sum of roots of the eigenvalues of AB, which is not symmetric."""
-    a, b = cloud(300, d, 1), cloud(200, d, 2, shift=0.5)
-    cov_a, cov_b = (np.cov(x.numpy().T).reshape(d, d) for x in (a, b))
-    roots = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).astype(complex)).real.sum()
-    apart = ((a.mean(0) - b.mean(0)) ** 2).sum().item()
-    want = apart + np.trace(cov_a) + np.trace(cov_b) - 2 * roots
-    assert frechet_distance(a, b) == pytest.approx(want, rel=1e-8)
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
-
-
-def test_frechet_distance_of_a_shift_and_of_a_stretch():
-    a = cloud(500, 6, 3)
-    assert frechet_distance(a, a + 2) == pytest.approx(24, rel=1e-9)
-    middle = a.mean(0)
-    want = torch.cov(a.T).trace().item()  # (3 - 2)^2 times the variance, summed
-    assert frechet_distance(middle + 2 * (a - middle), middle + 3 * (a - middle)) == pytest.approx(
-        want
-    )
-    flat = torch.cat([a, torch.zeros(500, 3)], 1).double()  # singular covariances
-    assert frechet_distance(flat, flat + 1) == pytest.approx(9, rel=1e-6)
-
-
-def test_kernel_distance_agrees_with_a_plain_double_loop_and_is_unbiased():
-    a, b = cloud(7, 3, 4), cloud(5, 3, 5)
-
-    def k(x, y):
-        return (float(x @ y) / 3 + 1) ** 3
-
-    def mean(pairs):
-        values = [k(x, y) for x, y in pairs]
-        return sum(values) / len(values)
-
-    def others(s):
-        return [(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j]
-
-    want = mean(others(a)) + mean(others(b)) - 2 * mean([(x, y) for x in a for y in b])
-    assert kernel_distance(a, b) == pytest.approx(want)
-    source = torch.Generator().manual_seed(0)
-    draws = [
-        kernel_distance(*torch.randn(2, 20, 4, generator=source, dtype=torch.float64))
-        for _ in range(300)
-    ]
-    error = np.std(draws) / math.sqrt(300)
-    assert abs(np.mean(draws)) < 4 * error and min(draws) < 0
-
-
-def test_precision_and_recall_of_sets_whose_answer_is_seen():
-    real = torch.cat([torch.randn(100, 2), torch.randn(100, 2) + 50])
-    assert precision_recall(real, real) == (1.0, 1.0)
-    one_kind = real[:100] + 1e-3 * torch.randn(100, 2)
-    good, covered = precision_recall(real, one_kind)
-    assert good > 0.95 and 0.4 < covered < 0.6
-    assert precision_recall(real, real + 1000) == (0.0, 0.0)
-
-
-def test_nearest_neighbours_finds_copies_and_measures_pixels():
-    images = torch.randint(256, (50, 3, 8, 8), dtype=torch.uint8)
-    x = images[[7, 31]].float() / 127.5 - 1
-    found = nearest_neighbours(x + 0.1, images, k=2, chunk=16)
-    assert found.index[:, 0].tolist() == [7, 31]
-    torch.testing.assert_close(found.distance[:, 0], torch.full((2,), 0.1), rtol=1e-3, atol=1e-3)
-    assert (found.distance[:, 1] > 0.5).all()
-    same = nearest_neighbours(images[[7, 31]], images.numpy())  # bytes on both sides
-    assert same.index[:, 0].tolist() == [7, 31] and same.distance.max() < 1e-3
 
 
 # ---- the classifier ----------------------------------------------------------------------
@@ -377,68 +296,6 @@ def test_the_command_measures_the_shipped_weights(tmp_path, capsys):
     assert json.loads(out.read_text())["samples"]["n"] == 20
     assert main(["evaluate", "--n", "0"]) == 2
     assert "5..10000, got 0" in capsys.readouterr().err
-
-
-@pytest.fixture
-def inception_weights(tmp_path, monkeypatch):
-    """A file that is whole by the name that it should have: the real one is 95 MB."""
-    path = tmp_path / "inception.pth"
-    path.write_bytes(b"numbers")
-    begins = hashlib.sha256(b"numbers").hexdigest()[:8]
-    monkeypatch.setattr(inception, "WEIGHTS", f"weights-{begins}.pth")
-    return path
-
-
-def test_inception_scores_hand_bytes_to_torch_fidelity(monkeypatch, inception_weights):
-    """Its weights need the network, so the library is played by a recorder."""
-    seen = {}
-
-    def calculate_metrics(**options):
-        seen.update(options)
-        names = ("frechet_inception_distance", "kernel_inception_distance_mean")
-        return dict.fromkeys(names, 1.5) | {"inception_score_mean": 3.0}
-
-    fake = types.SimpleNamespace(calculate_metrics=calculate_metrics)
-    monkeypatch.setitem(sys.modules, "torch_fidelity", fake)
-    x = torch.linspace(-1, 1, 3 * 12 * 4 * 4).reshape(12, 3, 4, 4)
-    scores = inception_scores(x, (x * 127 + 128).to(torch.uint8), inception_weights)
-    assert seen["feature_extractor_weights_path"] == str(inception_weights)
-    assert scores == {"fid": 1.5, "kid": 1.5, "inception_score": 3.0}
-    for name in ("input1", "input2"):
-        picture = seen[name][0]
-        assert picture.dtype == torch.uint8 and picture.shape == (3, 4, 4)
-        assert len(seen[name]) == 12
-    assert seen["input1"][0].min() == 0 and seen["input1"][11].max() == 255
-    assert seen["kid_subset_size"] == 12  # no more than there are
-
-
-def test_inception_scores_say_what_is_missing(monkeypatch, tmp_path, inception_weights):
-    x = torch.zeros(12, 3, 4, 4)
-    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(ValueError, match="pip install torch-fidelity"):
-        inception_scores(x, x, inception_weights)
-    with pytest.raises(ValueError, match="at least 10 .* got 3"):
-        inception_scores(x[:3], x, inception_weights)
-
-
-def test_altered_inception_weights_are_never_opened(monkeypatch, sets, tmp_path, inception_weights):
-    def opened(**options):
-        raise AssertionError("opened")
-
-    fake = types.SimpleNamespace(calculate_metrics=opened)
-    monkeypatch.setitem(sys.modules, "torch_fidelity", fake)
-    x, d = torch.zeros(12, 3, 4, 4), DiffusionUtils(5, prediction="x_0")
-    inception_weights.write_bytes(b"numberz")
-    with pytest.raises(ValueError, match="is altered: its sha256 .* releases page of torch-fid"):
-        inception_scores(x, x, inception_weights)
-    with pytest.raises(FileNotFoundError, match="no Inception weights at .*nowhere.pth; get weigh"):
-        inception_scores(x, x, tmp_path / "nowhere.pth")
-    said = []  # evaluate asks before it draws or says anything
-    with pytest.raises(ValueError, match="is altered"):
-        evaluate(d, None, *sets, n=12, inception=inception_weights, say=said.append)
-    assert not said
-    monkeypatch.undo()
-    assert inception.WEIGHTS == "weights-inception-2015-12-05-6726825d.pth"
 
 
 def test_a_training_to_pure_noise_samples_with_every_sampler_and_evaluates(tmp_path, capsys):

@@ -6,6 +6,7 @@ the figure are `ddpm_helpers.display.ladder`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from ddpm_helpers.evaluation.classifier import classifier_for
 from ddpm_helpers.evaluation.comparison import compare
 from ddpm_helpers.evaluation.report import loss_per_step
 from ddpm_helpers.evaluation.sets import draw_samples, take, take_like
+from ddpm_helpers.pretrained import weights
 from ddpm_helpers.pretrained.weights import description, load_pretrained
 
 SHOWN = 10  # pictures a rung in the figure, one of each class where there are ten
@@ -36,6 +38,11 @@ def rungs(run: str | Path) -> dict[int, Path]:
     if not files:
         raise FileNotFoundError(f"no weights_epoch_*.safetensors in {run}: train with keep_weights")
     return {int(path.stem.rsplit("_", 1)[1]): path for path in files}
+
+
+def shipped_ladder() -> dict[str, Any]:
+    """What `climb` found on the training whose ladder README.md shows."""
+    return json.loads((weights.HERE / "ladder.json").read_text(encoding="utf-8"))
 
 
 def climb(
