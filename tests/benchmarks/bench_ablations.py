@@ -10,8 +10,9 @@ recipe's own training, drawn from its last weights.
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -55,10 +56,8 @@ VARIANTS = (
 )
 
 
-def train(
-    variant: Variant, base: TrainConfig, ds: ImageDataset, seconds: float
-) -> TrainingPipeline:
-    """A run whose length is set by its own speed, measured in processor time."""
+def make(variant: Variant, base: TrainConfig, ds: ImageDataset) -> TrainingPipeline:
+    """A variant before its first step."""
     config = replace(base, **variant.fields)
     torch.manual_seed(config.seed)
     net = DiffusionNet(
@@ -67,20 +66,23 @@ def train(
     )  # fmt: skip
     variant.change(net)
     diffusion = build_diffusion(config)
-    pipeline = TrainingPipeline(net, diffusion, ds, config)
-    start = {name: value.clone() for name, value in net.state_dict().items()}
-    steps = pipeline.steps()
-    next(steps)  # the first one is slower
-    began = time.process_time()
-    for _ in range(20):
-        next(steps)
-    each = (time.process_time() - began) / 20
-    net.load_state_dict(start)
-    pipeline = TrainingPipeline(net, diffusion, ds, replace(config, epochs=1000))
-    pipeline.total_steps = max(1, int(seconds / each))
-    for _ in pipeline.steps():
-        pass
-    return pipeline
+    return TrainingPipeline(net, diffusion, ds, replace(config, epochs=1000))
+
+
+def step_seconds(
+    variants: Sequence[Variant], base: TrainConfig, ds: ImageDataset, rounds: int = 6
+) -> dict[str, float]:
+    """Processor time of a step of each variant: medians of rounds in which all take their turn."""
+    running = {v.name: make(v, base, ds).steps() for v in variants}
+    found: dict[str, list[float]] = {name: [] for name in running}
+    for k in range(rounds):
+        for name, steps in running.items():
+            began = time.process_time()
+            for _ in range(8):
+                next(steps)
+            if k:  # the first round warms up
+                found[name].append((time.process_time() - began) / 8)
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def main() -> None:
@@ -107,10 +109,13 @@ def main() -> None:
         seen = pipeline.step * pipeline.config.batch_size
         print(f"{name:36} {seen:13,} {row.frechet:8.2f} {row.accuracy:9.1%}", flush=True)
 
-    for variant in VARIANTS:
-        if args.only and not any(word in variant.name for word in args.only):
-            continue
-        pipeline = train(variant, base, ds, args.seconds)
+    chosen = [v for v in VARIANTS if not args.only or any(w in v.name for w in args.only)]
+    each = step_seconds(chosen, base, ds)
+    for variant in chosen:
+        pipeline = make(variant, base, ds)
+        pipeline.total_steps = max(1, int(args.seconds / each[variant.name]))
+        for _ in pipeline.steps():
+            pass
         report(variant.name, pipeline, pipeline.ema_model)
         if variant.name == "the recipe":
             report("without EMA", pipeline, pipeline.model.eval())
