@@ -13,12 +13,18 @@ START, END = 1e-4, 0.02
 
 def formula(name: str, t: int, T: int) -> float:
     """beta_t for t in 1..T, as the papers give it."""
-    if name == "cosine":
+    if name in ("cosine", "shifted_cosine"):
 
         def f(u):
             return math.cos((u / T + 0.008) / 1.008 * math.pi / 2) ** 2
 
-        return min(1 - f(t) / f(t - 1), 0.999)
+        def bar(u):  # simple diffusion adds 2 log(32 / 64) to log SNR
+            if name == "cosine" or u == 0:
+                return f(u) / f(0)
+            log_snr = math.log(f(u) / (f(0) - f(u))) + 2 * math.log(32 / 64)
+            return 1 / (1 + math.exp(-log_snr))
+
+        return min(1 - bar(t) / bar(t - 1), 0.999)
     u = (t - 1) / (T - 1) if T > 1 else 0.0
     if name == "linear":
         return START + (END - START) * u
@@ -29,7 +35,7 @@ def formula(name: str, t: int, T: int) -> float:
     return START + (END - START) / (1 + math.exp(-(-6 + 12 * u)))
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine", "quadratic", "exponential", "sigmoid"])
+@pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("T", STEPS)
 def test_every_table_is_its_formula_and_a_schedule(name, T):
     betas = beta_schedule(name, T)
@@ -45,7 +51,15 @@ def test_every_table_is_its_formula_and_a_schedule(name, T):
 
 
 def test_the_contract_lists_every_schedule():
-    assert tuple(SCHEDULES) == ("linear", "cosine", "quadratic", "exponential", "sigmoid")
+    named = ("linear", "cosine", "quadratic", "exponential", "sigmoid", "shifted_cosine")
+    assert tuple(SCHEDULES) == named
+
+
+def test_shifted_cosine_is_cosine_seen_through_twice_the_noise():
+    """Averaging 2x2 pixels of a doubled picture halves the noise: then it is cosine's own."""
+    plain, shifted = ((1 - beta_schedule(n, 500)).cumprod(0) for n in ("cosine", "shifted_cosine"))
+    noise_to_signal = (1 / shifted[1:499] - 1).sqrt()  # 500 is clipped
+    torch.testing.assert_close(noise_to_signal / 2, (1 / plain[1:499] - 1).sqrt())
 
 
 @pytest.mark.parametrize("T", [2, 10, 500, 1000])
