@@ -22,8 +22,8 @@ import torch
 PRECISIONS = ("auto", "fp32", "bf16")
 LR_SCHEDULES = ("cosine", "constant")
 COUNTS = (
-    "image_size", "timesteps", "epochs", "batch_size", "width", "accumulate", "max_bad_steps",
-    "keep_checkpoints",
+    "image_size", "timesteps", "epochs", "batch_size", "width", "read_every", "accumulate",
+    "max_bad_steps", "keep_checkpoints",
 )  # fmt: skip
 
 
@@ -65,6 +65,7 @@ class TrainConfig:
     ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
     precision: str = _setting("auto", "auto takes bf16 where the processor has it; or fp32, bf16")
     compile: bool = _setting(False, "torch.compile: minutes once, then 1.3 times faster")
+    read_every: int = _setting(1, "steps between looks at the loss: a GPU waits for each look")
     accumulate: int = _setting(1, "parts that a batch is computed in: less memory, same training")
     max_bad_steps: int = _setting(5, "batches in a row with NaN or Inf before training gives up")
     keep_checkpoints: int = _setting(2, "checkpoints that stay: should one break, one is left")
@@ -163,6 +164,7 @@ PRESETS = {
     ),
     "gpu": TrainConfig(
         prediction="v", epochs=200, batch_size=512, lr=1e-3, ema_decay=0.9995, compile=True,
+        read_every=10,
     ),
 }  # fmt: skip
 

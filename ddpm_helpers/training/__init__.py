@@ -1,7 +1,8 @@
 """The training loop, its averaged weights and its checkpoints."""
 
 from ddpm_helpers.training.ema import ema_decay_at, update_ema
-from ddpm_helpers.training.pipeline import StepRecord, TrainingPipeline
+from ddpm_helpers.training.pipeline import TrainingPipeline
+from ddpm_helpers.training.report import StepRecord
 from ddpm_helpers.training.schedule import learning_rate
 from ddpm_helpers.training.setup import build_diffusion, build_model
 

@@ -6,11 +6,9 @@ import copy
 import math
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,30 +24,12 @@ from ddpm_helpers.training.interrupts import Interrupts
 from ddpm_helpers.training.logbook import Logbook
 from ddpm_helpers.training.memory import memory_in_one_line
 from ddpm_helpers.training.progress import Progress
+from ddpm_helpers.training.report import Report, Speed, StepRecord, read
 from ddpm_helpers.training.schedule import learning_rate, rows_of, step_generator
 from ddpm_helpers.training.setup import bf16_is_fast, check_fit, compiled, make_accelerator
+from ddpm_helpers.training.snapshot import Snapshot
 
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What one optimiser step reports.
-
-    Attributes:
-        step: number of the step, from 1.
-        epoch: the epoch that it belongs to, from 0.
-        loss: mean squared error of its batch.
-        lr: learning rate that it used.
-        images_per_second: pictures trained on per second so far; what the caller, saving and
-            sampling take is left out.
-        quarters: the loss for t in each quarter of 1..T; NaN where the batch drew no such t.
-    """
-
-    step: int
-    epoch: int
-    loss: float
-    lr: float
-    images_per_second: float
-    quarters: tuple[float, ...] = ()
+Batch = tuple[Tensor, Tensor]  # x_0, y
 
 
 class TrainingPipeline:
@@ -70,7 +50,8 @@ class TrainingPipeline:
         ema_model: the averaged weights, in eval mode: sample from these.
         history: a `StepRecord` for each step taken.
         step: optimiser steps taken so far.
-        skipped: batches left out because their loss or gradient was not finite.
+        skipped, skipped_in_a_row: batches left out because their loss or gradient was not finite,
+            in all and since the last good one.
         total_steps: steps of the whole run.
         grid: the latest sample grid, (3, H, W) in 0..1; None before the first.
         stopped_by: number of the signal that ended `fit`, None if it went to the end.
@@ -105,7 +86,7 @@ class TrainingPipeline:
         self._net, self.optimizer = self.accelerator.prepare(net, optimizer)
         self.history: list[StepRecord] = []
         self.grid: Tensor | None = None
-        self.step = self.skipped = self._skipped_in_a_row = 0
+        self.step = self.skipped = self.skipped_in_a_row = 0
         self.steps_per_epoch = math.ceil(len(dataset) / config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
         wanted = config.precision
@@ -155,80 +136,123 @@ class TrainingPipeline:
         Ctrl-C or SIGTERM waits until the step is done and saved.
 
         Yields:
-            A `StepRecord` after each optimiser step. Calling `steps()` again goes on from there.
+            A `StepRecord` after each optimiser step; with config.read_every = n, n of them after
+            each n steps. Calling `steps()` again goes on from there.
         """
         self.stopped_by = None
         self._logbook.start(self.history)
         if self.out_dir is not None and self.is_main:
             self.config.save(self.out_dir / "config.toml")
-        seconds, seen = 0.0, 0
+        speed = Speed()
         while self.step < self.total_steps:
             epoch, done = divmod(self.step + self.skipped, self.steps_per_epoch)
             batches = self.dataset.batches(
                 self.config.batch_size, seed=self.config.seed, epoch=epoch, device=self.device
             )
-            started = time.perf_counter()
-            for x_0, y in islice(batches, done, None):
+            batches = islice(batches, done, None)
+            while group := list(islice(batches, self._until_next_look())):
                 with self._interrupts:
-                    result = self._step_or_save(x_0, y)
-                    seen, seconds = seen + len(x_0), seconds + time.perf_counter() - started
-                    if result is not None:
-                        loss, lr, quarters = result
-                        record = StepRecord(self.step, epoch, loss, lr, seen / seconds, quarters)
-                        self.history.append(record)
-                        self._logbook.write(record)
+                    records = self._train_group(group, epoch, speed)
                     self._save_if_due()
                 over = self.stopped_by is not None or self.step == self.total_steps
                 if over:  # inside fit, which waits for signals itself, this does nothing
                     self._interrupts.deliver()
-                if result is not None:
-                    yield record
+                yield from records
                 if over:
                     return
-                started = time.perf_counter()
+                speed.go()
 
-    def _step_or_save(self, x_0: Tensor, y: Tensor) -> Any:
-        """`_train_step`; if it gives up, what was trained so far is saved first."""
+    def _until_next_look(self) -> int:
+        """Batches until the losses are read: config.read_every, fewer at the end of the run."""
+        return min(self.config.read_every, self.total_steps - self.step)
+
+    def _train_group(self, group: list[Batch], epoch: int, speed: Speed) -> list[StepRecord]:
+        """Train on some batches; if it gives up, what was trained so far is saved first."""
         try:
-            return self._train_step(x_0, y)
+            if len(group) > 1 and (reports := self._train_unseen(group)):
+                return self._note(reports, epoch, speed)
+            records = []
+            for batch in group:
+                records += self._note(self._train_step(*batch), epoch, speed)
+            return records
         except (FloatingPointError, torch.OutOfMemoryError):
             if self.out_dir is not None:
                 self.save()
             raise
 
-    def _train_step(self, x_0: Tensor, y: Tensor) -> tuple[float, float, tuple[float, ...]] | None:
-        """One optimiser step on one batch: its loss, learning rate and loss per quarter of t.
+    def _train_unseen(self, group: list[Batch]) -> list[Report]:
+        """Optimiser steps one after another, looked at once they are all on their way to the GPU.
 
-        None if the loss or the gradient was not finite: then nothing has changed.
+        Empty, and nothing has changed, if one of them was not finite: take them one by one then.
         """
+        before, done = Snapshot(self), False
+        try:
+            rows = []
+            for batch in group:
+                rows.append(self._gradient(*batch))
+                self._advance()
+            reports = self._look(rows)
+            done = all(report.finite for report in reports)
+        finally:
+            if not done:
+                before.restore()
+        return reports if done else []
+
+    def _train_step(self, x_0: Tensor, y: Tensor) -> list[Report]:
+        """One optimiser step; empty, and nothing has changed, if it was not finite."""
+        (report,) = self._look([self._gradient(x_0, y)])
+        if not report.finite:
+            self._skip(report)
+            return []
+        self._advance()
+        return [report]
+
+    def _gradient(self, x_0: Tensor, y: Tensor) -> Tensor:
+        """Gradient of one batch, and its row of numbers for `report.read`, still on the device."""
         generator = step_generator(self.config.seed, self.step + self.skipped, self.device)
         x_0, labels = self._augment(x_0, y, generator)
         t, eps = self.draw_noise(x_0, generator)
         self.model.train()
         with memory_in_one_line(self):
-            sums, counts, norm = self._backward(x_0, t, eps, labels)
-        loss = sum(sums) / len(x_0)
-        if not math.isfinite(loss + norm):
-            self._skip(loss, norm)
-            return None
-        lr = learning_rate(self.step + 1, self.total_steps, self.config)
+            return self._backward(x_0, t, eps, labels)
+
+    def _advance(self) -> None:
+        """Weights, average and count move on by one step."""
+        self.step, self.skipped_in_a_row = self.step + 1, 0
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = learning_rate(self.step, self.total_steps, self.config)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.step, self._skipped_in_a_row = self.step + 1, 0
         update_ema(self.ema_model, self.model, ema_decay_at(self.step, self.config.ema_decay))
-        quarters = (s / n if n else math.nan for s, n in zip(sums, counts, strict=True))
-        return loss, lr, tuple(quarters)
 
-    def _backward(
-        self, x_0: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None
-    ) -> tuple[list[float], list[float], float]:
+    def _look(self, rows: list[Tensor]) -> list[Report]:
+        """Read what some steps reported: the one place where training waits for a GPU."""
+        reports = read(torch.stack(rows))
+        if any(report.stop for report in reports):
+            self.stopped_by = self._interrupts.asked or int(signal.SIGTERM)
+        return reports
+
+    def _note(self, reports: list[Report], epoch: int, speed: Speed) -> list[StepRecord]:
+        """Records of the latest steps, in the history and on the disk."""
+        rate = speed.count(sum(report.pictures for report in reports))
+        first = self.step - len(reports) + 1
+        records = [
+            StepRecord(
+                step, epoch, report.loss, learning_rate(step, self.total_steps, self.config), rate,
+                report.quarters,
+            )
+            for step, report in enumerate(reports, first)
+        ]  # fmt: skip
+        self.history += records
+        for record in records:
+            self._logbook.write(record)
+        return records
+
+    def _backward(self, x_0: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
         """Gradient of the batch's mean loss, from this process's parts of the batch, clipped.
 
         Returns:
-            Sum of the losses, and number of pictures, for t in each quarter, of all processes, and
-            the gradient's length before clipping.
+            The row of ten numbers that `report.read` explains.
         """
         processes, parts = self.accelerator.num_processes, self.config.accumulate
         report = torch.zeros(9, device=self.device)  # 4 sums, 4 counts, was a stop asked for?
@@ -254,19 +278,19 @@ class TrainingPipeline:
         if processes > 1:  # all stop after the same step, whichever got the signal
             report = self.accelerator.reduce(report, "sum")
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        *values, asked, length = torch.cat([report, norm[None]]).tolist()  # the one wait for a GPU
-        if asked:
-            self.stopped_by = self._interrupts.asked or int(signal.SIGTERM)
-        return values[:4], values[4:], length
+        return torch.cat([report, norm[None]])  # (10,)
 
-    def _skip(self, loss: float, norm: float) -> None:
+    def _skip(self, report: Report) -> None:
         """Forget a batch; after max_bad_steps of them in a row, give up."""
         self.optimizer.zero_grad()
-        self.skipped, self._skipped_in_a_row = self.skipped + 1, self._skipped_in_a_row + 1
-        what = f"step {self.step + 1}: the loss is {loss}, the length of the gradient {norm}"
-        if self._skipped_in_a_row >= self.config.max_bad_steps:
+        self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+        what = (
+            f"step {self.step + 1}: the loss is {report.loss}, "
+            f"the length of the gradient {report.length}"
+        )
+        if self.skipped_in_a_row >= self.config.max_bad_steps:
             raise FloatingPointError(
-                f"{what}, {self._skipped_in_a_row} batches in a row; weights are as before. "
+                f"{what}, {self.skipped_in_a_row} batches in a row; weights are as before. "
                 f"Try a lower lr than {self.config.lr} or precision='fp32'"
             )
         warnings.warn(f"{what}; batch left out, weights are as before", stacklevel=4)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ddpm_helpers.training.pipeline import StepRecord, TrainingPipeline
+    from ddpm_helpers.training.pipeline import TrainingPipeline
+    from ddpm_helpers.training.report import StepRecord
 
 
 class Progress:
