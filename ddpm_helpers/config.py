@@ -65,7 +65,8 @@ class TrainConfig:
     ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
     precision: str = _setting("auto", "auto takes bf16 where the processor has it; or fp32, bf16")
     compile: bool = _setting(False, "torch.compile: minutes once, then 1.3 times faster")
-    read_every: int = _setting(1, "steps between looks at the loss: a GPU waits for each look")
+    read_every: int = _setting(1, "steps between looks at the loss, for which a GPU waits; above "
+                               "1, a copy of weights and optimiser is kept")
     accumulate: int = _setting(1, "parts that a batch is computed in: less memory, same training")
     max_bad_steps: int = _setting(5, "batches in a row with NaN or Inf before training gives up")
     keep_checkpoints: int = _setting(2, "checkpoints that stay: should one break, one is left")
@@ -132,12 +133,16 @@ class TrainConfig:
 
     def save(self, path: str | Path) -> None:
         """Write a TOML file that `load` reads back, each field with its reason."""
+        Path(path).write_text(self.to_toml(), encoding="utf-8")
+
+    def to_toml(self) -> str:
+        """What `save` writes."""
         lines = []
         for f in fields(self):
             value = getattr(self, f.name)
             start = "# " if value is None else ""  # TOML knows no None: left out, it is the default
             lines.append(f"{start}{f.name} = {json.dumps(value)}  # {f.metadata['help']}\n")
-        Path(path).write_text("".join(lines), encoding="utf-8")
+        return "".join(lines)
 
 
 def _check_field(file: str, name: str, value: Any) -> None:

@@ -17,7 +17,7 @@ from ddpm_helpers.training import (
     learning_rate,
     update_ema,
 )
-from ddpm_helpers.training.schedule import step_generator
+from ddpm_helpers.training.draws import augment, draw_noise, step_generator
 
 
 def test_fit_learns_and_keeps_a_history():
@@ -103,14 +103,13 @@ def test_ema_decay_warms_up_and_buffers_are_copied():
 def test_labels_are_hidden_at_the_asked_rate_and_pictures_flipped():
     p = pipeline(label_dropout=0.25)
     ramp = torch.linspace(-1, 1, 16).expand(4000, 3, 16, 16)
-    x, y = p._augment(ramp, torch.ones(4000, dtype=torch.int64), torch.Generator().manual_seed(0))
+    x, y = augment(ramp, torch.ones(4000).long(), p.config, torch.Generator().manual_seed(0))
     assert (y == -1).float().mean() == pytest.approx(0.25, abs=0.03)
     assert (x[:, 0, 0, 0] > 0).float().mean() == pytest.approx(0.5, abs=0.03)
 
 
 def test_drawn_steps_cover_1_to_T():
-    p = pipeline(timesteps=6)
-    t, eps = p.draw_noise(torch.zeros(600, 3, 16, 16), torch.Generator().manual_seed(0))
+    t, eps = draw_noise(torch.zeros(600, 3, 16, 16), 6, torch.Generator().manual_seed(0))
     assert sorted(set(t.tolist())) == [1, 2, 3, 4, 5, 6]
     assert eps.std() == pytest.approx(1, abs=0.01)
 
@@ -182,7 +181,7 @@ def test_the_loss_is_weighed_if_asked_for():
     x_0, _ = next(p.dataset.batches(5, seed=0))
     generator = step_generator(0, 0, p.device)
     torch.rand(2, 5, generator=generator)  # flips and hidden labels are drawn first
-    t, eps = p.draw_noise(x_0, generator)
+    t, eps = draw_noise(x_0, p.diffusion.T, generator)
     bar = p.diffusion.alpha_bar[t][:, None, None, None]
     v = (bar.sqrt() * eps - (1 - bar).sqrt() * x_0).square().mean((1, 2, 3))
     snr = (bar / (1 - bar)).flatten()
@@ -215,7 +214,7 @@ def test_without_a_compiler_training_goes_on_and_says_what_is_missing(monkeypatc
 def test_steps_and_labels_make_a_gpu_wait_for_nothing():
     """t stays on the CPU, where the tables are; the same t for the same generator seed."""
     p = pipeline()
-    t, _ = p.draw_noise(torch.zeros(5, 3, 16, 16), step_generator(0, 7, torch.device("cpu")))
+    t, _ = draw_noise(torch.zeros(5, 3, 16, 16), 50, step_generator(0, 7, torch.device("cpu")))
     assert t.device.type == "cpu"
     there, seen = torch.zeros(5, 3, 16, 16, device="meta"), []
 
@@ -234,3 +233,50 @@ def test_fsdp_is_refused_with_what_to_do_instead(monkeypatch):
     monkeypatch.setattr(accelerate, "Accelerator", lambda **options: fake)
     with pytest.raises(ValueError, match="FSDP.*--multi_gpu instead of --use_fsdp"):
         pipeline()
+
+
+def test_whatever_accelerate_was_configured_for_the_configuration_counts(monkeypatch):
+    from accelerate.state import AcceleratorState
+
+    plain = pipeline()
+    plain.fit()
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    AcceleratorState._reset_state(True)
+    try:
+        p = pipeline()
+        p.fit()
+    finally:
+        AcceleratorState._reset_state(True)
+    assert [r.loss for r in p.history] == [r.loss for r in plain.history]
+    assert same(p.model, plain.model)
+
+
+def test_samples_come_from_the_average_and_always_from_the_same_noise():
+    p = pipeline()
+    next(p.steps())
+    with torch.no_grad():
+        for weight in p.model.parameters():
+            weight.fill_(math.nan)
+    first, second = p.samples(2, steps=3), p.samples(2, steps=3)
+    assert first.isfinite().all() and first.equal(second)
+
+
+def test_the_processor_is_used_as_it_likes_best(monkeypatch):
+    """Channels last, one fused optimiser step, one average over all weights, bf16 where asked."""
+    p, seen = pipeline(precision="bf16"), []
+    conv = p.model.encoder.stages[0].block1.conv1
+    conv.register_forward_hook(lambda module, x, out: seen.append(out.dtype))
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert p.optimizer.param_groups[0]["fused"]
+    lerp, calls = torch._foreach_lerp_, []
+    monkeypatch.setattr(torch, "_foreach_lerp_", lambda *a: (calls.append(a), lerp(*a)))
+    next(p.steps())
+    assert len(calls) == 1 and seen == [torch.bfloat16]
+
+
+def test_the_bar_shows_loss_speed_and_time_left(capsys):
+    pipeline(epochs=4).fit()
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "12/12" in last and "loss=0." in last and "smooth=0." in last and "images/s=" in last
+    assert "<00:00" in last  # the time left

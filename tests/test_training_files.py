@@ -1,11 +1,13 @@
 """Checkpoints that are whole or not there, records on disk, and errors in one line."""
 
+import gc
 import json
 import shutil
 import sys
 import warnings
 import weakref
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained.weights import description
 from ddpm_helpers.training import TrainingPipeline, checkpoint, files
+from ddpm_helpers.training.snapshot import Snapshot
 
 
 @pytest.fixture
@@ -78,7 +81,8 @@ def test_a_checkpoint_of_plain_torch_save_can_still_be_resumed(run, tmp_path):
 
 def test_stale_temporaries_go_and_foreign_files_stay(run, tmp_path):
     foreign = {"mine.tmp", "checkpoint.pt.bak", "checkpoint-best.pt", "notes.txt"}
-    for name in foreign | {"checkpoint.pt.tmp", "weights.safetensors.tmp", "history.jsonl.tmp"}:
+    ours = {"checkpoint.pt.tmp", "weights.safetensors.tmp", "history.jsonl.tmp", "config.toml.tmp"}
+    for name in foreign | ours | {"samples_epoch_0001.png.tmp", "learning.gif.tmp"}:
         (tmp_path / name).write_bytes(b"half")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -112,6 +116,30 @@ def test_a_disk_that_fills_up_leaves_the_old_checkpoint_and_names_bytes(run, tmp
         signal.signal(signal.SIGXFSZ, handler)
     assert before == {path.name: path.read_bytes() for path in files.checkpoints(tmp_path)}
     assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full, from Linux")
+def test_a_history_that_finds_no_room_names_its_file_and_bytes(tmp_path):
+    p = pipeline(tmp_path, save_every=0)
+    steps = p.steps()
+    next(steps)
+    (tmp_path / "history.jsonl").unlink()
+    (tmp_path / "history.jsonl").symlink_to("/dev/full")
+    with pytest.raises(
+        OSError, match=r"history\.jsonl was not written \(No space left.*needs 0\.0 MB"
+    ):
+        for _ in steps:
+            pass
+
+
+def test_other_data_are_refused(run, tmp_path):
+    run.dataset.source = "two shades"
+    with pytest.raises(
+        ValueError, match="on 12 pictures of two colours, not on 12 pictures of two sh"
+    ):
+        run.resume()
+    with pytest.raises(ValueError, match="was trained with limit = None, not 5"):
+        pipeline(tmp_path, limit=5).resume()
 
 
 def test_another_architecture_is_named_by_its_first_key_and_nothing_changes(run, tmp_path):
@@ -181,17 +209,27 @@ def test_bad_batches_in_a_row_stop_the_run_and_the_last_checkpoint_is_good(tmp_p
     with pytest.warns(match="batch left out"):
         with pytest.raises(FloatingPointError, match="step 4: .*2 batches in a row.*lower lr"):
             p.fit()
+    spoil(p, {6})
+    with pytest.warns(match="step 4: .*batch left out"):  # who goes on all the same starts anew
+        next(p.steps())
     state = files.newest(tmp_path)[1]
     assert (state["step"], state["skipped"]) == (3, 3)  # also what came after the last epoch's end
     assert all(v.isfinite().all() for v in state["ema_model"].values())
 
 
 @pytest.mark.parametrize(
-    "error",
-    [torch.OutOfMemoryError("CUDA out of memory. " * 9), RuntimeError("can't allocate memory: 9")],
+    ("error", "every"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. " * 9), 1),
+        (RuntimeError("can't allocate memory: 9"), 1),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. " * 9),
+            3,
+        ),  # steps 4 to 6 are looked at as one
+    ],
 )
-def test_out_of_memory_is_one_line_and_a_rerun_goes_on_exactly(error):
-    whole, p = pipeline(), pipeline()
+def test_out_of_memory_is_one_line_and_a_rerun_goes_on_exactly(error, every):
+    whole, p = pipeline(), pipeline(read_every=every)
     whole.fit()
     loss, big, held = p.diffusion.loss, [error], []
 
@@ -206,10 +244,27 @@ def test_out_of_memory_is_one_line_and_a_rerun_goes_on_exactly(error):
     with pytest.raises(torch.OutOfMemoryError) as short:
         p.fit()
     line = str(short.value)
-    assert "step 5" in line and "halve batch_size (5)" in line and "\n" not in line
-    assert held[0]() is None  # the step's tensors are gone, although the error is still here
+    assert "halve batch_size (5)" in line and "\n" not in line
+    assert ("step 5" if every == 1 else "step 4") in line and ("read_every" in line) == (every > 1)
+    assert p.step == len(p.history) == int(line[5]) - 1
+    gc.collect()
+    left = [o for o in gc.get_objects() if type(o) is Snapshot]
+    assert held[0]() is None and not left  # all of it is gone, although the error is still here
     p.fit()
     assert same(p.model, whole.model)
+
+
+def test_adams_averages_may_find_no_room_either():
+    p = pipeline()
+
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    p.optimizer.step = full
+    with pytest.raises(
+        torch.OutOfMemoryError, match=r"^step \d: the memory of cpu is full: .*smaller parts$"
+    ):
+        p.fit()
 
 
 def test_other_errors_of_a_step_stay_what_they_are():
@@ -266,7 +321,7 @@ def test_the_animation_shows_every_grid_once(tmp_path):
     pipeline(tmp_path, sample_every=1).fit()
     grids = sorted(tmp_path.glob("samples_epoch_*.png"))
     with Image.open(tmp_path / "learning.gif") as film, Image.open(grids[0]) as grid:
-        assert film.size == grid.size and film.n_frames <= len(grids) == 3
+        assert film.size == grid.size and film.n_frames == len(grids) == 3
 
 
 def test_the_rungs_of_the_ladder_are_kept_on_request(tmp_path):

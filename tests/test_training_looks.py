@@ -1,11 +1,16 @@
 """Losses that are read every few steps: fewer waits, and the very same training."""
 
+import os
+import signal
 from unittest import mock
 
 import pytest
 import torch
 from test_training_files import spoil
 from toy_training import pipeline, same
+
+from ddpm_helpers.diffusion.batches import onto
+from ddpm_helpers.training import files
 
 READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__")
 
@@ -58,24 +63,37 @@ def test_a_bad_batch_in_a_group_is_left_out_as_if_each_had_been_looked_at(bad):
     assert one == other
 
 
-def test_an_error_within_a_group_takes_everything_back_to_where_it_began():
-    whole, p = pipeline(read_every=3), pipeline(read_every=3)
+def test_a_signal_ends_a_group_after_the_step_that_it_came_in(tmp_path):
+    whole, p = pipeline(), pipeline(tmp_path, read_every=3)
     whole.fit()
-    loss, errors = p.diffusion.loss, [torch.OutOfMemoryError("CUDA out of memory")]
+    strike_at(p, 4)
+    assert [r.step for r in p.fit()] == [1, 2, 3, 4, 5]
+    assert p.stopped_by == signal.SIGINT and files.newest(tmp_path)[1]["step"] == 5
+    p.fit()
+    assert same(p.model, whole.model)
 
-    def full(*args, **options):
-        if p.step == 4 and errors:
-            raise errors.pop()
+
+def test_a_signal_that_came_before_an_error_does_not_stop_the_next_run():
+    p = pipeline()
+    strike_at(p, 2, then=RuntimeError("a mistake"))
+    with pytest.raises(RuntimeError, match="a mistake"):
+        p.fit()
+    assert len(p.fit()) == 9
+
+
+def strike_at(p, step, then=None):
+    """Ctrl-C in the middle of a step, once."""
+    loss, left = p.diffusion.loss, [step]
+
+    def struck(*args, **options):
+        if left == [p.step]:
+            left.clear()
+            os.kill(os.getpid(), signal.SIGINT)
+            if then is not None:
+                raise then
         return loss(*args, **options)
 
-    p.diffusion.loss = full
-    with pytest.raises(torch.OutOfMemoryError, match="step 5: .*halve batch_size"):
-        p.fit()
-    assert p.step == len(p.history) == 3
-    p.fit()
-    assert same(p.model, whole.model) and [r.loss for r in p.history] == [
-        r.loss for r in whole.history
-    ]
+    p.diffusion.loss = struck
 
 
 def test_a_run_is_resumed_exactly_whichever_its_looks(tmp_path):
@@ -88,3 +106,32 @@ def test_a_run_is_resumed_exactly_whichever_its_looks(tmp_path):
     second.resume(tmp_path / "checkpoint.pt")
     second.fit()
     assert same(second.model, whole.model) and same(second.ema_model, whole.ema_model)
+
+
+def test_values_go_to_a_gpu_from_pinned_memory_without_a_wait():
+    class Values:
+        device, asked = torch.device("cpu"), []
+
+        def pin_memory(self):
+            self.asked.append("pinned")
+            return self
+
+        def to(self, device, **options):
+            self.asked.append((str(device), options))
+
+    onto(torch.device("cuda"), Values())
+    assert Values.asked == ["pinned", ("cuda", {"non_blocking": True})]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU to wait for")
+def test_no_step_waits_for_a_gpu():
+    p = pipeline(read_every=3, epochs=2)
+    steps = p.steps()
+    next(steps), next(steps), next(steps)
+    x_0, y = next(p.dataset.batches(5, seed=0, device=p.device))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        p._gradient(x_0, y)
+        p._advance()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

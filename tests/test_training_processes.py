@@ -10,7 +10,7 @@ import torch
 from toy_training import PRELOAD, TwoColours, be_struck, pipeline, run_as, run_command, same
 
 from ddpm_helpers.training import files
-from ddpm_helpers.training.schedule import rows_of
+from ddpm_helpers.training.draws import rows_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forkserver and gloo")
 
@@ -51,9 +51,9 @@ def close(state, whole):
     assert all(torch.allclose(v, weights[k], atol=1e-3) for k, v in state["model"].items())
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_any_number_of_processes_trains_the_same(world, whole, tmp_path):
-    close(train(world, tmp_path), whole)
+@pytest.mark.parametrize(("world", "changes"), [(2, {"accumulate": 2, "read_every": 3}), (4, {})])
+def test_any_number_of_processes_trains_the_same(world, changes, whole, tmp_path):
+    close(train(world, tmp_path, **changes), whole)
 
 
 def test_a_run_goes_from_two_processes_to_one_and_back(whole, tmp_path):

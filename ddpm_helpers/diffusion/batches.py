@@ -9,7 +9,17 @@ from torch import Tensor
 def spread(values: Tensor, like: Tensor) -> Tensor:
     """(B,) float64 on the CPU to (B, 1, 1, 1), rounded once to like's precision and device."""
     dtype = torch.promote_types(like.dtype, torch.float32)
-    return values.to(dtype).to(like.device).reshape(-1, 1, 1, 1)
+    return onto(like.device, values.to(dtype)).reshape(-1, 1, 1, 1)
+
+
+def onto(device: torch.device, values: Tensor) -> Tensor:
+    """Values on another device, on the way there before the GPU has done what it was asked.
+
+    A copy from pageable memory would wait for it.
+    """
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def check_pictures(name: str, x: Tensor) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.diffusion import sampling
-from ddpm_helpers.diffusion.batches import check_pictures, check_same, spread
+from ddpm_helpers.diffusion.batches import check_pictures, check_same, onto, spread
 from ddpm_helpers.diffusion.samplers import Step
 from ddpm_helpers.diffusion.schedules import (
     beta_schedule,
@@ -245,7 +245,7 @@ class DiffusionUtils:
         Source: Ho et al. 2020, eq. 14.
         """
         x_t, eps = self.add_noise(x_0, t, eps)
-        at = t.to(x_t.device)
+        at = onto(x_t.device, t)
         output = model(x_t, at) if y is None else model(x_t, at, y)
         check_same("the network's output", output, "x_t", x_t)
         error = output.to(x_t.dtype) - self.target(x_0, eps, t)

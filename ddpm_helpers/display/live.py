@@ -30,7 +30,8 @@ class LiveView:
 
     def __call__(self, pipeline: TrainingPipeline, record: StepRecord) -> None:
         """Redraw, if this step is one to do so."""
-        over = record.step == pipeline.total_steps or pipeline.stopped_by is not None
+        stopped = pipeline.stopped_by is not None and record.step == pipeline.step
+        over = record.step == pipeline.total_steps or stopped
         if not pipeline.is_main or (record.step % self.every and not over):
             return
         from IPython.display import display

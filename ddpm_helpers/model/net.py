@@ -113,8 +113,8 @@ class DiffusionNet(nn.Module):
             raise ValueError("this network takes no labels (num_classes=None), but y was given")
         if y.shape != t.shape:
             raise ValueError(f"y must be ({len(t)},), one label a picture; got {tuple(y.shape)}")
-        if torch.compiler.is_compiling():  # looking at values would split the compiled graph
-            return
+        if torch.compiler.is_compiling() or (self.training and y.is_cuda):
+            return  # looking at values would split the compiled graph, or wait for the GPU
         if len(y) and not NO_LABEL <= int(y.min()) <= int(y.max()) < self.num_classes:
             raise ValueError(
                 f"y must lie in 0..{self.num_classes - 1} (or -1 for no label), "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # With another value of one of these, the rest of the run would belong to another training.
 FIXED = (
     "image_size", "timesteps", "schedule", "prediction", "rescale_zero_snr", "batch_size", "seed",
-    "width",
+    "width", "limit",
 )  # fmt: skip
 
 
@@ -25,8 +25,10 @@ def bytes_needed(pipeline: TrainingPipeline) -> int:
     """What a run's checkpoints and weights take on the disk, one being written included."""
     values = pipeline.model.state_dict().values()
     weights = sum(value.numel() * value.element_size() for value in values)
-    one = 4 * weights + 2_000_000  # weights, average, Adam's two averages; history and names
-    return one * (pipeline.config.keep_checkpoints + 1) + weights
+    steps, config = pipeline.total_steps, pipeline.config
+    one = 4 * weights + 100 * steps + 1_000_000  # weights, average, Adam's two; history; names
+    rungs = sum(map(is_rung, range(1, config.epochs + 1))) if config.keep_weights else 0
+    return one * (config.keep_checkpoints + 1) + (1 + rungs) * weights + 300 * steps  # and .jsonl
 
 
 def save(pipeline: TrainingPipeline, path: Path) -> Path:
@@ -43,6 +45,8 @@ def save(pipeline: TrainingPipeline, path: Path) -> Path:
         "optimizer": pipeline.optimizer.state_dict(),
         "step": pipeline.step,
         "skipped": pipeline.skipped,
+        "skipped_in_a_row": pipeline.skipped_in_a_row,
+        "data": _data(pipeline),
         "history": [vars(record) for record in pipeline.history],
         "config": pipeline.config.to_dict(),
     }
@@ -87,6 +91,8 @@ def load(pipeline: TrainingPipeline, state: dict[str, Any], name: str) -> None:
         saved, wanted = state["config"].get(field, by_default), getattr(pipeline.config, field)
         if saved != wanted:
             raise ValueError(f"{name} was trained with {field} = {saved!r}, not {wanted!r}")
+    if (saved := state.get("data", wanted := _data(pipeline))) != wanted:
+        raise ValueError(f"{name} was trained on {saved}, not on {wanted}")
     expected = {key: tuple(v.shape) for key, v in pipeline.model.state_dict().items()}
     found = {key: tuple(v.shape) for key, v in state["model"].items()}
     for key in expected | found:
@@ -97,3 +103,9 @@ def load(pipeline: TrainingPipeline, state: dict[str, Any], name: str) -> None:
     pipeline.ema_model.load_state_dict(state["ema_model"])
     pipeline.optimizer.load_state_dict(state["optimizer"])
     pipeline.step, pipeline.skipped = state["step"], state.get("skipped", 0)
+    pipeline.skipped_in_a_row = state.get("skipped_in_a_row", 0)
+
+
+def _data(pipeline: TrainingPipeline) -> str:
+    """What the order of the batches depends on, besides the configuration."""
+    return f"{len(pipeline.dataset)} pictures of {Path(pipeline.dataset.source).name}"

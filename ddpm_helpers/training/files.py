@@ -21,7 +21,8 @@ import torch
 CHECKPOINT = "checkpoint.pt"  # the newest; older ones carry their step: checkpoint-00000120.pt
 OURS = re.compile(r"checkpoint(-\d{8,})?\.pt")
 SEAL = re.compile(r"step (\d+) sha256 ([0-9a-f]{64})")
-TEMPORARY = re.compile(rf"({OURS.pattern}|weights\.safetensors|history\.jsonl|config\.toml)\.tmp")
+BESIDE = r"weights\.safetensors|history\.jsonl|config\.toml|samples_epoch_\d+\.png|learning\.gif"
+TEMPORARY = re.compile(rf"({OURS.pattern}|{BESIDE})\.tmp")
 
 
 class BrokenFile(ValueError):
@@ -93,12 +94,15 @@ def _write_beside(path: Path, content: bytes) -> Path:
             os.fsync(file.fileno())
     except OSError as error:
         beside.unlink(missing_ok=True)
-        free = shutil.disk_usage(path.parent).free
-        raise OSError(
-            f"{path} was not written ({error.strerror}): it needs {_mb(len(content))}, "
-            f"{_mb(free)} are free; the one before it is untouched"
-        ) from error
+        why = not_written(path, len(content), error)
+        raise OSError(f"{why}; the one before it is untouched") from error
     return beside
+
+
+def not_written(path: Path, needed: int, error: OSError) -> str:
+    """One line that names the file, the reason, and the bytes needed and free."""
+    free = _mb(shutil.disk_usage(path.parent).free)
+    return f"{path} was not written ({error.strerror}): it needs {_mb(needed)}, {free} are free"
 
 
 def _flush_folder(folder: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from torch import Tensor
+
+from ddpm_helpers.training import files
 
 PATTERN = "samples_epoch_*.png"
 
@@ -20,7 +23,9 @@ def save_grid(grid: Tensor, path: Path) -> None:
     """Write (3, H, W) in 0..1 as a PNG."""
     from torchvision.utils import save_image
 
-    save_image(grid, path)
+    content = io.BytesIO()
+    save_image(grid, content, format="png")
+    files.write_whole(path, content.getvalue())
 
 
 def save_animation(folder: Path, milliseconds: int = 400) -> Path | None:
@@ -38,6 +43,10 @@ def save_animation(folder: Path, milliseconds: int = 400) -> Path | None:
     if len(frames) < 2:
         return None
     times = [milliseconds] * (len(frames) - 1) + [5 * milliseconds]
+    content = io.BytesIO()
+    frames[0].save(
+        content, format="GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
+    )
     path = folder / "learning.gif"
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
+    files.write_whole(path, content.getvalue())
     return path

@@ -33,6 +33,8 @@ class Interrupts:
 
     def __exit__(self, *error: object) -> None:
         self._depth -= 1
+        if error[0] is not None:  # it ends the run by itself; the next one starts unasked
+            self.asked = None
         if self._depth == 0:
             for number, handler in self._before.items():
                 signal.signal(number, handler)

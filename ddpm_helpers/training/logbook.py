@@ -60,8 +60,12 @@ class Logbook:
     def flush(self) -> None:
         """Bring everything noted so far into the file."""
         if self.path is not None and self._waiting:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.writelines(map(_line, self._waiting))
+            lines = "".join(map(_line, self._waiting)).encode()
+            try:
+                with open(self.path, "ab") as file:
+                    file.write(lines)
+            except OSError as error:
+                raise OSError(files.not_written(self.path, len(lines), error)) from error
             self._waiting = []
         if self._board is not None:
             self._board.flush()

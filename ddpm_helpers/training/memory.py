@@ -35,8 +35,9 @@ def memory_in_one_line(pipeline: TrainingPipeline) -> Iterator[None]:
         if pipeline.device.type == "cuda":
             torch.cuda.empty_cache()
         config = pipeline.config
+        fewer = f"; or lower read_every ({config.read_every})" if config.read_every > 1 else ""
         raise torch.OutOfMemoryError(
             f"step {pipeline.step + 1}: the memory of {pipeline.device} is full: halve batch_size "
             f"({config.batch_size}), or double accumulate ({config.accumulate}), which trains the "
-            f"same in smaller parts"
+            f"same in smaller parts{fewer}"
         ) from None

@@ -17,15 +17,17 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.config import TrainConfig
-from ddpm_helpers.model import NO_LABEL, DiffusionNet
+from ddpm_helpers.diffusion.batches import onto
+from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.training import checkpoint, files, grids
+from ddpm_helpers.training.draws import augment, draw_noise, rows_of, step_generator
 from ddpm_helpers.training.ema import ema_decay_at, update_ema
 from ddpm_helpers.training.interrupts import Interrupts
 from ddpm_helpers.training.logbook import Logbook
 from ddpm_helpers.training.memory import memory_in_one_line
 from ddpm_helpers.training.progress import Progress
 from ddpm_helpers.training.report import Report, Speed, StepRecord, read
-from ddpm_helpers.training.schedule import learning_rate, rows_of, step_generator
+from ddpm_helpers.training.schedule import learning_rate
 from ddpm_helpers.training.setup import bf16_is_fast, check_fit, compiled, make_accelerator
 from ddpm_helpers.training.snapshot import Snapshot
 
@@ -99,6 +101,11 @@ class TrainingPipeline:
         self._logbook = Logbook(self.out_dir if self.is_main else None)
 
     @property
+    def batches_seen(self) -> int:
+        """Batches drawn so far; those that were left out count too."""
+        return self.step + self.skipped
+
+    @property
     def is_main(self) -> bool:
         """Whether this process is the one that writes files."""
         return self.accelerator.is_main_process
@@ -111,7 +118,8 @@ class TrainingPipeline:
         Ctrl-C or SIGTERM finishes the step, saves, and returns; `stopped_by` then says which.
 
         Args:
-            watch: called as `watch(pipeline, record)` after every step.
+            watch: called as `watch(pipeline, record)` after every step; with config.read_every = n,
+                n times after each n steps.
         Returns:
             The history.
         Raises:
@@ -142,15 +150,16 @@ class TrainingPipeline:
         self.stopped_by = None
         self._logbook.start(self.history)
         if self.out_dir is not None and self.is_main:
-            self.config.save(self.out_dir / "config.toml")
+            files.write_whole(self.out_dir / "config.toml", self.config.to_toml().encode())
         speed = Speed()
         while self.step < self.total_steps:
-            epoch, done = divmod(self.step + self.skipped, self.steps_per_epoch)
+            epoch, done = divmod(self.batches_seen, self.steps_per_epoch)
             batches = self.dataset.batches(
                 self.config.batch_size, seed=self.config.seed, epoch=epoch, device=self.device
             )
             batches = islice(batches, done, None)
-            while group := list(islice(batches, self._until_next_look())):
+            speed.go()
+            while group := self._take(batches):
                 with self._interrupts:
                     records = self._train_group(group, epoch, speed)
                     self._save_if_due()
@@ -162,20 +171,23 @@ class TrainingPipeline:
                     return
                 speed.go()
 
-    def _until_next_look(self) -> int:
+    def _take(self, batches: Iterator[Batch]) -> list[Batch]:
         """Batches until the losses are read: config.read_every, fewer at the end of the run."""
-        return min(self.config.read_every, self.total_steps - self.step)
+        with memory_in_one_line(self):
+            return list(islice(batches, min(self.config.read_every, self.total_steps - self.step)))
 
     def _train_group(self, group: list[Batch], epoch: int, speed: Speed) -> list[StepRecord]:
         """Train on some batches; if it gives up, what was trained so far is saved first."""
         try:
-            if len(group) > 1 and (reports := self._train_unseen(group)):
-                return self._note(reports, epoch, speed)
-            records = []
-            for batch in group:
-                records += self._note(self._train_step(*batch), epoch, speed)
-            return records
+            with memory_in_one_line(self):
+                if len(group) > 1 and (reports := self._train_unseen(group)):
+                    return self._note(reports, epoch, speed)
+                records = []
+                for batch in group:
+                    records += self._note(self._train_step(*batch), epoch, speed)
+                return records
         except (FloatingPointError, torch.OutOfMemoryError):
+            group.clear()  # the error outlives this run in a notebook, and what it holds on to
             if self.out_dir is not None:
                 self.save()
             raise
@@ -191,6 +203,8 @@ class TrainingPipeline:
             for batch in group:
                 rows.append(self._gradient(*batch))
                 self._advance()
+                if self._asked_to_stop():
+                    break
             reports = self._look(rows)
             done = all(report.finite for report in reports)
         finally:
@@ -209,12 +223,11 @@ class TrainingPipeline:
 
     def _gradient(self, x_0: Tensor, y: Tensor) -> Tensor:
         """Gradient of one batch, and its row of numbers for `report.read`, still on the device."""
-        generator = step_generator(self.config.seed, self.step + self.skipped, self.device)
-        x_0, labels = self._augment(x_0, y, generator)
-        t, eps = self.draw_noise(x_0, generator)
+        generator = step_generator(self.config.seed, self.batches_seen, self.device)
+        x_0, y = augment(x_0, y, self.config, generator)
+        t, eps = draw_noise(x_0, self.diffusion.T, generator)
         self.model.train()
-        with memory_in_one_line(self):
-            return self._backward(x_0, t, eps, labels)
+        return self._backward(x_0, t, eps, None if self.model.num_classes is None else y)
 
     def _advance(self) -> None:
         """Weights, average and count move on by one step."""
@@ -228,9 +241,13 @@ class TrainingPipeline:
     def _look(self, rows: list[Tensor]) -> list[Report]:
         """Read what some steps reported: the one place where training waits for a GPU."""
         reports = read(torch.stack(rows))
-        if any(report.stop for report in reports):
+        if self._asked_to_stop() or any(report.stop for report in reports):
             self.stopped_by = self._interrupts.asked or int(signal.SIGTERM)
         return reports
+
+    def _asked_to_stop(self) -> bool:
+        """Whether a signal came, on a single process: several stop by what their reports say."""
+        return self.accelerator.num_processes == 1 and self._interrupts.asked is not None
 
     def _note(self, reports: list[Report], epoch: int, speed: Speed) -> list[StepRecord]:
         """Records of the latest steps, in the history and on the disk."""
@@ -271,10 +288,11 @@ class TrainingPipeline:
                     )  # fmt: skip
                 # DDP averages over processes, so that * processes / B makes the batch's mean.
                 self.accelerator.backward(losses.sum() * (weight * processes / len(x_0)))
-            quarter = ((t[rows] - 1) * 4 // self.diffusion.T).to(self.device)  # (rows,) in 0..3
+            quarter = (t[rows] - 1) * 4 // self.diffusion.T  # (rows,) in 0..3
+            quarter = onto(self.device, quarter)
             report[:4].index_add_(0, quarter, losses.detach().float() * weight)
             report[4:8].index_add_(0, quarter, torch.full_like(losses.detach(), weight))
-        report[8] = float(self._interrupts.asked or 0)
+        report[8] = float(self._interrupts.asked is not None)
         if processes > 1:  # all stop after the same step, whichever got the signal
             report = self.accelerator.reduce(report, "sum")
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
@@ -289,31 +307,12 @@ class TrainingPipeline:
             f"the length of the gradient {report.length}"
         )
         if self.skipped_in_a_row >= self.config.max_bad_steps:
+            row, self.skipped_in_a_row = self.skipped_in_a_row, 0  # who goes on all the same may
             raise FloatingPointError(
-                f"{what}, {self.skipped_in_a_row} batches in a row; weights are as before. "
+                f"{what}, {row} batches in a row; weights are as before. "
                 f"Try a lower lr than {self.config.lr} or precision='fp32'"
             )
         warnings.warn(f"{what}; batch left out, weights are as before", stacklevel=4)
-
-    def draw_noise(self, x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """t uniform in 1..T, (B,) on the CPU where the tables are, and eps ~ N(0, I) like x_0."""
-        on_cpu = generator.device.type == "cpu"
-        host = generator if on_cpu else torch.Generator().manual_seed(generator.initial_seed())
-        t = torch.randint(1, self.diffusion.T + 1, (len(x_0),), generator=host)
-        eps = torch.randn(x_0.shape, generator=generator, device=self.device)
-        return t, eps
-
-    def _augment(
-        self, x_0: Tensor, y: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor | None]:
-        """Mirror half of the pictures, hide some of the labels."""
-        flip, hide = torch.rand(2, len(x_0), generator=generator, device=self.device)
-        if self.config.flip:
-            x_0 = torch.where((flip < 0.5)[:, None, None, None], x_0.flip(-1), x_0)
-        x_0 = x_0.contiguous(memory_format=torch.channels_last)
-        if self.model.num_classes is None:
-            return x_0, None
-        return x_0, torch.where(hide < self.config.label_dropout, NO_LABEL, y)
 
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
@@ -322,7 +321,7 @@ class TrainingPipeline:
         """Save and draw samples at the end of an epoch, of the run, or when asked to stop."""
         if self.out_dir is None or not self.is_main:
             return
-        epoch, inside = divmod(self.step + self.skipped, self.steps_per_epoch)
+        epoch, inside = divmod(self.batches_seen, self.steps_per_epoch)
         last = self.step == self.total_steps
 
         def due(every: int) -> bool:

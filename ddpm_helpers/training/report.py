@@ -54,15 +54,15 @@ class Report(NamedTuple):
         return math.isfinite(self.loss + self.length)
 
 
-def read(row: Tensor) -> list[Report]:
+def read(rows: Tensor) -> list[Report]:
     """Wait for the device and take its numbers.
 
     Args:
-        row: (steps, 10): for t in each quarter the sum of the losses, four numbers, and how many
+        rows: (steps, 10): for t in each quarter the sum of the losses, four numbers, and how many
             they are, four numbers; how many processes are to stop; the gradient's length.
     """
     reports = []
-    for values in row.tolist():
+    for values in rows.tolist():
         sums, counts, stop, length = values[:4], values[4:8], values[8], values[9]
         quarters = (s / n if n else math.nan for s, n in zip(sums, counts, strict=True))
         pictures = round(sum(counts))
@@ -71,7 +71,7 @@ def read(row: Tensor) -> list[Report]:
 
 
 class Speed:
-    """Pictures a second, without the time between `pause` and `go`."""
+    """Pictures a second, without the time between a `count` and the next `go`."""
 
     def __init__(self) -> None:
         self._pictures, self._seconds = 0, 0.0

@@ -24,14 +24,20 @@ def make_accelerator() -> Accelerator:
     """Hugging Face Accelerate, which knows the device and the other processes of this run.
 
     Its own mixed precision is one setting for a whole Python process, while a notebook may
-    compare two: the pipeline uses torch.autocast itself.
+    compare two: the pipeline uses torch.autocast itself. Precision and accumulation are those of
+    the configuration, whatever `accelerate config` left in the environment.
 
     Raises:
         ValueError: launched for FSDP.
     """
     from accelerate import Accelerator  # takes a second: not at import
+    from accelerate.utils import GradientAccumulationPlugin
 
-    accelerator = Accelerator(cpu=best_device().type == "cpu")
+    accelerator = Accelerator(
+        cpu=best_device().type == "cpu",
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
     if accelerator.distributed_type == "FSDP":
         raise ValueError(
             "FSDP splits networks that are too large for one GPU; this one fits on any: "

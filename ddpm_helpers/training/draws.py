@@ -1,0 +1,60 @@
+"""What chance decides in a step: a function of (seed, step), so that a run can go on from any."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.model import NO_LABEL
+
+
+def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """A generator for one step: the same for the same (seed, step), whatever ran before."""
+    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state >> 1))
+
+
+def augment(
+    x_0: Tensor, y: Tensor, config: TrainConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mirror half of the pictures, hide some of the labels.
+
+    Args:
+        x_0: (B, C, H, W).
+        y: (B,) int64.
+        config: says whether to mirror, and what share of labels to hide.
+        generator: on the device of x_0.
+    Returns:
+        The pictures, channels last, and the labels, -1 where hidden.
+    """
+    flip, hide = torch.rand(2, len(x_0), generator=generator, device=x_0.device)
+    if config.flip:
+        x_0 = torch.where((flip < 0.5)[:, None, None, None], x_0.flip(-1), x_0)
+    x_0 = x_0.contiguous(memory_format=torch.channels_last)
+    return x_0, torch.where(hide < config.label_dropout, NO_LABEL, y)
+
+
+def draw_noise(x_0: Tensor, T: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """t uniform in 1..T, (B,) on the CPU where the tables are, and eps ~ N(0, I) like x_0.
+
+    Args:
+        x_0: (B, C, H, W).
+        T: the last step.
+        generator: on the device of x_0.
+    """
+    on_cpu = generator.device.type == "cpu"
+    host = generator if on_cpu else torch.Generator().manual_seed(generator.initial_seed())
+    t = torch.randint(1, T + 1, (len(x_0),), generator=host)
+    eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
+    return t, eps
+
+
+def rows_of(part: int, parts: int, batch: int) -> slice:
+    """Rows of a batch that one of several equal parts takes, in the order of the batch.
+
+    Every process and every accumulation step takes one part, so each picture keeps the t and eps
+    of its place in the whole batch, whatever the number of processes.
+    """
+    return slice(part * batch // parts, (part + 1) * batch // parts)
