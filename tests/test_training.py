@@ -195,7 +195,7 @@ def test_compiled_training_is_the_same_training_in_one_graph(tmp_path, monkeypat
     changes = {"batch_size": 4, "epochs": 1}
     plain, fused = pipeline(**changes), pipeline(tmp_path, compile=True, **changes)
     plain.fit(), fused.fit()
-    assert isinstance(fused._net, torch._dynamo.OptimizedModule)
+    assert isinstance(fused.net, torch._dynamo.OptimizedModule)
     for a, b in zip(plain.history, fused.history, strict=True):
         assert a.loss == pytest.approx(b.loss, rel=1e-4)
     again = pipeline(tmp_path, **changes)  # the weights have the same names

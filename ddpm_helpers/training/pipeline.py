@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.config import TrainConfig
-from ddpm_helpers.diffusion.batches import onto
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.training import checkpoint, files, grids
-from ddpm_helpers.training.draws import augment, draw_noise, rows_of, step_generator
 from ddpm_helpers.training.ema import ema_decay_at, update_ema
+from ddpm_helpers.training.gradient import batch_gradient
 from ddpm_helpers.training.interrupts import Interrupts
 from ddpm_helpers.training.logbook import Logbook
 from ddpm_helpers.training.memory import memory_in_one_line
@@ -49,6 +48,7 @@ class TrainingPipeline:
         config: the settings; `epochs, batch_size, lr, …` are read from here.
         out_dir: folder for checkpoints, history and sample grids; None writes nothing.
     Attributes:
+        net: `model` as it is called in training: compiled, or wrapped for several processes.
         ema_model: the averaged weights, in eval mode: sample from these.
         history: a `StepRecord` for each step taken.
         step: optimiser steps taken so far.
@@ -85,7 +85,7 @@ class TrainingPipeline:
         )
         net = compiled(self.model) if config.compile else self.model
         # On one process, prepare leaves the network as it is; on several, it averages gradients.
-        self._net, self.optimizer = self.accelerator.prepare(net, optimizer)
+        self.net, self.optimizer = self.accelerator.prepare(net, optimizer)
         self.history: list[StepRecord] = []
         self.grid: Tensor | None = None
         self.step = self.skipped = self.skipped_in_a_row = 0
@@ -104,6 +104,10 @@ class TrainingPipeline:
     def batches_seen(self) -> int:
         """Batches drawn so far; those that were left out count too."""
         return self.step + self.skipped
+
+    def autocast(self) -> AbstractContextManager:
+        """Inside, the network computes in bf16 where this training does."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     @property
     def is_main(self) -> bool:
@@ -222,12 +226,8 @@ class TrainingPipeline:
         return [report]
 
     def _gradient(self, x_0: Tensor, y: Tensor) -> Tensor:
-        """Gradient of one batch, and its row of numbers for `report.read`, still on the device."""
-        generator = step_generator(self.config.seed, self.batches_seen, self.device)
-        x_0, y = augment(x_0, y, self.config, generator)
-        t, eps = draw_noise(x_0, self.diffusion.T, generator)
-        self.model.train()
-        return self._backward(x_0, t, eps, None if self.model.num_classes is None else y)
+        """Gradient of one batch, and its row of numbers, still on the device."""
+        return batch_gradient(self, x_0, y, stop=self._interrupts.asked is not None)
 
     def _advance(self) -> None:
         """Weights, average and count move on by one step."""
@@ -265,39 +265,6 @@ class TrainingPipeline:
             self._logbook.write(record)
         return records
 
-    def _backward(self, x_0: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
-        """Gradient of the batch's mean loss, from this process's parts of the batch, clipped.
-
-        Returns:
-            The row of ten numbers that `report.read` explains.
-        """
-        processes, parts = self.accelerator.num_processes, self.config.accumulate
-        report = torch.zeros(9, device=self.device)  # 4 sums, 4 counts, was a stop asked for?
-        for k in range(parts):
-            part = k * processes + self.accelerator.process_index
-            rows = rows_of(part, parts * processes, len(x_0))
-            weight = 1.0 if rows.stop > rows.start else 0.0  # fewer pictures than parts: one that
-            rows = rows if weight else slice(0, 1)  # counts for nothing, as all must take part
-            y = None if labels is None else labels[rows]
-            last = k == parts - 1  # the processes average their gradients once
-            with nullcontext() if last else self.accelerator.no_sync(self._net):
-                with self._autocast():
-                    losses = self.diffusion.loss(
-                        self._net, x_0[rows], t[rows], eps[rows], y,
-                        min_snr_gamma=self.config.min_snr_gamma,
-                    )  # fmt: skip
-                # DDP averages over processes, so that * processes / B makes the batch's mean.
-                self.accelerator.backward(losses.sum() * (weight * processes / len(x_0)))
-            quarter = (t[rows] - 1) * 4 // self.diffusion.T  # (rows,) in 0..3
-            quarter = onto(self.device, quarter)
-            report[:4].index_add_(0, quarter, losses.detach().float() * weight)
-            report[4:8].index_add_(0, quarter, torch.full_like(losses.detach(), weight))
-        report[8] = float(self._interrupts.asked is not None)
-        if processes > 1:  # all stop after the same step, whichever got the signal
-            report = self.accelerator.reduce(report, "sum")
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        return torch.cat([report, norm[None]])  # (10,)
-
     def _skip(self, report: Report) -> None:
         """Forget a batch; after max_bad_steps of them in a row, give up."""
         self.optimizer.zero_grad()
@@ -313,9 +280,6 @@ class TrainingPipeline:
                 f"Try a lower lr than {self.config.lr} or precision='fp32'"
             )
         warnings.warn(f"{what}; batch left out, weights are as before", stacklevel=4)
-
-    def _autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     def _save_if_due(self) -> None:
         """Save and draw samples at the end of an epoch, of the run, or when asked to stop."""
@@ -347,7 +311,7 @@ class TrainingPipeline:
         if self.ema_model.num_classes is not None:
             y = torch.arange(n, device=self.device) % self.ema_model.num_classes
         steps = min(steps, self.diffusion.T)
-        with self._autocast():
+        with self.autocast():
             x = self.diffusion.sample(
                 self.ema_model, n, sampler="ddim", steps=steps, y=y, seed=self.config.seed
             )

@@ -72,7 +72,7 @@ def ours(config: TrainConfig) -> tuple[Runner, Runner]:
     t = torch.ones(len(x), dtype=torch.int64, device=x.device)
 
     def bare() -> None:
-        with pipeline._autocast():
+        with pipeline.autocast():
             loss = net(x, t, y).float().square().mean()
         loss.backward()
         optimizer.step()
