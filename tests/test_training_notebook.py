@@ -1,10 +1,14 @@
 """A training in a notebook's kernel: interrupted as the stop button does it, watched in place."""
 
+import json
 import queue
 import sys
 import time
 
+import accelerate
 import pytest
+
+from ddpm_helpers.config import TrainConfig
 
 pytest.importorskip("ipykernel")
 CELL = """
@@ -70,3 +74,17 @@ def test_the_stop_button_saves_and_returns_and_one_figure_stays(kernel, tmp_path
     request = client.execute("p.resume(); print('alive', p.step)")
     said = "".join(c["text"] for kind, c in messages(client, request) if kind == "stream")
     assert said.split() == ["alive", words[2]]
+
+
+def test_the_launcher_of_notebook_05_runs_as_it_is_printed(root, tmp_path, monkeypatch):
+    """With one process and a tiny preset: the code is the reader's, copied into a fresh kernel."""
+    text = json.loads((root / "notebooks" / "05_training.ipynb").read_text(encoding="utf-8"))
+    cells = ("".join(cell["source"]) for cell in text["cells"])
+    lesson = next(cell for cell in cells if "notebook_launcher" in cell)
+    code = lesson.split("```python\n")[1].split("```")[0]
+    tiny = TrainConfig.preset("ci", image_size=16, width=8, timesteps=10, limit=8, batch_size=4)
+    monkeypatch.setattr(TrainConfig, "preset", lambda name: tiny)
+    monkeypatch.setattr(accelerate, "notebook_launcher", lambda train, num_processes: train())
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "notebook 05", "exec"), {})
+    assert (tmp_path / "runs" / "two" / "checkpoint.pt").exists()

@@ -2,7 +2,8 @@
 
 All in one run, round by round, so that a busy machine is as bad for each; the medians count.
 diffusers' UNet2DModel, and lucidrains' Unet where `denoising_diffusion_pytorch` is installed, train
-as their users do: a plain loop, fp32 on the CPU. The peak is that of a 3x3 convolution, forward and
+as their users do: a plain loop in fp32. With --fast-peers they are compiled and in bf16 as well, the
+fair comparison on a graphics card. The peak is that of a 3x3 convolution, forward and
 backward, bf16 and channels_last where this processor has bf16.
 
     python tests/benchmarks/bench_training.py --batch 16 --rounds 5
@@ -94,9 +95,13 @@ def ours_compiled(config: TrainConfig, flops: float) -> Runner:
     return Runner("ours: compiled", flops, lambda: next(steps))
 
 
-def plain_loop(name: str, net: nn.Module, call: Net, config: TrainConfig) -> Runner:
-    """The loop of most tutorials: fp32, AdamW, no averaged weights."""
+def plain_loop(name: str, net: nn.Module, call: Net, config: TrainConfig, fast: bool) -> Runner:
+    """The loop of most tutorials: fp32, AdamW, no averaged weights; fast: compiled, in bf16."""
     net.to(best_device())
+    flops = count_flops(call, config.image_size)
+    if fast:
+        name, net = f"{name}, fast", net.to(memory_format=torch.channels_last)
+        call = torch.compile(call, dynamic=False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
     diffusion = DiffusionUtils(config.timesteps)
     data = RandomPictures(config.batch_size, config.image_size)
@@ -104,10 +109,12 @@ def plain_loop(name: str, net: nn.Module, call: Net, config: TrainConfig) -> Run
 
     def step() -> None:
         optimizer.zero_grad()
-        diffusion.training_loss(call, x_0).backward()
+        with torch.autocast(best_device().type, torch.bfloat16, enabled=fast):
+            loss = diffusion.training_loss(call, x_0)
+        loss.backward()
         optimizer.step()
 
-    return Runner(name, count_flops(call, config.image_size), step)
+    return Runner(name, flops, step)
 
 
 def nearest(make: Callable[[int], nn.Module], call: Callable, widths: range, want: float,
@@ -121,7 +128,7 @@ def nearest(make: Callable[[int], nn.Module], call: Callable, widths: range, wan
     return make(min(widths, key=gap))
 
 
-def diffusers_unet(config: TrainConfig, want: float) -> Runner:
+def diffusers_unet(config: TrainConfig, want: float, fast: bool = False) -> Runner:
     """diffusers' UNet2DModel with our four widths and attention at 8x8 and below."""
     from diffusers import UNet2DModel
 
@@ -137,17 +144,17 @@ def diffusers_unet(config: TrainConfig, want: float) -> Runner:
         return net(x, t).sample
 
     net = nearest(make, call, range(8, 65, 8), want, config.image_size)
-    return plain_loop("diffusers UNet2DModel", net, lambda x, t: call(net, x, t), config)
+    return plain_loop("diffusers UNet2DModel", net, lambda x, t: call(net, x, t), config, fast)
 
 
-def lucidrains_unet(config: TrainConfig, want: float) -> Runner:
+def lucidrains_unet(config: TrainConfig, want: float, fast: bool = False) -> Runner:
     from denoising_diffusion_pytorch import Unet
 
     net = nearest(
         lambda width: Unet(width), lambda net, x, t: net(x, t), range(8, 65, 8), want,
         config.image_size,
     )  # fmt: skip
-    return plain_loop("lucidrains Unet", net, net, config)
+    return plain_loop("lucidrains Unet", net, net, config, fast)
 
 
 def convolution(batch: int) -> Runner:
@@ -185,12 +192,17 @@ def main() -> None:
     parser.add_argument("--preset", default="classic")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--fast-peers", action="store_true", help="compiled, in bf16, as well")
     args = parser.parse_args()
     config = TrainConfig.preset(args.preset, batch_size=args.batch, epochs=100, warmup_steps=0)
     mine, bare = ours(config)
-    runners = [mine, bare, ours_compiled(config, mine.flops), diffusers_unet(config, mine.flops)]
+    runners = [mine, bare, ours_compiled(config, mine.flops)]
+    peers = [diffusers_unet]
     if importlib.util.find_spec("denoising_diffusion_pytorch"):
-        runners.append(lucidrains_unet(config, mine.flops))
+        peers.append(lucidrains_unet)
+    for peer in peers:
+        kinds = (False, True) if args.fast_peers else (False,)
+        runners += [peer(config, mine.flops, fast) for fast in kinds]
     runners.append(convolution(args.batch))
     seconds = measure(runners, args.rounds)
     print(f"{config.image_size}x{config.image_size}, batch {args.batch}, {best_device().type}, "
