@@ -2,8 +2,8 @@
 
 All in one run, round by round, so that a busy machine is as bad for each; the medians count.
 diffusers' UNet2DModel, and lucidrains' Unet where `denoising_diffusion_pytorch` is installed, train
-as their users do: a plain loop in fp32. With --fast-peers they are compiled and in bf16 as well, the
-fair comparison on a graphics card. The peak is that of a 3x3 convolution, forward and
+as their users do: a plain loop in fp32. With --fast-peers also compiled and in bf16, the fair
+comparison on a graphics card. The peak is that of a 3x3 convolution, forward and
 backward, bf16 and channels_last where this processor has bf16.
 
     python tests/benchmarks/bench_training.py --batch 16 --rounds 5
