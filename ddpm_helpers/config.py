@@ -44,7 +44,7 @@ class TrainConfig:
 
     image_size: int = _setting(64, "side of the square pictures in pixels, a multiple of 16")
     timesteps: int = _setting(500, "T: half of DDPM's 1000 steps, so sampling takes half as long")
-    schedule: str = _setting("cosine", "noise schedule; cosine keeps signal in the middle steps")
+    schedule: str = _setting("cosine", "noise schedule; shifted_cosine is cosine made for 64×64")
     prediction: str = _setting("eps", "what the network predicts: eps, x_0 or v")
     epochs: int = _setting(20, "passes over the training pictures")
     batch_size: int = _setting(10, "pictures per optimiser step; 10 fits every graphics card")
@@ -65,8 +65,7 @@ class TrainConfig:
     ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
     precision: str = _setting("auto", "auto takes bf16 where the processor has it; or fp32, bf16")
     compile: bool = _setting(False, "torch.compile: minutes once, then 1.3 times faster")
-    read_every: int = _setting(1, "steps between looks at the loss, for which a GPU waits; above "
-                               "1, a copy of weights and optimiser is kept")
+    read_every: int = _setting(1, "steps between looks at the loss; each makes a GPU wait")
     accumulate: int = _setting(1, "parts that a batch is computed in: less memory, same training")
     max_bad_steps: int = _setting(5, "batches in a row with NaN or Inf before training gives up")
     keep_checkpoints: int = _setting(2, "checkpoints that stay: should one break, one is left")
@@ -168,8 +167,8 @@ PRESETS = {
         image_size=32, prediction="v", epochs=1, batch_size=32, lr=2e-3, width=32,
     ),
     "gpu": TrainConfig(
-        prediction="v", epochs=200, batch_size=512, lr=1e-3, ema_decay=0.9995, compile=True,
-        read_every=10,
+        schedule="shifted_cosine", prediction="v", epochs=200, batch_size=512, lr=1e-3,
+        ema_decay=0.9995, compile=True, read_every=10,
     ),
 }  # fmt: skip
 
