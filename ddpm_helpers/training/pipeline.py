@@ -231,11 +231,11 @@ class TrainingPipeline:
 
     def _advance(self) -> None:
         """Weights, average and count move on by one step."""
-        self.step, self.skipped_in_a_row = self.step + 1, 0
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.total_steps, self.config)
+            group["lr"] = learning_rate(self.step + 1, self.total_steps, self.config)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.step, self.skipped_in_a_row = self.step + 1, 0
         update_ema(self.ema_model, self.model, ema_decay_at(self.step, self.config.ema_decay))
 
     def _look(self, rows: list[Tensor]) -> list[Report]:
