@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from toy_training import CONFIG, TwoColours, pipeline, same
+from toy_training import CONFIG, TwoColours, pipeline, same, spoil
 
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
@@ -156,17 +156,6 @@ def test_another_architecture_is_named_by_its_first_key_and_nothing_changes(run,
         assert all(v.equal(before[k]) for k, v in model.state_dict().items())
 
 
-def spoil(p, steps):
-    """Make the loss of these batches, counted from 0, not finite."""
-    loss = p.diffusion.loss
-
-    def spoiled(*args, **options):
-        bad = p.step + p.skipped in steps
-        return loss(*args, **options) * (float("nan") if bad else 1)
-
-    p.diffusion.loss = spoiled
-
-
 def test_a_bad_batch_is_left_out_and_named_and_resume_stays_exact(tmp_path):
     whole, parts = pipeline(), [pipeline(tmp_path), pipeline(tmp_path)]
     for p in (whole, *parts):
@@ -222,10 +211,7 @@ def test_bad_batches_in_a_row_stop_the_run_and_the_last_checkpoint_is_good(tmp_p
     [
         (torch.OutOfMemoryError("CUDA out of memory. " * 9), 1),
         (RuntimeError("can't allocate memory: 9"), 1),
-        (
-            torch.OutOfMemoryError("CUDA out of memory. " * 9),
-            3,
-        ),  # steps 4 to 6 are looked at as one
+        (torch.OutOfMemoryError("CUDA out of memory. " * 9), 3),  # steps 4 to 6 are one group
     ],
 )
 def test_out_of_memory_is_one_line_and_a_rerun_goes_on_exactly(error, every):

@@ -6,8 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
-from test_training_files import spoil
-from toy_training import pipeline, same
+from toy_training import pipeline, same, spoil
 
 from ddpm_helpers.diffusion.batches import onto
 from ddpm_helpers.training import files

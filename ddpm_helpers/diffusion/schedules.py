@@ -51,8 +51,7 @@ def cosine(T: int) -> Tensor:
 
     Source: Nichol & Dhariwal 2021, eq. 17, s = 0.008.
     """
-    f = _squared_cosine(T)  # (T + 1,)
-    return (1 - f[1:] / f[:-1]).clamp(max=BETA_MAX)  # (T,)
+    return _betas_of(_squared_cosine(T))  # (T,)
 
 
 def shifted_cosine(T: int) -> Tensor:
@@ -66,8 +65,7 @@ def shifted_cosine(T: int) -> Tensor:
     Source: Hoogeboom et al. 2023 (simple diffusion), section 3.1.
     """
     f = _squared_cosine(T)  # (T + 1,)
-    signal = f / (f + SHIFT**2 * (f[0] - f))  # alpha_bar, (T + 1,)
-    return (1 - signal[1:] / signal[:-1]).clamp(max=BETA_MAX)  # (T,)
+    return _betas_of(f / (f + SHIFT**2 * (f[0] - f)))  # (T,)
 
 
 def quadratic(T: int) -> Tensor:
@@ -166,6 +164,11 @@ def check_count(name: str, value: int, least: int = 1, most: int | None = None) 
 def _squared_cosine(T: int) -> Tensor:
     t = torch.arange(T + 1, dtype=torch.float64)
     return torch.cos((t / T + COSINE_S) / (1 + COSINE_S) * math.pi / 2) ** 2  # (T + 1,)
+
+
+def _betas_of(alpha_bar: Tensor) -> Tensor:
+    """From a falling curve (T + 1,), up to a factor, back to betas (T,), clipped at 0.999."""
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=BETA_MAX)
 
 
 def _from_to(start: float, end: float, T: int) -> Tensor:
