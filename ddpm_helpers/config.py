@@ -21,6 +21,7 @@ import torch
 
 PRECISIONS = ("auto", "fp32", "bf16")
 LR_SCHEDULES = ("cosine", "constant")
+OPTIMIZERS = ("adamw", "muon")
 COUNTS = (
     "image_size", "timesteps", "epochs", "batch_size", "width", "read_every", "accumulate",
     "max_bad_steps", "keep_checkpoints",
@@ -48,7 +49,7 @@ class TrainConfig:
     prediction: str = _setting("eps", "what the network predicts: eps, x_0 or v")
     epochs: int = _setting(20, "passes over the training pictures")
     batch_size: int = _setting(10, "pictures per optimiser step; 10 fits every graphics card")
-    lr: float = _setting(1e-4, "peak learning rate of AdamW")
+    lr: float = _setting(1e-4, "peak learning rate")
     seed: int = _setting(0, "starts the weights, the order, the noise and the steps t")
     rescale_zero_snr: bool = _setting(False, "no signal at all at t = T; not with eps")
     width: int = _setting(64, "channels of the first stage, a multiple of 8; ResNet-18 has 64")
@@ -57,9 +58,10 @@ class TrainConfig:
     label_dropout: float = _setting(0.1, "share of labels hidden, so that guidance works later")
     limit: int | None = _setting(None, "train on the first so many pictures only")
     flip: bool = _setting(True, "mirror half of the pictures: twice the data for nothing")
+    optimizer: str = _setting("adamw", "adamw, or muon, which learns more from each picture")
     lr_schedule: str = _setting("cosine", "cosine falls to 0 at the last step, or constant")
     warmup_steps: int = _setting(200, "steps of linear warm-up: Adam's averages start empty")
-    weight_decay: float = _setting(0.0, "AdamW's decay; diffusion networks rarely overfit")
+    weight_decay: float = _setting(0.0, "pull towards 0; diffusion networks rarely overfit")
     grad_clip: float = _setting(1.0, "largest gradient norm: one odd batch cannot undo an hour")
     min_snr_gamma: float | None = _setting(None, "weigh the loss by min(SNR, gamma); 5 is usual")
     ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
@@ -86,6 +88,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
+        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainConfig:

@@ -40,6 +40,7 @@ def test_presets_can_be_changed_and_are_frozen(name):
         (lambda: TrainConfig(label_dropout=1.5), ["label_dropout", "1.5"]),
         (lambda: TrainConfig(precision="fp16"), ["fp16", "auto", "bf16"]),
         (lambda: TrainConfig(lr_schedule="step"), ["step", "cosine", "constant"]),
+        (lambda: TrainConfig(optimizer="sgd"), ["sgd", "adamw", "muon"]),
     ],
 )
 def test_refusals_name_the_value_and_the_choices(call, words):

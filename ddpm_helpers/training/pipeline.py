@@ -27,7 +27,13 @@ from ddpm_helpers.training.memory import memory_in_one_line
 from ddpm_helpers.training.progress import Progress
 from ddpm_helpers.training.report import Report, Speed, StepRecord, read
 from ddpm_helpers.training.schedule import learning_rate
-from ddpm_helpers.training.setup import bf16_is_fast, check_fit, compiled, make_accelerator
+from ddpm_helpers.training.setup import (
+    bf16_is_fast,
+    build_optimizer,
+    check_fit,
+    compiled,
+    make_accelerator,
+)
 from ddpm_helpers.training.snapshot import Snapshot
 
 Batch = tuple[Tensor, Tensor]  # x_0, y
@@ -77,12 +83,7 @@ class TrainingPipeline:
         self.device = self.accelerator.device
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.ema_model = copy.deepcopy(self.model).eval().requires_grad_(False)
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        optimizer = build_optimizer(self.model, config)
         net = compiled(self.model) if config.compile else self.model
         # On one process, prepare leaves the network as it is; on several, it averages gradients.
         self.net, self.optimizer = self.accelerator.prepare(net, optimizer)

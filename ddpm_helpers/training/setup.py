@@ -15,6 +15,7 @@ from torch import nn
 from ddpm_helpers.config import TrainConfig, best_device
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.training.muon import Muon
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -69,6 +70,16 @@ def build_diffusion(config: TrainConfig) -> DiffusionUtils:
         config.schedule,
         prediction=config.prediction,
         rescale_zero_snr=config.rescale_zero_snr,
+    )
+
+
+def build_optimizer(model: DiffusionNet, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser a configuration asks for, for a network that is on its device already."""
+    fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    if config.optimizer == "muon":
+        return Muon(model, config.lr, weight_decay=config.weight_decay, fused=fused)
+    return torch.optim.AdamW(
+        model.parameters(), config.lr, weight_decay=config.weight_decay, fused=fused
     )
 
 

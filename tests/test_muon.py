@@ -1,0 +1,115 @@
+"""Muon: matrices are orthogonalised, all else is AdamW's, and a run goes on as with any other."""
+
+import copy
+
+import pytest
+import torch
+from toy_training import pipeline, same, spoil
+
+from ddpm_helpers.training import files
+from ddpm_helpers.training.muon import COEFFICIENTS, RMS, Muon, orthogonalize, split_parameters
+
+
+def random(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(8, 72), (72, 8), (16, 16)])
+def test_orthogonalize_keeps_directions_and_levels_their_lengths(shape):
+    U, _, V = torch.linalg.svd(random(*shape), full_matrices=False)
+    lengths = torch.logspace(0, -1.5, 8 if 8 in shape else 16, dtype=torch.float64)  # 30 to 1
+    O = U.T @ orthogonalize(U * lengths @ V) @ V.T  # noqa: E741
+    assert torch.allclose(O, O.diag().diag(), atol=1e-9)  # the same singular vectors
+    assert 0.67 < O.diag().min() and O.diag().max() < 1.22
+
+
+def test_orthogonalize_is_the_iteration_of_its_docstring():
+    G, (a, b, c) = random(6, 20), COEFFICIENTS
+    X = G / G.norm()
+    for _ in range(3):
+        A = X @ X.T
+        X = a * X + (b * A + c * A @ A) @ X
+    assert torch.allclose(orthogonalize(G, 3), X, atol=1e-6)
+
+
+def test_orthogonalize_of_nothing_is_nothing():
+    assert not orthogonalize(torch.zeros(4, 9)).any()
+
+
+def test_matrices_are_those_inside_and_every_parameter_has_one_place():
+    net = pipeline().model
+    matrices, others = split_parameters(net)
+    assert sorted(map(id, matrices + others)) == sorted(map(id, net.parameters()))
+    names = {id(p): name for name, p in net.named_parameters()}
+    inside, outside = ({names[id(p)] for p in part} for part in (matrices, others))
+    assert {"encoder.stages.0.block1.conv1.weight", "decoder.upsamples.0.weight"} <= inside
+    assert {"encoder.stages.0.attention.qkv.weight", "time.mlp.0.weight"} <= inside
+    ends = {"encoder.stem.1.weight", "decoder.to_pixels.weight", "gate.weight", "label.weight"}
+    assert ends | {"decoder.norm.weight", "time.mlp.0.bias"} <= outside
+
+
+def test_two_steps_are_those_of_the_docstring_and_of_adamw():
+    net = pipeline().model
+    twin, lr, decay = copy.deepcopy(net), 0.01, 0.1
+    muon = Muon(net, lr, weight_decay=decay)
+    adamw = torch.optim.AdamW(twin.parameters(), lr, weight_decay=decay)
+    W = net.encoder.stages[1].block1.conv1.weight  # (16, 8, 3, 3)
+    expected, m = W.detach().clone(), torch.zeros_like(W)
+    for seed in (1, 2):
+        for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+            p.grad = random(*p.shape, seed=seed).float()
+            q.grad = p.grad.clone()
+        m = 0.95 * m + 0.05 * W.grad
+        ahead = (0.05 * W.grad + 0.95 * m).reshape(16, 72)
+        step = RMS * 72**0.5 * orthogonalize(ahead).reshape(W.shape)
+        expected -= lr * (decay * expected + step)
+        muon.step(), adamw.step()
+    assert torch.allclose(W, expected, atol=1e-6)
+    assert abs(step.square().mean().sqrt() / RMS - 1) < 0.2
+    matrices, others = map(lambda part: set(map(id, part)), split_parameters(net))
+    for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+        assert p.equal(q) == (id(p) in others)
+
+
+def test_a_parameter_without_a_gradient_stays():
+    net = pipeline().model
+    before = copy.deepcopy(net)
+    Muon(net, 0.1).step()
+    assert same(net, before)
+
+
+def test_it_learns():
+    losses = [r.loss for r in pipeline(epochs=40, lr=0.01, optimizer="muon").fit()]
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+
+
+@pytest.mark.parametrize("stop", [1, 4])
+def test_resume_is_exact(tmp_path, stop):
+    whole, first = pipeline(optimizer="muon"), pipeline(tmp_path, optimizer="muon")
+    whole.fit()
+    for record in first.steps():
+        if record.step == stop:
+            break
+    first.save()
+    second = pipeline(tmp_path, optimizer="muon")
+    second.resume()
+    second.fit()
+    assert same(second.model, whole.model) and same(second.ema_model, whole.ema_model)
+
+
+@pytest.mark.parametrize("bad", [{0}, {4}])
+def test_a_group_with_a_bad_batch_goes_back_and_on(bad):
+    each, some = pipeline(optimizer="muon"), pipeline(optimizer="muon", read_every=3)
+    for p in (each, some):
+        spoil(p, bad)
+        with pytest.warns(match="left out"):
+            p.fit()
+    assert same(each.model, some.model)
+
+
+def test_a_checkpoint_of_the_other_optimiser_is_refused(tmp_path):
+    pipeline(tmp_path).fit()
+    with pytest.raises(ValueError, match="was trained with optimizer = 'adamw', not 'muon'"):
+        pipeline(tmp_path, optimizer="muon").resume()
+    assert files.newest(tmp_path)[1]["step"] == 9
