@@ -25,7 +25,7 @@ def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
 
     Args:
         G: (rows, columns).
-        iterations: after 5, singular values that were above 0.01 of |G| lie in 0.7..1.2.
+        iterations: after 5, singular values that were above 0.003 of |G| lie in 0.68..1.21.
     Returns:
         (rows, columns); 0 for a G of 0.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
@@ -113,7 +113,8 @@ def split_parameters(model: DiffusionNet) -> tuple[list[nn.Parameter], list[nn.P
     """The matrices and kernels between the first and the last layer, and all other parameters."""
     ends = [model.label, model.gate, model.encoder.stem, model.decoder.to_pixels]
     outer = {id(p) for part in ends if part is not None for p in part.parameters()}
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for p in model.parameters():
         (matrices if p.ndim > 1 and id(p) not in outer else others).append(p)
     return matrices, others

@@ -52,6 +52,7 @@ VARIANTS = (
     Variant("eps instead of v", {"prediction": "eps"}),
     Variant("x_0 instead of v", {"prediction": "x_0"}),
     Variant("linear instead of cosine", {"schedule": "linear"}),
+    Variant("Muon instead of AdamW", {"optimizer": "muon"}),
     Variant("batch 10, lr 1e-4 (classic)", {"batch_size": 10, "lr": 1e-4}),
 )
 
