@@ -326,6 +326,20 @@ def test_a_training_to_pure_noise_samples_with_every_sampler_and_evaluates(tmp_p
 # ---- the ladder --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["cartoons", "cifar10-64"])
+def test_the_shipped_ladders_rise_to_twenty_epochs(name):
+    shipped = ladder.shipped_ladder(name)
+    assert [rung["epoch"] for rung in shipped["rungs"]] == [1, 2, 5, 10, 20]
+    losses = [rung["loss"] for rung in shipped["rungs"]]
+    assert losses == sorted(losses, reverse=True)
+    assert shipped["rungs"][-1]["frechet"] > shipped["noise_floor"]["frechet"] > 0
+
+
+def test_a_ladder_that_does_not_exist_names_those_that_do():
+    with pytest.raises(FileNotFoundError, match="'cifar10'; shipped ones: cartoons, cifar10-64"):
+        ladder.shipped_ladder("cifar10")
+
+
 def test_the_ladder_draws_the_same_noise_from_every_rung_and_measures_it(sets, tmp_path, capsys):
     d = DiffusionUtils(10, prediction="v")
     for epoch in (1, 10):

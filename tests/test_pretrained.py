@@ -146,13 +146,15 @@ def test_publishing_a_run_ships_it_under_a_name(tmp_path, monkeypatch, capsys):
     run = ["train", "--preset", "ci", "--data", "cartoons", "--out", str(tmp_path / "run")]
     assert cli.main([*run, *tiny.split()]) == 0
     name = ["mine", "--n", "20"]
-    assert publish.main([*name, "--run", str(tmp_path / "run"), "--machine", "a test"]) == 0
+    words = ["--machine", "a test", "--note", "small"]
+    assert publish.main([*name, "--run", str(tmp_path / "run"), *words]) == 0
     model, _ = load_pretrained("mine")
     trained, _ = load_pretrained(tmp_path / "run")
     x, t = torch.randn(2, 3, 16, 16), torch.tensor([1, 10])
     torch.testing.assert_close(model(x, t), trained(x, t), rtol=0.02, atol=0.02)
     entry = available_weights()["mine"]
-    assert entry["images_seen"] == 16 and entry["machine"] == "a test" and entry["steps"] == 2
+    assert entry["images_seen"] == 16 and entry["steps"] == 2
+    assert (entry["machine"], entry["note"], entry["data"]) == ("a test", "small", "cartoons")
     metrics = entry["metrics"]
     assert 0 < metrics["held_out_loss"] < 5 and metrics["n"] == 20 and metrics["steps"] == 10
     assert metrics["frechet"] > metrics["frechet_of_real"] and metrics["accuracy_of_real"] > 0.5

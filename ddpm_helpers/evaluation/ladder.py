@@ -40,9 +40,18 @@ def rungs(run: str | Path) -> dict[int, Path]:
     return {int(path.stem.rsplit("_", 1)[1]): path for path in files}
 
 
-def shipped_ladder() -> dict[str, Any]:
-    """What `climb` found on the training whose ladder README.md shows."""
-    return json.loads((weights.HERE / "ladder.json").read_text(encoding="utf-8"))
+def shipped_ladder(name: str = "cartoons") -> dict[str, Any]:
+    """What `climb` found on a training whose ladder README.md shows.
+
+    Args:
+        name: cartoons or cifar10-64.
+    Raises:
+        FileNotFoundError: no ladder of that name; the message lists those that there are.
+    """
+    found = {p.stem.removeprefix("ladder_"): p for p in sorted(weights.HERE.glob("ladder_*.json"))}
+    if name not in found:
+        raise FileNotFoundError(f"no ladder of {name!r}; shipped ones: {', '.join(found)}")
+    return json.loads(found[name].read_text(encoding="utf-8"))
 
 
 def climb(

@@ -41,14 +41,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("name", help="what load_pretrained calls the weights")
     add("--run", type=Path, help="folder of a training; without it, what is shipped is measured")
     add("--data", help="source of the pictures to compare with (as the manifest says)")
-    add("--called", help="what the data are, in words (the last part of their name)")
+    add("--called", help="source of the data on other machines (the last part of its name here)")
+    add("--note", help="what else there is to know about the data, in words")
     add("--machine", default=describe_machine(), help="what it was trained on")
     add("--n", type=int, default=1000, help="pictures in each compared set (1000)")
     add("--guidance", type=float, default=1.0, help="at which the samples are drawn (1)")
     args = parser.parse_args(argv)
     try:
         if args.run is not None:
-            publish(args.run, args.name, machine=args.machine, called=args.called)
+            names = {"called": args.called, "note": args.note}
+            publish(args.run, args.name, machine=args.machine, **names)
         entry = measure(args.name, args.data, n=args.n, guidance=args.guidance)
     except (OSError, ValueError) as error:
         print(f"publish: error: {error}", file=sys.stderr)
@@ -57,14 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def publish(run: Path, name: str, *, machine: str, called: str | None = None) -> dict[str, Any]:
+def publish(
+    run: Path, name: str, *, machine: str, called: str | None = None, note: str | None = None
+) -> dict[str, Any]:
     """Write `name`.safetensors in float16 beside this module, and its entry in the manifest.
 
     Args:
         run: folder with `weights.safetensors` and `checkpoint.pt`.
         name: of the weights.
         machine: what they were trained on, in words.
-        called: what the data are, in words; by default the last part of their name.
+        called: source of the data on other machines; by default the last part of its name here.
+        note: what else there is to know about the data, in words.
     Returns:
         The entry; its metrics are still to be measured.
     Raises:
@@ -83,6 +88,7 @@ def publish(run: Path, name: str, *, machine: str, called: str | None = None) ->
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "data": trained["data"],
+        **({"note": note} if note else {}),
         "config": config,
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": state["step"],
