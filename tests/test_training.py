@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy_training import CONFIG, TwoColours, pipeline, same
 
-from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.config import OPTIMIZERS, TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.training import (
@@ -38,16 +38,17 @@ def test_the_same_seed_trains_the_same_and_another_does_not():
     assert same(runs[0].model, runs[1].model)
 
 
-@pytest.mark.parametrize("stop", [1, 3, 7])
-def test_resume_is_exact_also_in_mid_epoch(tmp_path, stop):
-    whole = pipeline()
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("stop", [1, 3, 4, 7])
+def test_resume_is_exact_also_in_mid_epoch(tmp_path, stop, optimizer):
+    whole = pipeline(optimizer=optimizer)
     whole.fit()
-    first = pipeline(tmp_path)
+    first = pipeline(tmp_path, optimizer=optimizer)
     for record in first.steps():
         if record.step == stop:
             break
     first.save()
-    second = pipeline(tmp_path)
+    second = pipeline(tmp_path, optimizer=optimizer)
     second.resume()
     second.fit()
     assert [r.loss for r in second.history] == [r.loss for r in whole.history]

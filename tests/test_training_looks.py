@@ -8,6 +8,7 @@ import pytest
 import torch
 from toy_training import pipeline, same, spoil
 
+from ddpm_helpers.config import OPTIMIZERS
 from ddpm_helpers.diffusion.batches import onto
 from ddpm_helpers.training import files
 
@@ -48,9 +49,10 @@ def watched(name, waits):
     return watch
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("bad", [{0}, {4}, {2, 5}, {3, 4}])
-def test_a_bad_batch_in_a_group_is_left_out_as_if_each_had_been_looked_at(bad):
-    each, some = pipeline(), pipeline(read_every=3)
+def test_a_bad_batch_in_a_group_is_left_out_as_if_each_had_been_looked_at(bad, optimizer):
+    each, some = pipeline(optimizer=optimizer), pipeline(optimizer=optimizer, read_every=3)
     for p in (each, some):
         spoil(p, bad)
         with pytest.warns(match="the loss is nan.*left out, weights are as before") as said:

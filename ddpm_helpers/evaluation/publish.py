@@ -49,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         if args.run is not None:
-            names = {"called": args.called, "note": args.note}
-            publish(args.run, args.name, machine=args.machine, **names)
+            publish(args.run, args.name, machine=args.machine, called=args.called, note=args.note)
         entry = measure(args.name, args.data, n=args.n, guidance=args.guidance)
     except (OSError, ValueError) as error:
         print(f"publish: error: {error}", file=sys.stderr)

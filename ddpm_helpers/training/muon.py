@@ -37,10 +37,11 @@ def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
     A = X @ X.T  # (rows, rows)
     identity = torch.eye(len(A), dtype=A.dtype, device=A.device)
     product = identity
-    for _ in range(iterations):
+    for k in range(iterations):
         polynomial = a * identity + b * A + c * A @ A
         product = polynomial @ product
-        A = polynomial @ A @ polynomial
+        if k < iterations - 1:
+            A = polynomial @ A @ polynomial
     return product @ X
 
 
@@ -50,9 +51,10 @@ class Muon(torch.optim.Optimizer):
         m <- momentum * m + (1 - momentum) * grad
         W <- W - lr * (weight_decay * W + RMS * sqrt(larger side) * orthogonalize(m'))
 
-    m' is m moved once more towards the gradient (Nesterov). A convolution's kernel counts as a
-    matrix with a row for each output channel. Biases, norms, the stem, the last layer, the gate
-    and the class embedding are AdamW's, with the same learning rate.
+    m' is m moved once more towards the gradient (Nesterov). A kernel counts as a matrix
+    with a row for each output channel, a transposed one's for each input channel. Biases, norms,
+    the stem, the last layer, the gate and the class embedding are AdamW's, with the same learning
+    rate.
 
     Where AdamW scales single weights, this scales directions: rare ones, which a gradient hardly
     shows, are learned as fast as the common ones. `torch.optim.Muon` takes no kernels.
