@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from .order import balanced_order
 from .resize import FILTER
 
 FORMAT = 3  # raise it when the files' layout changes, or the pixels that a source is decoded to
@@ -37,12 +38,14 @@ class Source:
         identity: everything about the source that changes a pixel, JSON-ready.
         classes: names, in the order of the labels.
         chunks: size -> the pictures at that size and their labels, chunk by chunk.
+        by_class: they come class after class: the cache keeps them in `balanced_order`.
     """
 
     name: str
     identity: dict[str, Any]
     classes: tuple[str, ...]
     chunks: Callable[[int], Chunks]
+    by_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,8 @@ def _write(source: Source, size: int, folder: Path) -> None:
     chunks = source.chunks(size)
     try:
         labels, digest = _write_pixels(beside, chunks, size, folder)
+        if source.by_class:
+            labels, digest = _interleave(beside, labels, digest, size, folder)
         state = beside.stat()
         found = {
             "key": key,
@@ -262,6 +267,30 @@ def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> tuple[
             raise OSError("numpy wrote headers of two lengths")
         os.fsync(file.fileno())  # no manifest may reach the disk before its pictures
     return labels, digest.hexdigest()
+
+
+def _interleave(
+    path: Path, labels: list[int], digest: str, size: int, folder: Path
+) -> tuple[list[int], str]:
+    """Write the pictures once more in `balanced_order`, unless they came in it."""
+    order = balanced_order(labels)
+    if (order == np.arange(len(order))).all():
+        return labels, digest
+
+    def chunks() -> Chunks:
+        shape = (len(labels), 3, size, size)
+        pixels = np.memmap(path, np.uint8, "r", len(_header(shape)), shape)
+        for k in range(0, len(order), 1000):
+            rows = order[k : k + 1000]
+            yield pixels[rows], np.array(labels)[rows]
+
+    again = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        written = _write_pixels(again, chunks(), size, folder)
+        os.replace(again, path)
+    finally:
+        again.unlink(missing_ok=True)
+    return written
 
 
 def _header(shape: tuple[int, ...]) -> bytes:

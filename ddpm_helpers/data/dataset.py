@@ -27,7 +27,9 @@ class ImageDataset(Dataset):
         split: "train" or "test".
         root: where CIFAR-10's files lie or are downloaded to; a folder source is relative to it.
         cache_dir: where the cache lives; by default DDPM_CACHE or the user's cache folder.
-        limit: keep the first `limit` pictures; all if None or if there are fewer.
+        limit: keep the first `limit` pictures; all if None or if there are fewer. They hold each
+            class's share: a folder is kept in `balanced_order`, while cartoons (50 of each class
+            in every 500) and CIFAR-10 come mixed.
         fit: for a folder, "crop" keeps each picture's centre square, "pad" all of it between bars.
     Attributes:
         images: (N, 3, S, S) uint8, memory-mapped and read-only.
@@ -59,11 +61,10 @@ class ImageDataset(Dataset):
         if fit not in folder.FITS:
             raise ValueError(f"unknown fit {fit!r}; choose from {', '.join(folder.FITS)}")
         place = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-        found = _open(source, image_size, split, root, place.absolute(), limit, fit)
-        self.source, self.split = found[0], split
-        self._use(found[1].path, limit, found[1].images)
-        self.labels = found[1].labels[:limit]
-        self.classes = found[1].classes
+        found, ready = _open(source, image_size, split, root, place.absolute(), limit, fit)
+        self.source, self.split, self._by_class = found.name, split, found.by_class
+        self._use(ready.path, limit, ready.images)
+        self.labels, self.classes = ready.labels[:limit], ready.classes
 
     def _use(self, path: Path, limit: int | None, images: np.ndarray | None = None) -> None:
         self._path, self._limit = path, limit
@@ -120,7 +121,7 @@ class ImageDataset(Dataset):
             epoch: at least 0; every epoch has an order of its own.
             device: where tensors go; pixels travel as bytes and are converted there. On a CUDA
                 card with room for them, all pixels stay there after the first call.
-            shuffle: False keeps the order of the pictures.
+            shuffle: False keeps the order of the pictures, in which the classes alternate.
             drop_last: leave out a last batch that is not full.
         Yields:
             x, float32 (B, 3, S, S) in [-1, 1], and y, int64 (B,).
@@ -133,6 +134,8 @@ class ImageDataset(Dataset):
         order = np.arange(len(self))
         if shuffle:
             order = np.random.default_rng((seed, epoch)).permutation(len(self))
+            if self._by_class:  # shuffle what came class after class, however the cache keeps it
+                order = np.argsort(self.labels, kind="stable")[order]
         if drop_last:
             order = order[: len(self) // batch_size * batch_size]
         where = torch.device(device or "cpu")
@@ -185,7 +188,7 @@ def _at_least_one(name: str, value: int) -> None:
 
 def _open(
     source: str | Path, size: int, split: str, root: Any, place: Path, limit: int | None, fit: str
-) -> tuple[str, cache.Cached]:
+) -> tuple[cache.Source, cache.Cached]:
     folders = [Path(root).expanduser(), place] if root is not None else [place]
     photos = cifar10.source(split, folders)
     if source == "auto":
@@ -194,19 +197,19 @@ def _open(
         why = "found on disk" if ready else "CIFAR-10 is not on disk"
         print(f"source auto: {source} ({why})")
     if source == "cifar10":
-        return "cifar10", cache.load(photos, size, place)
+        return photos, cache.load(photos, size, place)
     if source == "cartoons":
         everything = _drawn(split, None)
         whole = cache.open_cache(everything, size, place)
         few = limit is not None and limit < cartoons.COUNTS[split]
         chosen = _drawn(split, limit) if few and whole is None else everything
-        return "cartoons", whole or cache.load(chosen, size, place)
+        return chosen, whole or cache.load(chosen, size, place)
     path = Path(source).expanduser() if root is None else folders[0] / Path(source).expanduser()
     if not path.is_dir():
         choices = "cartoons, cifar10, auto or a folder that exists"
         raise ValueError(f"unknown source {str(source)!r}; choose {choices}")
     pictures = folder.source(split, path, fit)
-    return pictures.name, cache.load(pictures, size, place)
+    return pictures, cache.load(pictures, size, place)
 
 
 def _drawn(split: str, n: int | None) -> cache.Source:

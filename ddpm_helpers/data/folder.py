@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .cache import Chunks, Source
+from .order import balanced_order
 from .resize import square
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -53,6 +54,8 @@ def source(split: str, folder: Path, fit: str = "crop") -> Source:
         line = f"{path.relative_to(folder)}\0{label}\0{_state(path)}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     identity = {"kind": "folder", "path": str(folder), "files": digest.hexdigest(), "fit": fit}
+    identity["order"] = "balanced"
+    files = [files[k] for k in balanced_order([label for _, label in files])]
 
     def chunks(size: int) -> Chunks:
         yield from _chunks(folder, files, size, fit)
@@ -62,7 +65,7 @@ def source(split: str, folder: Path, fit: str = "crop") -> Source:
         if foreign:
             print(f"{_shown(folder.name)}: other files were not looked at: {_kinds(foreign)}")
 
-    return Source(name, identity, classes, chunks)
+    return Source(name, identity, classes, chunks, by_class=True)
 
 
 def _listing(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], Counter[str], int]:

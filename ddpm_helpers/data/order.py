@@ -24,13 +24,13 @@ def balanced_order(labels: Sequence[int] | np.ndarray) -> np.ndarray:
     counts = np.unique(labels, return_counts=True)[1].tolist()
     N, starts = len(by_class), np.cumsum([0, *counts]).tolist()
     waiting = [(0, c, 0) for c in range(len(counts))]  # (first n, class, number in its class)
-    ready: list[tuple[int, int, int]] = []  # (last n, class, number in its class)
+    ready: list[tuple[int, int, int, int]] = []  # the same behind its last n, most urgent first
     rows = np.empty(N, np.int64)
     for n in range(N):
         while waiting and waiting[0][0] <= n:
-            _, c, k = heappop(waiting)
-            heappush(ready, (-(-(k + 1) * N // counts[c]), c, k))
-        _, c, k = heappop(ready)
+            first, c, k = heappop(waiting)
+            heappush(ready, (-(-(k + 1) * N // counts[c]), first, c, k))
+        _, _, c, k = heappop(ready)
         rows[n] = starts[c] + k
         if k + 1 < counts[c]:
             heappush(waiting, ((k + 1) * N // counts[c], c, k + 1))
