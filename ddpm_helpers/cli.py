@@ -168,7 +168,8 @@ def evaluate(args: argparse.Namespace) -> None:
         options["steps"] = args.steps
     model.to(best_device())
     report.evaluate(
-        diffusion, model, train, test, n=args.n, inception=args.inception_weights,
+        diffusion, model, train, test, n=args.n, anyway=args.anyway,
+        inception=args.inception_weights,
         keep=lambda numbers: write_numbers(numbers, args.out), **options,
     )  # fmt: skip
     if args.out is not None:
