@@ -161,8 +161,8 @@ def _real_sets(
     """The test pictures and the training pictures that are compared, each with their labels."""
     if len(test) < FEW:
         every = len(train) + len(test)
-        say(f"the test split holds {len(test)} pictures, too few: both sets are halves of all {every}, "
-            "which training may have seen; copies of them look perfect here")  # fmt: skip
+        say(f"the test split holds {len(test)} pictures, too few: both sets are halves of all "
+            f"{every}, which training may have seen; copies look perfect here")  # fmt: skip
         return halves(train, test, n)
     x, y = take(test, n)
     # A network without classes leaves them to chance, and so must the pictures it is held against.
