@@ -182,7 +182,7 @@ def test_thousands_of_broken_files_do_not_flood_the_screen(place, tmp_path, caps
     load(place, tmp_path)
     printed = capsys.readouterr()
     assert (printed.out + printed.err).count("empty file") == folder.LISTED
-    assert "100 of 101 files" in printed.out
+    assert "90 of 91 files" in printed.out  # a tenth is held out
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows, pipes are POSIX")

@@ -60,8 +60,8 @@ def test_broken_files_leave_no_hole_in_the_order(tmp_path):
                 path.touch()
             else:
                 Image.new("RGB", (8, 8), (0, 0, k)).save(path)
-    (tmp_path / "p" / "test").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "test" / "1.png")
+    (tmp_path / "p" / "test" / "a").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "test" / "a" / "1.png")
     ds = ImageDataset(tmp_path / "p", 8, cache_dir=tmp_path / "cache")
     assert np.bincount(ds.labels[:15]).tolist() == [5, 10]
     assert ds.images[ds.labels == 0, 2, 0, 0].tolist() == list(range(10, 20))

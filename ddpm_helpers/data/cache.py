@@ -36,16 +36,18 @@ class Source:
     Attributes:
         name: the resolved source, as users know it.
         identity: everything about the source that changes a pixel, JSON-ready.
-        classes: names, in the order of the labels.
+        classes: names, in the order of the labels; a function is called when all are written.
         chunks: size -> the pictures at that size and their labels, chunk by chunk.
         by_class: they come class after class: the cache keeps them in `balanced_order`.
+        origin: what stays the same when the pictures change; empty where they cannot.
     """
 
     name: str
     identity: dict[str, Any]
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] | Callable[[], tuple[str, ...]]
     chunks: Callable[[int], Chunks]
     by_class: bool = False
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,20 +209,21 @@ def _refused(folder: Path, error: OSError) -> OSError:
 
 def _write(source: Source, size: int, folder: Path) -> None:
     images, manifest, key = paths(source, size, folder)
-    beside = images.with_suffix(".part")
-    chunks = source.chunks(size)
+    beside, again = images.with_suffix(".part"), images.with_suffix(f".{os.getpid()}.part")
     try:
-        labels, digest = _write_pixels(beside, chunks, size, folder)
+        labels, digest = _write_pixels(beside, source.chunks(size), size, folder)
         if source.by_class:
-            labels, digest = _interleave(beside, labels, digest, size, folder)
+            labels, digest = _interleave(beside, again, labels, digest, size, folder)
+        classes = source.classes() if callable(source.classes) else source.classes
         state = beside.stat()
         found = {
             "key": key,
+            "origin": source.origin,
             "bytes": state.st_size,
             "modified": state.st_mtime_ns,
-            "classes": source.classes,
+            "classes": classes,
             "labels": labels,
-            "labels_sha256": _labels_digest(np.array(labels), source.classes),
+            "labels_sha256": _labels_digest(np.array(labels), classes),
             "pixels_sha256": digest,
         }
         try:
@@ -232,6 +235,7 @@ def _write(source: Source, size: int, folder: Path) -> None:
             raise _refused(folder, error) from None
     finally:
         beside.unlink(missing_ok=True)
+        again.unlink(missing_ok=True)
 
 
 def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> tuple[list[int], str]:
@@ -270,26 +274,18 @@ def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> tuple[
 
 
 def _interleave(
-    path: Path, labels: list[int], digest: str, size: int, folder: Path
+    path: Path, again: Path, labels: list[int], digest: str, size: int, folder: Path
 ) -> tuple[list[int], str]:
     """Write the pictures once more in `balanced_order`, unless they came in it."""
-    order = balanced_order(labels)
+    order, shape = balanced_order(labels), (len(labels), 3, size, size)
     if (order == np.arange(len(order))).all():
         return labels, digest
-
-    def chunks() -> Chunks:
-        shape = (len(labels), 3, size, size)
-        pixels = np.memmap(path, np.uint8, "r", len(_header(shape)), shape)
-        for k in range(0, len(order), 1000):
-            rows = order[k : k + 1000]
-            yield pixels[rows], np.array(labels)[rows]
-
-    again = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        written = _write_pixels(again, chunks(), size, folder)
-        os.replace(again, path)
-    finally:
-        again.unlink(missing_ok=True)
+    pixels = np.memmap(path, np.uint8, "r", len(_header(shape)), shape)
+    parts = np.split(order, range(1000, len(order), 1000))
+    rows = ((pixels[part], np.array(labels)[part]) for part in parts)
+    written = _write_pixels(again, rows, size, folder)
+    del pixels, rows  # some systems replace no file that is mapped
+    os.replace(again, path)
     return written
 
 

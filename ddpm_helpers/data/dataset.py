@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from ddpm_helpers.config import cache_dir as default_cache_dir
 
-from . import cache, cartoons, cifar10, folder
+from . import cache, cartoons, cifar10, decode, folder, manage
 from .resize import resize
 
 SPLITS = ("train", "test")
@@ -36,6 +36,7 @@ class ImageDataset(Dataset):
         labels: (N,) int64.
         classes: names, in the order of the labels.
         source: the source in use: "auto" is resolved, a folder is absolute.
+        name: the same for a run's files: of a folder only its own name, never where it lies.
     Raises:
         ValueError: an unknown source, split or fit, a size or limit below 1, a folder with no
             pictures.
@@ -64,7 +65,8 @@ class ImageDataset(Dataset):
         found, ready = _open(source, image_size, split, root, place.absolute(), limit, fit)
         self.source, self.split, self._by_class = found.name, split, found.by_class
         self._use(ready.path, limit, ready.images)
-        self.labels, self.classes = ready.labels[:limit], ready.classes
+        self.name = Path(self.source).name or "pictures"
+        self.labels, self.classes = ready.labels[:limit], ready.classes or (self.name,)
 
     def _use(self, path: Path, limit: int | None, images: np.ndarray | None = None) -> None:
         self._path, self._limit = path, limit
@@ -205,11 +207,16 @@ def _open(
         chosen = _drawn(split, limit) if few and whole is None else everything
         return chosen, whole or cache.load(chosen, size, place)
     path = Path(source).expanduser() if root is None else folders[0] / Path(source).expanduser()
+    if path.is_file():
+        raise ValueError(f"{str(source)!r} is {decode.describe_file(path)}")
     if not path.is_dir():
         choices = "cartoons, cifar10, auto or a folder that exists"
         raise ValueError(f"unknown source {str(source)!r}; choose {choices}")
     pictures = folder.source(split, path, fit)
-    return pictures, cache.load(pictures, size, place)
+    if (ready := cache.open_cache(pictures, size, place)) is None:
+        ready = cache.load(pictures, size, place)
+        manage.remove_older(ready.path)
+    return pictures, ready
 
 
 def _drawn(split: str, n: int | None) -> cache.Source:
