@@ -74,6 +74,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add("--split", help="train or test (train)")
     add("--root", help="where the source's files lie or are downloaded to")
     add("--fit", help="pictures of a folder: crop to the centre, or pad (crop)")
+    add("--channels", type=int, metavar="N", help="1 for grey, 3 for colour (as the source is)")
     parser.set_defaults(run=prepare_data)
 
 
@@ -95,7 +96,7 @@ def prepare_data(args: argparse.Namespace) -> None:
     """Make a source's cache and describe it, or list, verify or clear the caches."""
     from ddpm_helpers.data import manage
 
-    options = ("image_size", "split", "root", "fit")
+    options = ("image_size", "split", "root", "fit", "channels")
     given = {k: getattr(args, k) for k in options if getattr(args, k) is not None}
     verbs = {"list": manage.show, "verify": manage.verify, "clear": manage.clear}
     verb = verbs.get(args.source or "list")
@@ -112,7 +113,8 @@ def prepare_data(args: argparse.Namespace) -> None:
         hint = f"; or {', '.join(verbs)}" if str(error).startswith("unknown source") else ""
         raise ValueError(f"{error}{hint}") from None
     counts = torch.bincount(torch.as_tensor(ds.labels), minlength=len(ds.classes)).tolist()
-    print(f"{len(ds)} pictures of {ds.images.shape[-1]}×{ds.images.shape[-1]}, split {ds.split}")
+    size, grey = ds.images.shape[-1], "grey " if ds.channels == 1 else ""
+    print(f"{len(ds)} {grey}pictures of {size}×{size}, split {ds.split}")
     for name, count in zip(ds.classes, counts, strict=True):
         print(f"  {name:<20} {count}")
 

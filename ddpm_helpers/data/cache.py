@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from .channels import to_channels
 from .resize import FILTER
 
 FORMAT = 3  # raise it when the files' layout changes, or the pixels that a source is decoded to
 
-Chunks = Iterator[tuple[np.ndarray, np.ndarray]]  # (n, 3, S, S) uint8 and (n,) int64
+Chunks = Iterator[tuple[np.ndarray, np.ndarray]]  # (n, C, S, S) uint8 and (n,) int64
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,19 @@ class Source:
         identity: everything about the source that changes a pixel, JSON-ready.
         classes: names, in the order of the labels.
         chunks: size -> the pictures at that size and their labels, chunk by chunk.
+        channels: C of the pictures that the cache keeps; chunks of the other kind are converted.
     """
 
     name: str
     identity: dict[str, Any]
     classes: tuple[str, ...]
     chunks: Callable[[int], Chunks]
+    channels: int = 3
 
 
 @dataclass(frozen=True)
 class Cached:
-    """An open cache: images (N, 3, S, S) uint8, memory-mapped, and labels (N,) int64."""
+    """An open cache: images (N, C, S, S) uint8, memory-mapped, and labels (N,) int64."""
 
     path: Path
     images: np.ndarray
@@ -58,6 +61,8 @@ class Cached:
 def paths(source: Source, size: int, folder: Path) -> tuple[Path, Path, dict[str, Any]]:
     """Where a source's pictures and manifest lie, and the key that both are named by."""
     key = {"identity": source.identity, "size": size, "filter": FILTER, "format": FORMAT}
+    if source.channels != 3:  # left out where it is 3, as it was when all caches were in colour
+        key["channels"] = source.channels
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     stem = f"{source.identity['kind']}-{size}-{digest}"
     return folder / f"{stem}.npy", folder / f"{stem}.json", key
@@ -83,7 +88,8 @@ def read(images: Path, manifest: Path, key: Any = None, *, thorough: bool = Fals
         found = json.loads(manifest.read_text(encoding="utf-8"))
         labels = np.asarray(found["labels"], dtype=np.int64)
         classes, state = tuple(found["classes"]), images.stat()
-        shape = (len(labels), 3, found["key"]["size"], found["key"]["size"])
+        size, channels = found["key"]["size"], found["key"].get("channels", 3)
+        shape = (len(labels), channels, size, size)
         header = _header(shape)
         with open(images, "rb") as file:
             begins_well = file.read(len(header)) == header
@@ -205,9 +211,9 @@ def _refused(folder: Path, error: OSError) -> OSError:
 def _write(source: Source, size: int, folder: Path) -> None:
     images, manifest, key = paths(source, size, folder)
     beside = images.with_suffix(".part")
-    chunks = source.chunks(size)
+    chunks = ((to_channels(x, source.channels), y) for x, y in source.chunks(size))
     try:
-        labels, digest = _write_pixels(beside, chunks, size, folder)
+        labels, digest = _write_pixels(beside, chunks, (source.channels, size, size), folder)
         state = beside.stat()
         found = {
             "key": key,
@@ -229,7 +235,9 @@ def _write(source: Source, size: int, folder: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> tuple[list[int], str]:
+def _write_pixels(
+    path: Path, chunks: Chunks, shape: tuple[int, int, int], folder: Path
+) -> tuple[list[int], str]:
     """Write chunk after chunk, then the header again with the number that came."""
     labels: list[int] = []
     digest = hashlib.sha256()
@@ -249,7 +257,7 @@ def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> tuple[
     except OSError as error:  # a lock may lie in a folder that is read-only by now
         raise _refused(folder, error) from None
     with file:
-        start = put(_header((0, 3, size, size)))
+        start = put(_header((0, *shape)))
         for pixels, ids in chunks:
             pixels = np.ascontiguousarray(pixels, dtype=np.uint8)
             digest.update(pixels.data)
@@ -258,7 +266,7 @@ def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> tuple[
         if not labels:
             raise ValueError("the source holds no pictures")
         file.seek(0)
-        if put(_header((len(labels), 3, size, size))) != start:
+        if put(_header((len(labels), *shape))) != start:
             raise OSError("numpy wrote headers of two lengths")
         os.fsync(file.fileno())  # no manifest may reach the disk before its pictures
     return labels, digest.hexdigest()
