@@ -164,7 +164,8 @@ def evaluate(args: argparse.Namespace) -> None:
     model, diffusion = load_pretrained(args.weights)
     data = args.data or description(args.weights)["trained"].get("data", "cartoons")
     side = model.image_shape[-1]
-    train, test = (_dataset(data, side, split=s, root=args.root) for s in ("train", "test"))
+    of_both: dict[str, Any] = {"root": args.root, "channels": model.image_shape[0]}
+    train, test = (_dataset(data, side, split=s, **of_both) for s in ("train", "test"))
     options = {"sampler": args.sampler, "guidance": args.guidance, "seed": args.seed}
     if args.steps is not None:
         options["steps"] = args.steps

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-CHANNELS = (1, 3)
-
 
 def to_channels(images: np.ndarray, channels: int) -> np.ndarray:
     """Convert pictures to one channel or three.

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ddpm_helpers.config import CHANNELS, OF_SOURCE
 from ddpm_helpers.config import cache_dir as default_cache_dir
 
 from . import cache, cartoons, cifar10, folder
-from .channels import CHANNELS
 from .resize import resize
 
 SPLITS = ("train", "test")
@@ -63,7 +63,8 @@ class ImageDataset(Dataset):
             raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
         if fit not in folder.FITS:
             raise ValueError(f"unknown fit {fit!r}; choose from {', '.join(folder.FITS)}")
-        channels = 3 if channels is None else channels
+        if channels is None:
+            channels = OF_SOURCE.get(str(source), {}).get("channels", 3)
         if channels not in CHANNELS:
             raise ValueError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
         place = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()

@@ -16,7 +16,7 @@ Model = Callable[..., Tensor]
 
 
 def take(ds: ImageDataset, n: int) -> tuple[Tensor, Tensor]:
-    """The first n pictures of a dataset, (n, 3, S, S) in [-1, 1], and their labels (n,).
+    """The first n pictures of a dataset, (n, C, S, S) in [-1, 1], and their labels (n,).
 
     Raises:
         ValueError: n below 1, or more than there are.
@@ -32,7 +32,7 @@ def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
         ds: a dataset with these classes.
         y: class numbers, (n,).
     Returns:
-        (n, 3, S, S) in [-1, 1]; picture i has class y[i].
+        (n, C, S, S) in [-1, 1]; picture i has class y[i].
     Raises:
         ValueError: a class with too few pictures.
     """
