@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ddpm_helpers.data import ImageDataset
 
 DATA_HELP = (
-    "cartoons, cifar10, auto or a folder; or list (what is cached), verify (read every "
-    "checksum), clear (remove every cache)"
+    "cartoons, cifar10, mnist, fashion_mnist, auto or a folder; or list (what is cached), verify "
+    "(read every checksum), clear (remove every cache)"
 )
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ddpm_helpers.config import CHANNELS, OF_SOURCE
 from ddpm_helpers.config import cache_dir as default_cache_dir
 
-from . import cache, cartoons, cifar10, folder
+from . import cache, cartoons, cifar10, folder, mnist
 from .resize import resize
 
 SPLITS = ("train", "test")
@@ -23,15 +23,17 @@ class ImageDataset(Dataset):
     """Square pictures with labels, from a memory-mapped cache.
 
     Args:
-        source: "cartoons" (built in), "cifar10", a folder of images, or "auto": CIFAR-10 where it
-            is on disk, else cartoons, saying which.
+        source: "cartoons" (built in), "cifar10", "mnist", "fashion_mnist", a folder of images, or
+            "auto": CIFAR-10 where it is on disk, else cartoons, saying which.
         image_size: side S of a picture in pixels, at least 1.
         split: "train" or "test".
-        root: where CIFAR-10's files lie or are downloaded to; a folder source is relative to it.
+        root: where files of CIFAR-10, MNIST or Fashion-MNIST lie or are downloaded to; a folder
+            source is relative to it.
         cache_dir: where the cache lives; by default DDPM_CACHE or the user's cache folder.
         limit: keep the first `limit` pictures; all if None or if there are fewer.
         fit: for a folder, "crop" keeps each picture's centre square, "pad" all of it between bars.
-        channels: 3 for colour or 1 for grey; what a source holds is converted. None takes 3.
+        channels: 3 for colour or 1 for grey; what a source holds is converted. None takes 3,
+            and 1 for MNIST and Fashion-MNIST.
     Attributes:
         images: (N, C, S, S) uint8, memory-mapped and read-only.
         labels: (N,) int64.
@@ -217,6 +219,9 @@ def _open(
         print(f"source auto: {source} ({why})")
     if source == "cifar10":
         return "cifar10", cache.load(photos, size, place)
+    if source in mnist.READERS:
+        digits = replace(mnist.source(str(source), split, folders), channels=channels)
+        return digits.name, cache.load(digits, size, place)
     if source == "cartoons":
         everything = _drawn(split, None, channels)
         whole = cache.open_cache(everything, size, place)
@@ -225,7 +230,7 @@ def _open(
         return "cartoons", whole or cache.load(chosen, size, place)
     path = Path(source).expanduser() if root is None else folders[0] / Path(source).expanduser()
     if not path.is_dir():
-        choices = "cartoons, cifar10, auto or a folder that exists"
+        choices = "cartoons, cifar10, mnist, fashion_mnist, auto or a folder that exists"
         raise ValueError(f"unknown source {str(source)!r}; choose {choices}")
     pictures = replace(folder.source(split, path, fit), channels=channels)
     return pictures.name, cache.load(pictures, size, place)
