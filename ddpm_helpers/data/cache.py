@@ -39,6 +39,7 @@ class Source:
         classes: names, in the order of the labels.
         chunks: size -> the pictures at that size and their labels, chunk by chunk.
         channels: C of the pictures that the cache keeps; chunks of the other kind are converted.
+        settle: the labels as they came -> labels from 0, and classes, which are known only then.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Source:
     classes: tuple[str, ...]
     chunks: Callable[[int], Chunks]
     channels: int = 3
+    settle: Callable[[list[int]], tuple[list[int], tuple[str, ...]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -214,14 +216,15 @@ def _write(source: Source, size: int, folder: Path) -> None:
     chunks = ((to_channels(x, source.channels), y) for x, y in source.chunks(size))
     try:
         labels, digest = _write_pixels(beside, chunks, (source.channels, size, size), folder)
+        labels, classes = source.settle(labels) if source.settle else (labels, source.classes)
         state = beside.stat()
         found = {
             "key": key,
             "bytes": state.st_size,
             "modified": state.st_mtime_ns,
-            "classes": source.classes,
+            "classes": classes,
             "labels": labels,
-            "labels_sha256": _labels_digest(np.array(labels), source.classes),
+            "labels_sha256": _labels_digest(np.array(labels), classes),
             "pixels_sha256": digest,
         }
         try:

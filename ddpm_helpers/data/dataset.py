@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ddpm_helpers.config import CHANNELS, OF_SOURCE
 from ddpm_helpers.config import cache_dir as default_cache_dir
 
-from . import cache, cartoons, cifar10, folder, mnist
+from . import cache, cartoons, cifar10, folder, mnist, torch_dataset
 from .resize import resize
 
 SPLITS = ("train", "test")
@@ -24,21 +24,25 @@ class ImageDataset(Dataset):
 
     Args:
         source: "cartoons" (built in), "cifar10", "mnist", "fashion_mnist", a folder of images, or
-            "auto": CIFAR-10 where it is on disk, else cartoons, saying which.
+            "auto": CIFAR-10 where it is on disk, else cartoons, saying which; or a dataset object,
+            torchvision's or your own, that gives (picture, label): see `items`. It is one split,
+            and what it gives is cached as a folder is; `fingerprint` says what makes a new cache.
         image_size: side S of a picture in pixels, at least 1.
         split: "train" or "test".
         root: where files of CIFAR-10, MNIST or Fashion-MNIST lie or are downloaded to; a folder
             source is relative to it.
         cache_dir: where the cache lives; by default DDPM_CACHE or the user's cache folder.
         limit: keep the first `limit` pictures; all if None or if there are fewer.
-        fit: for a folder, "crop" keeps each picture's centre square, "pad" all of it between bars.
+        fit: for a folder or an object, "crop" keeps each picture's centre square, "pad" all of it
+            between bars.
         channels: 3 for colour or 1 for grey; what a source holds is converted. None takes 3,
             and 1 for MNIST and Fashion-MNIST.
     Attributes:
         images: (N, C, S, S) uint8, memory-mapped and read-only.
         labels: (N,) int64.
         classes: names, in the order of the labels.
-        source: the source in use: "auto" is resolved, a folder is absolute.
+        source: the source in use: "auto" is resolved, a folder is absolute, an object is called
+            by its class.
         channels: C, 1 or 3.
     Raises:
         ValueError: an unknown source, split or fit, a size or limit below 1, channels that are
@@ -48,7 +52,7 @@ class ImageDataset(Dataset):
 
     def __init__(
         self,
-        source: str | Path = "auto",
+        source: Any = "auto",
         image_size: int = 64,
         *,
         split: str = "train",
@@ -66,7 +70,8 @@ class ImageDataset(Dataset):
         if fit not in folder.FITS:
             raise ValueError(f"unknown fit {fit!r}; choose from {', '.join(folder.FITS)}")
         if channels is None:
-            channels = OF_SOURCE.get(str(source), {}).get("channels", 3)
+            own = OF_SOURCE.get(source, {}) if isinstance(source, str) else {}
+            channels = own.get("channels", 3)
         if channels not in CHANNELS:
             raise ValueError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
         place = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
@@ -201,7 +206,7 @@ def _at_least_one(name: str, value: int) -> None:
 
 
 def _open(
-    source: str | Path,
+    source: Any,
     size: int,
     split: str,
     root: Any,
@@ -210,6 +215,11 @@ def _open(
     fit: str,
     channels: int,
 ) -> tuple[str, cache.Cached]:
+    if isinstance(source, ImageDataset):
+        raise ValueError("source is an ImageDataset already: use it as it is")
+    if not isinstance(source, (str, Path)):
+        items = replace(torch_dataset.source(split, source, fit), channels=channels)
+        return items.name, cache.load(items, size, place)
     folders = [Path(root).expanduser(), place] if root is not None else [place]
     photos = replace(cifar10.source(split, folders), channels=channels)
     if source == "auto":
