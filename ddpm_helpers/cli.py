@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ddpm_helpers.data import ImageDataset
 
 DATA_HELP = (
-    "cartoons, cifar10, auto or a folder; or list (what is cached), verify (read every "
-    "checksum), clear (remove every cache)"
+    "cartoons, cifar10, mnist, fashion_mnist, auto or a folder; or list (what is cached), verify "
+    "(read every checksum), clear (remove every cache)"
 )
 
 
@@ -75,6 +75,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add("--split", help="train or test (train)")
     add("--root", help="where the source's files lie or are downloaded to")
     add("--fit", help="pictures of a folder: crop to the centre, or pad (crop)")
+    add("--channels", type=int, metavar="N", help="1 for grey, 3 for colour (as the source is)")
     parser.set_defaults(run=prepare_data)
 
 
@@ -96,7 +97,7 @@ def prepare_data(args: argparse.Namespace) -> None:
     """Make a source's cache and describe it, or list, verify or clear the caches."""
     from ddpm_helpers.data import manage
 
-    options = ("image_size", "split", "root", "fit")
+    options = ("image_size", "split", "root", "fit", "channels")
     given = {k: getattr(args, k) for k in options if getattr(args, k) is not None}
     verbs = {"list": manage.show, "verify": manage.verify, "clear": manage.clear}
     verb = verbs.get(args.source or "list")
@@ -112,7 +113,8 @@ def prepare_data(args: argparse.Namespace) -> None:
     except ValueError as error:
         hint = f"; or {', '.join(verbs)}" if str(error).startswith("unknown source") else ""
         raise ValueError(f"{error}{hint}") from None
-    print(f"{len(ds)} pictures of {ds.images.shape[-1]}×{ds.images.shape[-1]}, split {ds.split}")
+    size, grey = ds.images.shape[-1], "grey " if ds.channels == 1 else ""
+    print(f"{len(ds)} {grey}pictures of {size}×{size}, split {ds.split}")
     _show_counts(ds)
 
 
@@ -176,7 +178,8 @@ def evaluate(args: argparse.Namespace) -> None:
     model, diffusion = load_pretrained(args.weights)
     data = args.data or description(args.weights)["trained"].get("data", "cartoons")
     side = model.image_shape[-1]
-    train, test = (_dataset(data, side, split=s, root=args.root) for s in ("train", "test"))
+    of_both: dict[str, Any] = {"root": args.root, "channels": model.image_shape[0]}
+    train, test = (_dataset(data, side, split=s, **of_both) for s in ("train", "test"))
     options = {"sampler": args.sampler, "guidance": args.guidance, "seed": args.seed}
     if args.steps is not None:
         options["steps"] = args.steps

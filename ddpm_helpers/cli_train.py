@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ddpm_helpers.config import PRESETS, TrainConfig, best_device, settings
+from ddpm_helpers.config import OF_SOURCE, PRESETS, TrainConfig, best_device, settings
 
 BY_DEFAULT = "by default set by DDPM_PRESET, else by the hardware"
 
@@ -45,9 +45,12 @@ def train(args: argparse.Namespace) -> int:
     from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
 
     known = settings()
-    name, config = read_config(args, known.preset)
-    out, source = args.out or Path("runs") / name, args.data or known.data
-    ds = ImageDataset(source, config.image_size, root=args.root, limit=config.limit)
+    source = args.data or known.data
+    name, config = read_config(args, known.preset, source)
+    out = args.out or Path("runs") / name
+    ds = ImageDataset(
+        source, config.image_size, root=args.root, limit=config.limit, channels=config.channels
+    )
     model = build_model(config, len(ds.classes))
     diffusion = build_diffusion(config)
     pipeline = TrainingPipeline(model, diffusion, ds, config, out)
@@ -67,14 +70,17 @@ def train(args: argparse.Namespace) -> int:
     return 128 + pipeline.stopped_by
 
 
-def read_config(args: argparse.Namespace, preset: str) -> tuple[str, TrainConfig]:
-    """The configuration that the options ask for, and its name: of the preset or of the file."""
+def read_config(args: argparse.Namespace, preset: str, source: str) -> tuple[str, TrainConfig]:
+    """The configuration that the options ask for, and its name: of the preset or of the file.
+
+    What the source asks for comes on top of a preset; a file says everything itself.
+    """
     names = {field.name for field in fields(TrainConfig)}
     changes = {key: value for key, value in vars(args).items() if key in names}
     if args.config is not None:
         return args.config.stem, TrainConfig.load(args.config, **changes)
     preset = args.preset or preset
-    return preset, TrainConfig.preset(preset, **changes)
+    return preset, TrainConfig.preset(preset, **OF_SOURCE.get(source, {}) | changes)
 
 
 def _silent(*words: object, **options: object) -> None:
@@ -110,7 +116,7 @@ def measure_speed(config: TrainConfig) -> float:
     from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
 
     diffusion = build_diffusion(config)
-    data = RandomPictures(config.batch_size, config.image_size)
+    data = RandomPictures(config.batch_size, config.image_size, config.channels)
     pipeline = TrainingPipeline(build_model(config, 10), diffusion, data, config)
     images = [(k + 1) * config.batch_size for k in range(pipeline.total_steps)]
     rates = [record.images_per_second for record in pipeline.steps()]
@@ -123,8 +129,8 @@ class RandomPictures:
 
     classes, source = tuple("0123456789"), "noise"
 
-    def __init__(self, n: int, size: int) -> None:
-        self.images = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8)
+    def __init__(self, n: int, size: int, channels: int = 3) -> None:
+        self.images = torch.randint(0, 256, (n, channels, size, size), dtype=torch.uint8)
 
     def __len__(self) -> int:
         return len(self.images)

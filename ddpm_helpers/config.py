@@ -22,6 +22,12 @@ import torch
 PRECISIONS = ("auto", "fp32", "bf16")
 LR_SCHEDULES = ("cosine", "constant")
 OPTIMIZERS = ("adamw", "muon")
+CHANNELS = (1, 3)
+# Where a source of pictures asks for other defaults: digits are grey, and no digits in a mirror.
+OF_SOURCE: dict[str, dict[str, Any]] = {
+    "mnist": {"channels": 1, "flip": False},
+    "fashion_mnist": {"channels": 1},
+}
 COUNTS = (
     "image_size", "timesteps", "epochs", "batch_size", "width", "read_every", "accumulate",
     "max_bad_steps", "keep_checkpoints",
@@ -52,6 +58,7 @@ class TrainConfig:
     lr: float = _setting(1e-4, "peak learning rate")
     seed: int = _setting(0, "starts the weights, the order, the noise and the steps t")
     rescale_zero_snr: bool = _setting(False, "no signal at all at t = T; not with eps")
+    channels: int = _setting(3, "3 for colour, 1 for grey: of the pictures and of the network")
     width: int = _setting(64, "channels of the first stage, a multiple of 8; ResNet-18 has 64")
     stem_stride: int = _setting(2, "what the network's stem divides the side by; 4 costs a quarter")
     class_conditional: bool = _setting(True, "tell the network the class of each picture")
@@ -79,6 +86,8 @@ class TrainConfig:
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.channels not in CHANNELS:
+            raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {self.channels}")
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         if self.min_snr_gamma is not None and not self.min_snr_gamma > 0:
@@ -218,7 +227,7 @@ class Settings:
         preset: name of the training preset.
         data: a `source` for `ImageDataset`.
         cache_dir: where caches and downloads live.
-        train: the preset's `TrainConfig`.
+        train: the preset's `TrainConfig`, with what the data asks for (see `OF_SOURCE`).
         device: where tensors go.
     """
 
@@ -249,10 +258,11 @@ def settings() -> Settings:
     device = best_device()
     preset = os.environ.get("DDPM_PRESET") or ("gpu" if device.type == "cuda" else "laptop")
     _check_choice("DDPM_PRESET", preset, tuple(PRESETS))
+    data = os.environ.get("DDPM_DATA") or "cartoons"
     return Settings(
         preset=preset,
-        data=os.environ.get("DDPM_DATA") or "cartoons",
+        data=data,
         cache_dir=cache_dir(),
-        train=TrainConfig.preset(preset),
+        train=TrainConfig.preset(preset, **OF_SOURCE.get(data, {})),
         device=device,
     )

@@ -36,6 +36,7 @@ def test_presets_can_be_changed_and_are_frozen(name):
         (lambda: TrainConfig.preset("fast"), ["fast", "classic", "ci", "laptop", "gpu"]),
         (lambda: TrainConfig(batch_size=0), ["batch_size", "0"]),
         (lambda: TrainConfig(lr=-1.0), ["lr", "-1.0"]),
+        (lambda: TrainConfig(channels=2), ["channels", "1 (grey)", "3 (colour)", "2"]),
         (lambda: TrainConfig(min_snr_gamma=0.0), ["min_snr_gamma", "0.0"]),
         (lambda: TrainConfig(label_dropout=1.5), ["label_dropout", "1.5"]),
         (lambda: TrainConfig(precision="fp16"), ["fp16", "auto", "bf16"]),
@@ -57,6 +58,10 @@ def test_settings_follow_the_environment(monkeypatch, tmp_path):
     assert (s.preset, s.data, s.cache_dir) == ("ci", "some/folder", tmp_path)
     assert s.train == TrainConfig.preset("ci")
     assert "ci" in str(s) and "32×32" in str(s) and "\n" not in str(s)
+    monkeypatch.setenv("DDPM_DATA", "mnist")
+    assert settings().train == TrainConfig.preset("ci", channels=1, flip=False)
+    monkeypatch.setenv("DDPM_DATA", "fashion_mnist")
+    assert settings().train == TrainConfig.preset("ci", channels=1)
 
 
 def test_settings_without_environment(monkeypatch):

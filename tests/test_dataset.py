@@ -145,7 +145,7 @@ def test_negative_indices_and_the_end(ds):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"source": "imagenet"}, "unknown source 'imagenet'; choose cartoons, cifar10, auto or"),
+        ({"source": "imagenet"}, "choose cartoons, cifar10, mnist, fashion_mnist, auto or"),
         ({"image_size": 0}, "image_size is 0"),
         ({"image_size": 32.0}, "image_size is 32.0"),
         ({"split": "valid"}, "unknown split 'valid'; choose from train, test"),

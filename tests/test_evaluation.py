@@ -239,7 +239,7 @@ def test_refuses_in_one_line(sets):
         (lambda: compare(p, torch.zeros(5, 3, 32, 32)), "one size"),
         (lambda: compare(p, torch.zeros(4, 3, 16, 16)), "one size and shape"),
         (lambda: compare(p, p.long()), "float or uint8; got torch.int64"),
-        (lambda: compare(p[0], p[0]), r"\(n, 3, S, S\), float or uint8; got torch.float32"),
+        (lambda: compare(p[0], p[0]), r"\(n, C, S, S\), float or uint8; got torch.float32"),
         (lambda: compare(few, few), "at least 4 pictures, got 3"),
         (lambda: compare(p, p, torch.zeros(5)), r"y must be \(4,\), .* got \(5,\)"),
         (lambda: list(draw_samples(d, half, 0)), "n must be .* at least 1, got 0"),
@@ -253,7 +253,7 @@ def test_refuses_in_one_line(sets):
         (lambda: nearest_neighbours(p, p, k=5), "k must be a whole number in 1..4, got 5"),
         (lambda: nearest_neighbours(p, p, k=1.5), "k must be .* got 1.5"),
         (lambda: nearest_neighbours(p, p, chunk=0), "chunk must be .* got 0"),
-        (lambda: load_classifier().features(torch.zeros(1, 1, 32, 32)), "takes pictures"),
+        (lambda: load_classifier().features(torch.zeros(1, 2, 32, 32)), "takes pictures"),
         (lambda: loss_per_step(d, lambda x, t: x, sets[1], [1], n=0), "in 1..300, got 0"),
         (lambda: evaluate(d, half, *sets, n=0), "n must be .* in 5..300, got 0"),
     ]

@@ -44,13 +44,6 @@ def test_the_first_pictures_hold_every_class_with_the_right_label(ds):
     assert np.array_equal(ds.labels, np.repeat([0, 1, 2], list(SIZES.values()))[numbers])
 
 
-def test_shuffles_are_those_of_the_folder_in_the_order_of_its_names(ds):
-    """Checkpoints of runs from before pictures were interleaved resume on the same batches."""
-    x = torch.cat([x for x, _ in ds.batches(7, seed=3, epoch=2)])
-    numbers = ((x[:, 2, 0, 0] + 1) * 127.5).round().long()
-    assert numbers.tolist() == np.random.default_rng((3, 2)).permutation(60).tolist()
-
-
 def test_broken_files_leave_no_hole_in_the_order(tmp_path):
     for k in range(20):
         for name in "ab":

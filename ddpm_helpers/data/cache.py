@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from .channels import to_channels
 from .order import balanced_order
 from .resize import FILTER
 
 FORMAT = 3  # raise it when the files' layout changes, or the pixels that a source is decoded to
 
-Chunks = Iterator[tuple[np.ndarray, np.ndarray]]  # (n, 3, S, S) uint8 and (n,) int64
+Chunks = Iterator[tuple[np.ndarray, np.ndarray]]  # (n, C, S, S) uint8 and (n,) int64
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,27 @@ class Source:
     Attributes:
         name: the resolved source, as users know it.
         identity: everything about the source that changes a pixel, JSON-ready.
-        classes: names, in the order of the labels; a function is called when all are written.
+        classes: names, in the order of the labels.
         chunks: size -> the pictures at that size and their labels, chunk by chunk.
-        by_class: they come class after class: the cache keeps them in `balanced_order`.
+        interleave: keep them in `balanced_order`, not in the order in which they come.
         origin: what stays the same when the pictures change; empty where they cannot.
+        channels: C of the pictures that the cache keeps; chunks of the other kind are converted.
+        settle: the labels as they came -> labels from 0, and classes, which are known only then.
     """
 
     name: str
     identity: dict[str, Any]
-    classes: tuple[str, ...] | Callable[[], tuple[str, ...]]
+    classes: tuple[str, ...]
     chunks: Callable[[int], Chunks]
-    by_class: bool = False
+    interleave: bool = False
     origin: str = ""
+    channels: int = 3
+    settle: Callable[[list[int]], tuple[list[int], tuple[str, ...]]] | None = None
 
 
 @dataclass(frozen=True)
 class Cached:
-    """An open cache: images (N, 3, S, S) uint8, memory-mapped, and labels (N,) int64."""
+    """An open cache: images (N, C, S, S) uint8, memory-mapped, and labels (N,) int64."""
 
     path: Path
     images: np.ndarray
@@ -63,6 +68,8 @@ class Cached:
 def paths(source: Source, size: int, folder: Path) -> tuple[Path, Path, dict[str, Any]]:
     """Where a source's pictures and manifest lie, and the key that both are named by."""
     key = {"identity": source.identity, "size": size, "filter": FILTER, "format": FORMAT}
+    if source.channels != 3:  # left out where it is 3, as it was when all caches were in colour
+        key["channels"] = source.channels
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     stem = f"{source.identity['kind']}-{size}-{digest}"
     return folder / f"{stem}.npy", folder / f"{stem}.json", key
@@ -88,7 +95,8 @@ def read(images: Path, manifest: Path, key: Any = None, *, thorough: bool = Fals
         found = json.loads(manifest.read_text(encoding="utf-8"))
         labels = np.asarray(found["labels"], dtype=np.int64)
         classes, state = tuple(found["classes"]), images.stat()
-        shape = (len(labels), 3, found["key"]["size"], found["key"]["size"])
+        size, channels = found["key"]["size"], found["key"].get("channels", 3)
+        shape = (len(labels), channels, size, size)
         header = _header(shape)
         with open(images, "rb") as file:
             begins_well = file.read(len(header)) == header
@@ -210,11 +218,13 @@ def _refused(folder: Path, error: OSError) -> OSError:
 def _write(source: Source, size: int, folder: Path) -> None:
     images, manifest, key = paths(source, size, folder)
     beside, again = images.with_suffix(".part"), images.with_suffix(f".{os.getpid()}.part")
+    chunks = ((to_channels(x, source.channels), y) for x, y in source.chunks(size))
+    shape = (source.channels, size, size)
     try:
-        labels, digest = _write_pixels(beside, source.chunks(size), size, folder)
-        if source.by_class:
-            labels, digest = _interleave(beside, again, labels, digest, size, folder)
-        classes = source.classes() if callable(source.classes) else source.classes
+        labels, digest = _write_pixels(beside, chunks, shape, folder)
+        if source.interleave:
+            labels, digest = _interleave(beside, again, labels, digest, shape, folder)
+        labels, classes = source.settle(labels) if source.settle else (labels, source.classes)
         state = beside.stat()
         found = {
             "key": key,
@@ -238,7 +248,9 @@ def _write(source: Source, size: int, folder: Path) -> None:
         again.unlink(missing_ok=True)
 
 
-def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> tuple[list[int], str]:
+def _write_pixels(
+    path: Path, chunks: Chunks, shape: tuple[int, int, int], folder: Path
+) -> tuple[list[int], str]:
     """Write chunk after chunk, then the header again with the number that came."""
     labels: list[int] = []
     digest = hashlib.sha256()
@@ -258,7 +270,7 @@ def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> tuple[
     except OSError as error:  # a lock may lie in a folder that is read-only by now
         raise _refused(folder, error) from None
     with file:
-        start = put(_header((0, 3, size, size)))
+        start = put(_header((0, *shape)))
         for pixels, ids in chunks:
             pixels = np.ascontiguousarray(pixels, dtype=np.uint8)
             digest.update(pixels.data)
@@ -267,23 +279,28 @@ def _write_pixels(path: Path, chunks: Chunks, size: int, folder: Path) -> tuple[
         if not labels:
             raise ValueError("the source holds no pictures")
         file.seek(0)
-        if put(_header((len(labels), 3, size, size))) != start:
+        if put(_header((len(labels), *shape))) != start:
             raise OSError("numpy wrote headers of two lengths")
         os.fsync(file.fileno())  # no manifest may reach the disk before its pictures
     return labels, digest.hexdigest()
 
 
 def _interleave(
-    path: Path, again: Path, labels: list[int], digest: str, size: int, folder: Path
+    path: Path,
+    again: Path,
+    labels: list[int],
+    digest: str,
+    shape: tuple[int, int, int],
+    folder: Path,
 ) -> tuple[list[int], str]:
     """Write the pictures once more in `balanced_order`, unless they came in it."""
-    order, shape = balanced_order(labels), (len(labels), 3, size, size)
+    order, whole = balanced_order(labels), (len(labels), *shape)
     if (order == np.arange(len(order))).all():
         return labels, digest
-    pixels = np.memmap(path, np.uint8, "r", len(_header(shape)), shape)
+    pixels = np.memmap(path, np.uint8, "r", len(_header(whole)), whole)
     parts = np.split(order, range(1000, len(order), 1000))
     rows = ((pixels[part], np.array(labels)[part]) for part in parts)
-    written = _write_pixels(again, rows, size, folder)
+    written = _write_pixels(again, rows, shape, folder)
     del pixels, rows  # some systems replace no file that is mapped
     os.replace(again, path)
     return written

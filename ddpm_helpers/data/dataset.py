@@ -1,6 +1,7 @@
 """`ImageDataset`: pictures from any source, ready as tensors in [-1, 1]."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ddpm_helpers.config import CHANNELS, OF_SOURCE
 from ddpm_helpers.config import cache_dir as default_cache_dir
 
-from . import cache, cartoons, cifar10, decode, folder, manage
+from . import cache, cartoons, cifar10, decode, folder, manage, mnist, torch_dataset
 from .resize import resize
 
 SPLITS = ("train", "test")
@@ -21,31 +23,39 @@ class ImageDataset(Dataset):
     """Square pictures with labels, from a memory-mapped cache.
 
     Args:
-        source: "cartoons" (built in), "cifar10", a folder of images, or "auto": CIFAR-10 where it
-            is on disk, else cartoons, saying which.
+        source: "cartoons" (built in), "cifar10", "mnist", "fashion_mnist", a folder of images, or
+            "auto": CIFAR-10 where it is on disk, else cartoons, saying which; or a dataset object,
+            torchvision's or your own, that gives (picture, label): see `items`. It is one split,
+            and what it gives is cached as a folder is; `fingerprint` says what makes a new cache.
         image_size: side S of a picture in pixels, at least 1.
         split: "train" or "test".
-        root: where CIFAR-10's files lie or are downloaded to; a folder source is relative to it.
+        root: where files of CIFAR-10, MNIST or Fashion-MNIST lie or are downloaded to; a folder
+            source is relative to it.
         cache_dir: where the cache lives; by default DDPM_CACHE or the user's cache folder.
         limit: keep the first `limit` pictures; all if None or if there are fewer. They hold each
-            class's share: a folder is kept in `balanced_order`, while cartoons (50 of each class
-            in every 500) and CIFAR-10 come mixed.
-        fit: for a folder, "crop" keeps each picture's centre square, "pad" all of it between bars.
+            class's share: pictures are kept in `balanced_order`, and cartoons come with 50 of each
+            class in every 500.
+        fit: for a folder or an object, "crop" keeps each picture's centre square, "pad" all of it
+            between bars.
+        channels: 3 for colour or 1 for grey; what a source holds is converted. None takes 3,
+            and 1 for MNIST and Fashion-MNIST.
     Attributes:
-        images: (N, 3, S, S) uint8, memory-mapped and read-only.
+        images: (N, C, S, S) uint8, memory-mapped and read-only.
         labels: (N,) int64.
         classes: names, in the order of the labels.
-        source: the source in use: "auto" is resolved, a folder is absolute.
+        source: the source in use: "auto" is resolved, a folder is absolute, an object is called
+            by its class.
         name: the same for a run's files: of a folder only its own name, never where it lies.
+        channels: C, 1 or 3.
     Raises:
-        ValueError: an unknown source, split or fit, a size or limit below 1, a folder with no
-            pictures.
+        ValueError: an unknown source, split or fit, a size or limit below 1, channels that are
+            neither 1 nor 3, a folder with no pictures.
         OSError: a cache that cannot be written, a download that failed.
     """
 
     def __init__(
         self,
-        source: str | Path = "auto",
+        source: Any = "auto",
         image_size: int = 64,
         *,
         split: str = "train",
@@ -53,6 +63,7 @@ class ImageDataset(Dataset):
         cache_dir: str | Path | None = None,
         limit: int | None = None,
         fit: str = "crop",
+        channels: int | None = None,
     ) -> None:
         _at_least_one("image_size", image_size)
         if limit is not None:
@@ -61,9 +72,16 @@ class ImageDataset(Dataset):
             raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
         if fit not in folder.FITS:
             raise ValueError(f"unknown fit {fit!r}; choose from {', '.join(folder.FITS)}")
+        if channels is None:
+            own = OF_SOURCE.get(source, {}) if isinstance(source, str) else {}
+            channels = own.get("channels", 3)
+        if channels not in CHANNELS:
+            raise ValueError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
         place = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-        found, ready = _open(source, image_size, split, root, place.absolute(), limit, fit)
-        self.source, self.split, self._by_class = found.name, split, found.by_class
+        found, ready = _open(
+            source, image_size, split, root, place.absolute(), limit, fit, channels
+        )
+        self.source, self.split = found.name, split
         self._use(ready.path, limit, ready.images)
         self.name = Path(self.source).name or "pictures"
         self.labels, self.classes = ready.labels[:limit], ready.classes or (self.name,)
@@ -72,7 +90,7 @@ class ImageDataset(Dataset):
         self._path, self._limit = path, limit
         self._resident: dict[torch.device, tuple[Tensor, Tensor]] = {}  # pixels, labels on a GPU
         images = np.load(path, mmap_mode="r") if images is None else images
-        self.images = images[:limit]  # (N, 3, S, S) uint8
+        self.images = images[:limit]  # (N, C, S, S) uint8
 
     def __getstate__(self) -> dict[str, Any]:
         """Worker processes map the cache again instead of receiving a copy of every pixel."""
@@ -88,11 +106,16 @@ class ImageDataset(Dataset):
                 f"the pictures of {self.source} are gone from {self._path}: open the source again"
             ) from error
 
+    @property
+    def channels(self) -> int:
+        """C of the pictures: 3 in colour, 1 in grey."""
+        return self.images.shape[1]
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Picture `index`, float32 (3, S, S) in [-1, 1], and its label."""
+        """Picture `index`, float32 (C, S, S) in [-1, 1], and its label."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"picture {index} of {len(self)}")
         pixels = torch.from_numpy(np.array(self.images[index]))  # a copy: the cache is read-only
@@ -100,9 +123,10 @@ class ImageDataset(Dataset):
 
     def __repr__(self) -> str:
         size, classes = self.images.shape[-1], len(self.classes)
+        grey = "grey " if self.channels == 1 else ""
         return (
-            f"ImageDataset({self.source!r}, {self.split}: {len(self):,} pictures of {size}×{size}, "
-            f"{classes} {'class' if classes == 1 else 'classes'})"
+            f"ImageDataset({self.source!r}, {self.split}: {len(self):,} {grey}pictures of "
+            f"{size}×{size}, {classes} {'class' if classes == 1 else 'classes'})"
         )
 
     def batches(
@@ -126,7 +150,7 @@ class ImageDataset(Dataset):
             shuffle: False keeps the order of the pictures, in which the classes alternate.
             drop_last: leave out a last batch that is not full.
         Yields:
-            x, float32 (B, 3, S, S) in [-1, 1], and y, int64 (B,).
+            x, float32 (B, C, S, S) in [-1, 1], and y, int64 (B,).
         Raises:
             ValueError: batch_size below 1, seed or epoch below 0.
         """
@@ -136,8 +160,6 @@ class ImageDataset(Dataset):
         order = np.arange(len(self))
         if shuffle:
             order = np.random.default_rng((seed, epoch)).permutation(len(self))
-            if self._by_class:  # shuffle what came class after class, however the cache keeps it
-                order = np.argsort(self.labels, kind="stable")[order]
         if drop_last:
             order = order[: len(self) // batch_size * batch_size]
         where = torch.device(device or "cpu")
@@ -164,7 +186,7 @@ class ImageDataset(Dataset):
             where = order[k : k + batch_size]  # (B,)
             rows = buffer[: len(where)]
             np.take(pixels, where, axis=0, out=rows, mode="clip")  # "raise" would copy once more
-            x = to_float(torch.from_numpy(rows).to(device))  # (B, 3, S, S)
+            x = to_float(torch.from_numpy(rows).to(device))  # (B, C, S, S)
             yield x, torch.from_numpy(self.labels[where]).to(device)
 
 
@@ -189,10 +211,22 @@ def _at_least_one(name: str, value: int) -> None:
 
 
 def _open(
-    source: str | Path, size: int, split: str, root: Any, place: Path, limit: int | None, fit: str
+    source: Any,
+    size: int,
+    split: str,
+    root: Any,
+    place: Path,
+    limit: int | None,
+    fit: str,
+    channels: int,
 ) -> tuple[cache.Source, cache.Cached]:
+    if isinstance(source, ImageDataset):
+        raise ValueError("source is an ImageDataset already: use it as it is")
+    if not isinstance(source, (str, Path)):
+        items = replace(torch_dataset.source(split, source, fit), channels=channels)
+        return items, cache.load(items, size, place)
     folders = [Path(root).expanduser(), place] if root is not None else [place]
-    photos = cifar10.source(split, folders)
+    photos = replace(cifar10.source(split, folders), channels=channels)
     if source == "auto":
         ready = cifar10.find(folders) or cache.open_cache(photos, size, place)
         source = "cifar10" if ready else "cartoons"
@@ -200,26 +234,29 @@ def _open(
         print(f"source auto: {source} ({why})")
     if source == "cifar10":
         return photos, cache.load(photos, size, place)
+    if source in mnist.READERS:
+        digits = replace(mnist.source(str(source), split, folders), channels=channels)
+        return digits, cache.load(digits, size, place)
     if source == "cartoons":
-        everything = _drawn(split, None)
+        everything = _drawn(split, None, channels)
         whole = cache.open_cache(everything, size, place)
         few = limit is not None and limit < cartoons.COUNTS[split]
-        chosen = _drawn(split, limit) if few and whole is None else everything
+        chosen = _drawn(split, limit, channels) if few and whole is None else everything
         return chosen, whole or cache.load(chosen, size, place)
     path = Path(source).expanduser() if root is None else folders[0] / Path(source).expanduser()
     if path.is_file():
         raise ValueError(f"{str(source)!r} is {decode.describe_file(path)}")
     if not path.is_dir():
-        choices = "cartoons, cifar10, auto or a folder that exists"
+        choices = "cartoons, cifar10, mnist, fashion_mnist, auto or a folder that exists"
         raise ValueError(f"unknown source {str(source)!r}; choose {choices}")
-    pictures = folder.source(split, path, fit)
+    pictures = replace(folder.source(split, path, fit), channels=channels)
     if (ready := cache.open_cache(pictures, size, place)) is None:
         ready = cache.load(pictures, size, place)
         manage.remove_older(ready.path)
     return pictures, ready
 
 
-def _drawn(split: str, n: int | None) -> cache.Source:
+def _drawn(split: str, n: int | None, channels: int) -> cache.Source:
     """The first n cartoons; few are drawn where few are asked for."""
 
     def chunks(size: int) -> cache.Chunks:
@@ -228,4 +265,4 @@ def _drawn(split: str, n: int | None) -> cache.Source:
             yield resize(images[k : k + 1000], size), labels[k : k + 1000]
 
     identity = {"kind": "cartoons", "version": cartoons.VERSION, "split": split, "n": n}
-    return cache.Source("cartoons", identity, cartoons.CLASSES, chunks)
+    return cache.Source("cartoons", identity, cartoons.CLASSES, chunks, channels=channels)

@@ -52,16 +52,17 @@ def source(split: str, folder: Path, fit: str = "crop") -> Source:
         order = balanced_order([label for _, label in here])
         yield from _chunks(folder, [here[k] for k in order], size, fit)
 
-    def classes() -> tuple[str, ...]:
-        return tuple(layout.classes[k] for k in kept()) if layout.classes else ()
+    def settle(labels: list[int]) -> tuple[list[int], tuple[str, ...]]:
+        return labels, tuple(layout.classes[k] for k in kept()) if layout.classes else ()
 
     lines = _lines(folder, layout.train) + (_lines(folder, files) if split == "test" else [])
     digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
     identity = {"kind": "folder", "version": VERSION, "files": digest, "split": split, "fit": fit}
     origin = hashlib.sha256(f"{folder}\0{split}\0{fit}".encode("utf-8", "surrogateescape"))
     return Source(
-        str(folder), identity, classes, chunks, by_class=True, origin=origin.hexdigest()[:16]
-    )
+        str(folder), identity, layout.classes, chunks, interleave=True, settle=settle,
+        origin=origin.hexdigest()[:16],
+    )  # fmt: skip
 
 
 def describe(folder: Path) -> Layout:

@@ -17,12 +17,12 @@ STRIP = 256  # rows that are worked on at once where a picture must be converted
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Resize square pictures, (N, 3, H, H) uint8 -> (N, 3, size, size) uint8."""
+    """Resize square pictures, (N, C, H, H) uint8 -> (N, C, size, size) uint8."""
     if images.shape[-1] == size:
         return images
     pixels = torch.from_numpy(np.ascontiguousarray(images))
     resized = torch.nn.functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
-    return resized.numpy()  # (N, 3, size, size)
+    return resized.numpy()  # (N, C, size, size)
 
 
 def square(picture: Any, size: int, fit: str = "crop") -> np.ndarray:

@@ -53,13 +53,13 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def pixels_png(pixels: np.ndarray) -> bytes:
-    """uint8 pixels (H, W, 3) as PNG bytes, fast, because sliders wait for it.
+    """uint8 pixels (H, W, 3), or (H, W, 1) in grey, as PNG bytes, fast: sliders wait for it.
 
     Each row is stored as its difference from the row above (PNG's filter 2), which is 0 for most
     rows of enlarged pictures; an encoder that tries every filter needs three times as long.
     """
     height, width, _ = pixels.shape
-    flat = np.ascontiguousarray(pixels).reshape(height, -1)
+    flat = np.ascontiguousarray(np.broadcast_to(pixels, (height, width, 3))).reshape(height, -1)
     rows = np.empty((height, 1 + flat.shape[1]), np.uint8)
     rows[:, 0] = 2
     rows[0, 1:] = flat[0]
@@ -82,7 +82,8 @@ def to_uint8(x: Tensor | np.ndarray) -> np.ndarray:
     Raises:
         ValueError: another shape, or NaN.
     """
-    x = torch.as_tensor(np.asarray(x) if not isinstance(x, Tensor) else x).detach().cpu()
+    # a copy of what is no tensor: torch warns of memory that it may not write to, as a cache's
+    x = (x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))).detach().cpu()
     if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
         raise ValueError(f"pictures must be (N, C, H, W) with C = 1 or 3, got {tuple(x.shape)}")
     if x.dtype != torch.uint8:

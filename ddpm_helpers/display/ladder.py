@@ -54,8 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         first = next(iter(rungs(args.run).values()))
-        side = description(first)["model"]["image_size"]
-        train, test = (ImageDataset(args.data, side, split=split) for split in ("train", "test"))
+        built = description(first)["model"]
+        side, channels = built["image_size"], built["channels"]
+        train, test = (
+            ImageDataset(args.data, side, split=split, channels=channels)
+            for split in ("train", "test")
+        )
         numbers, pictures = climb(args.run, train, test, n=args.n, guidance=args.guidance)
         if args.numbers:
             args.numbers.write_text(json.dumps(numbers, indent=1) + "\n")

@@ -40,7 +40,8 @@ def show_images(
     """A grid of pictures, their pixels crisp squares.
 
     Args:
-        x: (N, C, H, W) in [-1, 1] (cut off outside), or uint8.
+        x: (N, C, H, W), or one picture (C, H, W), in [-1, 1] (cut off outside), or uint8; C = 1
+            is shown in grey.
         titles: one above each picture; rows whose titles are all empty take no room for them.
         ncols: pictures a row; by default up to 8.
         title: above the whole figure.
@@ -52,7 +53,7 @@ def show_images(
     Raises:
         ValueError: wrong shape, NaN, or as many titles or labels as do not fit.
     """
-    pixels = to_uint8(x)
+    pixels = to_uint8(x[None] if x.ndim == 3 else x)
     n, height, width, _ = pixels.shape
     ncols = min(n, 8) if ncols is None else ncols
     if ncols < 1:

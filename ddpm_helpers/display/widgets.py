@@ -228,8 +228,9 @@ class FrameSlider(_PictureSlider):
     """Pictures made beforehand, with a slider and a play button: the way of a denoising, say.
 
     Args:
-        frames: one for each value of the slider: pictures (N, C, H, W) in [-1, 1], shown side by
-            side; uint8 pixels (H, W, 3); a Figure; or PNG bytes.
+        frames: one for each value of the slider: pictures (N, C, H, W) or one picture (C, H, W),
+            in [-1, 1] or uint8, shown side by side; uint8 pixels (H, W, 3) or (H, W, 1); a Figure;
+            or PNG bytes.
         captions: a text for each frame.
         name: in front of the slider.
         interval: milliseconds a frame while it plays.
@@ -278,11 +279,16 @@ def _png(frame: Tensor | np.ndarray | Figure | bytes) -> bytes:
         return frame
     if isinstance(frame, Figure):
         return figure_png(frame)
-    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3:
+    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and _channels_last(frame):
         return pixels_png(enlarge(frame, max(1, round(96 / frame.shape[1]))))
-    pixels = to_uint8(frame)
+    pixels = to_uint8(frame[None] if frame.ndim == 3 else frame)
     pixels = enlarge(pixels, max(1, round(96 / pixels.shape[2])))
     return pixels_png(tile(pixels, min(10, len(pixels)), gap=4))
+
+
+def _channels_last(frame: np.ndarray) -> bool:
+    """Whether pixels are (H, W, C) rather than a picture (C, H, W), such as one of `ds.images`."""
+    return frame.ndim == 3 and frame.shape[2] in (1, 3)
 
 
 def _png_width(png: bytes) -> int:

@@ -56,14 +56,19 @@ class Classifier(nn.Module):
         """What the classifier sees in pictures.
 
         Args:
-            x: (B, 3, S, S) in [-1, 1]; brought to 32×32 first.
+            x: (B, C, S, S) in [-1, 1]; brought to 32×32 first. Grey ones, C = 1, are repeated to
+                three equal channels: that is how a screen shows grey, and the classifier knows
+                colour pictures only.
         Returns:
             (B, 64).
         Raises:
-            ValueError: other than three channels.
+            ValueError: other than one or three channels.
         """
-        if x.ndim != 4 or x.shape[1] != 3:
-            raise ValueError(f"the classifier takes pictures (B, 3, S, S), got {tuple(x.shape)}")
+        if x.ndim != 4 or x.shape[1] not in (1, 3):
+            raise ValueError(
+                f"the classifier takes pictures (B, C, S, S), C = 1 or 3; got {tuple(x.shape)}"
+            )
+        x = x.expand(-1, 3, -1, -1)  # (B, 3, S, S)
         if x.shape[-2:] != (SIDE, SIDE):
             x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
         h = self.body(x)  # (B, 96, 4, 4)
@@ -71,7 +76,7 @@ class Classifier(nn.Module):
         return F.silu(self.describe(pooled))  # (B, 64)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) in [-1, 1] to class scores (B, classes), not normalised."""
+        """Pictures (B, C, S, S) in [-1, 1] to class scores (B, classes), not normalised."""
         return self.head(self.features(x))
 
 

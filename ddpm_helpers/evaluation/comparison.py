@@ -39,7 +39,7 @@ def features_and_classes(
 
     Args:
         classifier: see `load_classifier`.
-        x: pictures (n, 3, S, S), in [-1, 1] or uint8.
+        x: pictures (n, C, S, S), C = 1 or 3, in [-1, 1] or uint8.
         batch_size: pictures at a time.
     Returns:
         features (n, 64) and class numbers (n,).
@@ -60,7 +60,8 @@ def compare(
     """Compare pictures with real ones.
 
     Args:
-        real, fake: pictures (n, 3, S, S), in [-1, 1] or uint8; as many of each, 4 or more.
+        real, fake: pictures (n, C, S, S), C = 1 or 3, in [-1, 1] or uint8; as many of each, 4 or
+            more.
         y: what the fakes should be, (n,), or None.
         classifier: by default the shipped one, of the cartoons.
     Returns:
@@ -83,7 +84,7 @@ def _check_sets(real: Tensor, fake: Tensor, y: Tensor | None) -> None:
     for x in (real, fake):
         if x.ndim != 4 or not (x.is_floating_point() or x.dtype == torch.uint8):
             raise ValueError(
-                f"compare pictures (n, 3, S, S), float or uint8; got {x.dtype} {tuple(x.shape)}"
+                f"compare pictures (n, C, S, S), float or uint8; got {x.dtype} {tuple(x.shape)}"
             )
     if real.shape != fake.shape:
         shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"

@@ -25,7 +25,10 @@ WHERE = f"get {WEIGHTS} from the releases page of torch-fidelity"
 
 
 class Bytes(Dataset):
-    """Pictures as torch-fidelity reads them: uint8 (3, S, S), from floats in [-1, 1] or uint8."""
+    """Pictures as torch-fidelity reads them: uint8 (3, S, S), from floats in [-1, 1] or uint8.
+
+    Grey ones are repeated to three equal channels, which is all that Inception takes.
+    """
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
@@ -34,7 +37,7 @@ class Bytes(Dataset):
         return len(self.x)
 
     def __getitem__(self, i: int) -> Tensor:
-        x = self.x[i]
+        x = self.x[i].expand(3, -1, -1)
         if x.dtype == torch.uint8:
             return x
         return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
@@ -72,8 +75,8 @@ def inception_scores(
     """How near samples are to reference pictures, on the features of the Inception network.
 
     Args:
-        x: samples, (n, 3, S, S) in [-1, 1] or uint8; n at least 10.
-        reference: real pictures, (m, 3, S, S), likewise.
+        x: samples, (n, C, S, S) in [-1, 1] or uint8, C = 1 or 3; n at least 10.
+        reference: real pictures, (m, C, S, S), likewise.
         weights: the file of Inception's weights that torch-fidelity published.
         batch_size: pictures at a time.
     Returns:

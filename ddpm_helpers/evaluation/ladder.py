@@ -73,7 +73,7 @@ def climb(
         options: as for `sample`; by default 15 steps of dpm++.
     Returns:
         The numbers as plain values (`n`, `options`, `noise_floor`, `rungs`), and the first `SHOWN`
-        pictures of each rung, (rungs * SHOWN, 3, S, S).
+        pictures of each rung, (rungs * SHOWN, C, S, S).
     Raises:
         FileNotFoundError: the run kept no weights.
         ValueError: n out of range.

@@ -118,8 +118,10 @@ def measure(
     """
     model, diffusion = load_pretrained(name)
     entry = available_weights()[name]
-    source, side = data or entry["data"], model.image_shape[-1]
-    train, test = (ImageDataset(source, side, split=split) for split in ("train", "test"))
+    source, (channels, side, _) = data or entry["data"], model.image_shape
+    train, test = (
+        ImageDataset(source, side, split=split, channels=channels) for split in ("train", "test")
+    )
     options: dict[str, Any] = {"sampler": "dpm++", "steps": min(15, diffusion.T)}
     options["guidance"] = guidance
     found = evaluate(diffusion, model.to(best_device()), train, test, n=n, **options)

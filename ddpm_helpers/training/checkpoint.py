@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # With another value of one of these, the rest of the run would belong to another training.
 FIXED = (
     "image_size", "timesteps", "schedule", "prediction", "rescale_zero_snr", "batch_size", "seed",
-    "width", "limit", "optimizer",
+    "width", "limit", "optimizer", "channels",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ PATTERN = "samples_epoch_*.png"
 
 
 def make_grid(x: Tensor) -> Tensor:
-    """(n, 3, S, S) in [-1, 1] as one picture, (3, H, W) in 0..1, ten in a row."""
+    """(n, C, S, S) in [-1, 1] as one picture, (3, H, W) in 0..1, ten in a row; grey stays grey."""
     from torchvision import utils
 
     return utils.make_grid(x, nrow=10, normalize=True, value_range=(-1, 1), padding=1)

@@ -53,6 +53,7 @@ def build_model(config: TrainConfig, num_classes: int) -> DiffusionNet:
         torch.manual_seed(config.seed)
         return DiffusionNet(
             config.image_size,
+            channels=config.channels,
             width=config.width,
             stem_stride=config.stem_stride,
             num_classes=num_classes if config.class_conditional else None,
@@ -115,6 +116,10 @@ def check_fit(model: DiffusionNet, diffusion: Any, dataset: Any, config: TrainCo
     size = config.image_size
     if model.image_shape[1] != size:
         raise ValueError(f"config.image_size is {size}, the network's is {model.image_shape[1]}")
+    if model.image_shape[0] != config.channels:
+        raise ValueError(
+            f"config.channels is {config.channels}, the network has {model.image_shape[0]}"
+        )
     if tuple(dataset.images.shape[1:]) != model.image_shape:
         raise ValueError(
             f"the network takes pictures of {model.image_shape}, "

@@ -1,0 +1,120 @@
+"""MNIST and Fashion-MNIST, found on disk, downloaded and read by torchvision's own classes.
+
+Source: LeCun et al. 1998; Xiao et al. 2017, https://github.com/zalandoresearch/fashion-mnist
+"""
+
+import zlib
+from collections.abc import Sequence
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .cache import Chunks, Source
+from .resize import resize
+
+READERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # source -> torchvision's class
+SIDE, PADDED = 28, 32  # a side that the network's stages can halve
+UNREADABLE = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, OSError)
+UNDELIVERED = (RuntimeError, OSError, EOFError, HTTPException, zlib.error)
+
+
+def source(name: str, split: str, folders: Sequence[Path]) -> Source:
+    """The pictures of one split, 28×28 in black bars of two pixels.
+
+    Args:
+        name: "mnist" or "fashion_mnist".
+        split: "train" (60,000) or "test" (10,000).
+        folders: where `MNIST/raw` or `FashionMNIST/raw` may lie, packed (.gz) or unpacked; they are
+            downloaded to the first if they do not.
+
+    Archives are known by the checksums that torchvision has. Where files lie unpacked without
+    them, their size and time of change belong to the identity: changed files make another cache.
+    """
+    reader = _reader(name)
+    identity: dict[str, Any] = {"kind": name.replace("_", ""), "split": split}
+    if (place := _find(reader, folders)) and not _packed(reader, place):
+        states = [path.stat() for path in _unpacked(reader, place)]
+        identity["files"] = [[state.st_size, state.st_mtime_ns] for state in states]
+
+    def chunks(size: int) -> Chunks:
+        pixels, labels = _read(reader, split, _find(reader, folders) or folders[0])
+        around = (PADDED - SIDE) // 2
+        for k in range(0, len(labels), 1000):
+            square = np.pad(pixels[k : k + 1000, None], ((0, 0), (0, 0), *[(around, around)] * 2))
+            yield resize(square, size), labels[k : k + 1000]  # (n, 1, size, size)
+
+    return Source(name, identity, tuple(reader.classes), chunks, interleave=True)
+
+
+def _reader(name: str) -> Any:
+    from torchvision import datasets  # takes a second: not at import
+
+    return getattr(datasets, READERS[name])
+
+
+def _raw(reader: Any, folder: Path) -> Path:
+    return folder / reader.__name__ / "raw"
+
+
+def _unpacked(reader: Any, folder: Path) -> list[Path]:
+    return [_raw(reader, folder) / Path(name).stem for name, _ in reader.resources]
+
+
+def _packed(reader: Any, folder: Path) -> bool:
+    """Whether all four archives are there, with torchvision's checksums."""
+    from torchvision.datasets.utils import check_integrity
+
+    raw = _raw(reader, folder)
+    return all(check_integrity(raw / name, md5) for name, md5 in reader.resources)
+
+
+def _find(reader: Any, folders: Sequence[Path]) -> Path | None:
+    """The folder that holds all four files, packed or not; None where there is none."""
+    for folder in folders:
+        if all(path.is_file() for path in _unpacked(reader, folder)) or _packed(reader, folder):
+            return folder
+    return None
+
+
+def _read(reader: Any, split: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 28, 28) uint8 and (N,) int64, unpacked or downloaded first where they must be."""
+    _fetch(reader, folder)
+    where = _raw(reader, folder)
+    try:
+        found = reader(folder, train=split == "train")
+        pixels, labels = found.data.numpy(), found.targets.numpy().astype(np.int64)
+    except UNREADABLE as error:  # a file cut short or altered breaks it in many ways
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"a file of {where} is damaged ({why}): delete that folder") from None
+    right = pixels.shape == (len(labels), SIDE, SIDE) and pixels.dtype == np.uint8
+    if not right or not 0 <= labels.min(initial=0) <= labels.max(initial=0) < len(reader.classes):
+        raise ValueError(
+            f"{where} does not hold {reader.__name__}'s pictures of {SIDE}×{SIDE} and labels "
+            f"0..{len(reader.classes) - 1}: delete that folder"
+        )
+    return pixels, labels
+
+
+def _fetch(reader: Any, folder: Path) -> None:
+    """Let torchvision unpack the files, after a download where they are missing.
+
+    Raises:
+        OSError: the files are not there, and no address delivered them.
+    """
+    from filelock import FileLock
+
+    raw = _raw(reader, folder)
+    try:
+        if all(path.is_file() for path in _unpacked(reader, folder)):
+            return
+        raw.mkdir(parents=True, exist_ok=True)
+        with FileLock(raw.parent / ".download.lock"):  # of both splits at once, say
+            reader(folder, download=True)
+    except UNDELIVERED as error:  # of the network, of a file, of the disk
+        names = ", ".join(name for name, _ in reader.resources)
+        raise OSError(
+            f"{reader.__name__} could not be downloaded ({' '.join(str(error).split())}); put "
+            f"{names} into {raw}, or use the source cartoons, which needs no network"
+        ) from None

@@ -1,0 +1,302 @@
+"""Grey and colour: `channels` on every source, and one channel through every part."""
+
+import io
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import toy_training
+from PIL import Image
+
+from ddpm_helpers import cli
+from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.data import ImageDataset, cache
+from ddpm_helpers.data.cartoons import draw
+from ddpm_helpers.data.channels import to_channels
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.diffusion.editing import ddim_invert, inpaint, sdedit, slerp
+from ddpm_helpers.diffusion.likelihood import bits_per_dim
+from ddpm_helpers.display import live, plots
+from ddpm_helpers.display.widgets import FrameSlider, NoisingSlider
+from ddpm_helpers.evaluation import compare, load_classifier, nearest_neighbours
+from ddpm_helpers.evaluation.inception import Bytes
+from ddpm_helpers.pretrained import load_pretrained, load_weights
+from ddpm_helpers.pretrained.weights import description
+from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model, files
+
+
+def test_grey_is_pillows_luma():
+    colours = np.random.default_rng(0).integers(0, 256, (7, 3, 16, 9), dtype=np.uint8)
+    grey = to_channels(colours, 1)
+    assert grey.shape == (7, 1, 16, 9)
+    for picture, found in zip(colours, grey, strict=True):
+        expected = Image.fromarray(picture.transpose(1, 2, 0)).convert("L")
+        np.testing.assert_array_equal(found[0], np.asarray(expected))
+    red, green, blue = to_channels(np.eye(3, dtype=np.uint8)[..., None, None] * 255, 1).ravel()
+    assert (red, green, blue) == (76, 150, 29)  # 255 * (0.299, 0.587, 0.114)
+
+
+def test_grey_to_colour_and_back_changes_nothing():
+    grey = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    colour = to_channels(grey, 3)
+    assert (colour == grey).all() and colour.shape == (1, 3, 16, 16)
+    np.testing.assert_array_equal(to_channels(colour, 1), grey)
+
+
+@pytest.fixture
+def shades(tmp_path):
+    """Two classes of grey files, and what they hold."""
+    values = {"dark": [0, 1, 40], "light": [200, 254, 255]}
+    for name, levels in values.items():
+        (tmp_path / "shades" / name).mkdir(parents=True)
+        for level in levels:
+            Image.new("L", (20, 20), level).save(tmp_path / "shades" / name / f"{level}.png")
+    return tmp_path / "shades"
+
+
+def test_a_folder_in_grey(shades, tmp_path):
+    ds = ImageDataset(shades, 16, cache_dir=tmp_path / "cache", channels=1)
+    assert ds.channels == 1 and ds.images.shape == (6, 1, 16, 16)
+    found = {
+        (int(x.min()), int(x.max()), int(y)) for x, y in zip(ds.images, ds.labels, strict=True)
+    }
+    dark, light = (
+        {(v, v, k) for v in levels} for k, levels in enumerate([(0, 1, 40), (200, 254, 255)])
+    )
+    assert found == dark | light
+    x, y = ds[0]
+    assert x.shape == (1, 16, 16) and x.dtype == torch.float32
+    assert float(x.unique()) == pytest.approx(int(ds.images[0, 0, 0, 0]) / 127.5 - 1)
+    assert repr(ds).count("6 grey pictures of 16×16")
+
+
+def test_batches_of_one_channel(shades, tmp_path, monkeypatch):
+    ds = ImageDataset(shades, 16, cache_dir=tmp_path / "cache", channels=1)
+    batches = list(ds.batches(4, seed=0))
+    assert [x.shape for x, _ in batches] == [(4, 1, 16, 16), (2, 1, 16, 16)]
+    monkeypatch.setattr("ddpm_helpers.data.dataset._has_room", lambda device, needed: True)
+    for (x, y), (there, labels) in zip(batches, ds.batches(4, seed=0), strict=True):
+        assert torch.equal(x, there) and torch.equal(y, labels)
+
+
+def test_cartoons_in_grey(tmp_path):
+    ds = ImageDataset("cartoons", 32, cache_dir=tmp_path, channels=1, limit=20)
+    for picture, found in zip(draw("train", 20)[0], ds.images, strict=True):
+        expected = np.asarray(Image.fromarray(picture.transpose(1, 2, 0)).convert("L"))
+        np.testing.assert_array_equal(found[0], expected)
+
+
+def test_grey_and_colour_have_caches_of_their_own(tmp_path):
+    options = {"cache_dir": tmp_path, "limit": 10}
+    for channels in (1, 3, None, 1):
+        ds = ImageDataset("cartoons", 16, channels=channels, **options)
+        assert ds.channels == len(ds.images[0]) == (channels or 3)
+    assert len(list(tmp_path.glob("cartoons-16-*.npy"))) == 2
+
+
+def test_a_cache_from_before_there_was_grey_stays_valid(tmp_path):
+    """The name of a cache in colour is that of a key without channels, as they were written."""
+    colour = cache.Source("test", {"kind": "test"}, ("a",), lambda size: iter(()))
+    images, manifest, key = cache.paths(colour, 4, tmp_path)
+    assert set(key) == {"identity", "size", "filter", "format"}
+    assert images.name == "test-4-5122aaab4efbd943.npy"
+    pixels = np.arange(48, dtype=np.uint8).reshape(1, 3, 4, 4)
+    cache.load(
+        cache.Source(
+            "test", {"kind": "test"}, ("a",), lambda size: iter([(pixels, np.zeros(1, int))])
+        ),
+        4,
+        tmp_path,
+    )
+    assert "channels" not in json.loads(manifest.read_text())["key"]
+    np.testing.assert_array_equal(cache.open_cache(colour, 4, tmp_path).images, pixels)
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4, "1", 1.5])
+def test_other_channels_are_one_clear_line(channels, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"^channels is .*; it must be 1 \(grey\) or 3 \(colour\)$"
+    ):
+        ImageDataset("cartoons", 16, cache_dir=tmp_path, channels=channels)
+
+
+def test_the_command_line_prepares_grey_pictures(shades, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    assert cli.main(["data", str(shades), "--image-size", "16", "--channels", "1"]) == 0
+    assert "6 grey pictures of 16×16" in capsys.readouterr().out
+    assert cli.main(["data", "list", "--channels", "1"]) == 2
+    assert "--channels means nothing to `data list`" in capsys.readouterr().err
+
+
+GREY = TrainConfig.preset("ci", image_size=16, channels=1, width=8, timesteps=20, epochs=2,
+                          batch_size=8, limit=16, warmup_steps=1)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory):
+    """The grey cartoons, and the folder of a run that was trained on them."""
+    place = tmp_path_factory.mktemp("grey")
+    ds = ImageDataset("cartoons", 16, cache_dir=place / "cache", channels=1, limit=16)
+    pipeline = TrainingPipeline(
+        build_model(GREY, 10), build_diffusion(GREY), ds, GREY, place / "run"
+    )
+    pipeline.fit()
+    return ds, pipeline, place
+
+
+def is_grey(pixels):
+    return (pixels == pixels[..., :1]).all() and len(np.unique(pixels)) > 20
+
+
+def test_one_channel_trains_and_leaves_everything_a_run_leaves(grey):
+    _, pipeline, place = grey
+    run = place / "run"
+    assert pipeline.model.image_shape == (1, 16, 16)
+    assert pipeline.samples(7).shape == (7, 1, 16, 16)
+    for name in ("samples_epoch_0001.png", "samples_epoch_0002.png", "learning.gif"):
+        shown = np.asarray(Image.open(run / name).convert("RGB"))
+        assert is_grey(shown) and shown.shape == (35, 171, 3), name  # two rows of ten
+    assert TrainConfig.load(run / "config.toml") == GREY
+    assert description(run)["model"]["channels"] == 1
+
+
+def test_grey_weights_come_back_as_they_were(grey):
+    _, pipeline, place = grey
+    model, diffusion = load_pretrained(place / "run")
+    assert model.image_shape == (1, 16, 16)
+    options = {"y": [0, 5], "seed": 3, "steps": 4, "sampler": "dpm++"}
+    expected = pipeline.diffusion.sample(pipeline.ema_model, 2, **options)
+    torch.testing.assert_close(diffusion.sample(model, 2, **options), expected)
+    with pytest.raises(ValueError, match="trained with channels = 1, not 3"):
+        load_weights(place / "run", build_model(replace(GREY, channels=3), 10))
+
+
+def test_a_grey_run_is_resumed_and_never_in_colour(grey):
+    ds, pipeline, place = grey
+    again = TrainingPipeline(build_model(GREY, 10), build_diffusion(GREY), ds, GREY)
+    again.resume(place / "run" / "checkpoint.pt")
+    assert again.step == pipeline.step == 4
+    colour = replace(GREY, channels=3)
+    ds = ImageDataset("cartoons", 16, cache_dir=place / "cache", limit=16)
+    other = TrainingPipeline(build_model(colour, 10), build_diffusion(colour), ds, colour)
+    with pytest.raises(ValueError, match="trained with channels = 1, not 3"):
+        other.resume(place / "run" / "checkpoint.pt")
+
+
+def test_a_checkpoint_that_is_older_than_channels_is_of_three(tmp_path):
+    p = toy_training.pipeline(tmp_path)
+    next(p.steps())
+    path = p.save()
+    state = torch.load(path, weights_only=True)
+    del state["config"]["channels"]
+    path.write_bytes(files.pack(state))
+    again = toy_training.pipeline()
+    again.resume(path)
+    assert again.step == 1
+
+
+def test_channels_that_do_not_fit_are_refused(grey):
+    ds, _, place = grey
+    colour = ImageDataset("cartoons", 16, cache_dir=place / "cache", limit=16)
+    diffusion = build_diffusion(GREY)
+    with pytest.raises(ValueError, match=r"takes pictures of \(1, 16, 16\).*holds \(3, 16, 16\)"):
+        TrainingPipeline(build_model(GREY, 10), diffusion, colour, GREY)
+    with pytest.raises(ValueError, match="config.channels is 3, the network has 1"):
+        TrainingPipeline(build_model(GREY, 10), diffusion, ds, replace(GREY, channels=3))
+
+
+def test_grey_from_end_to_end_on_the_command_line(shades, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "data"
+    for split in ("train", "test"):
+        shutil.copytree(shades, data / split)
+    words = "--preset ci --image-size 16 --width 8 --timesteps 10 --batch-size 3 --warmup-steps 1"
+    run = ["--out", str(tmp_path / "run")]
+    assert cli.main(["train", "--data", str(data), "--channels", "1", *words.split(), *run]) == 0
+    again = ["--config", str(tmp_path / "run" / "config.toml"), "--epochs", "2", "--resume"]
+    assert cli.main(["train", "--data", str(data), *again, *run]) == 0
+    assert load_pretrained(tmp_path / "run")[0].image_shape == (1, 16, 16)
+    png = tmp_path / "x.png"
+    sample = ["sample", "--y", "light", "--n", "3", "--steps", "2", "--out", str(png)]
+    assert cli.main([*sample, "--weights", str(tmp_path / "run")]) == 0
+    assert is_grey(np.asarray(Image.open(png)))
+    numbers = tmp_path / "numbers.json"
+    measure = ["evaluate", "--weights", str(tmp_path / "run"), "--n", "6", "--steps", "2"]
+    assert cli.main([*measure, "--out", str(numbers)]) == 0
+    found = json.loads(numbers.read_text())
+    assert found["samples"]["n"] == 6 and found["train"]["frechet"] == pytest.approx(0, abs=1e-3)
+
+
+def test_grey_pictures_are_described_as_a_screen_shows_them():
+    grey = torch.linspace(-1, 1, 6 * 32 * 32).reshape(6, 1, 32, 32)
+    classifier = load_classifier()
+    torch.testing.assert_close(
+        classifier.features(grey), classifier.features(grey.repeat(1, 3, 1, 1))
+    )
+    same = compare(grey, grey, torch.zeros(6, dtype=torch.int64))
+    assert same.frechet == pytest.approx(0, abs=1e-4) and same.precision == same.recall == 1
+    scores = [Bytes(x)[2] for x in (grey, ((grey + 1) * 127.5).round().to(torch.uint8))]
+    assert scores[0].shape == (3, 32, 32) and torch.equal(*scores)
+
+
+def test_the_nearest_grey_picture_is_the_picture_itself(grey):
+    ds, _, _ = grey
+    found = nearest_neighbours(ds[5][0][None], ds.images, k=2)
+    assert found.index[0, 0] == 5 and found.distance[0, 0] == 0 < found.distance[0, 1]
+
+
+def test_grey_pictures_are_edited(grey):
+    ds, pipeline, _ = grey
+    x, d, net = torch.stack([ds[i][0] for i in range(2)]), pipeline.diffusion, pipeline.ema_model
+    hidden = torch.zeros(16, 16)
+    hidden[4:9, 4:9] = 1
+    filled = inpaint(d, net, x, hidden, steps=3, seed=0, y=0)
+    assert filled.shape == x.shape and torch.equal(filled[..., hidden == 0], x[..., hidden == 0])
+    assert sdedit(d, net, x, 10, steps=2, seed=0, y=0).shape == x.shape
+    noise = ddim_invert(d, net, x, steps=4, y=0)
+    blended = slerp(noise[0], noise[1], torch.linspace(0, 1, 3))
+    assert d.sample(net, 3, x_T=blended, sampler="ddim", steps=4, y=0).shape == (3, 1, 16, 16)
+
+
+def test_the_bits_of_a_grey_picture_count_its_own_dimensions():
+    """The bound is per dimension: three equal channels cost as much, channel by channel."""
+    x = torch.randint(0, 256, (2, 1, 8, 8)).float() / 127.5 - 1
+    d = DiffusionUtils(10, prediction="x_0")
+    grey = bits_per_dim(d, lambda x_t, t, y=None: x, x)
+    colour = bits_per_dim(d, lambda x_t, t, y=None: x.repeat(1, 3, 1, 1), x.repeat(1, 3, 1, 1))
+    torch.testing.assert_close(grey.total, colour.total)
+
+
+@pytest.mark.filterwarnings("error")
+def test_grey_pictures_are_shown_in_grey(grey):
+    ds, pipeline, _ = grey
+    d, x = pipeline.diffusion, ds[0][0]  # (1, 16, 16)
+    walk = list(d.sample_steps(pipeline.ema_model, 2, y=0, steps=3, sampler="ddim"))
+    sheets = {
+        "one": plots.show_images(x),
+        "bytes": plots.show_images(ds.images[0]),
+        "several": plots.show_images(ds.images[:3]),
+        "classes": plots.class_grid(ds, 2),
+        "noising": plots.noising_strip(x, d, (0, 5, 20)),
+        "path": plots.denoising_path(walk),
+        "live": live.draw(pipeline),
+    }
+    for name, figure in sheets.items():
+        (image,) = [image for ax in figure.axes for image in ax.images]
+        assert is_grey(np.asarray(image.get_array())), name
+    shown = np.asarray(sheets["one"].axes[0].images[0].get_array())
+    assert (shown[::6, ::6] == ds.images[0, 0][..., None]).all()
+
+
+def test_sliders_show_grey_pictures(grey):
+    ds, pipeline, _ = grey
+    slider = NoisingSlider(ds[0][0], pipeline.diffusion)
+    assert is_grey(np.asarray(slider._pixels.get_array()))
+    x, raw = ds[0][0], ds.images[0]
+    frames = FrameSlider([x, x[None], raw, raw.transpose(1, 2, 0), ds.images[:1]])
+    for i in range(5):
+        shown = np.asarray(Image.open(io.BytesIO(frames.frame(i))))
+        assert shown.shape == (96, 96, 3) and (shown[::6, ::6] == raw[0][..., None]).all()
