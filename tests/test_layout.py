@@ -1,5 +1,6 @@
 """What folders mean, from the names of their pictures alone."""
 
+import hashlib
 from collections import Counter
 
 import pytest
@@ -125,6 +126,11 @@ def test_a_tenth_is_held_out_of_each_class_and_none_is_in_both():
     assert counts(layout, "test") == {"a": 1, "b": 2, "c": 20, "d": 7}
     train, test = ({name for name, _ in files} for files in (layout.train, layout.test))
     assert not train & test and len(train | test) == 300
+
+
+def test_those_with_the_smallest_hashes_are_held_out():
+    found = sorted(names("100"), key=lambda name: hashlib.sha256(name[0].encode()).digest())[:10]
+    assert [name for name, _ in understand(names("100")).test] == sorted(found)
 
 
 def test_what_is_held_out_depends_on_names_below_the_folder_alone():

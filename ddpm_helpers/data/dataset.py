@@ -24,22 +24,23 @@ class ImageDataset(Dataset):
         source: "cartoons" (built in), "cifar10", a folder of images, or "auto": CIFAR-10 where it
             is on disk, else cartoons, saying which.
         image_size: side S of a picture in pixels, at least 1.
-        split: "train" or "test".
+        split: "train" or "test". A folder's test split is `test`, `val`, `valid` or `validation`
+            beside `train`, in any case of letters, else a fixed tenth of each class.
         root: where CIFAR-10's files lie or are downloaded to; a folder source is relative to it.
         cache_dir: where the cache lives; by default DDPM_CACHE or the user's cache folder.
-        limit: keep the first `limit` pictures; all if None or if there are fewer. They hold each
-            class's share: a folder is kept in `balanced_order`, while cartoons (50 of each class
-            in every 500) and CIFAR-10 come mixed.
+        limit: keep the first `limit` pictures, all if None or if there are fewer. Those of a folder
+            hold each class's share, for they are kept in `balanced_order`; cartoons (50 of each
+            class in every 500) and CIFAR-10 come mixed.
         fit: for a folder, "crop" keeps each picture's centre square, "pad" all of it between bars.
     Attributes:
         images: (N, 3, S, S) uint8, memory-mapped and read-only.
         labels: (N,) int64.
         classes: names, in the order of the labels.
         source: the source in use: "auto" is resolved, a folder is absolute.
-        name: the same for a run's files: of a folder only its own name, never where it lies.
+        name: the source's short name: of a folder its own, not where it lies.
     Raises:
         ValueError: an unknown source, split or fit, a size or limit below 1, a folder with no
-            pictures.
+            pictures, too few for a test split, or a class there that its train split lacks.
         OSError: a cache that cannot be written, a download that failed.
     """
 

@@ -49,7 +49,7 @@ def source(split: str, folder: Path, fit: str = "crop") -> Source:
         number = {k: n for n, k in enumerate(kept())}
         _say_left_out(folder, layout, number)
         here = [(name, number[label]) for name, label in files if label in number]
-        order = balanced_order([label for _, label in here])
+        order = balanced_order([label for _, label in here])  # what the cache would bring them to
         yield from _chunks(folder, [here[k] for k in order], size, fit)
 
     def classes() -> tuple[str, ...]:
@@ -95,17 +95,16 @@ def read_layout(folder: Path) -> Layout:
     if foreign:
         layout.notes.append(f"other files were not looked at: {kinds}{convert}")
     if layout.unknown:
-        lacking = ", ".join(layout.unknown)
+        lacking = _some(layout.unknown)
         layout.notes.append(f"the test split has classes that train lacks: {lacking}")
     return layout
 
 
 def _test(folder: Path, layout: Layout) -> Labelled:
     if layout.unknown:
-        lacking = ", ".join(map(shown, layout.unknown))
         raise ValueError(
-            f"{shown(folder)}: the test split has classes that train lacks: {lacking}; "
-            f"train has {', '.join(map(shown, layout.classes)) or 'pictures without classes'}"
+            f"{shown(folder)}: the test split has classes that train lacks: "
+            f"{_some(layout.unknown)}; train has {_some(layout.classes) or 'no class folders'}"
         )
     if not layout.test:
         count = f"{len(layout.train):,} {'picture' if len(layout.train) == 1 else 'pictures'}"
@@ -113,6 +112,10 @@ def _test(folder: Path, layout: Layout) -> Labelled:
             f"{shown(folder)} has no split 'test', and {count} are too few to hold some out"
         )
     return layout.test
+
+
+def _some(classes: tuple[str, ...]) -> str:
+    return ", ".join(map(shown, classes[:10])) + (", …" if len(classes) > 10 else "")
 
 
 def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
@@ -129,15 +132,16 @@ def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
             name, suffix = (*at, entry.name), Path(entry.name).suffix.lower()
             if entry.name.startswith(".") or entry.name in IGNORED:
                 continue
-            if entry.is_dir():
+            kind = _kind(entry)
+            if kind == "folder":
                 if (here := _identity(entry.path)) not in above:
                     waiting.append((name, (*above, here)))
             elif suffix not in suffixes:
                 foreign[suffix or "no suffix"] += 1
-            elif entry.is_file():
+            elif kind == "file":
                 names.append(name)
             else:
-                foreign["broken link" if entry.is_symlink() else "special file"] += 1
+                foreign[kind] += 1
     return sorted(names), foreign
 
 
@@ -148,6 +152,17 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         print(f"skipped {shown(folder)}: {error.strerror}")
         return []
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+    except OSError:  # a link to itself, or into a folder that may not be read
+        pass
+    return "broken link" if entry.is_symlink() else "special file"
 
 
 def _identity(place: Any) -> tuple[int, int]:
