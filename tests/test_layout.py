@@ -38,6 +38,24 @@ def test_splits_in_any_case_of_letters(train, test):
     assert (f"{test}/ is the test split" in layout.notes) == (test != "test")
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train", "test1"), ("training_set", "test_set"), ("train_images", "test_images"),
+     ("seg_train/seg_train", "seg_test/seg_test"), ("Train Data", "Validation Data")],
+)  # fmt: skip
+def test_splits_whose_names_differ_in_one_word(train, test):
+    layout = understand(names(f"{train}/cat/3", f"{train}/dog/2", f"{test}/cat/1", "train_masks/9"))
+    assert layout.classes == ("cat", "dog") and counts(layout, "test") == {"cat": 1}
+
+
+def test_classes_that_hold_the_word_of_a_split_are_classes():
+    assert understand(names("train station/3", "test tube/3")).classes == (
+        "test tube", "train station",
+    )  # fmt: skip
+    assert understand(names("bus/3", "train/3")).classes == ("bus", "train")
+    assert understand(names("pen/3", "test/3")).classes == ("pen", "test")
+
+
 def test_a_label_means_the_same_class_where_the_test_split_lacks_one():
     layout = understand(names("train/cat/3", "train/dog/2", "test/dog/4"))
     assert layout.classes == ("cat", "dog") and counts(layout, "test") == {"dog": 4}
@@ -140,6 +158,7 @@ def test_what_is_held_out_depends_on_names_below_the_folder_alone():
     plain = held_out(understand(names("a/100", "b/100")))
     assert plain == held_out(understand(names("x/y/b/100", "x/y/a/100")[::-1]))
     assert plain == held_out(understand(names("train/a/100", "train/b/100", "test/7")))
+    assert plain == held_out(understand(names("train/train/a/100", "train/train/b/100", "test/7")))
 
 
 def test_accents_are_the_same_however_a_disk_stores_them():

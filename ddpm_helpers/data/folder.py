@@ -12,7 +12,7 @@ import numpy as np
 
 from .cache import Chunks, Source
 from .decode import HEIC, NotAPicture, decode, readable, shown
-from .layout import Labelled, Layout, Name, understand
+from .layout import Labelled, Layout, Name, count, understand
 from .order import balanced_order
 
 FITS = ("crop", "pad")
@@ -38,10 +38,7 @@ def source(split: str, folder: Path, fit: str = "crop") -> Source:
     layout = read_layout(folder)
     files = layout.train if split == "train" else _test(folder, layout)
 
-    @cache
-    def kept() -> list[int]:
-        """Classes with a picture in train that can be read: the others' numbers close up."""
-        return [k for k in range(max(1, len(layout.classes))) if _has_picture(folder, layout, k)]
+    kept = cache(lambda: _readable_classes(folder, layout))  # the others' numbers close up
 
     def chunks(size: int) -> Chunks:
         for note in layout.notes:
@@ -85,7 +82,7 @@ def read_layout(folder: Path) -> Layout:
         ValueError: no pictures.
     """
     names, foreign = _listing(folder)
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in foreign.most_common(8))
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in foreign.most_common(8))
     convert = f"; {CONVERT}" if HEIC & foreign.keys() else ""
     if not names:
         found = f"; found {shown(kinds)}" if foreign else ""
@@ -107,9 +104,9 @@ def _test(folder: Path, layout: Layout) -> Labelled:
             f"{_some(layout.unknown)}; train has {_some(layout.classes) or 'no class folders'}"
         )
     if not layout.test:
-        count = f"{len(layout.train):,} {'picture' if len(layout.train) == 1 else 'pictures'}"
+        few = count(len(layout.train))
         raise ValueError(
-            f"{shown(folder)} has no split 'test', and {count} are too few to hold some out"
+            f"{shown(folder)} has no split 'test', and {few} are too few to hold some out"
         )
     return layout.test
 
@@ -186,16 +183,17 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return state.st_size, state.st_mtime_ns, state.st_mode
 
 
-def _has_picture(folder: Path, layout: Layout, label: int) -> bool:
-    """Whether any picture of a class in train can be read; as a rule the first one can."""
-    for name, found in layout.train:
-        if found == label:
+def _readable_classes(folder: Path, layout: Layout) -> list[int]:
+    """Labels of which at least one picture in train can be read; as a rule the first one can."""
+    found: set[int] = set()
+    for name, label in layout.train:
+        if label not in found:
             try:
                 decode(folder.joinpath(*name), 8, "crop")
+                found.add(label)
             except NotAPicture:
                 continue
-            return True
-    return False
+    return sorted(found)
 
 
 def _say_left_out(folder: Path, layout: Layout, kept: dict[int, int]) -> None:
@@ -203,9 +201,8 @@ def _say_left_out(folder: Path, layout: Layout, kept: dict[int, int]) -> None:
     if not kept:
         raise ValueError(f"none of the {len(layout.train):,} files in {shown(folder)} is a picture")
     for label in sorted(set(counts) - set(kept)):
-        files = f"{counts[label]:,} {'file' if counts[label] == 1 else 'files'}"
-        say(str(folder), f"left out the class {layout.classes[label]}: none of its {files} "
-                         "can be read")  # fmt: skip
+        note = f"none of its {count(counts[label], 'file')} can be read"
+        say(str(folder), f"left out the class {layout.classes[label]}: {note}")
 
 
 def _chunks(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
@@ -242,14 +239,12 @@ def _chunks(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
     _sum_up(folder, len(files), skipped, notes)
 
 
-def _sum_up(folder: Path, count: int, skipped: int, notes: Counter[str]) -> None:
-    if skipped == count:
-        raise ValueError(f"none of the {count:,} files in {shown(folder)} is a picture")
+def _sum_up(folder: Path, total: int, skipped: int, notes: Counter[str]) -> None:
+    if skipped == total:
+        raise ValueError(f"none of the {total:,} files in {shown(folder)} is a picture")
+    of_all = f"of {total:,} files"
     if skipped:
         named = f" (the first {LISTED} are named)" if skipped > LISTED else ""
-        print(
-            f"{shown(folder.name)}: {skipped:,} of {count:,} files are not images and were "
-            f"skipped{named}"
-        )
+        print(f"{shown(folder.name)}: {skipped:,} {of_all} are not images and were skipped{named}")
     for note in filter(None, notes):
-        print(f"{shown(folder.name)}: {notes[note]:,} of {count:,} files hold {note}")
+        print(f"{shown(folder.name)}: {notes[note]:,} {of_all} hold {note}")
