@@ -53,7 +53,7 @@ def test_without_a_split_a_tenth_is_held_out(tmp_path, capsys):
     assert sorted(numbers(train) + numbers(test)) == list(range(40))
     assert train.classes == test.classes == ("album",)
     said = capsys.readouterr().out
-    assert said.count("album: no test split: 4 of 40 pictures") == 1
+    assert said.count("album: no test split: held out 4 of 40 pictures") == 1
 
 
 def test_too_few_to_hold_out_is_one_line(tmp_path):

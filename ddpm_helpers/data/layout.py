@@ -182,8 +182,8 @@ def _hold_out(layout: Layout, depth: int) -> None:
     layout.train = [file for file in layout.train if file not in held_out]
     if held_out:
         layout.notes.append(
-            f"no test split: {len(held_out):,} of {count(len(files))}, chosen by a hash of their "
-            "names, are held out as one"
+            f"no test split: held out {len(held_out):,} of {count(len(files))} as one, chosen by a "
+            "hash of their names"
         )
 
 
