@@ -64,7 +64,7 @@ class TrainConfig:
     class_conditional: bool = _setting(True, "tell the network the class of each picture")
     label_dropout: float = _setting(0.1, "share of labels hidden, so that guidance works later")
     limit: int | None = _setting(None, "train on the first so many pictures only")
-    flip: bool = _setting(True, "mirror half of the pictures: twice the data for nothing")
+    flip: bool = _setting(True, "mirror half of the pictures; not for text, digits, faces")
     optimizer: str = _setting("adamw", "adamw, or muon, which learns more from each picture")
     lr_schedule: str = _setting("cosine", "cosine falls to 0 at the last step, or constant")
     warmup_steps: int = _setting(200, "steps of linear warm-up: Adam's averages start empty")

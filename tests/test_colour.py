@@ -147,9 +147,10 @@ def test_a_broken_profile_or_one_of_another_kind_is_ignored(icc, place, tmp_path
     assert shown(tmp_path).tolist() == list(RED)
 
 
-def test_srgb_itself_changes_no_pixel(place, tmp_path):
+@pytest.mark.parametrize("off", [0, 0.0005])
+def test_srgb_as_cameras_write_it_changes_no_pixel(off, place, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    icc = matrix_profile(SRGB, srgb_curve())
+    icc = matrix_profile(SRGB + off * np.eye(3), srgb_curve())  # rounded a little differently
     Image.fromarray(pixels).save(place / "a.png", icc_profile=icc)
     ds = ImageDataset(place, 16, cache_dir=tmp_path / "cache")
     np.testing.assert_array_equal(ds.images[0], pixels.transpose(2, 0, 1))

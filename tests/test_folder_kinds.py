@@ -197,10 +197,11 @@ def test_circles_of_links_end_and_linked_albums_count(place, tmp_path, capsys):
     (place / "a" / "self").symlink_to(place / "a")
     (place / "b" / "album").symlink_to(album)
     (place / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (place / "b" / "circle.png").symlink_to(place / "b" / "circle.png")
     os.mkfifo(place / "b" / "pipe.png")
     assert sorted(load(place, tmp_path).labels) == [0, 1, 1]
     said = capsys.readouterr().out
-    assert "other files were not looked at: 1 broken link, 1 special file" in said
+    assert "other files were not looked at: 2 broken link, 1 special file" in said
 
 
 @pytest.mark.parametrize("name", ["Ferien am Meer ☀", "假期", "صور", "отпуск", "कैमरा"])

@@ -1,5 +1,6 @@
 """What folders mean, from the names of their pictures alone."""
 
+import hashlib
 from collections import Counter
 
 import pytest
@@ -37,9 +38,29 @@ def test_splits_in_any_case_of_letters(train, test):
     assert (f"{test}/ is the test split" in layout.notes) == (test != "test")
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train", "test1"), ("training_set", "test_set"), ("train_images", "test_images"),
+     ("seg_train/seg_train", "seg_test/seg_test"), ("Train Data", "Validation Data")],
+)  # fmt: skip
+def test_splits_whose_names_differ_in_one_word(train, test):
+    layout = understand(names(f"{train}/cat/3", f"{train}/dog/2", f"{test}/cat/1", "train_masks/9"))
+    assert layout.classes == ("cat", "dog") and counts(layout, "test") == {"cat": 1}
+
+
+def test_classes_that_hold_the_word_of_a_split_are_classes():
+    assert understand(names("train station/3", "test tube/3")).classes == (
+        "test tube", "train station",
+    )  # fmt: skip
+    assert understand(names("bus/3", "train/3")).classes == ("bus", "train")
+    assert understand(names("pen/3", "test/3")).classes == ("pen", "test")
+
+
 def test_a_label_means_the_same_class_where_the_test_split_lacks_one():
     layout = understand(names("train/cat/3", "train/dog/2", "test/dog/4"))
     assert layout.classes == ("cat", "dog") and counts(layout, "test") == {"dog": 4}
+    assert layout.missing == ("cat",)
+    assert understand(names("cat/30", "dog/1")).missing == ()  # held out: nobody left it out
 
 
 def test_a_class_that_train_lacks_is_named_and_left_out():
@@ -127,6 +148,11 @@ def test_a_tenth_is_held_out_of_each_class_and_none_is_in_both():
     assert not train & test and len(train | test) == 300
 
 
+def test_those_with_the_smallest_hashes_are_held_out():
+    found = sorted(names("100"), key=lambda name: hashlib.sha256(name[0].encode()).digest())[:10]
+    assert [name for name, _ in understand(names("100")).test] == sorted(found)
+
+
 def test_what_is_held_out_depends_on_names_below_the_folder_alone():
     def held_out(layout):
         return {name[-2:] for name, _ in layout.test}
@@ -134,6 +160,7 @@ def test_what_is_held_out_depends_on_names_below_the_folder_alone():
     plain = held_out(understand(names("a/100", "b/100")))
     assert plain == held_out(understand(names("x/y/b/100", "x/y/a/100")[::-1]))
     assert plain == held_out(understand(names("train/a/100", "train/b/100", "test/7")))
+    assert plain == held_out(understand(names("train/train/a/100", "train/train/b/100", "test/7")))
 
 
 def test_accents_are_the_same_however_a_disk_stores_them():

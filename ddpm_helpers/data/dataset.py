@@ -28,7 +28,8 @@ class ImageDataset(Dataset):
             torchvision's or your own, that gives (picture, label): see `items`. It is one split,
             and what it gives is cached as a folder is; `fingerprint` says what makes a new cache.
         image_size: side S of a picture in pixels, at least 1.
-        split: "train" or "test".
+        split: "train" or "test". A folder's test split is `test`, `val`, `valid` or `validation`
+            beside `train`, in any case of letters, else a fixed tenth of each class.
         root: where files of CIFAR-10, MNIST or Fashion-MNIST lie or are downloaded to; a folder
             source is relative to it.
         cache_dir: where the cache lives; by default DDPM_CACHE or the user's cache folder.
@@ -45,11 +46,12 @@ class ImageDataset(Dataset):
         classes: names, in the order of the labels.
         source: the source in use: "auto" is resolved, a folder is absolute, an object is called
             by its class.
-        name: the same for a run's files: of a folder only its own name, never where it lies.
+        name: the source's short name: of a folder its own, not where it lies.
         channels: C, 1 or 3.
     Raises:
         ValueError: an unknown source, split or fit, a size or limit below 1, channels that are
-            neither 1 nor 3, a folder with no pictures.
+            neither 1 nor 3, a folder with no pictures, too few for a test split, or classes that
+            its splits do not share.
         OSError: a cache that cannot be written, a download that failed.
     """
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .cache import Chunks, Source
 from .decode import HEIC, NotAPicture, decode, readable, shown
-from .layout import Labelled, Layout, Name, understand
+from .layout import Labelled, Layout, Name, count, understand
 from .order import balanced_order
 
 FITS = ("crop", "pad")
@@ -38,10 +38,7 @@ def source(split: str, folder: Path, fit: str = "crop") -> Source:
     layout = read_layout(folder)
     files = layout.train if split == "train" else _test(folder, layout)
 
-    @cache
-    def kept() -> list[int]:
-        """Classes with a picture in train that can be read: the others' numbers close up."""
-        return [k for k in range(max(1, len(layout.classes))) if _has_picture(folder, layout, k)]
+    kept = cache(lambda: _readable_classes(folder, layout))  # the others' numbers close up
 
     def chunks(size: int) -> Chunks:
         for note in layout.notes:
@@ -49,7 +46,7 @@ def source(split: str, folder: Path, fit: str = "crop") -> Source:
         number = {k: n for n, k in enumerate(kept())}
         _say_left_out(folder, layout, number)
         here = [(name, number[label]) for name, label in files if label in number]
-        order = balanced_order([label for _, label in here])
+        order = balanced_order([label for _, label in here])  # what the cache would bring them to
         yield from _chunks(folder, [here[k] for k in order], size, fit)
 
     def settle(labels: list[int]) -> tuple[list[int], tuple[str, ...]]:
@@ -86,7 +83,7 @@ def read_layout(folder: Path) -> Layout:
         ValueError: no pictures.
     """
     names, foreign = _listing(folder)
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in foreign.most_common(8))
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in foreign.most_common(8))
     convert = f"; {CONVERT}" if HEIC & foreign.keys() else ""
     if not names:
         found = f"; found {shown(kinds)}" if foreign else ""
@@ -96,24 +93,32 @@ def read_layout(folder: Path) -> Layout:
     if foreign:
         layout.notes.append(f"other files were not looked at: {kinds}{convert}")
     if layout.unknown:
-        lacking = ", ".join(layout.unknown)
+        lacking = _some(layout.unknown)
         layout.notes.append(f"the test split has classes that train lacks: {lacking}")
     return layout
 
 
 def _test(folder: Path, layout: Layout) -> Labelled:
     if layout.unknown:
-        lacking = ", ".join(map(shown, layout.unknown))
         raise ValueError(
-            f"{shown(folder)}: the test split has classes that train lacks: {lacking}; "
-            f"train has {', '.join(map(shown, layout.classes)) or 'pictures without classes'}"
+            f"{shown(folder)}: the test split has classes that train lacks: "
+            f"{_some(layout.unknown)}; train has {_some(layout.classes) or 'no class folders'}"
+        )
+    if layout.missing:
+        raise ValueError(
+            f"{shown(folder)}: the test split lacks classes of train: {_some(layout.missing)}; add "
+            "pictures of them, or move the test split elsewhere: a tenth of train is held out then"
         )
     if not layout.test:
-        count = f"{len(layout.train):,} {'picture' if len(layout.train) == 1 else 'pictures'}"
+        few = count(len(layout.train))
         raise ValueError(
-            f"{shown(folder)} has no split 'test', and {count} are too few to hold some out"
+            f"{shown(folder)} has no split 'test', and {few} are too few to hold some out"
         )
     return layout.test
+
+
+def _some(classes: tuple[str, ...]) -> str:
+    return ", ".join(map(shown, classes[:10])) + (", …" if len(classes) > 10 else "")
 
 
 def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
@@ -130,15 +135,16 @@ def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
             name, suffix = (*at, entry.name), Path(entry.name).suffix.lower()
             if entry.name.startswith(".") or entry.name in IGNORED:
                 continue
-            if entry.is_dir():
+            kind = _kind(entry)
+            if kind == "folder":
                 if (here := _identity(entry.path)) not in above:
                     waiting.append((name, (*above, here)))
             elif suffix not in suffixes:
                 foreign[suffix or "no suffix"] += 1
-            elif entry.is_file():
+            elif kind == "file":
                 names.append(name)
             else:
-                foreign["broken link" if entry.is_symlink() else "special file"] += 1
+                foreign[kind] += 1
     return sorted(names), foreign
 
 
@@ -149,6 +155,17 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         print(f"skipped {shown(folder)}: {error.strerror}")
         return []
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+    except OSError:  # a link to itself, or into a folder that may not be read
+        pass
+    return "broken link" if entry.is_symlink() else "special file"
 
 
 def _identity(place: Any) -> tuple[int, int]:
@@ -172,16 +189,17 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return state.st_size, state.st_mtime_ns, state.st_mode
 
 
-def _has_picture(folder: Path, layout: Layout, label: int) -> bool:
-    """Whether any picture of a class in train can be read; as a rule the first one can."""
-    for name, found in layout.train:
-        if found == label:
+def _readable_classes(folder: Path, layout: Layout) -> list[int]:
+    """Labels of which at least one picture in train can be read; as a rule the first one can."""
+    found: set[int] = set()
+    for name, label in layout.train:
+        if label not in found:
             try:
                 decode(folder.joinpath(*name), 8, "crop")
+                found.add(label)
             except NotAPicture:
                 continue
-            return True
-    return False
+    return sorted(found)
 
 
 def _say_left_out(folder: Path, layout: Layout, kept: dict[int, int]) -> None:
@@ -189,9 +207,8 @@ def _say_left_out(folder: Path, layout: Layout, kept: dict[int, int]) -> None:
     if not kept:
         raise ValueError(f"none of the {len(layout.train):,} files in {shown(folder)} is a picture")
     for label in sorted(set(counts) - set(kept)):
-        files = f"{counts[label]:,} {'file' if counts[label] == 1 else 'files'}"
-        say(str(folder), f"left out the class {layout.classes[label]}: none of its {files} "
-                         "can be read")  # fmt: skip
+        note = f"none of its {count(counts[label], 'file')} can be read"
+        say(str(folder), f"left out the class {layout.classes[label]}: {note}")
 
 
 def _chunks(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
@@ -228,14 +245,12 @@ def _chunks(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
     _sum_up(folder, len(files), skipped, notes)
 
 
-def _sum_up(folder: Path, count: int, skipped: int, notes: Counter[str]) -> None:
-    if skipped == count:
-        raise ValueError(f"none of the {count:,} files in {shown(folder)} is a picture")
+def _sum_up(folder: Path, total: int, skipped: int, notes: Counter[str]) -> None:
+    if skipped == total:
+        raise ValueError(f"none of the {total:,} files in {shown(folder)} is a picture")
+    of_all = f"of {total:,} files"
     if skipped:
         named = f" (the first {LISTED} are named)" if skipped > LISTED else ""
-        print(
-            f"{shown(folder.name)}: {skipped:,} of {count:,} files are not images and were "
-            f"skipped{named}"
-        )
+        print(f"{shown(folder.name)}: {skipped:,} {of_all} are not images and were skipped{named}")
     for note in filter(None, notes):
-        print(f"{shown(folder.name)}: {notes[note]:,} of {count:,} files hold {note}")
+        print(f"{shown(folder.name)}: {notes[note]:,} {of_all} hold {note}")

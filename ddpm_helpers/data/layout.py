@@ -28,6 +28,7 @@ class Layout:
         classes: names of the class folders, sorted; none where all pictures are one class.
         train, test: names of the pictures below the folder, and their labels.
         unknown: classes of the test split that train lacks; their pictures are left out.
+        missing: classes of train that a test split of the folder's own lacks.
         notes: a line for each thing that its owner should know.
     """
 
@@ -35,6 +36,7 @@ class Layout:
     train: Labelled = field(default_factory=list)
     test: Labelled = field(default_factory=list)
     unknown: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -47,10 +49,8 @@ def understand(names: Iterable[Name]) -> Layout:
     """
     layout = Layout()
     top, inside = _descend((), sorted(names), layout.notes)
-    folders = {name[0].casefold(): name[0] for name in inside if len(name) > 1}
-    train = next((folders[key] for key in TRAIN if key in folders), None)
-    tests = [folders[key] for key in TEST if key in folders]
-    if train is None or not tests:
+    train, *tests = _splits({name[0] for name in inside if len(name) > 1})
+    if not tests:
         _read_train(layout, top, inside)
         _hold_out(layout, len(top))
         return layout
@@ -58,12 +58,35 @@ def understand(names: Iterable[Name]) -> Layout:
         key: _descend((*top, key), [n[1:] for n in inside if n[0] == key], layout.notes, key)
         for key in (train, *tests)
     }
-    _read_train(layout, *splits.pop(train))
+    top, below = splits.pop(train)
+    _read_train(layout, top, below)
     if _read_test(layout, splits) is None:
-        _hold_out(layout, len(top) + 1)
+        _hold_out(layout, len(top))
     if rest := sum(name[0] not in (train, *tests) for name in inside):
-        layout.notes.append(f"left out {_count(rest)} beside {train}/")
+        layout.notes.append(f"left out {count(rest)} beside {train}/")
     return layout
+
+
+def _splits(folders: set[str]) -> list[str]:
+    """The folder of the train split, then those of test splits, the preferred ones first.
+
+    Their names differ in the word for the split alone, as train_set and test_set do. Without both
+    kinds, there are no splits: [""].
+    """
+    found = []
+    for folder in folders:
+        words = re.findall(r"[^\W\d_]+", folder.casefold())
+        for role, word in enumerate((*TRAIN, *TEST)):
+            if word in words:
+                words.remove(word)
+                found.append((len(words), role, folder, words))
+                break
+    found.sort()
+    for _, role, train, rest in found:
+        tests = [name for _, k, name, words in found if k >= len(TRAIN) and words == rest]
+        if role < len(TRAIN) and tests:
+            return [train, *tests]
+    return [""]
 
 
 def _descend(
@@ -83,7 +106,7 @@ def _descend(
         if len(folders) == len(others) + 1 and all(map(ANNOTATIONS.match, others)):
             (down,) = set(folders) - set(others)
             if left_out := sum(name[0] != down for name in names):
-                notes.append(f"left out {_count(left_out)} in {', '.join(others)} beside {down}/")
+                notes.append(f"left out {count(left_out)} in {', '.join(others)} beside {down}/")
         elif len(folders) == 1 and (
             folders[0].casefold() == (split or "train").casefold()
             or (split is None and all(len(name) > 2 for name in names))
@@ -112,10 +135,10 @@ def _read_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> st
     used = None
     for key, (top, names) in splits.items():
         if used is not None:
-            layout.notes.append(f"{key}/ ({_count(len(names))}) is not used")
+            layout.notes.append(f"{key}/ ({count(len(names))}) is not used")
         elif layout.classes and all(len(name) == 1 for name in names):
             layout.notes.append(
-                f"{key}/ has {_count(len(names))} and no class folders, so no labels: not used"
+                f"{key}/ has {count(len(names))} and no class folders, so no labels: not used"
             )
         else:
             used = key
@@ -123,6 +146,7 @@ def _read_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> st
                 layout.notes.append(f"{key}/ is the test split")
             found = {name[0] for name in names if len(name) > 1}
             layout.unknown = tuple(sorted(found - set(layout.classes)))
+            layout.missing = tuple(sorted(set(layout.classes) - found))
             layout.test = _label(layout, top, names)
     return used
 
@@ -133,7 +157,7 @@ def _label(layout: Layout, top: Name, names: list[Name]) -> Labelled:
         return [((*top, *name), 0) for name in names if len(name) == 1]
     if loose := sum(len(name) == 1 for name in names):
         layout.notes.append(
-            f"left out {_count(loose)} beside the class folders; "
+            f"left out {count(loose)} beside the class folders; "
             "move them into the folder of their class"
         )
     number = {key: k for k, key in enumerate(layout.classes)}
@@ -161,8 +185,8 @@ def _hold_out(layout: Layout, depth: int) -> None:
     layout.train = [file for file in layout.train if file not in held_out]
     if held_out:
         layout.notes.append(
-            f"no test split: {len(held_out):,} of {_count(len(files))}, chosen by a hash of their "
-            "names, are held out as one"
+            f"no test split: held out {len(held_out):,} of {count(len(files))} as one, chosen by a "
+            "hash of their names"
         )
 
 
@@ -194,5 +218,6 @@ def _labels_in_names(names: list[Name]) -> list[str]:
     ]
 
 
-def _count(n: int) -> str:
-    return f"{n:,} {'picture' if n == 1 else 'pictures'}"
+def count(n: int, noun: str = "picture") -> str:
+    """1 picture, 2 pictures."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
