@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,11 +113,24 @@ def prepare_data(args: argparse.Namespace) -> None:
     except ValueError as error:
         hint = f"; or {', '.join(verbs)}" if str(error).startswith("unknown source") else ""
         raise ValueError(f"{error}{hint}") from None
-    counts = torch.bincount(torch.as_tensor(ds.labels), minlength=len(ds.classes)).tolist()
     size, grey = ds.images.shape[-1], "grey " if ds.channels == 1 else ""
     print(f"{len(ds)} {grey}pictures of {size}×{size}, split {ds.split}")
-    for name, count in zip(ds.classes, counts, strict=True):
-        print(f"  {name:<20} {count}")
+    _show_counts(ds)
+
+
+def _show_counts(ds: ImageDataset) -> None:
+    """Pictures of each class; of a folder also those listed in the other split, and its layout."""
+    from ddpm_helpers.data import folder
+
+    columns = {ds.split: Counter(ds.classes[k] for k in ds.labels)}
+    if Path(ds.source).is_absolute():
+        layout = folder.describe(Path(ds.source))
+        for split, files in (("train", layout.train), ("test", layout.test)):
+            names = layout.classes or ds.classes
+            columns.setdefault(split, Counter(names[k] for _, k in files))
+        print(f"  {'class':<20} {'  '.join(f'{split:>7}' for split in columns)}")
+    for name in ds.classes:
+        print(f"  {name:<20} {'  '.join(f'{column[name]:>7}' for column in columns.values())}")
 
 
 def _dataset(source: str, image_size: int, **options: Any) -> ImageDataset:
@@ -171,7 +185,8 @@ def evaluate(args: argparse.Namespace) -> None:
         options["steps"] = args.steps
     model.to(best_device())
     report.evaluate(
-        diffusion, model, train, test, n=args.n, inception=args.inception_weights,
+        diffusion, model, train, test, n=args.n, anyway=args.anyway,
+        inception=args.inception_weights,
         keep=lambda numbers: write_numbers(numbers, args.out), **options,
     )  # fmt: skip
     if args.out is not None:
@@ -184,7 +199,7 @@ def class_numbers(
     """Class names or numbers, repeated in turn for n pictures.
 
     Args:
-        wanted: names or numbers; None takes all classes in turn.
+        wanted: names or numbers, a name where it is both; None takes all classes in turn.
         n: number of pictures.
         num_classes: classes that the network knows; None if it takes no labels.
         names: their names, if known.
@@ -199,11 +214,14 @@ def class_numbers(
         return None
     numbers = list(range(num_classes))
     if wanted:
-        known = {name: i for i, name in enumerate(names)} | {str(i): i for i in numbers}
+        known = {str(i): i for i in numbers} | {name: i for i, name in enumerate(names)}
         for word in wanted:
             if word not in known:
                 choices = ", ".join(names) or f"0..{num_classes - 1}"
                 raise ValueError(f"unknown class {word!r}; choose from {choices}")
+        for word in dict.fromkeys(wanted):
+            if word in names and word.isdecimal() and known[word] != int(word) < num_classes:
+                print(f"--y {word}: the class named {word}, which has the number {known[word]}")
         numbers = [known[word] for word in wanted]
     return torch.tensor([numbers[i % len(numbers)] for i in range(n)])
 

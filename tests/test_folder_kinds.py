@@ -182,7 +182,7 @@ def test_thousands_of_broken_files_do_not_flood_the_screen(place, tmp_path, caps
     load(place, tmp_path)
     printed = capsys.readouterr()
     assert (printed.out + printed.err).count("empty file") == folder.LISTED
-    assert "100 of 101 files" in printed.out
+    assert "90 of 91 files" in printed.out  # a tenth is held out
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows, pipes are POSIX")
@@ -198,7 +198,7 @@ def test_circles_of_links_end_and_linked_albums_count(place, tmp_path, capsys):
     (place / "b" / "album").symlink_to(album)
     (place / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(place / "b" / "pipe.png")
-    assert load(place, tmp_path).labels.tolist() == [0, 1, 1]
+    assert sorted(load(place, tmp_path).labels) == [0, 1, 1]
     said = capsys.readouterr().out
     assert "other files were not looked at: 1 broken link, 1 special file" in said
 

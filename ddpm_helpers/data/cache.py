@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from .channels import to_channels
+from .order import balanced_order
 from .resize import FILTER
 
 FORMAT = 3  # raise it when the files' layout changes, or the pixels that a source is decoded to
@@ -38,6 +39,8 @@ class Source:
         identity: everything about the source that changes a pixel, JSON-ready.
         classes: names, in the order of the labels.
         chunks: size -> the pictures at that size and their labels, chunk by chunk.
+        interleave: keep them in `balanced_order`, not in the order in which they come.
+        origin: what stays the same when the pictures change; empty where they cannot.
         channels: C of the pictures that the cache keeps; chunks of the other kind are converted.
         settle: the labels as they came -> labels from 0, and classes, which are known only then.
     """
@@ -46,6 +49,8 @@ class Source:
     identity: dict[str, Any]
     classes: tuple[str, ...]
     chunks: Callable[[int], Chunks]
+    interleave: bool = False
+    origin: str = ""
     channels: int = 3
     settle: Callable[[list[int]], tuple[list[int], tuple[str, ...]]] | None = None
 
@@ -212,14 +217,18 @@ def _refused(folder: Path, error: OSError) -> OSError:
 
 def _write(source: Source, size: int, folder: Path) -> None:
     images, manifest, key = paths(source, size, folder)
-    beside = images.with_suffix(".part")
+    beside, again = images.with_suffix(".part"), images.with_suffix(f".{os.getpid()}.part")
     chunks = ((to_channels(x, source.channels), y) for x, y in source.chunks(size))
+    shape = (source.channels, size, size)
     try:
-        labels, digest = _write_pixels(beside, chunks, (source.channels, size, size), folder)
+        labels, digest = _write_pixels(beside, chunks, shape, folder)
+        if source.interleave:
+            labels, digest = _interleave(beside, again, labels, digest, shape, folder)
         labels, classes = source.settle(labels) if source.settle else (labels, source.classes)
         state = beside.stat()
         found = {
             "key": key,
+            "origin": source.origin,
             "bytes": state.st_size,
             "modified": state.st_mtime_ns,
             "classes": classes,
@@ -236,6 +245,7 @@ def _write(source: Source, size: int, folder: Path) -> None:
             raise _refused(folder, error) from None
     finally:
         beside.unlink(missing_ok=True)
+        again.unlink(missing_ok=True)
 
 
 def _write_pixels(
@@ -273,6 +283,27 @@ def _write_pixels(
             raise OSError("numpy wrote headers of two lengths")
         os.fsync(file.fileno())  # no manifest may reach the disk before its pictures
     return labels, digest.hexdigest()
+
+
+def _interleave(
+    path: Path,
+    again: Path,
+    labels: list[int],
+    digest: str,
+    shape: tuple[int, int, int],
+    folder: Path,
+) -> tuple[list[int], str]:
+    """Write the pictures once more in `balanced_order`, unless they came in it."""
+    order, whole = balanced_order(labels), (len(labels), *shape)
+    if (order == np.arange(len(order))).all():
+        return labels, digest
+    pixels = np.memmap(path, np.uint8, "r", len(_header(whole)), whole)
+    parts = np.split(order, range(1000, len(order), 1000))
+    rows = ((pixels[part], np.array(labels)[part]) for part in parts)
+    written = _write_pixels(again, rows, shape, folder)
+    del pixels, rows  # some systems replace no file that is mapped
+    os.replace(again, path)
+    return written
 
 
 def _header(shape: tuple[int, ...]) -> bytes:

@@ -51,7 +51,7 @@ def source(split: str, folders: Sequence[Path], urls: Sequence[str] | None = Non
     For an unpacked `cifar-10-batches-bin` none are published: its files' size and time of change
     belong to the identity, so that changed files make another cache.
     """
-    identity: dict[str, Any] = {"kind": "cifar10", "split": split}
+    identity: dict[str, Any] = {"kind": "cifar10", "split": split, "order": "balanced"}
     if (found := find(folders)) and found.name == BINARY:
         states = [(found / f"{name}.bin").stat() for name in _batches(split)]
         identity["files"] = [[state.st_size, state.st_mtime_ns] for state in states]
@@ -63,7 +63,7 @@ def source(split: str, folders: Sequence[Path], urls: Sequence[str] | None = Non
             for k in range(0, len(labels), 1000):
                 yield resize(pixels[k : k + 1000], size), labels[k : k + 1000]
 
-    return Source("cifar10", identity, CLASSES, chunks)
+    return Source("cifar10", identity, CLASSES, chunks, interleave=True)
 
 
 def find(folders: Sequence[Path]) -> Path | None:

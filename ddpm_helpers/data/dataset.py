@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ddpm_helpers.config import CHANNELS, OF_SOURCE
 from ddpm_helpers.config import cache_dir as default_cache_dir
 
-from . import cache, cartoons, cifar10, folder, mnist, torch_dataset
+from . import cache, cartoons, cifar10, decode, folder, manage, mnist, torch_dataset
 from .resize import resize
 
 SPLITS = ("train", "test")
@@ -32,7 +32,9 @@ class ImageDataset(Dataset):
         root: where files of CIFAR-10, MNIST or Fashion-MNIST lie or are downloaded to; a folder
             source is relative to it.
         cache_dir: where the cache lives; by default DDPM_CACHE or the user's cache folder.
-        limit: keep the first `limit` pictures; all if None or if there are fewer.
+        limit: keep the first `limit` pictures; all if None or if there are fewer. They hold each
+            class's share: pictures are kept in `balanced_order`, and cartoons come with 50 of each
+            class in every 500.
         fit: for a folder or an object, "crop" keeps each picture's centre square, "pad" all of it
             between bars.
         channels: 3 for colour or 1 for grey; what a source holds is converted. None takes 3,
@@ -43,6 +45,7 @@ class ImageDataset(Dataset):
         classes: names, in the order of the labels.
         source: the source in use: "auto" is resolved, a folder is absolute, an object is called
             by its class.
+        name: the same for a run's files: of a folder only its own name, never where it lies.
         channels: C, 1 or 3.
     Raises:
         ValueError: an unknown source, split or fit, a size or limit below 1, channels that are
@@ -75,11 +78,13 @@ class ImageDataset(Dataset):
         if channels not in CHANNELS:
             raise ValueError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
         place = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-        found = _open(source, image_size, split, root, place.absolute(), limit, fit, channels)
-        self.source, self.split = found[0], split
-        self._use(found[1].path, limit, found[1].images)
-        self.labels = found[1].labels[:limit]
-        self.classes = found[1].classes
+        found, ready = _open(
+            source, image_size, split, root, place.absolute(), limit, fit, channels
+        )
+        self.source, self.split = found.name, split
+        self._use(ready.path, limit, ready.images)
+        self.name = Path(self.source).name or "pictures"
+        self.labels, self.classes = ready.labels[:limit], ready.classes or (self.name,)
 
     def _use(self, path: Path, limit: int | None, images: np.ndarray | None = None) -> None:
         self._path, self._limit = path, limit
@@ -142,7 +147,7 @@ class ImageDataset(Dataset):
             epoch: at least 0; every epoch has an order of its own.
             device: where tensors go; pixels travel as bytes and are converted there. On a CUDA
                 card with room for them, all pixels stay there after the first call.
-            shuffle: False keeps the order of the pictures.
+            shuffle: False keeps the order of the pictures, in which the classes alternate.
             drop_last: leave out a last batch that is not full.
         Yields:
             x, float32 (B, C, S, S) in [-1, 1], and y, int64 (B,).
@@ -214,12 +219,12 @@ def _open(
     limit: int | None,
     fit: str,
     channels: int,
-) -> tuple[str, cache.Cached]:
+) -> tuple[cache.Source, cache.Cached]:
     if isinstance(source, ImageDataset):
         raise ValueError("source is an ImageDataset already: use it as it is")
     if not isinstance(source, (str, Path)):
         items = replace(torch_dataset.source(split, source, fit), channels=channels)
-        return items.name, cache.load(items, size, place)
+        return items, cache.load(items, size, place)
     folders = [Path(root).expanduser(), place] if root is not None else [place]
     photos = replace(cifar10.source(split, folders), channels=channels)
     if source == "auto":
@@ -228,22 +233,27 @@ def _open(
         why = "found on disk" if ready else "CIFAR-10 is not on disk"
         print(f"source auto: {source} ({why})")
     if source == "cifar10":
-        return "cifar10", cache.load(photos, size, place)
+        return photos, cache.load(photos, size, place)
     if source in mnist.READERS:
         digits = replace(mnist.source(str(source), split, folders), channels=channels)
-        return digits.name, cache.load(digits, size, place)
+        return digits, cache.load(digits, size, place)
     if source == "cartoons":
         everything = _drawn(split, None, channels)
         whole = cache.open_cache(everything, size, place)
         few = limit is not None and limit < cartoons.COUNTS[split]
         chosen = _drawn(split, limit, channels) if few and whole is None else everything
-        return "cartoons", whole or cache.load(chosen, size, place)
+        return chosen, whole or cache.load(chosen, size, place)
     path = Path(source).expanduser() if root is None else folders[0] / Path(source).expanduser()
+    if path.is_file():
+        raise ValueError(f"{str(source)!r} is {decode.describe_file(path)}")
     if not path.is_dir():
         choices = "cartoons, cifar10, mnist, fashion_mnist, auto or a folder that exists"
         raise ValueError(f"unknown source {str(source)!r}; choose {choices}")
     pictures = replace(folder.source(split, path, fit), channels=channels)
-    return pictures.name, cache.load(pictures, size, place)
+    if (ready := cache.open_cache(pictures, size, place)) is None:
+        ready = cache.load(pictures, size, place)
+        manage.remove_older(ready.path)
+    return pictures, ready
 
 
 def _drawn(split: str, n: int | None, channels: int) -> cache.Source:

@@ -1,114 +1,166 @@
 """Your own pictures: a folder of images, or one subfolder for each class."""
 
-import errno
 import hashlib
 import os
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from .cache import Chunks, Source
-from .resize import square
+from .decode import HEIC, NotAPicture, decode, readable, shown
+from .layout import Labelled, Layout, Name, understand
+from .order import balanced_order
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # whatever the name says
 FITS = ("crop", "pad")
-# Failures that say nothing about the file: a cache without its picture would stay wrong.
-PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
-MAX_PIXELS = 89_000_000  # a picture of more is not opened: it could take more than a gigabyte
 LISTED = 20  # skipped files that are named; the others are only counted
+VERSION = 2  # changes whenever a layout is understood or a pixel decoded in another way
+CONVERT = "convert HEIC first, for instance with ImageMagick: magick mogrify -format jpg *.heic"
+IGNORED = {"__MACOSX", "@eaDir"}  # copies that systems make of names and pictures
 _CHUNK = 256
-_LARGE, _one_large = 8_000_000, Lock()  # pictures of more pixels are decoded one at a time
 
 
 def source(split: str, folder: Path, fit: str = "crop") -> Source:
-    """The pictures below a folder.
+    """The pictures of one split of a folder.
 
     Args:
-        split: a folder with subfolders `train` and `test` gives the one asked for; any other
-            folder is all training data.
+        split: "train" or "test"; `layout.understand` says which pictures are whose.
         fit: "crop" keeps the centre square, "pad" the whole picture between white bars.
         folder: one subfolder for each class, or pictures alone, which make one class.
     Raises:
-        ValueError: no pictures, or no such split.
+        ValueError: no pictures, too few to hold some out for a test split, or a class in the test
+            split that train lacks.
     """
     folder = folder.expanduser().resolve()
-    name = str(folder)
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        folder = folder / split
-    elif split != "train":
-        raise ValueError(f"{folder} has no split {split!r}: it needs subfolders train and test")
-    classes, files, foreign, loose = _listing(folder)
-    if not files:
-        found = f"; found {_kinds(foreign)}" if foreign else ""
-        looked = ", ".join(sorted(SUFFIXES))
-        raise ValueError(f"no pictures in {_shown(folder)} (looked for {looked}{found})")
-    digest = hashlib.sha256()
-    for path, label in files:
-        line = f"{path.relative_to(folder)}\0{label}\0{_state(path)}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    identity = {"kind": "folder", "path": str(folder), "files": digest.hexdigest(), "fit": fit}
+    layout = read_layout(folder)
+    files = layout.train if split == "train" else _test(folder, layout)
+
+    @cache
+    def kept() -> list[int]:
+        """Classes with a picture in train that can be read: the others' numbers close up."""
+        return [k for k in range(max(1, len(layout.classes))) if _has_picture(folder, layout, k)]
 
     def chunks(size: int) -> Chunks:
-        yield from _chunks(folder, files, size, fit)
-        if loose:
-            print(f"{_shown(folder.name)}: left out {loose:,} pictures beside the class folders; "
-                  "move them into the folder of their class")  # fmt: skip
-        if foreign:
-            print(f"{_shown(folder.name)}: other files were not looked at: {_kinds(foreign)}")
+        for note in layout.notes:
+            say(str(folder), note)
+        number = {k: n for n, k in enumerate(kept())}
+        _say_left_out(folder, layout, number)
+        here = [(name, number[label]) for name, label in files if label in number]
+        order = balanced_order([label for _, label in here])
+        yield from _chunks(folder, [here[k] for k in order], size, fit)
 
-    return Source(name, identity, classes, chunks)
+    def settle(labels: list[int]) -> tuple[list[int], tuple[str, ...]]:
+        return labels, tuple(layout.classes[k] for k in kept()) if layout.classes else ()
+
+    lines = _lines(folder, layout.train) + (_lines(folder, files) if split == "test" else [])
+    digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    identity = {"kind": "folder", "version": VERSION, "files": digest, "split": split, "fit": fit}
+    origin = hashlib.sha256(f"{folder}\0{split}\0{fit}".encode("utf-8", "surrogateescape"))
+    return Source(
+        str(folder), identity, layout.classes, chunks, interleave=True, settle=settle,
+        origin=origin.hexdigest()[:16],
+    )  # fmt: skip
 
 
-def _listing(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], Counter[str], int]:
-    """Class names and (path, label), both sorted: the same order on every machine.
+def describe(folder: Path) -> Layout:
+    """Print what was understood about a folder, unless it was said already; its layout."""
+    layout = read_layout(folder)
+    for note in layout.notes:
+        say(str(folder), note)
+    return layout
 
-    Then the kinds of files that are no pictures, and how many pictures lie beside the classes.
+
+@cache
+def say(folder: str, note: str) -> None:
+    """Print a line about a folder, once in a process."""
+    print(f"{shown(Path(folder).name)}: {shown(note)}", flush=True)
+
+
+def read_layout(folder: Path) -> Layout:
+    """Splits, classes and pictures of a folder, with notes on what was left out.
+
+    Raises:
+        ValueError: no pictures.
     """
-    foreign: Counter[str] = Counter()  # suffix -> number of files that are no pictures
-    below = {
-        path.name: found
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and not path.name.startswith(".")
-        if (found := _pictures(path, folder, foreign))
-    }
-    if below:
-        files = [(p, k) for k, found in enumerate(below.values()) for p in found]
-        return tuple(below), files, foreign, sum(map(_is_picture, folder.iterdir()))
-    foreign.clear()
-    return (folder.name,), [(p, 0) for p in _pictures(folder, None, foreign)], foreign, 0
+    names, foreign = _listing(folder)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in foreign.most_common(8))
+    convert = f"; {CONVERT}" if HEIC & foreign.keys() else ""
+    if not names:
+        found = f"; found {shown(kinds)}" if foreign else ""
+        looked = ", ".join(sorted(readable()[0]))
+        raise ValueError(f"no pictures in {shown(folder)} (looked for {looked}{found}){convert}")
+    layout = understand(names)
+    if foreign:
+        layout.notes.append(f"other files were not looked at: {kinds}{convert}")
+    if layout.unknown:
+        lacking = ", ".join(layout.unknown)
+        layout.notes.append(f"the test split has classes that train lacks: {lacking}")
+    return layout
 
 
-def _pictures(folder: Path, above: Path | None, foreign: Counter[str]) -> list[Path]:
-    """Pictures at any depth, through links too; each folder once, so that circles end."""
-    seen = {_identity(above)} if above else set()
-    found = []
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
-        if (here := _identity(place)) in seen:
-            folders.clear()
-            continue
-        seen.add(here)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for path in (Path(place, name) for name in names if not name.startswith(".")):
-            if path.suffix.lower() not in SUFFIXES:
-                foreign[path.suffix.lower() or "no suffix"] += 1
-            elif _is_picture(path):
-                found.append(path)
+def _test(folder: Path, layout: Layout) -> Labelled:
+    if layout.unknown:
+        lacking = ", ".join(map(shown, layout.unknown))
+        raise ValueError(
+            f"{shown(folder)}: the test split has classes that train lacks: {lacking}; "
+            f"train has {', '.join(map(shown, layout.classes)) or 'pictures without classes'}"
+        )
+    if not layout.test:
+        count = f"{len(layout.train):,} {'picture' if len(layout.train) == 1 else 'pictures'}"
+        raise ValueError(
+            f"{shown(folder)} has no split 'test', and {count} are too few to hold some out"
+        )
+    return layout.test
+
+
+def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
+    """Names of the pictures below a folder, through links too, and the kinds of other files.
+
+    Hidden files are not looked at; a link back to a folder above ends there.
+    """
+    names, foreign = [], Counter[str]()
+    suffixes = readable()[0]
+    waiting: list[tuple[Name, tuple[Any, ...]]] = [((), (_identity(folder),))]
+    while waiting:
+        at, above = waiting.pop()
+        for entry in _entries(folder.joinpath(*at)):
+            name, suffix = (*at, entry.name), Path(entry.name).suffix.lower()
+            if entry.name.startswith(".") or entry.name in IGNORED:
+                continue
+            if entry.is_dir():
+                if (here := _identity(entry.path)) not in above:
+                    waiting.append((name, (*above, here)))
+            elif suffix not in suffixes:
+                foreign[suffix or "no suffix"] += 1
+            elif entry.is_file():
+                names.append(name)
             else:
-                foreign["broken link" if path.is_symlink() else "special file"] += 1
-    return sorted(found)
+                foreign["broken link" if entry.is_symlink() else "special file"] += 1
+    return sorted(names), foreign
 
 
-def _is_picture(path: Path) -> bool:
-    """By its name, and as far as it is a file at all; hidden ones are not looked at."""
-    return (
-        path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError as error:
+        print(f"skipped {shown(folder)}: {error.strerror}")
+        return []
+
+
+def _identity(place: Any) -> tuple[int, int]:
+    state = os.stat(place)
+    return state.st_dev, state.st_ino
+
+
+def _lines(folder: Path, files: Labelled) -> list[str]:
+    """What changes when the pictures do: their names, sizes and times, not where they lie."""
+    return [
+        f"{'/'.join(name)}\0{label}\0{_state(folder.joinpath(*name))}\n" for name, label in files
+    ]
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
@@ -120,77 +172,70 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return state.st_size, state.st_mtime_ns, state.st_mode
 
 
-def _identity(place: Any) -> tuple[int, int]:
-    state = os.stat(place)
-    return state.st_dev, state.st_ino
+def _has_picture(folder: Path, layout: Layout, label: int) -> bool:
+    """Whether any picture of a class in train can be read; as a rule the first one can."""
+    for name, found in layout.train:
+        if found == label:
+            try:
+                decode(folder.joinpath(*name), 8, "crop")
+            except NotAPicture:
+                continue
+            return True
+    return False
 
 
-def _unreadable(error: OSError) -> None:
-    print(f"skipped {_shown(error.filename)}: {error.strerror}")
+def _say_left_out(folder: Path, layout: Layout, kept: dict[int, int]) -> None:
+    counts = Counter(label for _, label in layout.train)
+    if not kept:
+        raise ValueError(f"none of the {len(layout.train):,} files in {shown(folder)} is a picture")
+    for label in sorted(set(counts) - set(kept)):
+        files = f"{counts[label]:,} {'file' if counts[label] == 1 else 'files'}"
+        say(str(folder), f"left out the class {layout.classes[label]}: none of its {files} "
+                         "can be read")  # fmt: skip
 
 
-def _kinds(foreign: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {_shown(kind)}" for kind, count in foreign.most_common(8))
-
-
-def _shown(path: Any) -> str:
-    """A name that this terminal can print on one line, even one that is no valid text."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    text = str(path).encode(encoding, "backslashreplace").decode(encoding)
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _chunks(folder: Path, files: list[tuple[Path, int]], size: int, fit: str) -> Chunks:
-    """Decode on every core; name what is no picture, skip it and count it at the end."""
-    from PIL import Image
+def _chunks(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
+    """Decode on every core; name the files that are not images, skip and count them."""
     from tqdm.auto import tqdm
 
-    Image.init()  # all decoders, before threads ask for them
-    skipped = 0
+    skipped, notes = 0, Counter[str]()
     with (
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        tqdm(total=len(files), desc=f"reading {_shown(folder.name)}", unit=" pictures") as bar,
+        tqdm(total=len(files), desc=f"reading {shown(folder.name)}", unit=" pictures") as bar,
     ):
+
+        def read(file: tuple[Name, int]) -> tuple[np.ndarray | None, str]:
+            try:
+                return decode(folder.joinpath(*file[0]), size, fit)
+            except NotAPicture as reason:
+                return None, str(reason)
+
         for k in range(0, len(files), _CHUNK):
             here = files[k : k + _CHUNK]
             good, labels = [], []
-            decoded = pool.map(lambda file: _decode(file[0], size, fit), here)
-            for (path, label), picture in zip(here, decoded, strict=True):
-                if not isinstance(picture, str):
+            for (name, label), (picture, note) in zip(here, pool.map(read, here), strict=True):
+                if picture is not None:
                     good.append(picture)
                     labels.append(label)
+                    notes[note] += 1
                     continue
                 skipped += 1
                 if skipped <= LISTED:
-                    bar.write(f"skipped {_shown(path.relative_to(folder))}: {picture}")
+                    bar.write(f"skipped {shown('/'.join(name))}: {note}")
             bar.update(len(here))
             if good:
                 yield np.stack(good), np.array(labels, np.int64)
-    if skipped == len(files):
-        raise ValueError(f"none of the {len(files):,} files in {_shown(folder)} is a picture")
+    _sum_up(folder, len(files), skipped, notes)
+
+
+def _sum_up(folder: Path, count: int, skipped: int, notes: Counter[str]) -> None:
+    if skipped == count:
+        raise ValueError(f"none of the {count:,} files in {shown(folder)} is a picture")
     if skipped:
+        named = f" (the first {LISTED} are named)" if skipped > LISTED else ""
         print(
-            f"{_shown(folder.name)}: {skipped:,} of {len(files):,} files are no pictures and "
-            f"were skipped" + (f" (the first {LISTED} are named)" if skipped > LISTED else "")
+            f"{shown(folder.name)}: {skipped:,} of {count:,} files are not images and were "
+            f"skipped{named}"
         )
-
-
-def _decode(path: Path, size: int, fit: str) -> np.ndarray | str:
-    """A picture, (3, size, size) uint8, or why it is none."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=FORMATS) as picture:
-            pixels = picture.width * picture.height
-            if pixels > MAX_PIXELS:
-                return f"{picture.width:,}×{picture.height:,} pixels are too many"
-            if pixels <= _LARGE:
-                return square(picture, size, fit)
-            with _one_large:
-                return square(picture, size, fit)
-    except Exception as error:  # decoders of damaged files raise nearly everything
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING:
-            raise OSError(f"cannot read {_shown(path)}: {error or 'out of memory'}") from None
-        if (state := _state(path)) and state[0] == 0:
-            return "empty file"
-        return _shown(error).replace(_shown(path), _shown(path.name)) or type(error).__name__
+    for note in filter(None, notes):
+        print(f"{shown(folder.name)}: {notes[note]:,} of {count:,} files hold {note}")

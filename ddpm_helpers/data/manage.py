@@ -1,7 +1,9 @@
 """What lies in the cache folder: listing it, checking it, emptying it."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 from . import cache
 
@@ -79,6 +81,28 @@ def clear(folder: Path) -> None:
     print(f"{folder}: {freed / 1e6:.1f} MB freed")
     if refused:
         raise OSError(f"{refused} of {len(found)} caches in {folder} could not be removed")
+
+
+def remove_older(images: Path) -> None:
+    """Remove the caches of the same folder and settings from before the folder changed.
+
+    Whoever has one open keeps it as long as it is open, where the system allows that.
+    """
+    settings = _settings(images)
+    for other in caches(images.parent):
+        if other != images and settings is not None and _settings(other) == settings:
+            _remove(other)
+
+
+def _settings(images: Path) -> dict[str, Any] | None:
+    """What stays when a folder changes, None where nothing does."""
+    try:
+        found = json.loads(images.with_suffix(".json").read_text(encoding="utf-8"))
+        changing = ("identity", "filter", "format")
+        same = {key: value for key, value in found["key"].items() if key not in changing}
+        return same | {"origin": found["origin"]} if found["origin"] else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def _remove(images: Path) -> str:

@@ -45,7 +45,7 @@ def source(name: str, split: str, folders: Sequence[Path]) -> Source:
             square = np.pad(pixels[k : k + 1000, None], ((0, 0), (0, 0), *[(around, around)] * 2))
             yield resize(square, size), labels[k : k + 1000]  # (n, 1, size, size)
 
-    return Source(name, identity, tuple(reader.classes), chunks)
+    return Source(name, identity, tuple(reader.classes), chunks, interleave=True)
 
 
 def _reader(name: str) -> Any:

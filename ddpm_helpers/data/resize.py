@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .colour import to_srgb
+
 FILTER = "bicubic-antialias"
 STRIP = 256  # rows that are worked on at once where a picture must be converted
 
@@ -24,57 +26,81 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def square(picture: Any, size: int, fit: str = "crop") -> np.ndarray:
-    """A PIL picture as a square, upright, in RGB, on white where it is transparent.
+    """A PIL picture as a square, upright, in sRGB, on white where it is transparent.
 
     Args:
-        picture: of any kind but floating point, which does not say what white is.
+        picture: of any kind whose numbers say what white is.
         size: side of the square.
         fit: "crop" keeps the centre square, "pad" the whole picture between white bars.
     Returns:
         (3, size, size) uint8.
     Raises:
-        ValueError: a floating-point picture.
+        ValueError: floating-point numbers, or 32-bit ones beyond 16 bits.
     """
     from PIL import Image, ImageOps
 
-    picture = _rgb(ImageOps.exif_transpose(picture))
+    picture = ImageOps.exif_transpose(picture)
+    profile = picture.info.get("icc_profile")
+    picture = _opaque(picture)
     if fit == "pad":
         scale = size / max(picture.size)
         inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         canvas = Image.new("RGB", (size, size), "white")
         place = ((size - inner[0]) // 2, (size - inner[1]) // 2)
-        canvas.paste(picture.resize(inner, Image.Resampling.BICUBIC), place)
+        canvas.paste(to_srgb(picture.resize(inner, Image.Resampling.BICUBIC), profile), place)
         return np.asarray(canvas).transpose(2, 0, 1)  # (3, size, size)
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     box = (left, top, left + side, top + side)
     picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(picture).transpose(2, 0, 1)  # (3, size, size)
+    return np.asarray(to_srgb(picture, profile)).transpose(2, 0, 1)  # (3, size, size)
 
 
-def _rgb(picture: Any) -> Any:
-    """Strip by strip where numbers grow on the way, so that a large picture stays one."""
+def white_level(picture: Any) -> int:
+    """The number that means white: 255, 4,095 where 16 bits hold no more than 12, or 65,535.
+
+    Raises:
+        ValueError: floating-point numbers, or 32-bit ones beyond 16 bits.
+    """
+    if picture.mode == "F":
+        raise ValueError("floating-point numbers do not say which one is white")
+    if not picture.mode.startswith("I"):
+        return 255
+    values = np.asarray(picture)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise ValueError(f"32-bit numbers ({low:,} to {high:,}) do not say which one is white")
+    if picture.mode == "I" and high <= 255:
+        return 255
+    return 4095 if high <= 4095 else 65535
+
+
+def _opaque(picture: Any) -> Any:
+    """The picture on white, as L, RGB or CMYK.
+
+    Strip by strip where numbers grow on the way, so that a large picture stays one.
+    """
     from PIL import Image
 
-    if picture.mode == "F":
-        raise ValueError("floating-point pictures do not say which number is white")
-    sixteen = picture.mode.startswith("I")
+    white = white_level(picture)
+    deep, grey = picture.mode.startswith("I"), picture.mode in ("1", "L", "LA", "La")
     clear = picture.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in picture.info
-    if not clear and not sixteen:
-        return picture.convert("RGB")
-    flat = Image.new("RGB", picture.size, "white")
+    if not clear and not deep:
+        return picture if picture.mode in ("L", "CMYK") else picture.convert("L" if grey else "RGB")
+    mode = "L" if deep or grey else "RGB"
+    flat = Image.new(mode, picture.size, "white")
     for top in range(0, picture.height, STRIP):
         strip = picture.crop((0, top, picture.width, min(top + STRIP, picture.height)))
-        shown = _eight_bits(strip) if sixteen else strip.convert("RGBA")
-        flat.paste(shown.convert("RGB"), (0, top), shown.getchannel("A"))
+        shown = _eight_bits(strip, white) if deep else strip.convert("LA" if grey else "RGBA")
+        flat.paste(shown.convert(mode), (0, top), shown.getchannel("A"))
     return flat
 
 
-def _eight_bits(picture: Any) -> Any:
-    """16 bits of grey, and where they are seen; Pillow's own conversion clips at 255."""
+def _eight_bits(picture: Any, white: int) -> Any:
+    """Grey of more bits, and where it is seen; Pillow's own conversion clips at 255."""
     from PIL import Image
 
     values = np.asarray(picture).astype(np.int64)
-    grey = np.clip((values + 128) // 257, 0, 255).astype(np.uint8)
+    grey = ((values * 255 + white // 2) // white).astype(np.uint8)
     seen = np.where(values == picture.info.get("transparency"), 0, 255).astype(np.uint8)
     return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(seen)))

@@ -45,7 +45,10 @@ def source(split: str, dataset: Any, fit: str) -> Source:
     def chunks(size: int) -> Chunks:
         return _chunks(dataset, name, size, fit)
 
-    return Source(name, identity, names, chunks, settle=lambda found: _settle(found, names, name))
+    return Source(
+        name, identity, names, chunks, interleave=True,
+        settle=lambda found: _settle(found, names, name),
+    )  # fmt: skip
 
 
 def _name(dataset: Any) -> str:

@@ -16,7 +16,9 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
     add("--data", help="what they were trained on (by default as the weights say)")
     add("--root", help="where the source's files lie")
-    add("--n", type=int, default=1000, metavar="N", help="pictures in each compared set (1000)")
+    add("--n", type=int, metavar="N", help="pictures in each compared set (1000, or what there is)")
+    add("--anyway", action="store_true", help="compare also where train and test hold the classes "
+        "in different shares")  # fmt: skip
     add("--sampler", default="dpm++", help="way to walk from noise to picture (dpm++)")
     add("--steps", type=int, help="sampling steps (50, or T if that is less)")
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")

@@ -18,7 +18,16 @@ from ddpm_helpers.diffusion.schedules import check_count
 from ddpm_helpers.evaluation.classifier import classifier_for
 from ddpm_helpers.evaluation.comparison import compare, table
 from ddpm_helpers.evaluation.inception import check_inception, inception_scores
-from ddpm_helpers.evaluation.sets import draw_samples, take, take_like
+from ddpm_helpers.evaluation.sets import (
+    FEW,
+    check_shares,
+    class_counts,
+    class_numbers_of,
+    draw_samples,
+    halves,
+    take,
+    take_like,
+)
 
 Model = Callable[..., Tensor]
 
@@ -34,7 +43,7 @@ def loss_per_step(
     seed: int = 0,
     batch_size: int = 64,
 ) -> Tensor:
-    """The loss at chosen steps, on the first n pictures of a dataset.
+    """The loss at chosen steps, on n pictures of a dataset, each class with its share.
 
     Args:
         diffusion, model: a network and what it was trained with; it is given the labels if it
@@ -53,6 +62,7 @@ def loss_per_step(
     eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
     device, _ = device_and_dtype(model)
     labelled = getattr(model, "num_classes", None) is not None
+    y = class_numbers_of(model, ds, y) if labelled else y
     means = []
     for t in ts:
         total = 0.0
@@ -72,9 +82,10 @@ def evaluate(
     train: ImageDataset,
     test: ImageDataset,
     *,
-    n: int = 1000,
+    n: int | None = None,
     batch_size: int = 50,
     inception: str | Path | None = None,
+    anyway: bool = False,
     say: Callable[[str], None] = print,
     keep: Callable[[dict[str, Any]], None] = lambda numbers: None,
     **options: Any,
@@ -83,40 +94,54 @@ def evaluate(
 
     Args:
         diffusion, model: a network and what it was trained with.
-        train, test: the two splits of its data, at least n pictures each.
-        n: pictures in each of the sets that are compared, at least 5, with Inception 10.
+        train, test: the two splits of its data. Where test holds fewer than 50 pictures, the sets
+            are halves of both together, which training has seen: the report says so.
+        n: pictures in each of the sets that are compared, at least 5, with Inception 10; by
+            default 1,000, or what there is.
         batch_size: pictures that are drawn at a time.
         inception: file of Inception's weights for FID, KID and Inception score too, by
             `inception_scores`; None leaves them out.
+        anyway: compare also where the splits hold the classes in different shares.
         say: takes the lines of the report as they come; the expected time before the drawing.
         keep: takes the numbers after each part: what was measured stays, should a later part fail.
         options: as for `sample`, without y; by default 50 steps of dpm++.
     Returns:
         The numbers, as plain values.
     Raises:
-        ValueError: n out of range, or as `sample` or `inception_scores`.
+        ValueError: n out of range, a class that the network does not know, samples of a network
+            without classes beside test pictures of other shares, or as `sample` or
+            `inception_scores`.
         FileNotFoundError: as `inception_scores`.
     """
+    few = len(test) < FEW
+    most = (len(train) + len(test)) // 2 if few else min(len(train), len(test))
+    n = check_count("n", min(1000, most) if n is None else n, least=5, most=most)
     if inception is not None:
         check_inception(inception, n)
-    n = check_count("n", n, least=5, most=min(len(train), len(test)))
     defaults: dict[str, Any] = {"sampler": "dpm++", "steps": min(50, diffusion.T)}
     options = defaults | options
-    x_test, labels = take(test, n)
-    classes = getattr(model, "num_classes", None)
-    # a network without classes leaves them to chance, and so must the pictures it is held against
-    x_train = take(train, n)[0] if classes is None else take_like(train, labels)
-    y = None if classes is None else labels
+    labelled = getattr(model, "num_classes", None) is not None
+    (x_test, labels), (x_train, others) = _real_sets(train, test, n, labelled, say)
+    counts = {k: class_counts(y, test.classes) for k, y in (("test", labels), ("train", others))}
+    for name, count in counts.items():
+        say(f"{name}, {n} pictures: " + ", ".join(f"{k} {c}" for k, c in count.items()))
+    if not anyway:
+        check_shares("train", others, "test", labels, test.classes)
+    y = class_numbers_of(model, test, labels) if labelled else None
     classifier = classifier_for(test).to(device_and_dtype(model)[0])
     known = classifier.classes == tuple(test.classes)
     say(f"features: a classifier of {', '.join(classifier.classes)}; "
         f"it names {classifier.accuracy:.1%} of its test pictures rightly")  # fmt: skip
     _announce(diffusion, model, n, batch_size, options, say)
-    numbers = _losses(diffusion, model, test, min(n, 100), say)
+    numbers = {"classes": counts} | _losses(diffusion, model, test, min(n, 100, len(test)), say)
     keep(numbers)
     drawn = draw_samples(diffusion, model, n, y=y, batch_size=batch_size, **options)
     sets = {"samples": torch.cat([part for part, _ in drawn]), "train": x_train}
-    rows = {name: compare(x_test, x, y if known else None, classifier) for name, x in sets.items()}
+    truth = {"samples": labels if labelled else None, "train": others}
+    rows = {
+        name: compare(x_test, x, truth[name] if known else None, classifier)
+        for name, x in sets.items()
+    }
     say(table(rows))
     numbers |= {name: asdict(row) for name, row in rows.items()}
     keep(numbers)
@@ -128,6 +153,20 @@ def evaluate(
         keep(numbers)
         say(f"{name:<20}{n:>6}  " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
     return numbers
+
+
+def _real_sets(
+    train: ImageDataset, test: ImageDataset, n: int, labelled: bool, say: Callable[[str], None]
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """The test pictures and the training pictures that are compared, each with their labels."""
+    if len(test) < FEW:
+        every = len(train) + len(test)
+        say(f"the test split holds {len(test)} pictures, too few: both sets are halves of all "
+            f"{every}, which training may have seen; copies look perfect here")  # fmt: skip
+        return halves(train, test, n)
+    x, y = take(test, n)
+    # A network without classes leaves them to chance, and so must the pictures it is held against.
+    return (x, y), (take_like(train, y), y) if labelled else take(train, n)
 
 
 def _losses(

@@ -2,27 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_helpers.data import ImageDataset
+from ddpm_helpers.data import ImageDataset, balanced_order
+from ddpm_helpers.data.dataset import to_float
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.diffusion.schedules import check_count
 
 Model = Callable[..., Tensor]
+FEW = 50  # a test split of fewer pictures is too small to compare with
+SAME = 0.05  # shares of a class that differ by no more, and one picture, count as equal
 
 
 def take(ds: ImageDataset, n: int) -> tuple[Tensor, Tensor]:
-    """The first n pictures of a dataset, (n, C, S, S) in [-1, 1], and their labels (n,).
+    """The first n pictures of a dataset that hold each class's share, and their labels.
 
+    Args:
+        ds: a dataset.
+        n: pictures, in 1..len(ds).
+    Returns:
+        (n, C, S, S) in [-1, 1] and (n,) int64, in the order of the dataset. A class that makes up
+        a share s of it has n·s of the pictures, rounded up or down.
     Raises:
         ValueError: n below 1, or more than there are.
     """
     n = check_count("n (of the pictures there are)", n, most=len(ds))
-    return next(ds.batches(n, seed=0, shuffle=False))
+    return _gather(ds, np.sort(balanced_order(ds.labels)[:n]))
+
+
+def _gather(ds: ImageDataset, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    pixels = torch.from_numpy(np.asarray(ds.images[rows]))  # a copy: the rows are a list
+    return to_float(pixels), torch.from_numpy(np.asarray(ds.labels)[rows])
+
+
+def halves(train: ImageDataset, test: ImageDataset, n: int) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Two sets of n pictures from both splits together, none in both, with each class's share.
+
+    For folders whose test split is too small to compare with: the network may have seen any of
+    the pictures.
+
+    Args:
+        train, test: the two splits, with the same classes.
+        n: pictures in each set, at most half of all.
+    Returns:
+        Twice pictures (n, C, S, S) in [-1, 1] and their labels (n,).
+    Raises:
+        ValueError: n out of range.
+    """
+    n = check_count("n (two sets of the pictures there are)", n, most=(len(train) + len(test)) // 2)
+    every = [_gather(ds, np.arange(len(ds))) for ds in (train, test)]
+    x, y = (torch.cat(parts) for parts in zip(*every, strict=True))
+    rows = torch.from_numpy(balanced_order(y.numpy())[: 2 * n])
+    rows = rows[y[rows].argsort(stable=True)]  # class after class: every second one is half of each
+    return tuple((x[rows[k::2]], y[rows[k::2]]) for k in (0, 1))
+
+
+def class_counts(y: Tensor, classes: Sequence[str]) -> dict[str, int]:
+    """How many of the labels are of each class; classes without any are left out."""
+    counts = torch.bincount(y, minlength=len(classes)).tolist()
+    return {name: count for name, count in zip(classes, counts, strict=True) if count}
+
+
+def check_shares(name_a: str, a: Tensor, name_b: str, b: Tensor, classes: Sequence[str]) -> None:
+    """Refuse two sets of which one holds more of a class: their distance would measure that.
+
+    Args:
+        name_a, name_b: what the sets are called in the message.
+        a, b: their labels, (n,) each.
+        classes: names of the classes.
+    Raises:
+        ValueError: a class whose shares differ by more than 5 % of the pictures, and one.
+    """
+    shares = [torch.bincount(y, minlength=len(classes)) / len(y) for y in (a, b)]
+    worst = int((shares[0] - shares[1]).abs().argmax())
+    of_a, of_b = (float(share[worst]) for share in shares)
+    if abs(of_a - of_b) > SAME + 1 / min(len(a), len(b)):
+        raise ValueError(
+            f"{classes[worst]} is {of_a:.0%} of {name_a} and {of_b:.0%} of {name_b}: a distance "
+            "would measure that; give both the same shares, or compare --anyway"
+        )
+
+
+def class_numbers_of(model: Model, ds: ImageDataset, y: Tensor) -> Tensor:
+    """A dataset's labels as the numbers that a network knows these classes by.
+
+    Args:
+        model: its `classes` are the names that it was trained with, if it has any.
+        ds: the dataset.
+        y: labels of it, (n,).
+    Raises:
+        ValueError: the network does not know one of the classes.
+    """
+    known = list(getattr(model, "classes", ()))
+    most = getattr(model, "num_classes", None) or 0
+    if not known and len(ds.classes) > most:
+        raise ValueError(f"the network has {most} classes, the dataset {len(ds.classes)}")
+    if not known or known == list(ds.classes) or len(known) == len(ds.classes) == 1:
+        return y  # one class has the name of its folder, which may have been renamed
+    if missing := [name for name in ds.classes if name not in known]:
+        raise ValueError(
+            f"the network does not know the class {missing[0]!r}; it knows {', '.join(known)}"
+        )
+    return torch.tensor([known.index(name) for name in ds.classes])[y]
 
 
 def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
@@ -40,7 +126,10 @@ def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
     for k, count in zip(*torch.unique(y, return_counts=True), strict=True):
         found = (labels == k).nonzero().flatten().tolist()
         if len(found) < count:
-            raise ValueError(f"class {int(k)} has {len(found)} pictures, {int(count)} are needed")
+            raise ValueError(
+                f"class {ds.classes[int(k)]} has {len(found)} pictures in the split {ds.split}, "
+                f"{int(count)} are needed: lower n"
+            )
         queues[int(k)] = iter(found)
     return torch.stack([ds[next(queues[int(k)])][0] for k in y])
 

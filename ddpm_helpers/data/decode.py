@@ -1,0 +1,107 @@
+"""A picture file to pixels: which kinds are read, and what is said about the others."""
+
+import errno
+import io
+import sys
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from .jpeg import completed
+from .resize import square, white_level
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")  # whatever the name says
+SUFFIXES = {
+    ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
+    ".pgm", ".avif",
+}  # fmt: skip
+HEIC = {".heic", ".heif"}  # not read by Pillow alone
+ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
+TWELVE_BITS = "12-bit numbers in 16 bits: 4,095 was taken for white"
+# Failures that say nothing about the file: a cache without its picture would stay wrong.
+PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
+MAX_PIXELS = 89_000_000  # a picture of more is not opened: it could take more than a gigabyte
+_LARGE, _one_large = 8_000_000, Lock()  # pictures of more pixels are decoded one at a time
+
+
+class NotAPicture(ValueError):
+    """A file that cannot be read; the message says why."""
+
+
+@cache
+def readable() -> tuple[set[str], tuple[str, ...]]:
+    """Suffixes and formats that this Pillow decodes; builds without AVIF exist."""
+    from PIL import Image
+
+    Image.init()  # all decoders, before threads ask for them
+    formats = tuple(name for name in FORMATS if name in Image.OPEN)
+    return SUFFIXES - (set() if "AVIF" in formats else {".avif"}), formats
+
+
+def decode(path: Path, size: int, fit: str) -> tuple[np.ndarray, str]:
+    """Read one picture.
+
+    Args:
+        path: of any kind in `FORMATS`.
+        size, fit: as for `square`.
+    Returns:
+        (3, size, size) uint8, and what its owner should know about it, or nothing.
+    Raises:
+        NotAPicture: the file is damaged, too large, or of another kind.
+        OSError: a failure that says nothing about the file, such as too little memory.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=readable()[1]) as picture:
+            pixels = picture.width * picture.height
+            if pixels > MAX_PIXELS:
+                raise ValueError(f"{picture.width:,}×{picture.height:,} pixels are too many")
+            if pixels <= _LARGE:
+                return _pixels(picture, path, size, fit)
+            with _one_large:
+                return _pixels(picture, path, size, fit)
+    except Exception as error:  # decoders of damaged files raise nearly everything
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING:
+            raise OSError(f"cannot read {shown(path)}: {error or 'out of memory'}") from None
+        raise NotAPicture(_reason(error, path)) from None
+
+
+def _pixels(picture: Any, path: Path, size: int, fit: str) -> tuple[np.ndarray, str]:
+    try:
+        picture.load()
+    except OSError as error:
+        jpeg = error.errno is None and picture.format in ("JPEG", "MPO")
+        whole = completed(path.read_bytes()) if jpeg else None
+        if whole is None:
+            raise
+        from PIL import Image
+
+        picture = Image.open(io.BytesIO(whole), formats=("JPEG",))
+    return square(picture, size, fit), TWELVE_BITS if white_level(picture) == 4095 else ""
+
+
+def describe_file(path: Path) -> str:
+    """What to do about a file that was given where a folder is needed."""
+    suffix = path.suffix.lower()
+    if suffix in ARCHIVES:
+        return "an archive: unpack it first, and give the folder"
+    if suffix in SUFFIXES | HEIC:
+        return "a single picture: give its folder"
+    return "a file: give a folder of pictures"
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if path.exists() and path.stat().st_size == 0:
+        return "empty file"
+    return shown(error).replace(shown(path), shown(path.name)) or type(error).__name__
+
+
+def shown(name: Any) -> str:
+    """A name that this terminal can print on one line, even one that is not valid text."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    text = str(name).encode(encoding, "backslashreplace").decode(encoding)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,198 @@
+"""What a folder means: splits, classes and labels, read from the names of its pictures alone."""
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+
+TRAIN = ("train", "training")
+TEST = ("test", "testing", "val", "valid", "validation")  # the first one with labels is used
+IMAGES = {"image", "images", "img", "imgs", "jpegimages"}
+ANNOTATIONS = re.compile(r"(ground_?truth|gt|mask|label|annotation|segmentation|trimap)", re.I)
+CAMERAS = {"dsc", "dscf", "dscn", "gopr", "image", "img", "mvimg", "p", "photo", "pic", "picture",
+           "pxl", "screenshot", "vid", "wp"}  # fmt: skip
+HELD_OUT = 10  # without a test split, one picture of so many becomes one
+
+Name = tuple[str, ...]  # the parts of a picture's path below the folder
+Labelled = list[tuple[Name, int]]
+
+
+@dataclass
+class Layout:
+    """How a folder was understood.
+
+    Attributes:
+        classes: names of the class folders, sorted; none where all pictures are one class.
+        train, test: names of the pictures below the folder, and their labels.
+        unknown: classes of the test split that train lacks; their pictures are left out.
+        notes: a line for each thing that its owner should know.
+    """
+
+    classes: tuple[str, ...] = ()
+    train: Labelled = field(default_factory=list)
+    test: Labelled = field(default_factory=list)
+    unknown: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def understand(names: Iterable[Name]) -> Layout:
+    """Read the layout of a folder from its pictures' names.
+
+    Wrappers are looked through. `train` beside one of `TEST` are splits; where none of those has
+    labels, a tenth of every class is held out as the test split. Folders are classes, apart from
+    `images` beside masks or annotations.
+    """
+    layout = Layout()
+    top, inside = _descend((), sorted(names), layout.notes)
+    folders = {name[0].casefold(): name[0] for name in inside if len(name) > 1}
+    train = next((folders[key] for key in TRAIN if key in folders), None)
+    tests = [folders[key] for key in TEST if key in folders]
+    if train is None or not tests:
+        _read_train(layout, top, inside)
+        _hold_out(layout, len(top))
+        return layout
+    splits = {
+        key: _descend((*top, key), [n[1:] for n in inside if n[0] == key], layout.notes, key)
+        for key in (train, *tests)
+    }
+    _read_train(layout, *splits.pop(train))
+    if _read_test(layout, splits) is None:
+        _hold_out(layout, len(top) + 1)
+    if rest := sum(name[0] not in (train, *tests) for name in inside):
+        layout.notes.append(f"left out {_count(rest)} beside {train}/")
+    return layout
+
+
+def _descend(
+    top: Name, names: list[Name], notes: list[str], split: str | None = None
+) -> tuple[Name, list[Name]]:
+    """Go down to where the classes lie.
+
+    A folder alone is a wrapper if it holds folders only; inside a split, if it repeats its name.
+
+    Returns:
+        The folder that was reached, and the names below it.
+    """
+    wrappers = []
+    while names and all(len(name) > 1 for name in names):
+        folders = sorted({name[0] for name in names})
+        others = [key for key in folders if key.casefold() not in IMAGES]
+        if len(folders) == len(others) + 1 and all(map(ANNOTATIONS.match, others)):
+            (down,) = set(folders) - set(others)
+            if left_out := sum(name[0] != down for name in names):
+                notes.append(f"left out {_count(left_out)} in {', '.join(others)} beside {down}/")
+        elif len(folders) == 1 and (
+            folders[0].casefold() == (split or "train").casefold()
+            or (split is None and all(len(name) > 2 for name in names))
+        ):
+            down = folders[0]
+            wrappers.append(down)
+        else:
+            break
+        top, names = (*top, down), [name[1:] for name in names if name[0] == down]
+    if wrappers:
+        notes.append(f"looked through {'/'.join(wrappers)}/")
+    return top, names
+
+
+def _read_train(layout: Layout, top: Name, names: list[Name]) -> None:
+    layout.classes = tuple(sorted({name[0] for name in names if len(name) > 1}))
+    if not layout.classes:
+        layout.train = [((*top, *name), 0) for name in names]
+        layout.notes += _labels_in_names(names)
+        return
+    layout.train = _label(layout, top, names)
+
+
+def _read_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> str | None:
+    """Take the first test split that has labels; its folder's name, None if there is none."""
+    used = None
+    for key, (top, names) in splits.items():
+        if used is not None:
+            layout.notes.append(f"{key}/ ({_count(len(names))}) is not used")
+        elif layout.classes and all(len(name) == 1 for name in names):
+            layout.notes.append(
+                f"{key}/ has {_count(len(names))} and no class folders, so no labels: not used"
+            )
+        else:
+            used = key
+            if key.casefold() != "test":
+                layout.notes.append(f"{key}/ is the test split")
+            found = {name[0] for name in names if len(name) > 1}
+            layout.unknown = tuple(sorted(found - set(layout.classes)))
+            layout.test = _label(layout, top, names)
+    return used
+
+
+def _label(layout: Layout, top: Name, names: list[Name]) -> Labelled:
+    """Label pictures by their first folder; without classes all are 0."""
+    if not layout.classes:
+        return [((*top, *name), 0) for name in names if len(name) == 1]
+    if loose := sum(len(name) == 1 for name in names):
+        layout.notes.append(
+            f"left out {_count(loose)} beside the class folders; "
+            "move them into the folder of their class"
+        )
+    number = {key: k for k, key in enumerate(layout.classes)}
+    return [
+        ((*top, *name), number[name[0]]) for name in names if len(name) > 1 and name[0] in number
+    ]
+
+
+def _hold_out(layout: Layout, depth: int) -> None:
+    """Move a tenth of every class to the test split: those with the smallest hashes.
+
+    The hash is one of the name alone, below the first `depth` folders: whoever moves or renames
+    the folder keeps its split. Every class keeps a picture for training.
+    """
+    files = sorted(layout.train, key=lambda file: (file[1], _hash(file[0][depth:]), file))
+    start = 0
+    for _, group in groupby(files, key=lambda file: file[1]):
+        members = list(group)
+        end = start + len(members)  # tenths of the running sum add up to a tenth of all
+        tenth = end // HELD_OUT - start // HELD_OUT
+        layout.test += members[: min(tenth, len(members) - 1)]
+        start = end
+    held_out = set(layout.test)
+    layout.test.sort(key=_by_class)
+    layout.train = [file for file in layout.train if file not in held_out]
+    if held_out:
+        layout.notes.append(
+            f"no test split: {len(held_out):,} of {_count(len(files))}, chosen by a hash of their "
+            "names, are held out as one"
+        )
+
+
+def _by_class(file: tuple[Name, int]) -> tuple[int, Name]:
+    return file[1], file[0]
+
+
+def _hash(name: Name) -> bytes:
+    """Of the letters, however a file system stores their accents."""
+    text = unicodedata.normalize("NFC", "/".join(name))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+def _labels_in_names(names: list[Name]) -> list[str]:
+    """A hint where the names of a flat folder look like labels: cat_01, dog_17."""
+    found = Counter[str]()
+    for name in names:
+        stem = name[-1].rpartition(".")[0]
+        if match := re.fullmatch(r"(\D*[^\W\d_])[ _.\-]*\d+", stem):
+            found[match[1]] += match[1].casefold() not in CAMERAS
+    found = Counter({key: n for key, n in found.items() if n > 1})
+    if len(found) < 2 or found.total() < 0.8 * len(names):
+        return []
+    shown = ", ".join(f"{key}… ({n:,})" for key, n in found.most_common(5))
+    key = found.most_common(1)[0][0]
+    return [
+        f"file names look like labels ({shown}), but folders make classes: move the pictures of "
+        f'each into one of its own, for instance mkdir "{key}"; mv "{key}"?* "{key}"'
+    ]
+
+
+def _count(n: int) -> str:
+    return f"{n:,} {'picture' if n == 1 else 'pictures'}"

@@ -1,0 +1,155 @@
+"""Colours come out in sRGB, whatever profile a picture carries; the profiles are built here."""
+
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_helpers.data import ImageDataset
+
+D50 = (0.9642, 1.0, 0.8249)
+# Columns are the colorants' XYZ, adapted to D50, as the standards give them.
+ADOBE_RGB = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322],
+                      [0.01947, 0.06087, 0.74457]])  # fmt: skip
+DISPLAY_P3 = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657],
+                       [-0.00105, 0.04189, 0.78407]])  # fmt: skip
+SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061],
+                 [0.01392, 0.09708, 0.71410]])  # fmt: skip
+RED = (200, 30, 30)
+
+
+def fixed(*numbers):
+    return b"".join(struct.pack(">i", round(x * 65536)) for x in numbers)
+
+
+def xyz(*numbers):
+    return b"XYZ \0\0\0\0" + fixed(*numbers)
+
+
+def gamma(value):
+    return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(value * 256)) + b"\0\0"
+
+
+def srgb_curve():
+    """The curve of sRGB and Display P3: ICC.1, parametric curve of type 3."""
+    return b"para\0\0\0\0\0\3\0\0" + fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+
+
+def profile(space, tags, kind=b"mntr", connection=b"XYZ "):
+    """An ICC profile, version 4."""
+    text = "made here".encode("utf-16-be")
+    name = b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(text), 28) + text
+    tags = {b"desc": name, b"cprt": name, b"wtpt": xyz(*D50)} | tags
+    start, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    for key, value in tags.items():
+        table += key + struct.pack(">II", start + len(body), len(value))
+        body += value + b"\0" * (-len(value) % 4)
+    content = struct.pack(">I", len(tags)) + table + body
+    head = struct.pack(">I4sI4s4s4s12s4s", 128 + len(content), b"\0\0\0\0", 0x04300000, kind, space,
+                       connection, b"\x07\xe6\0\1\0\1\0\0\0\0\0\0", b"acsp")  # fmt: skip
+    return (head + b"\0" * 28 + fixed(*D50)).ljust(128, b"\0") + content
+
+
+def matrix_profile(colorants, curve):
+    columns = {b"rXYZ": colorants[:, 0], b"gXYZ": colorants[:, 1], b"bXYZ": colorants[:, 2]}
+    tags = {key: xyz(*column) for key, column in columns.items()}
+    return profile(b"RGB ", tags | {key: curve for key in (b"rTRC", b"gTRC", b"bTRC")})
+
+
+def linear(rgb):
+    s = np.array(rgb) / 255
+    return np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4)
+
+
+def in_display_p3(rgb):
+    light = np.linalg.inv(DISPLAY_P3) @ SRGB @ linear(rgb)
+    s = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return tuple(np.rint(255 * s).astype(int).tolist())
+
+
+def in_adobe_rgb(rgb):
+    light = np.linalg.inv(ADOBE_RGB) @ SRGB @ linear(rgb)
+    return tuple(np.rint(255 * light ** (256 / 563)).astype(int).tolist())
+
+
+SPACES = {
+    "Display P3": (in_display_p3, matrix_profile(DISPLAY_P3, srgb_curve())),
+    "Adobe RGB": (in_adobe_rgb, matrix_profile(ADOBE_RGB, gamma(563 / 256))),
+}
+
+
+def shown(tmp_path, **options):
+    """The middle pixel of the one picture in tmp_path/p."""
+    ds = ImageDataset(tmp_path / "p", 16, cache_dir=tmp_path / "cache", **options)
+    return ds.images[0, :, 8, 8].astype(int)
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "p").mkdir()
+    return tmp_path / "p"
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+def test_a_wide_gamut_red_is_the_same_red(space, suffix, place, tmp_path):
+    stored, icc = SPACES[space]
+    assert stored(RED) != RED
+    options = {"png": {}, "tif": {}, "jpg": {"quality": 100, "subsampling": 0},
+               "webp": {"lossless": True}}[suffix]  # fmt: skip
+    picture = Image.new("RGB", (32, 32), stored(RED))
+    picture.save(place / f"a.{suffix}", icc_profile=icc, **options)
+    assert np.abs(shown(tmp_path) - RED).max() <= 2
+    assert np.abs(shown(tmp_path, fit="pad") - RED).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_profiles_of_transparent_and_palette_pictures(mode, place, tmp_path):
+    stored, icc = SPACES["Display P3"]
+    picture = Image.new("RGB", (32, 32), stored(RED))
+    picture = picture.quantize(2) if mode == "P" else picture.convert(mode)
+    picture.save(place / "a.png", icc_profile=icc)
+    assert np.abs(shown(tmp_path) - RED).max() <= 2
+
+
+@pytest.mark.parametrize("bits", [8, 16, "alpha"])
+def test_grey_profiles(bits, place, tmp_path):
+    """Linear light of 0.2140 is 127 of 255 in sRGB; a gamma of 1 stores it as 55."""
+    icc = profile(b"GRAY", {b"kTRC": gamma(1)})
+    pixels = np.full((16, 16), round(0.2140 * 255), np.uint8)
+    picture = Image.fromarray(pixels)
+    if bits == 16:
+        picture = Image.fromarray(pixels.astype(np.uint16) * 257)
+    elif bits == "alpha":
+        picture = picture.convert("LA")
+    picture.save(place / ("a.tif" if bits == 16 else "a.png"), icc_profile=icc)
+    assert np.abs(shown(tmp_path) - 127).max() <= 2
+
+
+def test_a_cmyk_profile(place, tmp_path):
+    """One whose lattice says L* = 50 wherever there is cyan ink, paper white elsewhere."""
+    lattice = b"".join(
+        bytes([128 if corner & 8 else 255, 128, 128]) for corner in range(16)  # Lab of C M Y K
+    )
+    ramp = bytes(range(256))
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
+    table += ramp * 4 + lattice + ramp * 3
+    icc = profile(b"CMYK", {b"A2B0": table}, kind=b"prtr", connection=b"Lab ")
+    Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(place / "a.tif", icc_profile=icc)
+    assert np.abs(shown(tmp_path) - 119).max() <= 3  # L* = 50 is grey 119; plain cyan is not grey
+
+
+@pytest.mark.parametrize("icc", [b"no profile at all", matrix_profile(SRGB, srgb_curve())[:200],
+                                 profile(b"GRAY", {b"kTRC": gamma(1)})])  # fmt: skip
+def test_a_broken_profile_or_one_of_another_kind_is_ignored(icc, place, tmp_path):
+    Image.new("RGB", (16, 16), RED).save(place / "a.png", icc_profile=icc)
+    assert shown(tmp_path).tolist() == list(RED)
+
+
+def test_srgb_itself_changes_no_pixel(place, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    icc = matrix_profile(SRGB, srgb_curve())
+    Image.fromarray(pixels).save(place / "a.png", icc_profile=icc)
+    ds = ImageDataset(place, 16, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(ds.images[0], pixels.transpose(2, 0, 1))

@@ -1,0 +1,135 @@
+"""Which pictures are compared: each class's share, and no sets whose shares differ."""
+
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_helpers import DiffusionUtils, ImageDataset
+from ddpm_helpers.cli import main
+from ddpm_helpers.data import cartoons
+from ddpm_helpers.evaluation import evaluate, take
+from ddpm_helpers.evaluation.sets import check_shares, class_counts, class_numbers_of, halves
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.pretrained import save_weights
+
+D = DiffusionUtils(5, prediction="x_0")
+
+
+def write(place, label, n, first=0):
+    """n different pictures: cartoons of one class."""
+    place.mkdir(parents=True)
+    images, labels = cartoons.draw("test", 20 * (first + n))
+    found = images[labels == label][first : first + n].transpose(0, 2, 3, 1)
+    for i, pixels in enumerate(found):
+        Image.fromarray(pixels).save(place / f"{i:03}.png")
+
+
+@pytest.fixture
+def uneven(tmp_path):
+    """Mostly cats in train, mostly dogs in test."""
+    for split, counts, first in (("train", (60, 20), 0), ("test", (20, 60), 60)):
+        for k, name in enumerate(("cat", "dog")):
+            write(tmp_path / "pets" / split / name, 3 + 2 * k, counts[k], first)
+    return tmp_path / "pets"
+
+
+class Grey(torch.nn.Module):
+    """A network that answers with grey pictures, and notes the classes that it is asked for."""
+
+    image_shape, num_classes, classes = (3, 32, 32), None, ()
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def forward(self, x_t, t, y=None):
+        if y is not None:
+            self.asked += y.tolist()
+        return x_t * 0
+
+
+def test_what_is_taken_holds_each_classs_share(uneven):
+    x, y = take(ImageDataset(uneven, 32, split="test"), 20)
+    assert x.shape == (20, 3, 32, 32) and y.bincount().tolist() == [5, 15]
+    cartoons_y = take(ImageDataset("cartoons", 32, split="test"), 40)[1]
+    assert cartoons_y.bincount().tolist() == [4] * 10
+
+
+def test_taken_pictures_keep_their_labels(uneven):
+    ds = ImageDataset(uneven, 32, split="test")
+    x, y = take(ds, len(ds))
+    for i in (0, 7, 79):
+        picture, label = ds[i]
+        assert torch.equal(x[i], picture) and y[i] == label
+
+
+def test_halves_of_both_splits_share_no_picture_and_every_class(uneven):
+    train, test = (ImageDataset(uneven, 32, split=s) for s in ("train", "test"))
+    (a, y_a), (b, y_b) = halves(train, test, 40)
+    assert y_a.bincount().tolist() == y_b.bincount().tolist() == [20, 20]
+    everything = torch.tensor(np.concatenate([train.images, test.images])).flatten(1)
+    mine = torch.cat([a, b]).add(1).mul(127.5).round().byte().flatten(1)
+    places = [(everything == row).all(1).nonzero()[0].item() for row in mine]
+    assert len(everything.unique(dim=0)) == 160 and len(set(places)) == 80
+    with pytest.raises(ValueError, match="in 1..80, got 81"):
+        halves(train, test, 81)
+
+
+def test_shares_that_differ_are_refused_with_the_worst_class():
+    y = torch.tensor([0] * 80 + [1] * 20)
+    check_shares("train", y, "test", y[::5], ("cat", "dog"))
+    with pytest.raises(ValueError, match="cat is 80% of train and 20% of test: .* --anyway"):
+        check_shares("train", y, "test", 1 - y, ("cat", "dog"))
+
+
+def test_counts_leave_out_what_is_not_there():
+    assert class_counts(torch.tensor([2, 0, 2]), ("a", "b", "c")) == {"a": 1, "c": 2}
+
+
+def test_labels_are_matched_by_name():
+    ds = types.SimpleNamespace(classes=("cat", "dog"))
+    net = types.SimpleNamespace(num_classes=3, classes=("dog", "cow", "cat"))
+    assert class_numbers_of(net, ds, torch.tensor([0, 1, 0])).tolist() == [2, 0, 2]
+    net.classes = ()
+    assert class_numbers_of(net, ds, torch.tensor([0, 1])).tolist() == [0, 1]
+    net.num_classes = 1
+    with pytest.raises(ValueError, match="the network has 1 classes, the dataset 2"):
+        class_numbers_of(net, ds, torch.tensor([0, 1]))
+    net.num_classes, net.classes = 2, ("cat", "cow")
+    with pytest.raises(ValueError, match="does not know the class 'dog'; it knows cat, cow"):
+        class_numbers_of(net, ds, torch.tensor([0]))
+    ds.classes, net.classes = ("renamed",), ("album",)
+    assert class_numbers_of(net, ds, torch.tensor([0])).tolist() == [0]
+
+
+def test_a_network_is_asked_for_classes_by_its_own_numbers(uneven):
+    splits = [ImageDataset(uneven, 32, split=s) for s in ("train", "test")]
+    net, said = Grey(), []
+    net.num_classes, net.classes = 3, ("dog", "cow", "cat")
+    evaluate(D, net, *splits, n=8, steps=1, say=said.append)
+    assert set(net.asked) <= {0, 2}
+    assert said[:2] == ["test, 8 pictures: cat 2, dog 6", "train, 8 pictures: cat 2, dog 6"]
+
+
+def test_without_classes_other_shares_are_refused_unless_asked_for(uneven):
+    splits = [ImageDataset(uneven, 32, split=s) for s in ("train", "test")]
+    with pytest.raises(ValueError, match="is 75% of train and 25% of test"):
+        evaluate(D, Grey(), *splits, n=20, steps=1, say=lambda line: None)
+    numbers = evaluate(D, Grey(), *splits, n=20, steps=1, anyway=True, say=lambda line: None)
+    assert numbers["classes"] == {"test": {"cat": 5, "dog": 15}, "train": {"cat": 15, "dog": 5}}
+    assert numbers["samples"]["accuracy"] is None  # the classifier of photographs knows no "cat"
+
+
+def test_without_n_it_takes_what_there_is_and_says_when_training_has_seen_it(tmp_path, capsys):
+    write(tmp_path / "album", 8, 20)
+    w = save_weights(tmp_path / "w.safetensors", DiffusionNet(32, width=8), D)
+    words = ["evaluate", "--weights", str(w), "--data", str(tmp_path / "album"), "--steps", "1"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "too few: both sets are halves of all 20" in said
+    assert "test, 10 pictures: album 10" in said
+    assert main([*words, "--n", "11"]) == 2
+    assert "in 5..10, got 11" in capsys.readouterr().err

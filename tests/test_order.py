@@ -1,0 +1,52 @@
+"""`balanced_order`: every beginning of it holds each class's share."""
+
+import numpy as np
+import pytest
+
+from ddpm_helpers.data import balanced_order
+
+
+def test_equal_classes_take_turns():
+    assert balanced_order([0, 0, 0, 1, 1, 1]).tolist() == [0, 3, 1, 4, 2, 5]
+
+
+def test_a_class_of_half_the_size_comes_half_as_often():
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    assert labels[balanced_order(labels)].tolist() == [0, 1, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_beginning_holds_each_share_rounded_up_or_down(seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, rng.choice([3, 30, 300]), rng.integers(1, 12))
+    labels = np.repeat(np.arange(len(sizes)) * 3, sizes)  # labels need not be contiguous
+    labels = rng.permutation(labels) if seed % 2 else labels
+    order = balanced_order(labels)
+    assert sorted(order) == list(range(len(labels)))
+    for k, size in zip(np.unique(labels), sizes, strict=True):
+        had = np.cumsum(labels[order] == k)  # (N,) pictures of class k among the first 1, 2, …
+        shares = np.arange(1, len(labels) + 1) * size / len(labels)
+        assert np.abs(had - shares).max() < 1
+
+
+def test_many_single_pictures_do_not_come_all_at_once():
+    labels = np.concatenate([np.zeros(100, int), np.arange(1, 101)])
+    found = labels[balanced_order(labels)]
+    assert all(abs((found[:n] == 0).sum() - n / 2) < 1 for n in range(201))
+
+
+def test_within_a_class_pictures_keep_their_order():
+    labels = np.random.default_rng(0).integers(0, 4, 200)
+    order = balanced_order(labels)
+    for k in range(4):
+        assert order[labels[order] == k].tolist() == np.flatnonzero(labels == k).tolist()
+
+
+def test_what_is_balanced_stays():
+    labels = np.repeat([0, 1, 2], [50, 20, 7])
+    again = labels[balanced_order(labels)]
+    assert balanced_order(again).tolist() == list(range(77))
+
+
+def test_no_pictures_at_all():
+    assert balanced_order([]).tolist() == []

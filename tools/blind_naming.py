@@ -1,0 +1,113 @@
+"""Can a person name what was drawn? A shuffled sheet of samples, and apart from it the key.
+
+    python tools/blind_naming.py draw --weights cifar10-64 --guidance 2 --out sheet
+    python tools/blind_naming.py draw --real FOLDER --out photographs
+    python tools/blind_naming.py score sheet.json answers.txt
+
+`draw` writes sheet.png (pictures numbered from 1, row by row) and sheet.json (the key). Show the
+sheet alone, with the list of classes, and write the answers down, one class a line. `score` counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_helpers.data import ImageDataset
+from ddpm_helpers.evaluation import draw_samples, take
+from ddpm_helpers.pretrained import load_pretrained
+
+COLUMNS = 8
+
+
+def shuffled(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Pictures (n, C, S, S) and their labels (n,) in another order, the same for a seed."""
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    return x[order], y[order]
+
+
+def draw(args: argparse.Namespace) -> None:
+    """Write the sheet and its key."""
+    from ddpm_helpers.display.canvas import figure_png
+    from ddpm_helpers.display.plots import show_images
+
+    if args.real is not None:
+        ds = ImageDataset(args.real, args.image_size, split="test")
+        names, (x, y) = ds.classes, take(ds, args.n)
+    else:
+        model, diffusion = load_pretrained(args.weights)
+        names, y = model.classes, torch.arange(args.n) % len(model.classes)
+        options = {"guidance": args.guidance, "sampler": args.sampler, "steps": args.steps}
+        parts = draw_samples(diffusion, model, args.n, y=y, seed=args.seed, **options)
+        x = torch.cat([part for part, _ in parts])
+    x, y = shuffled(x, y, args.seed)
+    figure = show_images(
+        x, ncols=COLUMNS, titles=[str(i) for i in range(1, len(x) + 1)], scale=args.scale,
+        title=f"Which is it: {', '.join(names)}?",
+    )  # fmt: skip
+    args.out.with_suffix(".png").write_bytes(figure_png(figure))
+    key = {"classes": list(names), "key": [names[k] for k in y.tolist()]}
+    args.out.with_suffix(".json").write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
+    print(f"{args.n} pictures in {args.out.with_suffix('.png')}, key in the .json beside it")
+
+
+def score(key: Path, answers: Path) -> dict[str, tuple[int, int]]:
+    """Class -> (right answers, pictures); under "all", their sum.
+
+    Raises:
+        ValueError: another number of answers than pictures, or an answer that is not a class.
+    """
+    about = json.loads(key.read_text(encoding="utf-8"))
+    given = answers.read_text(encoding="utf-8").lower().split()
+    if len(given) != len(about["key"]):
+        raise ValueError(f"{answers} has {len(given)} answers for {len(about['key'])} pictures")
+    if unknown := sorted(set(given) - set(about["classes"])):
+        choices = ", ".join(about["classes"])
+        raise ValueError(f"{unknown[0]!r} is not a class; choose from {choices}")
+    right = np.array([a == b for a, b in zip(given, about["key"], strict=True)])
+    truth = np.array(about["key"])
+    counts = {c: (int(right[truth == c].sum()), int((truth == c).sum())) for c in about["classes"]}
+    return counts | {"all": (int(right.sum()), len(right))}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the two commands; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python tools/blind_naming.py")
+    commands = parser.add_subparsers(required=True, dest="command")
+    sheet = commands.add_parser("draw", help="write a sheet and its key")
+    add = sheet.add_argument
+    add("--weights", default="cifar10-64", help="a shipped name, a file, or a training's folder")
+    add("--real", metavar="SOURCE", help="test pictures of a source instead of samples")
+    add("--image-size", type=int, default=64, metavar="S", help="of --real, in pixels (64)")
+    add("--n", type=int, default=40, help="pictures, the classes in turn (40)")
+    add("--guidance", type=float, default=2.0, help="as README's grid is drawn (2)")
+    add("--sampler", default="dpm++", help="(dpm++)")
+    add("--steps", type=int, default=15, help="(15)")
+    add("--seed", type=int, default=0, help="of the noise and of the order (0)")
+    add("--scale", type=int, default=2, help="screen pixels a pixel (2)")
+    add("--out", type=Path, default=Path("sheet"), help="name of both files (sheet)")
+    marks = commands.add_parser("score", help="count the right answers")
+    marks.add_argument("key", type=Path, help="the .json that `draw` wrote")
+    marks.add_argument("answers", type=Path, help="a text file, one class a picture")
+    args = parser.parse_args(argv)
+    try:
+        if args.command == "draw":
+            draw(args)
+        else:
+            for name, (right, n) in score(args.key, args.answers).items():
+                print(f"{name:<12} {right} of {n}")
+    except (OSError, ValueError) as error:
+        print(f"blind_naming: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
