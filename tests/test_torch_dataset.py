@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -406,9 +407,23 @@ def write_celeba(root, n=8):
         (base / file).write_text(head + lines)
 
 
-def test_celeba(tmp_path, monkeypatch):
+@pytest.fixture
+def celeba(tmp_path, monkeypatch):
     write_celeba(tmp_path / "data")
     monkeypatch.setattr(datasets.CelebA, "_check_integrity", lambda self: True)  # of the real one
+
+
+def test_celeba_as_the_readme_says(celeba, root, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text("utf-8"), re.DOTALL)
+    (snippet,) = [block for block in blocks if "CelebA(" in block]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    names = {"ImageDataset": ImageDataset}
+    exec(snippet, names)
+    assert names["ds"].images.shape == (4, 3, 64, 64) and names["ds"].source == "CelebA"
+
+
+def test_celeba(celeba, tmp_path):
     ds = load(tmp_path, datasets.CelebA(tmp_path / "data", target_type=[]), 64)
     assert ds.images.shape == (4, 3, 64, 64) and ds.classes == ("CelebA",)
     assert sorted(np.round(ds.images[:, 0].mean((1, 2)))) == pytest.approx([0, 20, 40, 60], abs=2)

@@ -36,7 +36,7 @@ def source(split: str, dataset: Any, fit: str) -> Source:
     if split != "train":
         raise ValueError(
             f"a dataset object is one split: leave split={split!r} out and give the {name} that "
-            "holds those pictures (torch.utils.data.random_split makes two of one)"
+            "holds those pictures (random_split with a seeded generator makes two of one)"
         )
     digest = fingerprint(dataset, lambda i: _plain(dataset, name, i))
     identity = {"kind": "dataset", "name": name, "digest": digest, "fit": fit}
