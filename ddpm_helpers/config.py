@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 PRECISIONS = ("auto", "fp32", "bf16")
-LR_SCHEDULES = ("cosine", "constant")
+LR_SCHEDULES = ("cosine", "constant", "wsd")
 OPTIMIZERS = ("adamw", "muon")
 COUNTS = (
     "image_size", "timesteps", "epochs", "batch_size", "width", "read_every", "accumulate",
@@ -59,7 +59,9 @@ class TrainConfig:
     limit: int | None = _setting(None, "train on the first so many pictures only")
     flip: bool = _setting(True, "mirror half of the pictures: twice the data for nothing")
     optimizer: str = _setting("adamw", "adamw, or muon, which learns more from each picture")
-    lr_schedule: str = _setting("cosine", "cosine falls to 0 at the last step, or constant")
+    lr_schedule: str = _setting(
+        "cosine", "cosine, constant, or wsd: constant, then linear to 0 over the last fifth"
+    )
     warmup_steps: int = _setting(200, "steps of linear warm-up: Adam's averages start empty")
     weight_decay: float = _setting(0.0, "pull towards 0; diffusion networks rarely overfit")
     grad_clip: float = _setting(1.0, "largest gradient norm: one odd batch cannot undo an hour")

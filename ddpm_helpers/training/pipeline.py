@@ -26,7 +26,7 @@ from ddpm_helpers.training.logbook import Logbook
 from ddpm_helpers.training.memory import memory_in_one_line
 from ddpm_helpers.training.progress import Progress
 from ddpm_helpers.training.report import Report, Speed, StepRecord, read
-from ddpm_helpers.training.schedule import learning_rate
+from ddpm_helpers.training.schedule import describe_change, learning_rate
 from ddpm_helpers.training.setup import (
     bf16_is_fast,
     build_optimizer,
@@ -364,8 +364,17 @@ class TrainingPipeline:
         else:
             raise FileNotFoundError(f"no checkpoint in {self.out_dir}; train first, or say 'auto'")
         checkpoint.load(self, state, where.name)
+        if self.is_main and (line := self._learning_rate_from_now_on(state["config"])):
+            print(line, file=sys.stderr)
         self.history = [StepRecord(**record) for record in state["history"]]
         return where
+
+    def _learning_rate_from_now_on(self, saved: dict[str, Any]) -> str:
+        """One line where a resumed run has another end or learning-rate schedule, else empty."""
+        known = {key: saved[key] for key in saved.keys() & self.config.to_dict().keys()}
+        old = TrainConfig(**known)
+        ends = (old.epochs * self.steps_per_epoch, old), (self.total_steps, self.config)
+        return describe_change(self.step, *ends)
 
     def _folder(self) -> Path:
         if self.out_dir is None:
