@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.pretrained import save_weights
 from ddpm_helpers.training import files
@@ -57,7 +55,7 @@ def save(pipeline: TrainingPipeline, path: Path) -> Path:
         files.write_whole(path, files.pack(state))
     try:
         save_average(pipeline, path.with_name("weights.safetensors"))
-    except SafetensorError as error:
+    except OSError as error:
         raise OSError(f"{path} is saved, weights.safetensors beside it is not: {error}") from error
     return path
 
