@@ -154,7 +154,7 @@ def test_weights_can_be_read_by_everybody_whom_the_folder_lets_in(tmp_path):
 
 def test_a_checkpoint_is_told_apart_from_weights(tmp_path):
     torch.save({"step": 1}, tmp_path / "checkpoint.pt")
-    with pytest.raises(ValueError, match="checkpoint.pt .* looks like a checkpoint, which --resume"):
+    with pytest.raises(ValueError, match="checkpoint.pt .*like a checkpoint, which --resume"):
         load_pretrained(tmp_path / "checkpoint.pt")
 
 

@@ -34,6 +34,7 @@ class ImageDataset(Dataset):
         labels: (N,) int64.
         classes: names, in the order of the labels.
         source: the source in use: "auto" is resolved, a folder is absolute.
+        settings: arguments that open the same source again, as they were given; plain values.
     Raises:
         ValueError: an unknown source, split or fit, a size or limit below 1, a folder with no
             pictures.
@@ -54,6 +55,7 @@ class ImageDataset(Dataset):
         _at_least_one("image_size", image_size)
         if limit is not None:
             _at_least_one("limit", limit)
+        self.settings = _settings(source, root, fit)
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
         if fit not in folder.FITS:
@@ -176,6 +178,14 @@ def _has_room(device: torch.device, needed: int) -> bool:
 def to_float(pixels: Tensor) -> Tensor:
     """Bytes to numbers: 0..255 becomes -1..1, both ends exact, 0 at 127.5."""
     return pixels.to(torch.float32).div_(127.5).sub_(1)
+
+
+def _settings(source: Any, root: Any, fit: str) -> dict[str, str]:
+    """What a file of settings can hold of the arguments; defaults are left out."""
+    if not isinstance(source, str | Path):
+        return {}
+    given = {"source": str(source), "root": None if root is None else str(root), "fit": fit}
+    return {k: v for k, v in given.items() if v is not None and (k, v) != ("fit", "crop")}
 
 
 def _at_least_one(name: str, value: int) -> None:
