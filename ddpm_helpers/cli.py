@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ddpm_helpers import __version__, cli_train
-from ddpm_helpers.config import best_device, cache_dir, settings
+from ddpm_helpers.config import best_device, cache_dir, data_of_run, settings
 from ddpm_helpers.evaluation.command import add_evaluate, check_options, write_numbers
 
 if TYPE_CHECKING:
@@ -160,9 +160,11 @@ def evaluate(args: argparse.Namespace) -> None:
 
     check_options(args)
     model, diffusion = load_pretrained(args.weights)
-    data = args.data or description(args.weights)["trained"].get("data", "cartoons")
+    data = {"source": description(args.weights)["trained"].get("data", "cartoons")}
+    data |= data_of_run(args.weights) if args.data is None else {"source": args.data}
+    data |= {} if args.root is None else {"root": args.root}
     side = model.image_shape[-1]
-    train, test = (_dataset(data, side, split=s, root=args.root) for s in ("train", "test"))
+    train, test = (_dataset(image_size=side, split=s, **data) for s in ("train", "test"))
     options = {"sampler": args.sampler, "guidance": args.guidance, "seed": args.seed}
     if args.steps is not None:
         options["steps"] = args.steps

@@ -168,6 +168,17 @@ def data_settings(path: str | Path) -> dict[str, Any]:
     return values
 
 
+def data_of_run(weights: str | Path) -> dict[str, Any]:
+    """`data_settings` of the run in whose folder weights lie; none for weights of another place.
+
+    Args:
+        weights: a run's folder, or a file in it.
+    """
+    path = Path(weights)
+    beside = (path if path.is_dir() else path.parent) / "config.toml"
+    return data_settings(beside) if path.exists() and beside.is_file() else {}
+
+
 def data_table(values: dict[str, Any]) -> str:
     """What `data_settings` reads back, in TOML."""
     lines = [f"{name} = {json.dumps(v, ensure_ascii=False)}\n" for name, v in values.items()]

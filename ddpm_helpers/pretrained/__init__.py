@@ -1,6 +1,6 @@
 """Trained weights: saving them, finding them, checking them."""
 
-from ddpm_helpers.pretrained.fine_tune import config_for_weights, fine_tune_model
+from ddpm_helpers.pretrained.fine_tune import config_for_weights, fine_tune_model, set_classes
 from ddpm_helpers.pretrained.weights import (
     available_weights,
     load_pretrained,
@@ -15,4 +15,5 @@ __all__ = [
     "load_pretrained",
     "load_weights",
     "save_weights",
+    "set_classes",
 ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
@@ -38,41 +39,35 @@ def fine_tune_model(
         FileNotFoundError, ValueError: as for `load_pretrained`.
     """
     model, diffusion = load_pretrained(name_or_path)
-    numbers = range(model.num_classes or 0)
-    known = model.classes if model.classes and numbers else tuple(map(str, numbers))
-    say(f"weights {name_or_path}: {describe_labels(known, classes)}")
-    return with_classes(model, known, classes).train(), diffusion
+    say(f"weights {name_or_path}: {set_classes(model, classes)}")
+    return model.requires_grad_(True).train(), diffusion
 
 
-def with_classes(
-    model: DiffusionNet, known: Sequence[str], classes: Sequence[str] | None
-) -> DiffusionNet:
-    """The same network with another label table; without one, it draws as for "no label".
+def set_classes(model: DiffusionNet, classes: Sequence[str] | None) -> str:
+    """Give a network another label table, in place; without one, it draws as for "no label".
 
     Args:
-        model: the network.
-        known: names of its classes.
+        model: the network; where the names of its classes are unknown, they are its numbers.
         classes: names of the new ones, or None.
+    Returns:
+        One line on which rows were kept, and which are new.
     """
-    count = None if classes is None else len(classes)
-    new = DiffusionNet(**(model.config | {"num_classes": count}))  # type: ignore[arg-type]
-    state = model.state_dict()
-    rows = state.pop("label.weight", None)  # (len(known) + 1, t_dim), row 0 for "no label"
-    if rows is None:
-        rows = torch.zeros(1, new.time.dim)  # adds nothing: the network is what it was
-    if new.label is None:
-        state["time.mlp.2.bias"] = state["time.mlp.2.bias"] + rows[0]
+    numbers = range(model.num_classes or 0)
+    known = model.classes if model.classes and numbers else tuple(map(str, numbers))
+    # Row 0 is "no label". A table of zeros adds nothing: the network is what it was without one.
+    rows = torch.zeros(1, model.time.dim) if model.label is None else model.label.weight.detach()
+    if classes is None:
+        last: Any = model.time.mlp[-1]
+        last.bias.data += rows[0]
+        model.label = None
     else:
-        state["label.weight"] = _label_rows(rows, known, classes or ())
-    new.load_state_dict(state)
-    new.classes = tuple(classes or ())
-    return new
-
-
-def _label_rows(rows: Tensor, known: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """The row for "no label", then one row for each class, (len(classes) + 1, t_dim)."""
-    place = {name: k + 1 for k, name in enumerate(known)}
-    return rows[[0, *(place.get(name, 0) for name in classes)]]
+        place = {name: k + 1 for k, name in enumerate(known)}
+        table = rows[[0, *(place.get(name, 0) for name in classes)]]  # (len(classes) + 1, t_dim)
+        model.label = nn.Embedding.from_pretrained(table, freeze=False)
+    model.num_classes = None if classes is None else len(classes)
+    model.config["num_classes"] = model.num_classes
+    model.classes = tuple(classes or ())
+    return describe_labels(known, classes)
 
 
 def describe_labels(known: Sequence[str], classes: Sequence[str] | None) -> str:

@@ -35,6 +35,7 @@ from ddpm_helpers.training.setup import (
     check_fit,
     compiled,
     make_accelerator,
+    match_classes,
     thaw,
 )
 from ddpm_helpers.training.snapshot import Snapshot
@@ -53,7 +54,8 @@ class TrainingPipeline:
 
     Args:
         model: the network, fresh or with trained weights; moved to the fastest device, channels
-            last. torch.compile around it is used, DataParallel taken off.
+            last. torch.compile around it is used, DataParallel taken off. One from
+            `load_pretrained` gets the classes of the dataset, as `fine_tune_model` describes.
         diffusion: a `DiffusionUtils`, which knows T, the schedule and the target.
         dataset: an `ImageDataset` of the network's image size, or any other `TrainingData`.
         config: the settings; `epochs, batch_size, lr, …` are read from here.
@@ -91,6 +93,8 @@ class TrainingPipeline:
         self.config, self.diffusion, self.dataset = config, diffusion, dataset
         self.accelerator = make_accelerator()
         self.device = self.accelerator.device
+        if (line := match_classes(network, dataset.classes)) and self.is_main:
+            print(line)
         self.model = network.to(self.device).to(memory_format=torch.channels_last)
         thaw(self.model)
         self.ema_model = copy.deepcopy(self.model).eval().requires_grad_(False)

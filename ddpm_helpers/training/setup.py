@@ -6,6 +6,7 @@ import os
 import shutil
 import sysconfig
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from ddpm_helpers.config import TrainConfig, best_device
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.pretrained import set_classes
 from ddpm_helpers.training.muon import Muon
 from ddpm_helpers.training.training_data import check_data, image_shape
 
@@ -125,7 +127,8 @@ def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> 
         raise ValueError(
             f"the network takes pictures of {model.image_shape}, the dataset holds {found}"
         )
-    if model.num_classes is not None and model.num_classes < len(dataset.classes):
+    unnamed = model.num_classes is not None and not getattr(model, "classes", ())
+    if unnamed and model.num_classes < len(dataset.classes):
         raise ValueError(
             f"the network knows {model.num_classes} classes, the dataset has {len(dataset.classes)}"
         )
@@ -133,6 +136,20 @@ def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> 
         wanted = getattr(config, name)
         if found != wanted and not isinstance(found, list):  # a table of betas has no name
             raise ValueError(f"config.{name} is {wanted!r}, the diffusion's is {found!r}")
+
+
+def match_classes(model: DiffusionNet, classes: Sequence[str]) -> str:
+    """Make label k of the data the class that a trained network knows as number k.
+
+    A network that takes no labels, or does not know its classes by name, stays as it is.
+
+    Returns:
+        One line on what changed; empty where nothing did.
+    """
+    known = getattr(model, "classes", ())
+    if model.num_classes is None or not known or tuple(known) == tuple(classes):
+        return ""
+    return f"classes of the data and the network differ: {set_classes(model, classes)}"
 
 
 def thaw(model: DiffusionNet) -> None:
