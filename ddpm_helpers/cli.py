@@ -163,8 +163,8 @@ def evaluate(args: argparse.Namespace) -> None:
     data = {"source": description(args.weights)["trained"].get("data", "cartoons")}
     data |= data_of_run(args.weights) if args.data is None else {"source": args.data}
     data |= {} if args.root is None else {"root": args.root}
-    side = model.image_shape[-1]
-    train, test = (_dataset(image_size=side, split=s, **data) for s in ("train", "test"))
+    source, side = data.pop("source"), model.image_shape[-1]
+    train, test = (_dataset(source, side, split=s, **data) for s in ("train", "test"))
     options = {"sampler": args.sampler, "guidance": args.guidance, "seed": args.seed}
     if args.steps is not None:
         options["steps"] = args.steps
