@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ddpm_helpers import __version__, cli_train
-from ddpm_helpers.config import best_device, cache_dir, settings
+from ddpm_helpers.config import best_device, cache_dir, data_of_run, settings
 from ddpm_helpers.evaluation.command import add_evaluate, check_options, write_numbers
 
 if TYPE_CHECKING:
@@ -176,10 +176,12 @@ def evaluate(args: argparse.Namespace) -> None:
 
     check_options(args)
     model, diffusion = load_pretrained(args.weights)
-    data = args.data or description(args.weights)["trained"].get("data", "cartoons")
-    side = model.image_shape[-1]
-    of_both: dict[str, Any] = {"root": args.root, "channels": model.image_shape[0]}
-    train, test = (_dataset(data, side, split=s, **of_both) for s in ("train", "test"))
+    data: dict[str, Any] = {"source": description(args.weights)["trained"].get("data", "cartoons")}
+    data |= data_of_run(args.weights) if args.data is None else {"source": args.data}
+    data |= {} if args.root is None else {"root": args.root}
+    data["channels"] = model.image_shape[0]
+    source, side = data.pop("source"), model.image_shape[-1]
+    train, test = (_dataset(source, side, split=s, **data) for s in ("train", "test"))
     options = {"sampler": args.sampler, "guidance": args.guidance, "seed": args.seed}
     if args.steps is not None:
         options["steps"] = args.steps

@@ -10,7 +10,15 @@ from typing import Any
 
 import torch
 
-from ddpm_helpers.config import OF_SOURCE, PRESETS, TrainConfig, best_device, settings
+from ddpm_helpers.config import (
+    OF_SOURCE,
+    PRESETS,
+    TrainConfig,
+    best_device,
+    data_settings,
+    settings,
+)
+from ddpm_helpers.pretrained import config_for_weights, fine_tune_model
 
 BY_DEFAULT = "by default set by DDPM_PRESET, else by the hardware"
 
@@ -24,9 +32,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                       " a preset, such as the config.toml that a run leaves")  # fmt: skip
     add("--data", help="a source, as in `ddpm data` (by default set by DDPM_DATA, else cartoons)")
     add("--root", help="where the source's files lie or are downloaded to")
-    add("--out", type=Path, help="folder for checkpoints and sample grids (runs/PRESET)")
-    add("--resume", nargs="?", const=True, metavar="FILE", help="go on from the newest whole"
-        " checkpoint in that folder, or FILE; `auto` starts anew where there is none")  # fmt: skip
+    add("--fit", help="pictures of a folder: crop to the centre, or pad (crop)")
+    add("--weights", help="start from these: a shipped name, a file, or a training's folder")
+    add("--out", type=Path, help="folder for checkpoints and sample grids (runs/PRESET-DATA)")
+    before = parser.add_mutually_exclusive_group()
+    before.add_argument("--resume", nargs="?", const=True, metavar="FILE", help="go on from the"
+                        " newest whole checkpoint in that folder, or FILE; `auto` starts anew"
+                        " where there is none")  # fmt: skip
+    before.add_argument("--overwrite", action="store_true", help="replace the run in that folder")
     group = parser.add_argument_group("single settings, on top of the preset")
     for field in fields(TrainConfig):
         kind = str(field.type).removesuffix(" | None")
@@ -42,23 +55,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def train(args: argparse.Namespace) -> int:
     """Train; checkpoints, history and sample grids go to --out. Returns the exit status."""
     from ddpm_helpers.data import ImageDataset
-    from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
+    from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model, files
+    from ddpm_helpers.training.setup import make_accelerator
 
     known = settings()
-    source = args.data or known.data
-    name, config = read_config(args, known.preset, source)
-    out = args.out or Path("runs") / name
-    ds = ImageDataset(
-        source, config.image_size, root=args.root, limit=config.limit, channels=config.channels
-    )
-    model = build_model(config, len(ds.classes))
-    diffusion = build_diffusion(config)
-    pipeline = TrainingPipeline(model, diffusion, ds, config, out)
+    data = read_data(args, known.data)
+    name, config = read_config(args, known.preset, data["source"])
+    out = args.out or default_folder(name, data["source"], args.weights)
+    if not args.resume and not args.overwrite and out.is_dir():
+        files.refuse_another_run(out)  # before pictures are read for minutes
+    say = print if make_accelerator().is_main_process else _silent
+    data |= {"image_size": config.image_size, "channels": config.channels, "limit": config.limit}
+    ds = ImageDataset(**data)
+    if args.weights is None:
+        model, diffusion = build_model(config, len(ds.classes)), build_diffusion(config)
+    else:
+        classes = ds.classes if config.class_conditional else None
+        model, diffusion = fine_tune_model(args.weights, classes, say=say)
+    pipeline = TrainingPipeline(model, diffusion, ds, config, out, overwrite=args.overwrite)
     if args.resume:
         pipeline.resume(None if args.resume is True else args.resume)
-    say = print if pipeline.is_main else _silent
     start = f", from step {pipeline.step}" if pipeline.step else ""
-    say(f"{name}, {len(ds)} pictures of {source}, {pipeline.device}, writing to {out}{start}")
+    what = f"{name}, {len(ds)} pictures of {data['source']}"
+    say(f"{what}, {pipeline.device}, writing to {out}{start}")
     history = pipeline.fit()
     if history:
         last = [record.loss for record in history[-100:]]
@@ -74,13 +93,51 @@ def read_config(args: argparse.Namespace, preset: str, source: str) -> tuple[str
     """The configuration that the options ask for, and its name: of the preset or of the file.
 
     What the source asks for comes on top of a preset; a file says everything itself.
+
+    Raises:
+        ValueError: an option asks for another network than the weights hold.
     """
     names = {field.name for field in fields(TrainConfig)}
     changes = {key: value for key, value in vars(args).items() if key in names}
     if args.config is not None:
-        return args.config.stem, TrainConfig.load(args.config, **changes)
-    preset = args.preset or preset
-    return preset, TrainConfig.preset(preset, **OF_SOURCE.get(source, {}) | changes)
+        name, config = _name_of(args.config, "config.toml"), TrainConfig.load(args.config)
+    else:
+        name = args.preset or preset
+        config = TrainConfig.preset(name, **OF_SOURCE.get(source, {}))
+    config = replace(config, **changes)
+    if args.weights is None:
+        return name, config
+    fitting = config_for_weights(args.weights, config)
+    for key, value in changes.items():
+        if value != (stored := getattr(fitting, key)):
+            option = "--" + key.replace("_", "-")
+            raise ValueError(
+                f"{args.weights} was trained with {key} = {stored!r}, not {value!r}: leave "
+                f"{option} out, or train without --weights"
+            )
+    return name, fitting
+
+
+def read_data(args: argparse.Namespace, source: str) -> dict[str, Any]:
+    """Arguments for `ImageDataset`: of the options, else of the --config file, else the source."""
+    given = {key: getattr(args, key) for key in ("root", "fit") if getattr(args, key) is not None}
+    if args.data is not None:
+        return {"source": args.data} | given
+    run = {} if args.config is None else data_settings(args.config)
+    return {"source": source} | run | given
+
+
+def default_folder(name: str, source: str, weights: str | None) -> Path:
+    """runs/PRESET-DATA, such as runs/laptop-cartoons; training from weights names these too."""
+    data = Path(source).expanduser().resolve().name
+    start = "" if weights is None else f"-from-{_name_of(Path(weights), 'weights.safetensors')}"
+    return Path("runs") / f"{name}-{data}{start}"
+
+
+def _name_of(path: Path, usual: str) -> str:
+    """A file's name without its suffix, or that of its folder where every run has such a file."""
+    path = path.expanduser().resolve()
+    return path.parent.name if path.name == usual else path.stem
 
 
 def _silent(*words: object, **options: object) -> None:

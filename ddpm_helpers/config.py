@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 PRECISIONS = ("auto", "fp32", "bf16")
-LR_SCHEDULES = ("cosine", "constant")
+LR_SCHEDULES = ("cosine", "constant", "wsd")
 OPTIMIZERS = ("adamw", "muon")
 CHANNELS = (1, 3)
 # Where a source of pictures asks for other defaults: digits are grey, and no digits in a mirror.
@@ -28,6 +28,7 @@ OF_SOURCE: dict[str, dict[str, Any]] = {
     "mnist": {"channels": 1, "flip": False},
     "fashion_mnist": {"channels": 1},
 }
+DATA_FIELDS = {"source": str, "root": str, "fit": str}  # what opens a run's data again
 COUNTS = (
     "image_size", "timesteps", "epochs", "batch_size", "width", "read_every", "accumulate",
     "max_bad_steps", "keep_checkpoints",
@@ -66,7 +67,9 @@ class TrainConfig:
     limit: int | None = _setting(None, "train on the first so many pictures only")
     flip: bool = _setting(True, "mirror half of the pictures; not for text, digits, faces")
     optimizer: str = _setting("adamw", "adamw, or muon, which learns more from each picture")
-    lr_schedule: str = _setting("cosine", "cosine falls to 0 at the last step, or constant")
+    lr_schedule: str = _setting(
+        "cosine", "cosine, constant, or wsd: constant, then linear to 0 over the last fifth"
+    )
     warmup_steps: int = _setting(200, "steps of linear warm-up: Adam's averages start empty")
     weight_decay: float = _setting(0.0, "pull towards 0; diffusion networks rarely overfit")
     grad_clip: float = _setting(1.0, "largest gradient norm: one odd batch cannot undo an hour")
@@ -81,6 +84,7 @@ class TrainConfig:
     sample_every: int = _setting(1, "epochs between sample grids in out_dir; 0 makes none")
     keep_weights: bool = _setting(False, "keep the weights of epoch 1, 2, 5, 10, 20, 50, … too")
     save_every: int = _setting(1, "epochs between checkpoints in out_dir; 0 saves at the end only")
+    save_minutes: float = _setting(10.0, "and minutes, from the first step on; 0 looks at no clock")
 
     def __post_init__(self) -> None:
         for name in COUNTS:
@@ -92,6 +96,8 @@ class TrainConfig:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         if self.min_snr_gamma is not None and not self.min_snr_gamma > 0:
             raise ValueError(f"min_snr_gamma must be above 0, or None; got {self.min_snr_gamma}")
+        if not self.save_minutes >= 0:
+            raise ValueError(f"save_minutes must be at least 0, got {self.save_minutes}")
         for name in ("label_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
@@ -121,6 +127,8 @@ class TrainConfig:
     def load(cls, path: str | Path, **changes: Any) -> TrainConfig:
         """Read a configuration from a file, such as the `config.toml` that a run leaves.
 
+        Its table `data`, which `data_settings` reads, is passed over.
+
         Args:
             path: a .toml or .json file; fields that it leaves out take their defaults.
             changes: fields to set on top of it.
@@ -129,15 +137,8 @@ class TrainConfig:
             ValueError: no TOML or JSON, an unknown field, or a value of the wrong kind.
         """
         path = Path(path)
-        readers = {".toml": tomllib.loads, ".json": json.loads}
-        if path.suffix not in readers:
-            raise ValueError(f"a configuration ends in .toml or .json, got {path.name!r}")
-        if not path.is_file():
-            raise FileNotFoundError(f"no configuration at {path}")
-        try:
-            values = readers[path.suffix](path.read_text(encoding="utf-8"))
-        except ValueError as error:  # of both readers
-            raise ValueError(f"{path} cannot be read: {error}") from error
+        values = _read_table(path)
+        values.pop("data", None)
         for name, value in values.items():
             _check_field(path.name, name, value)
         return cls(**values | changes)
@@ -154,6 +155,55 @@ class TrainConfig:
             start = "# " if value is None else ""  # TOML knows no None: left out, it is the default
             lines.append(f"{start}{f.name} = {json.dumps(value)}  # {f.metadata['help']}\n")
         return "".join(lines)
+
+
+def data_settings(path: str | Path) -> dict[str, Any]:
+    """What a run's `config.toml` says about its data: arguments of `ImageDataset`.
+
+    Returns:
+        Some of `source`, `root` and `fit`; none where the file has no table `data`.
+    Raises:
+        FileNotFoundError, ValueError: as for `TrainConfig.load`.
+    """
+    path = Path(path)
+    values = _read_table(path).get("data", {})
+    if not isinstance(values, dict):
+        raise ValueError(f"{path.name}: data must be a table, got {values!r}")
+    for name, value in values.items():
+        _check_choice(f"field of data in {path.name}", name, tuple(DATA_FIELDS))
+        if type(value) is not DATA_FIELDS[name]:
+            kind = DATA_FIELDS[name].__name__
+            raise ValueError(f"{path.name}: {name} must be of type {kind}, got {value!r}")
+    return values
+
+
+def data_of_run(weights: str | Path) -> dict[str, Any]:
+    """`data_settings` of the run in whose folder weights lie; none for weights of another place.
+
+    Args:
+        weights: a run's folder, or a file in it.
+    """
+    path = Path(weights)
+    beside = (path if path.is_dir() else path.parent) / "config.toml"
+    return data_settings(beside) if path.exists() and beside.is_file() else {}
+
+
+def data_table(values: dict[str, Any]) -> str:
+    """What `data_settings` reads back, in TOML."""
+    lines = [f"{name} = {json.dumps(v, ensure_ascii=False)}\n" for name, v in values.items()]
+    return "\n[data]\n" + "".join(lines) if lines else ""
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    readers = {".toml": tomllib.loads, ".json": json.loads}
+    if path.suffix not in readers:
+        raise ValueError(f"a configuration ends in .toml or .json, got {path.name!r}")
+    if not path.is_file():
+        raise FileNotFoundError(f"no configuration at {path}")
+    try:
+        return readers[path.suffix](path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of both readers
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def _check_field(file: str, name: str, value: Any) -> None:

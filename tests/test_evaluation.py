@@ -212,6 +212,22 @@ def test_the_weights_say_what_they_are_compared_with(tmp_path, monkeypatch, told
     assert f"asked for {data} at 32" in capsys.readouterr().err
 
 
+def test_a_run_says_itself_how_its_data_are_opened(tmp_path, monkeypatch, capsys):
+    save_weights(tmp_path / "weights.safetensors", DiffusionNet(32, width=8), DiffusionUtils(5))
+    (tmp_path / "config.toml").write_text('[data]\nsource = "an/album"\nfit = "pad"\n')
+
+    def asked(source, side, **options):
+        raise ValueError(f"asked for {source} with {options}")
+
+    monkeypatch.setattr(cli, "_dataset", asked)
+    for weights in (tmp_path, tmp_path / "weights.safetensors"):
+        assert main(["evaluate", "--weights", str(weights)]) == 2
+        words = "asked for an/album with {'split': 'train', 'fit': 'pad', 'channels': 3}"
+        assert words in capsys.readouterr().err
+    assert main(["evaluate", "--weights", str(tmp_path), "--data", "cartoons"]) == 2
+    assert "asked for cartoons with {'split': 'train', 'channels': 3}" in capsys.readouterr().err
+
+
 def test_what_cannot_be_done_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ddpm_helpers.pretrained.load_pretrained", None)
     calls = [
@@ -304,8 +320,9 @@ def test_a_training_to_pure_noise_samples_with_every_sampler_and_evaluates(tmp_p
     d = DiffusionUtils(10, "linear", prediction="v", rescale_zero_snr=True)
     ds = ImageDataset("cartoons", 16, limit=32)
     config = TrainConfig.preset(
-        "ci", image_size=16, timesteps=10, width=8, limit=32, min_snr_gamma=5.0, sample_every=0
-    )
+        "ci", image_size=16, timesteps=10, width=8, limit=32, min_snr_gamma=5.0, sample_every=0,
+        schedule="linear", rescale_zero_snr=True,
+    )  # fmt: skip
     model = DiffusionNet(16, width=8, num_classes=10)
     history = TrainingPipeline(model, d, ds, config, tmp_path).fit()
     assert all(math.isfinite(record.loss) for record in history)

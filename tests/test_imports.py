@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
         "config", "data", "diffusion", "model", "training", "evaluation", "pretrained", "display",
         "cli_train",
     },
-    "cli_train": {"config", "data", "diffusion", "model", "training"},
+    "cli_train": {"config", "data", "diffusion", "model", "pretrained", "training"},
     "__main__": {"cli"},
 }  # fmt: skip
 

@@ -90,6 +90,55 @@ def test_learning_rate_closed_form():
     assert [learning_rate(k, 9, constant) for k in (1, 9)] == [1.0, 1.0]
 
 
+def test_wsd_is_constant_and_then_linear_to_0_over_the_last_fifth():
+    config = TrainConfig(lr=1.0, warmup_steps=10, lr_schedule="wsd")
+    rates = [learning_rate(k, 100, config) for k in range(1, 101)]
+    assert rates[:10] == pytest.approx([k / 10 for k in range(1, 11)])
+    assert rates[9:80] == [1.0] * 71
+    assert rates[80:] == pytest.approx([1 - k / 20 for k in range(1, 21)])  # 0.95 ... 0
+    longer = [learning_rate(k, 200, config) for k in range(1, 81)]
+    assert longer == rates[:80]  # what was trained before the decay serves any later end
+
+
+def test_a_constant_run_is_resumed_with_wsd_and_its_end_can_be_moved(tmp_path, capsys):
+    first = pipeline(tmp_path, lr_schedule="constant", epochs=20)
+    for record in first.steps():
+        if record.step == 12:
+            break
+    first.save()
+    second = pipeline(tmp_path, lr_schedule="wsd", epochs=5)  # 15 steps
+    second.resume()
+    said = capsys.readouterr().err
+    assert said == (
+        "learning rate: was 0.003 at step 12, is 0.002 at step 13, "
+        "constant to step 12, then linear to 0 at step 15\n"
+    )
+    second.fit()
+    rates = [r.lr / 3e-3 for r in second.history]
+    assert rates[2:12] == [1.0] * 10 and rates[12:] == pytest.approx([2 / 3, 1 / 3, 0])
+    longer = pipeline(tmp_path, lr_schedule="wsd", epochs=10)  # after the end
+    longer.resume()
+    words = "was 0 at step 15, is 0.003 at step 16, constant to step 24, then linear to 0 at"
+    assert words in capsys.readouterr().err
+    assert longer.fit()[-1].lr == 0 and longer.history[15].lr == 3e-3
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"epochs": 3}, ""),
+    ({"epochs": 6}, "is 0.0015 at step 10 and falls along a cosine to 0 at step 18"),
+    ({"epochs": 6, "lr_schedule": "constant"}, "is 0.003 at step 10 and stays constant to step 18"),
+])  # fmt: skip
+def test_training_on_after_the_end_says_what_the_learning_rate_will_do(
+    changes, words, tmp_path, capsys
+):
+    pipeline(tmp_path).fit()
+    capsys.readouterr()
+    pipeline(tmp_path, **changes).resume()
+    said = capsys.readouterr().err
+    assert said.startswith("learning rate: was 0 at step 9, ") if words else said == ""
+    assert words in said and said.count("\n") == bool(words)
+
+
 def test_ema_decay_warms_up_and_buffers_are_copied():
     assert ema_decay_at(1, 0.999) == pytest.approx(2 / 11)
     assert ema_decay_at(10**6, 0.999) == 0.999
@@ -276,7 +325,8 @@ def test_the_processor_is_used_as_it_likes_best(monkeypatch):
     assert len(calls) == 1 and seen == [torch.bfloat16]
 
 
-def test_the_bar_shows_loss_speed_and_time_left(capsys):
+def test_the_bar_shows_loss_speed_and_time_left(capsys, monkeypatch):
+    monkeypatch.setattr("ddpm_helpers.training.progress._somebody_watches", lambda: True)
     pipeline(epochs=4).fit()
     last = capsys.readouterr().err.split("\r")[-1]
     assert "12/12" in last and "loss=0." in last and "smooth=0." in last and "images/s=" in last

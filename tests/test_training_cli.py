@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from toy_training import CONFIG, pipeline
 
 from ddpm_helpers import cli, cli_train, config
@@ -67,6 +70,140 @@ def test_a_run_leaves_its_configuration_and_another_run_takes_it(tmp_path, monke
     assert "not allowed with" in capsys.readouterr().err
 
 
+@pytest.fixture
+def train(tmp_path, monkeypatch, capsys):
+    """`ddpm train` with a tiny network; returns its status, and what it said to both streams."""
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DDPM_PRESET", "ci")
+    monkeypatch.delenv("DDPM_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words, tiny=TINY):
+        capsys.readouterr()
+        status = cli.main(["train", *tiny.split(), *map(str, words)])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def album(tmp_path):
+    """Three classes, two of which the cartoons have too; wide pictures with red ends."""
+    pixels = np.full((20, 40, 3), 90, np.uint8)
+    pixels[:, :8], pixels[:, -8:] = (255, 0, 0), (255, 0, 0)
+    for name in ("cat", "kite", "ship"):
+        (tmp_path / "album" / name).mkdir(parents=True)
+        for k in range(6):
+            Image.fromarray(pixels + np.uint8(k)).save(tmp_path / "album" / name / f"{k}.png")
+    return tmp_path / "album"
+
+
+def test_a_second_run_in_a_folder_is_refused_unless_it_is_to_be_replaced(train, tmp_path):
+    assert train("--out", "a")[0] == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "a").iterdir()}
+    status, out, err = train("--out", "a", "--epochs", 2)
+    assert status == 2 and err.count("\n") == 1 and "pictures" not in out
+    assert "a holds a run already" in err and "--resume" in err and "--overwrite" in err
+    assert {p: p.read_bytes() for p in (tmp_path / "a").iterdir()} == before
+    assert train("--out", "a", "--epochs", 2, "--resume")[0] == 0
+    assert train("--out", "a", "--overwrite")[0] == 0
+    assert torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)["step"] == 2
+    with pytest.raises(SystemExit):
+        train("--out", "a", "--overwrite", "--resume")
+
+
+def test_the_usual_folder_names_preset_data_and_weights(train, album, tmp_path):
+    assert train()[0] == 0 and (tmp_path / "runs" / "ci-cartoons" / "checkpoint.pt").exists()
+    assert train("--data", f"{album}/")[0] == 0
+    assert (tmp_path / "runs" / "ci-album" / "weights.safetensors").exists()
+    assert train("--data", album, "--weights", "runs/ci-cartoons", tiny="--limit 16")[0] == 0
+    folder = tmp_path / "runs" / "ci-album-from-ci-cartoons"
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["config"]["width"] == 8
+
+
+def test_a_runs_settings_bring_its_data_along(train, album, tmp_path):
+    assert train("--data", "album", "--fit", "pad", "--out", "a")[0] == 0
+    text = (tmp_path / "a" / "config.toml").read_text()
+    assert text.endswith('[data]\nsource = "album"\nfit = "pad"\n')
+    assert TrainConfig.load(tmp_path / "a" / "config.toml").width == 8
+    status, out, _ = train("--config", "a/config.toml", "--out", "b", tiny="")
+    assert status == 0 and "pictures of album" in out
+    a, b = (torch.load(tmp_path / f / "checkpoint.pt", weights_only=True) for f in "ab")
+    assert all(v.equal(b["model"][k]) for k, v in a["model"].items())
+    assert config.data_of_run(tmp_path / "b" / "weights.safetensors") == {
+        "source": "album", "fit": "pad",
+    }  # fmt: skip
+    out = train("--config", "a/config.toml", "--data", "cartoons", "--out", "c", tiny="")[1]
+    assert "pictures of cartoons" in out
+
+
+def test_padded_pictures_keep_their_ends(train, album, tmp_path):
+    for fit, has_ends in (("crop", False), ("pad", True)):
+        assert train("--data", album, "--fit", fit, "--out", fit)[0] == 0
+        images = [np.load(p) for p in (tmp_path / "cache").glob("*.npy")]
+        reds = [((i[:, 0] > 200) & (i[:, 1] < 100)).any() for i in images]
+        assert any(reds) == has_ends
+    status, _, err = train("--data", album, "--fit", "crop", "--out", "pad", "--resume")
+    assert status == 2 and "not on other 16 pictures of album" in err
+    assert train("--data", album, "--fit", "stretch", "--out", "x")[0] == 2
+
+
+def test_a_moved_folder_is_resumed_under_its_new_name(train, album, tmp_path):
+    assert train("--data", "album", "--out", "a")[0] == 0
+    album.rename(tmp_path / "pictures")
+    words = ["--data", "pictures", "--out", "a", "--epochs", 2, "--resume"]
+    status, out, _ = train(*words)
+    assert status == 0 and "from step 2" in out
+
+
+def test_fine_tuning_starts_from_weights_and_keeps_rows_by_name(train, album, tmp_path):
+    words = ["--data", "album", "--weights", "cartoons", "--out", "a"]
+    status, out, err = train(*words, "--lr", "0", tiny="--epochs 1")
+    assert (status, "lr must be above 0" in err) == (2, True)
+    status, out, _ = train(*words, "--lr", "1e-12", tiny="--epochs 1 --precision fp32")
+    assert status == 0 and out.count("\n") == 4  # of the data, the weights, the run, its end
+    assert "weights cartoons: labels kept: 2 (cat, ship), new: 1 (kite), left out: 8 (" in out
+    old, _ = load_pretrained("cartoons")
+    new, diffusion = load_pretrained(tmp_path / "a")
+    assert new.classes == ("cat", "kite", "ship") and diffusion.prediction == "v"
+    expected = old.label.weight[[0, 4, 0, 9]]  # no label, cat, no label again, ship
+    torch.testing.assert_close(new.label.weight, expected, atol=1e-6, rtol=0)
+    assert train(*words, "--resume", tiny="--epochs 1")[0] == 0
+
+
+@pytest.mark.parametrize("option, words", [
+    ("--width 32", "cartoons was trained with width = 24, not 32: leave --width out"),
+    ("--timesteps 100", "timesteps = 500, not 100"),
+    ("--prediction eps", "prediction = 'v', not 'eps'"),
+    ("--rescale-zero-snr", "rescale_zero_snr = False, not True: leave --rescale-zero-snr out"),
+])  # fmt: skip
+def test_options_that_contradict_the_weights_are_one_line(option, words, train):
+    status, out, err = train("--weights", "cartoons", tiny=option)
+    assert status == 2 and words in err and err.count("\n") == 1 and out == ""
+
+
+def test_what_is_given_as_weights_or_as_a_checkpoint_is_told_apart(train, tmp_path):
+    assert train("--out", "a")[0] == 0
+    status, _, err = train("--weights", "a/checkpoint.pt", "--out", "b", tiny="")
+    assert status == 2 and "looks like a checkpoint, which --resume takes" in err
+    status, _, err = train("--out", "b", "--resume", "a/weights.safetensors")
+    assert status == 2 and "holds weights, not a checkpoint: --weights" in err
+    assert train("--out", "b", "--resume", "a")[0] == 0
+
+
+def test_a_log_gets_a_line_every_half_minute_and_a_terminal_a_bar(train, monkeypatch):
+    clock = iter(range(0, 100_000, 20))
+    monkeypatch.setattr("ddpm_helpers.training.progress.time.monotonic", lambda: next(clock))
+    words = ["--epochs", "4", "--sample-every", "0", "--save-minutes", "0", "--overwrite"]
+    err = train(*words)[2]
+    lines = err.splitlines()
+    assert 2 <= len(lines) <= 8 and "\r" not in err
+    assert re.fullmatch(
+        r"step \d of 8: loss \d\.\d{4}, \d+ images/s, 0:0\d:\d\d left", lines[0]
+    )
+
+
 def test_zero_terminal_snr_and_min_snr_are_options(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
     words = ["train", "--preset", "ci", "--data", "cartoons", *TINY.split()]
@@ -78,7 +215,7 @@ def test_zero_terminal_snr_and_min_snr_are_options(tmp_path, monkeypatch, capsys
     capsys.readouterr()
     assert cli.main([*words, "--resume", "--no-rescale-zero-snr"]) == 2
     assert "was trained with rescale_zero_snr = True, not False" in capsys.readouterr().err
-    assert cli.main([*words, "--prediction", "eps"]) == 2
+    assert cli.main([*words, "--prediction", "eps", "--overwrite"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

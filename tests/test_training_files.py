@@ -132,14 +132,66 @@ def test_a_history_that_finds_no_room_names_its_file_and_bytes(tmp_path):
             pass
 
 
-def test_other_data_are_refused(run, tmp_path):
-    run.dataset.source = "two shades"
+def test_other_data_are_refused_and_the_same_ones_go_by_any_name(run, tmp_path):
+    run.dataset.source = "somewhere/else"
+    run.resume()
+    run.dataset.images = run.dataset.images.flip(0)
     with pytest.raises(
-        ValueError, match="on 12 pictures of two colours, not on 12 pictures of two sh"
+        ValueError, match="on 12 pictures of two colours, not on 12 pictures of else"
     ):
+        run.resume()
+    run.dataset.source = "two colours"
+    with pytest.raises(ValueError, match="not on other 12 pictures of two colours"):
         run.resume()
     with pytest.raises(ValueError, match="was trained with limit = None, not 5"):
         pipeline(tmp_path, limit=5).resume()
+
+
+def test_a_checkpoint_of_the_form_before_can_be_resumed(run, tmp_path):
+    """It held the data in words, no diffusion, and no field that came later."""
+    state = files.unpack(tmp_path / "checkpoint-00000006.pt")
+    state["data"] = "12 pictures of two colours"
+    del state["diffusion"], state["config"]["save_minutes"]
+    torch.save(state, tmp_path / "old.pt")
+    p = pipeline()
+    p.resume(tmp_path / "old.pt")
+    p.fit()
+    assert same(p.model, run.model)
+    p.dataset.source = "other"
+    with pytest.raises(ValueError, match="on 12 pictures of two colours, not on 12 pictures of ot"):
+        p.resume(tmp_path / "old.pt")
+
+
+def test_a_run_resumes_from_the_folder_of_another(run, tmp_path):
+    p = pipeline()
+    assert p.resume(tmp_path).name == "checkpoint.pt" and p.step == 9
+    with pytest.raises(FileNotFoundError, match="no checkpoint in .*notebooks"):
+        p.resume(Path(__file__).parent / "notebooks")
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda path: torch.save({"weights": torch.ones(1)}, path), "Pipeline: it lacks conf"),
+    (lambda path: torch.save([1], path), "of a TrainingPipeline: not a dict"),
+    (lambda path: torch.save(Path("x"), path), "is not a checkpoint"),
+])  # fmt: skip
+def test_other_files_of_torch_are_told_apart_from_checkpoints(make, words, tmp_path):
+    make(tmp_path / "w.pt")
+    with pytest.raises(files.BrokenFile, match=words) as refusal:
+        pipeline().resume(tmp_path / "w.pt")
+    assert "\n" not in str(refusal.value)
+
+
+def test_weights_given_as_a_checkpoint_are_told_apart(run, tmp_path):
+    with pytest.raises(ValueError, match="weights.safetensors holds weights, not a checkpoint"):
+        pipeline().resume(tmp_path / "weights.safetensors")
+
+
+def test_weights_and_checkpoints_hold_a_name_and_no_path(run, tmp_path):
+    run.dataset.source = str(tmp_path)
+    run.save()
+    assert description(tmp_path)["trained"]["data"] == tmp_path.name
+    state = files.unpack(tmp_path / "checkpoint.pt")
+    assert state["data"]["name"] == tmp_path.name and str(tmp_path.parent) not in str(state["data"])
 
 
 def test_another_architecture_is_named_by_its_first_key_and_nothing_changes(run, tmp_path):

@@ -14,7 +14,7 @@ import ddpm_helpers
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import save_weights
-from ddpm_helpers.pretrained.weights import load_pretrained, load_weights
+from ddpm_helpers.pretrained.weights import description, load_pretrained, load_weights
 
 STEM = "encoder.stem.1.weight"
 
@@ -25,7 +25,8 @@ def network(seed=0, size=16, classes=3):
 
 
 def stored(path, model=None, diffusion=None):
-    return save_weights(path, model or network(), diffusion or DiffusionUtils(10))
+    model = network() if model is None else model
+    return save_weights(path, model, diffusion or DiffusionUtils(10))
 
 
 def describe(path, about):
@@ -53,9 +54,9 @@ def rewrite(change):
     return damage
 
 
-def put_module_before(tensors):
+def put_before(prefix, tensors):
     for key in list(tensors):
-        tensors["module." + key] = tensors.pop(key)
+        tensors[prefix + key] = tensors.pop(key)
 
 
 def change_stem(change):
@@ -77,7 +78,8 @@ def alter(path):
 KINDS = {
     "missing": (rewrite(lambda w: w.pop(STEM)), f"{STEM}: expected .8, 12, 3, 3., got nothing"),
     "extra": (rewrite(lambda w: w.update(more=torch.zeros(2))), "more: expected no such weight"),
-    "renamed": (rewrite(put_module_before), "wrapped network: module."),
+    "renamed": (rewrite(lambda w: put_before("module.", w)), "wrapped network: module."),
+    "compiled": (rewrite(lambda w: put_before("_orig_mod.", w)), "wrapped network: _orig_mod."),
     "transposed": (change_stem(lambda w: w.transpose(0, 1)), f"{STEM}: .*got .12, 8, 3, 3."),
     "other dtype": (change_stem(lambda w: w.to(torch.int32)), f"{STEM} is torch.int32"),
     "NaN": (change_stem(lambda w: torch.full_like(w, torch.nan)), f"{STEM} holds NaN"),
@@ -111,6 +113,49 @@ def test_what_fits_is_taken(tmp_path):
     load_weights(stored(tmp_path / "w.safetensors"), model, DiffusionUtils(10))
     expected = network().state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+
+
+def test_the_shipped_weights_are_taken_though_their_file_is_older_than_some_fields():
+    model = DiffusionNet(32, width=24, num_classes=10)
+    assert "stem_stride" not in description("cartoons")["model"]
+    load_weights("cartoons", model)
+    expected = load_pretrained("cartoons")[0].state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+    with pytest.raises(ValueError, match="stem_stride = 2, not 4"):
+        load_weights("cartoons", DiffusionNet(32, width=24, num_classes=10, stem_stride=4))
+
+
+def test_swapped_arguments_are_named_and_taken_as_they_are_meant(tmp_path):
+    path, model = stored(tmp_path / "w.safetensors"), network(seed=1)
+    with pytest.warns(match=r"load_weights\(name_or_path, model\): the two are swapped"):
+        load_weights(model, path, DiffusionUtils(10))
+    assert torch.equal(model.state_dict()[STEM], network().state_dict()[STEM])
+
+
+@pytest.mark.parametrize("wrap", [
+    torch.nn.DataParallel,
+    lambda net: torch.compile(net, backend="eager"),
+    lambda net: torch.nn.DataParallel(torch.compile(net, backend="eager")),
+])  # fmt: skip
+def test_a_wrapped_network_is_saved_and_filled_as_the_network_inside(wrap, tmp_path):
+    path = stored(tmp_path / "w.safetensors", wrap(network()))
+    expected = network().state_dict()
+    assert all(map(torch.equal, load_pretrained(path)[0].state_dict().values(), expected.values()))
+    inside = network(seed=1)
+    load_weights(path, wrap(inside), DiffusionUtils(10))
+    assert all(map(torch.equal, inside.state_dict().values(), expected.values()))
+
+
+def test_weights_can_be_read_by_everybody_whom_the_folder_lets_in(tmp_path):
+    (tmp_path / "other").touch()
+    path = stored(tmp_path / "w.safetensors")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_checkpoint_is_told_apart_from_weights(tmp_path):
+    torch.save({"step": 1}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="checkpoint.pt .*like a checkpoint, which --resume"):
+        load_pretrained(tmp_path / "checkpoint.pt")
 
 
 def test_one_altered_bit_of_the_numbers_or_the_description_is_seen(tmp_path):

@@ -42,10 +42,10 @@ CONFIG = TrainConfig(
 )  # fmt: skip
 
 
-def pipeline(out_dir=None, **changes):
+def pipeline(out_dir=None, overwrite=False, **changes):
     config = TrainConfig(**(CONFIG.to_dict() | changes))
-    diffusion = build_diffusion(config)
-    return TrainingPipeline(build_model(config, 2), diffusion, TwoColours(), config, out_dir)
+    parts = build_model(config, 2), build_diffusion(config), TwoColours()
+    return TrainingPipeline(*parts, config, out_dir, overwrite=overwrite)
 
 
 def same(a, b):

@@ -47,6 +47,7 @@ class ImageDataset(Dataset):
         source: the source in use: "auto" is resolved, a folder is absolute, an object is called
             by its class.
         name: the source's short name: of a folder its own, not where it lies.
+        settings: arguments that open the same source again, as they were given; plain values.
         channels: C, 1 or 3.
     Raises:
         ValueError: an unknown source, split or fit, a size or limit below 1, channels that are
@@ -70,6 +71,7 @@ class ImageDataset(Dataset):
         _at_least_one("image_size", image_size)
         if limit is not None:
             _at_least_one("limit", limit)
+        self.settings = _settings(source, root, fit)
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
         if fit not in folder.FITS:
@@ -205,6 +207,14 @@ def _has_room(device: torch.device, needed: int) -> bool:
 def to_float(pixels: Tensor) -> Tensor:
     """Bytes to numbers: 0..255 becomes -1..1, both ends exact, 0 at 127.5."""
     return pixels.to(torch.float32).div_(127.5).sub_(1)
+
+
+def _settings(source: Any, root: Any, fit: str) -> dict[str, str]:
+    """What a file of settings can hold of the arguments; defaults are left out."""
+    if not isinstance(source, str | Path):
+        return {}
+    given = {"source": str(source), "root": None if root is None else str(root), "fit": fit}
+    return {k: v for k, v in given.items() if v is not None and (k, v) != ("fit", "crop")}
 
 
 def _at_least_one(name: str, value: int) -> None:

@@ -1,5 +1,6 @@
 """Trained weights: saving them, finding them, checking them."""
 
+from ddpm_helpers.pretrained.fine_tune import config_for_weights, fine_tune_model, set_classes
 from ddpm_helpers.pretrained.weights import (
     available_weights,
     load_pretrained,
@@ -7,4 +8,12 @@ from ddpm_helpers.pretrained.weights import (
     save_weights,
 )
 
-__all__ = ["available_weights", "load_pretrained", "load_weights", "save_weights"]
+__all__ = [
+    "available_weights",
+    "config_for_weights",
+    "fine_tune_model",
+    "load_pretrained",
+    "load_weights",
+    "save_weights",
+    "set_classes",
+]

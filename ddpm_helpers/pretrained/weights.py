@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.diffusion.schedules import check_count
 from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.model.wrapped import PREFIXES, unwrapped
 
 HERE = Path(__file__).parent
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -37,14 +40,14 @@ def save_weights(
 
     Args:
         path: file to write, ending in .safetensors; written beside and moved into place.
-        model: the network, usually the averaged one.
+        model: the network, usually the averaged one; torch.compile and DataParallel are taken off.
         diffusion: what it was trained with.
         trained: facts about the training (data, steps, classes …), plain JSON values.
         dtype: of the stored numbers; torch.float16 halves the file.
     Returns:
         The path.
     """
-    path = Path(path)
+    path, model = Path(path), unwrapped(model)
     about: dict[str, Any] = {
         "model": model.config,
         "diffusion": diffusion.config,
@@ -53,7 +56,7 @@ def save_weights(
     tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in model.state_dict().items()}
     about["sha256"] = _digest(about, tensors)
     beside = path.with_name(path.name + ".tmp")
-    save_file(tensors, beside, metadata={_HEADER: json.dumps(about)})
+    beside.write_bytes(save(tensors, metadata={_HEADER: json.dumps(about)}))
     os.replace(beside, path)
     return path
 
@@ -89,7 +92,8 @@ def load_weights(
 
     Args:
         name_or_path: as for `load_pretrained`.
-        model: the network; it must be built as the stored one was.
+        model: the network; it must be built as the stored one was. A field that is younger than
+            the file must have its default.
         diffusion: if given, it must be what the weights were trained with.
     Returns:
         The network.
@@ -97,13 +101,24 @@ def load_weights(
         FileNotFoundError: neither a shipped name nor a file.
         ValueError: the file is damaged, or anything about it differs; one line says what.
     """
+    if isinstance(name_or_path, torch.nn.Module) and isinstance(model, str | Path):
+        warnings.warn("load_weights(name_or_path, model): the two are swapped", stacklevel=2)
+        name_or_path, model = model, name_or_path
+    net = unwrapped(model)
     path, about, tensors = _read(name_or_path)
-    _check_same(path, about["model"], model.config)
+    _check_same(path, with_defaults(DiffusionNet, about["model"]), net.config)
     if diffusion is not None:
-        _check_same(path, about["diffusion"], diffusion.config)
-    _check_tensors(path, tensors, model)
-    model.load_state_dict(tensors)
+        _check_same(path, with_defaults(DiffusionUtils, about["diffusion"]), diffusion.config)
+    _check_tensors(path, tensors, net)
+    net.load_state_dict(tensors)
     return model
+
+
+def with_defaults(kind: Callable[..., Any], stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration, and the defaults of what is younger than its file."""
+    parameters = inspect.signature(kind).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return defaults | stored
 
 
 def _check_same(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -147,6 +162,11 @@ def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, tor
     raw = path.read_bytes()
     if wanted is not None and (found := hashlib.sha256(raw).hexdigest()) != wanted:
         raise ValueError(f"{path.name} is altered: sha256 {found}, not {wanted}")
+    if raw.startswith(b"PK"):
+        raise ValueError(
+            f"{path} is no whole safetensors file: it looks like a checkpoint, which --resume "
+            f"takes; give its run's folder, or the weights.safetensors beside it"
+        )
     try:
         tensors = load(raw)
     except (SafetensorError, KeyError) as error:  # KeyError: a type of numbers torch has not
@@ -201,10 +221,12 @@ def _check_tensors(path: Path, found: dict[str, torch.Tensor], model: DiffusionN
     for key in found | expected:
         want = expected.get(key, "no such weight")
         got = tuple(found[key].shape) if key in found else "nothing"
-        if key not in expected and key.removeprefix("module.") in expected:
-            raise ValueError(
-                f"{path} was saved from a wrapped network: {key}; take `module.` off every name"
-            )
+        for prefix in PREFIXES:
+            if key not in expected and key.removeprefix(prefix) in expected:
+                raise ValueError(
+                    f"{path} was saved from a wrapped network: {key}; take `{prefix}` off every "
+                    "name, or save it with save_weights"
+                )
         if want != got:
             raise ValueError(f"{path} does not fit its network: {key}: expected {want}, got {got}")
         if found[key].dtype not in DTYPES:

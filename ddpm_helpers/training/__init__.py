@@ -5,9 +5,11 @@ from ddpm_helpers.training.pipeline import TrainingPipeline
 from ddpm_helpers.training.report import StepRecord
 from ddpm_helpers.training.schedule import learning_rate
 from ddpm_helpers.training.setup import build_diffusion, build_model
+from ddpm_helpers.training.training_data import TrainingData
 
 __all__ = [
     "StepRecord",
+    "TrainingData",
     "TrainingPipeline",
     "build_diffusion",
     "build_model",

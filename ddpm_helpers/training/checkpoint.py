@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.pretrained import save_weights
 from ddpm_helpers.training import files
+from ddpm_helpers.training.training_data import data_name, describe, fingerprint, same_data
 
 if TYPE_CHECKING:
     from ddpm_helpers.training.pipeline import TrainingPipeline
@@ -46,7 +45,8 @@ def save(pipeline: TrainingPipeline, path: Path) -> Path:
         "step": pipeline.step,
         "skipped": pipeline.skipped,
         "skipped_in_a_row": pipeline.skipped_in_a_row,
-        "data": _data(pipeline),
+        "data": fingerprint(pipeline.dataset),
+        "diffusion": pipeline.diffusion.config,
         "history": [vars(record) for record in pipeline.history],
         "config": pipeline.config.to_dict(),
     }
@@ -57,7 +57,7 @@ def save(pipeline: TrainingPipeline, path: Path) -> Path:
         files.write_whole(path, files.pack(state))
     try:
         save_average(pipeline, path.with_name("weights.safetensors"))
-    except SafetensorError as error:
+    except OSError as error:
         raise OSError(f"{path} is saved, weights.safetensors beside it is not: {error}") from error
     return path
 
@@ -65,7 +65,7 @@ def save(pipeline: TrainingPipeline, path: Path) -> Path:
 def save_average(pipeline: TrainingPipeline, path: Path) -> Path:
     """The averaged weights, with all that sampling needs."""
     trained = {
-        "data": pipeline.dataset.source,
+        "data": data_name(pipeline.dataset),  # never a path: weights travel
         "steps": pipeline.step,
         "classes": list(pipeline.dataset.classes),
     }
@@ -91,8 +91,9 @@ def load(pipeline: TrainingPipeline, state: dict[str, Any], name: str) -> None:
         saved, wanted = state["config"].get(field, by_default), getattr(pipeline.config, field)
         if saved != wanted:
             raise ValueError(f"{name} was trained with {field} = {saved!r}, not {wanted!r}")
-    if (saved := state.get("data", wanted := _data(pipeline))) != wanted:
-        raise ValueError(f"{name} was trained on {saved}, not on {wanted}")
+    _check_data(name, state.get("data"), fingerprint(pipeline.dataset))
+    if state.get("diffusion", pipeline.diffusion.config) != pipeline.diffusion.config:
+        raise ValueError(f"{name} was trained with another table of betas")
     expected = {key: tuple(v.shape) for key, v in pipeline.model.state_dict().items()}
     found = {key: tuple(v.shape) for key, v in state["model"].items()}
     for key in expected | found:
@@ -106,6 +107,11 @@ def load(pipeline: TrainingPipeline, state: dict[str, Any], name: str) -> None:
     pipeline.skipped_in_a_row = state.get("skipped_in_a_row", 0)
 
 
-def _data(pipeline: TrainingPipeline) -> str:
-    """What the order of the batches depends on, besides the configuration."""
-    return f"{len(pipeline.dataset)} pictures of {Path(pipeline.dataset.source).name}"
+def _check_data(name: str, saved: Any, found: dict[str, Any]) -> None:
+    """Refuse other pictures; None and words come from checkpoints of an older form."""
+    if saved is None or saved == describe(found):
+        return
+    if isinstance(saved, str) or not same_data(saved, found):
+        was = saved if isinstance(saved, str) else describe(saved)
+        other = "other " if was == describe(found) else ""
+        raise ValueError(f"{name} was trained on {was}, not on {other}{describe(found)}")

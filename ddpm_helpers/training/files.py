@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import re
 import shutil
 import struct
@@ -21,7 +22,10 @@ import torch
 CHECKPOINT = "checkpoint.pt"  # the newest; older ones carry their step: checkpoint-00000120.pt
 OURS = re.compile(r"checkpoint(-\d{8,})?\.pt")
 SEAL = re.compile(r"step (\d+) sha256 ([0-9a-f]{64})")
-BESIDE = r"weights\.safetensors|history\.jsonl|config\.toml|samples_epoch_\d+\.png|learning\.gif"
+WEIGHTS = r"weights(_epoch_\d+)?\.safetensors"
+BESIDE = rf"{WEIGHTS}|history\.jsonl|config\.toml|samples_epoch_\d+\.png|learning\.gif"
+PARTS = {"model", "ema_model", "optimizer", "step", "history", "config"}  # of every checkpoint
+KEPT = re.compile(rf"{OURS.pattern}|{WEIGHTS}")  # what took time to make
 TEMPORARY = re.compile(rf"({OURS.pattern}|{BESIDE})\.tmp")
 
 
@@ -57,6 +61,27 @@ def prepare_folder(out_dir: str | Path, needed: int = 0) -> Path:
             f"{_mb(needed - there)} more: free some, or lower keep_checkpoints"
         )
     return folder
+
+
+def refuse_another_run(folder: Path) -> None:
+    """Refuse to train into a folder that holds a run, in one line.
+
+    Raises:
+        FileExistsError: there are checkpoints or weights.
+    """
+    found = sorted(p.name for p in folder.iterdir() if KEPT.fullmatch(p.name))
+    if found:
+        raise FileExistsError(
+            f"out_dir {folder} holds a run already ({found[0]}): go on with it by --resume or "
+            ".resume(), choose another folder, or replace it by --overwrite or overwrite=True"
+        )
+
+
+def remove_run(folder: Path) -> None:
+    """Remove what a run left in its folder; files of other names stay."""
+    ours = [p for p in folder.iterdir() if re.fullmatch(rf"{OURS.pattern}|{BESIDE}", p.name)]
+    for path in [*ours, *folder.glob("tensorboard/events.out.tfevents.*")]:
+        path.unlink()
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -145,6 +170,11 @@ def unpack(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}; train first, or give another path")
     content = path.read_bytes()
+    if path.suffix == ".safetensors":
+        raise ValueError(
+            f"{path} holds weights, not a checkpoint: --weights or fine_tune_model starts a new "
+            "training from them; to go on with a run, give its checkpoint.pt"
+        )
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as file:
             comment = file.comment
@@ -157,7 +187,18 @@ def unpack(path: Path) -> dict[str, Any]:
         damaged = None if seal and seal[2] == found else f"its sha256 is {found[:12]}…"
     if damaged:
         raise BrokenFile(f"{path.name} is altered: {damaged}")
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise BrokenFile(f"{path.name} is not a checkpoint: {_first_line(error)}") from error
+    if not isinstance(state, dict) or (lacks := PARTS - state.keys()):
+        what = f"it lacks {', '.join(sorted(lacks))}" if isinstance(state, dict) else "not a dict"
+        raise BrokenFile(f"{path.name} is not a checkpoint of a TrainingPipeline: {what}")
+    return state
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_helpers.diffusion.batches import onto
 from ddpm_helpers.training.draws import augment, draw_noise, rows_of, step_generator
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from ddpm_helpers.training.pipeline import TrainingPipeline
 
 
-def batch_gradient(pipeline: TrainingPipeline, x_0: Tensor, y: Tensor, *, stop: bool) -> Tensor:
+def batch_gradient(
+    pipeline: TrainingPipeline, net: nn.Module, x_0: Tensor, y: Tensor, *, stop: bool
+) -> Tensor:
     """Add the gradient of a batch's mean loss to the weights' `.grad`, clipped; nothing is read.
 
     Args:
-        pipeline: the network and all that belongs to it.
+        pipeline: what the training consists of.
+        net: its network, as it is to be called: compiled, wrapped for several processes, or plain.
         x_0: clean pictures, (B, C, H, W), the whole batch: each process takes its part.
         y: their labels, (B,).
         stop: whether this process was asked to stop.
@@ -27,7 +30,7 @@ def batch_gradient(pipeline: TrainingPipeline, x_0: Tensor, y: Tensor, *, stop: 
         The (10,) numbers that `report.read` explains, of all processes, on the device.
     Source: Ho et al. 2020, algorithm 1, lines 2 to 5.
     """
-    config, accelerator, net = pipeline.config, pipeline.accelerator, pipeline.net
+    config, accelerator = pipeline.config, pipeline.accelerator
     device, T = pipeline.device, pipeline.diffusion.T
     generator = step_generator(config.seed, pipeline.batches_seen, device)
     x_0, y = augment(x_0, y, config, generator)

@@ -6,9 +6,10 @@ import copy
 import math
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.config import TrainConfig, data_table
 from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.model.wrapped import unwrapped
 from ddpm_helpers.training import checkpoint, files, grids
 from ddpm_helpers.training.ema import ema_decay_at, update_ema
 from ddpm_helpers.training.gradient import batch_gradient
@@ -26,15 +28,18 @@ from ddpm_helpers.training.logbook import Logbook
 from ddpm_helpers.training.memory import memory_in_one_line
 from ddpm_helpers.training.progress import Progress
 from ddpm_helpers.training.report import Report, Speed, StepRecord, read
-from ddpm_helpers.training.schedule import learning_rate
+from ddpm_helpers.training.schedule import describe_change, learning_rate
 from ddpm_helpers.training.setup import (
     bf16_is_fast,
     build_optimizer,
     check_fit,
     compiled,
     make_accelerator,
+    match_classes,
+    thaw,
 )
 from ddpm_helpers.training.snapshot import Snapshot
+from ddpm_helpers.training.training_data import TrainingData, check_batch
 
 Batch = tuple[Tensor, Tensor]  # x_0, y
 
@@ -48,11 +53,15 @@ class TrainingPipeline:
     launch` the processes share each batch, and the training is the same as on one.
 
     Args:
-        model: the network; moved to the fastest device, channels last.
+        model: the network, fresh or with trained weights; moved to the fastest device, channels
+            last. torch.compile around it is used, DataParallel taken off. One from
+            `load_pretrained` gets the classes of the dataset, as `fine_tune_model` describes.
         diffusion: a `DiffusionUtils`, which knows T, the schedule and the target.
-        dataset: an `ImageDataset` of the network's image size.
+        dataset: an `ImageDataset` of the network's image size, or any other `TrainingData`.
         config: the settings; `epochs, batch_size, lr, …` are read from here.
-        out_dir: folder for checkpoints, history and sample grids; None writes nothing.
+        out_dir: folder for checkpoints, history and sample grids; None writes nothing. One that
+            holds a run is refused when training starts, unless that run has been resumed.
+        overwrite: remove the run that out_dir holds when training starts.
     Attributes:
         net: `model` as it is called in training: compiled, or wrapped for several processes.
         ema_model: the averaged weights, in eval mode: sample from these.
@@ -73,18 +82,26 @@ class TrainingPipeline:
         self,
         model: DiffusionNet,
         diffusion: Any,
-        dataset: Any,
+        dataset: TrainingData | Any,
         config: TrainConfig = TrainConfig(),  # noqa: B008 (frozen)
         out_dir: str | Path | None = None,
+        *,
+        overwrite: bool = False,
     ) -> None:
-        check_fit(model, diffusion, dataset, config)
+        network = unwrapped(model)
+        check_fit(network, diffusion, dataset, config)
         self.config, self.diffusion, self.dataset = config, diffusion, dataset
         self.accelerator = make_accelerator()
         self.device = self.accelerator.device
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        if (line := match_classes(network, dataset.classes)) and self.is_main:
+            print(line)
+        self.model = network.to(self.device).to(memory_format=torch.channels_last)
+        thaw(self.model)
         self.ema_model = copy.deepcopy(self.model).eval().requires_grad_(False)
         optimizer = build_optimizer(self.model, config)
         net = compiled(self.model) if config.compile else self.model
+        if getattr(model, "_orig_mod", None) is network:
+            net = model  # compiled by the caller, in a way of their own
         # On one process, prepare leaves the network as it is; on several, it averages gradients.
         self.net, self.optimizer = self.accelerator.prepare(net, optimizer)
         self.history: list[StepRecord] = []
@@ -97,6 +114,9 @@ class TrainingPipeline:
         self.out_dir = None if out_dir is None else Path(out_dir)
         if self.out_dir is not None and self.is_main:
             files.prepare_folder(self.out_dir, checkpoint.bytes_needed(self))
+        self._overwrite, self._folder_is_ours = overwrite, False
+        self._saved, self._save_at = (0, 0), 0.0  # step and skipped; the clock of the next save
+        self._in_a_step = False
         self._interrupts = Interrupts()
         self.stopped_by: int | None = None
         self._logbook = Logbook(self.out_dir if self.is_main else None)
@@ -130,12 +150,15 @@ class TrainingPipeline:
         Raises:
             FloatingPointError: max_bad_steps batches in a row had no finite loss or gradient.
             torch.OutOfMemoryError: in one line; after a smaller setting `fit` works again.
+            FileExistsError: out_dir holds a run that was neither resumed nor to be overwritten.
+            Whatever else ends it, `watch` included: the last whole step is saved first.
         """
         with self._interrupts, Progress(self) as progress:
             for record in self.steps():
                 progress.show(record)
                 if watch is not None:
-                    watch(self, record)
+                    with self._saved_first():
+                        watch(self, record)
         self._interrupts.asked = None
         if self.stopped_by is not None and self.is_main:
             name, saved = signal.Signals(self.stopped_by).name, "; saved" if self.out_dir else ""
@@ -153,9 +176,11 @@ class TrainingPipeline:
             each n steps. Calling `steps()` again goes on from there.
         """
         self.stopped_by = None
+        self._take_folder()
         self._logbook.start(self.history)
         if self.out_dir is not None and self.is_main:
-            files.write_whole(self.out_dir / "config.toml", self.config.to_toml().encode())
+            text = self.config.to_toml() + data_table(getattr(self.dataset, "settings", {}))
+            files.write_whole(self.out_dir / "config.toml", text.encode())
         speed = Speed()
         while self.step < self.total_steps:
             epoch, done = divmod(self.batches_seen, self.steps_per_epoch)
@@ -165,7 +190,7 @@ class TrainingPipeline:
             batches = islice(batches, done, None)
             speed.go()
             while group := self._take(batches):
-                with self._interrupts:
+                with self._interrupts, self._saved_first():
                     records = self._train_group(group, epoch, speed)
                     self._save_if_due()
                 over = self.stopped_by is not None or self.step == self.total_steps
@@ -178,11 +203,15 @@ class TrainingPipeline:
 
     def _take(self, batches: Iterator[Batch]) -> list[Batch]:
         """Batches until the losses are read: config.read_every, fewer at the end of the run."""
-        with memory_in_one_line(self):
-            return list(islice(batches, min(self.config.read_every, self.total_steps - self.step)))
+        with self._saved_first(), memory_in_one_line(self):
+            few = min(self.config.read_every, self.total_steps - self.step)
+            group = list(islice(batches, few))
+        for x_0, y in group:
+            check_batch(x_0, y, self.model.image_shape)
+        return group
 
     def _train_group(self, group: list[Batch], epoch: int, speed: Speed) -> list[StepRecord]:
-        """Train on some batches; if it gives up, what was trained so far is saved first."""
+        """Train on some batches."""
         try:
             with memory_in_one_line(self):
                 if len(group) > 1 and (reports := self._train_unseen(group)):
@@ -191,10 +220,22 @@ class TrainingPipeline:
                 for batch in group:
                     records += self._note(self._train_step(*batch), epoch, speed)
                 return records
-        except (FloatingPointError, torch.OutOfMemoryError):
+        except BaseException:
             group.clear()  # the error outlives this run in a notebook, and what it holds on to
-            if self.out_dir is not None:
-                self.save()
+            raise
+
+    @contextmanager
+    def _saved_first(self) -> Iterator[None]:
+        """Whatever ends the training in here, the last whole step is saved before it goes on."""
+        try:
+            yield
+        except BaseException:
+            new = self._saved != (self.step, self.skipped) and not self._in_a_step
+            if self.out_dir is not None and new:
+                try:
+                    self.save()
+                except Exception as error:  # the first one tells more: it goes on
+                    warnings.warn(f"while saving step {self.step}: {error}", stacklevel=2)
             raise
 
     def _train_unseen(self, group: list[Batch]) -> list[Report]:
@@ -215,6 +256,7 @@ class TrainingPipeline:
         finally:
             if not done:
                 before.restore()
+                self._in_a_step = False
         return reports if done else []
 
     def _train_step(self, x_0: Tensor, y: Tensor) -> list[Report]:
@@ -227,17 +269,46 @@ class TrainingPipeline:
         return [report]
 
     def _gradient(self, x_0: Tensor, y: Tensor) -> Tensor:
-        """Gradient of one batch, and its row of numbers, still on the device."""
-        return batch_gradient(self, x_0, y, stop=self._interrupts.asked is not None)
+        """Gradient of one batch, and its row of numbers, still on the device.
+
+        If it fails in a compiled network, it is computed once more without the compiler, with the
+        same draws: where that works, training goes on without it.
+        """
+        net, stop = self._net_for(len(x_0)), self._interrupts.asked is not None
+        try:
+            return batch_gradient(self, net, x_0, y, stop=stop)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if net is self.model or self.accelerator.num_processes > 1:
+                raise
+            cause = getattr(error, "inner_exception", error)  # of torch's BackendCompilerFailed
+            why = f"{type(cause).__name__}: {cause}".splitlines()[0]
+        self.optimizer.zero_grad()
+        numbers = batch_gradient(self, self.model, x_0, y, stop=stop)
+        self.net = self.model
+        text = f"step {self.step + 1}: torch.compile failed ({why}); training goes on without it"
+        warnings.warn(text, stacklevel=2)
+        return numbers
+
+    def _net_for(self, pictures: int) -> Any:
+        """The network for a batch of so many pictures.
+
+        An epoch's last batch is smaller: not worth another compilation, which takes minutes.
+        """
+        full = min(self.config.batch_size, len(self.dataset))
+        return self.net if pictures == full or self.accelerator.num_processes > 1 else self.model
 
     def _advance(self) -> None:
         """Weights, average and count move on by one step."""
+        self._in_a_step = True
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step + 1, self.total_steps, self.config)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step, self.skipped_in_a_row = self.step + 1, 0
         update_ema(self.ema_model, self.model, ema_decay_at(self.step, self.config.ema_decay))
+        self._in_a_step = False
 
     def _look(self, rows: list[Tensor]) -> list[Report]:
         """Read what some steps reported: the one place where training waits for a GPU."""
@@ -283,7 +354,11 @@ class TrainingPipeline:
         warnings.warn(f"{what}; batch left out, weights are as before", stacklevel=4)
 
     def _save_if_due(self) -> None:
-        """Save and draw samples at the end of an epoch, of the run, or when asked to stop."""
+        """Save and draw samples at the end of an epoch, of the run, or when asked to stop.
+
+        The first step is saved at once, which shows that saving works, and then one every
+        save_minutes.
+        """
         if self.out_dir is None or not self.is_main:
             return
         epoch, inside = divmod(self.batches_seen, self.steps_per_epoch)
@@ -292,7 +367,8 @@ class TrainingPipeline:
         def due(every: int) -> bool:
             return last or bool(every and inside == 0 and epoch % every == 0)
 
-        if self.stopped_by is not None or due(self.config.save_every):
+        late = self.config.save_minutes > 0 and time.monotonic() >= self._save_at
+        if self.stopped_by is not None or late or due(self.config.save_every):
             self.save()
         if self.config.keep_weights and inside == 0 and checkpoint.is_rung(epoch):
             checkpoint.save_average(self, self.out_dir / f"weights_epoch_{epoch:04d}.safetensors")
@@ -336,36 +412,66 @@ class TrainingPipeline:
         Raises:
             ValueError: neither path nor out_dir was given.
             OSError: the disk is full or cannot be written; the checkpoint before is untouched.
+            FileExistsError: out_dir holds another run.
         """
         where = self._folder() / files.CHECKPOINT if path is None else Path(path)
+        if path is None:
+            self._take_folder()
         if self.is_main:
-            self._logbook.flush()
             checkpoint.save(self, where)
+            self._logbook.flush()
+        self._saved = self.step, self.skipped
+        self._save_at = time.monotonic() + 60 * self.config.save_minutes
         return where
 
     def resume(self, path: str | Path | None = None) -> Path | None:
         """Go on from a checkpoint: weights, average, optimiser, step and history.
 
         Args:
-            path: a checkpoint; None takes the newest whole one in out_dir, and "auto" does too,
-                but starts from the beginning where there is none.
+            path: a checkpoint, or a run's folder, of which the newest whole one is taken; None
+                takes that of out_dir, and "auto" does too, but starts from the beginning where
+                there is none.
         Returns:
             The file it went on from; None after a start from the beginning.
         Raises:
             FileNotFoundError: there is none.
             ValueError: it is broken, or belongs to another network or another configuration.
         """
-        if path not in (None, "auto"):
-            where, state = Path(path), files.unpack(Path(path))  # type: ignore[arg-type]
-        elif found := files.newest(self._folder()):
+        given = self._folder() if path in (None, "auto") else Path(path)  # type: ignore[arg-type]
+        if not given.is_dir():
+            where, state = given, files.unpack(given)
+        elif found := files.newest(given):
             where, state = found
         elif path == "auto":
             return None
         else:
-            raise FileNotFoundError(f"no checkpoint in {self.out_dir}; train first, or say 'auto'")
+            raise FileNotFoundError(f"no checkpoint in {given}; train first, or say 'auto'")
         checkpoint.load(self, state, where.name)
+        self._saved = self.step, self.skipped
+        self._save_at = time.monotonic() + 60 * self.config.save_minutes
+        if self.out_dir is not None and where.resolve().parent == self.out_dir.resolve():
+            self._folder_is_ours = True
+        if self.is_main and (line := self._learning_rate_from_now_on(state["config"])):
+            print(line, file=sys.stderr)
         self.history = [StepRecord(**record) for record in state["history"]]
         return where
+
+    def _learning_rate_from_now_on(self, saved: dict[str, Any]) -> str:
+        """One line where a resumed run has another end or learning-rate schedule, else empty."""
+        known = {key: saved[key] for key in saved.keys() & self.config.to_dict().keys()}
+        old = TrainConfig(**known)
+        ends = (old.epochs * self.steps_per_epoch, old), (self.total_steps, self.config)
+        return describe_change(self.step, *ends)
+
+    def _take_folder(self) -> None:
+        """Refuse an out_dir that holds another run, or remove that one if that was asked for."""
+        if self.out_dir is None or self._folder_is_ours:
+            return
+        if self._overwrite and self.is_main:
+            files.remove_run(self.out_dir)
+        elif not self._overwrite and self.out_dir.is_dir():  # of each process, before any writes
+            files.refuse_another_run(self.out_dir)
+        self._folder_is_ours = True
 
     def _folder(self) -> Path:
         if self.out_dir is None:

@@ -6,18 +6,54 @@ import math
 
 from ddpm_helpers.config import TrainConfig
 
+DECAY = 0.2  # of a run with the schedule wsd; Hägele et al. 2024 find 10 to 20 % enough
+
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Linear warm-up to config.lr, then half a cosine down to 0 at the last step.
+    """Linear warm-up to config.lr, then what config.lr_schedule says.
+
+    cosine: half a cosine down to 0 at the last step. constant: config.lr to the end.
+    wsd (warm-up, stable, decay): constant, then linear to 0 over the last fifth of the run. Up to
+    there the rate does not depend on `total`, so the end of such a run can be moved at any time.
 
     Args:
         step: number of the step, from 1 to total.
         total: steps of the whole run.
-    Source: Loshchilov & Hutter 2017, eq. 5, one cycle.
+    Source: cosine: Loshchilov & Hutter 2017, eq. 5, one cycle; wsd: Hu et al. 2024, section 4.
     """
     if step <= config.warmup_steps:
         return config.lr * step / config.warmup_steps
     if config.lr_schedule == "constant":
         return config.lr
+    if config.lr_schedule == "wsd":
+        return config.lr * min(1.0, (total - step) / (DECAY * total))
     progress = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
     return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def describe_change(step: int, old: tuple[int, TrainConfig], new: tuple[int, TrainConfig]) -> str:
+    """One line on the learning rate of a resumed run that has got another end or schedule.
+
+    Args:
+        step: optimiser steps taken so far.
+        old, new: total steps and configuration, until now and from now on.
+    Returns:
+        The line; empty where every step to come has the rate that it would have had.
+    """
+    total, config = new
+    if _rates(*old) == _rates(*new) or step >= total:
+        return ""
+    before = f"was {learning_rate(step, *old):.3g} at step {step}, " if step else ""
+    now = f"learning rate: {before}is {learning_rate(step + 1, *new):.3g} at step {step + 1}"
+    if config.lr_schedule == "constant":
+        return f"{now} and stays constant to step {total}"
+    if config.lr_schedule == "cosine":
+        return f"{now} and falls along a cosine to 0 at step {total}"
+    start = max(step, math.floor((1 - DECAY) * total))
+    return f"{now}, constant to step {start}, then linear to 0 at step {total}"
+
+
+def _rates(total: int, config: TrainConfig) -> tuple[object, ...]:
+    """What the rates of a run depend on."""
+    end = None if config.lr_schedule == "constant" else total
+    return config.lr_schedule, config.lr, config.warmup_steps, end

@@ -6,6 +6,7 @@ import os
 import shutil
 import sysconfig
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from torch import nn
 from ddpm_helpers.config import TrainConfig, best_device
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.pretrained import set_classes
 from ddpm_helpers.training.muon import Muon
+from ddpm_helpers.training.training_data import check_data, image_shape
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -111,8 +114,13 @@ def bf16_is_fast(device: torch.device) -> bool:
     return False
 
 
-def check_fit(model: DiffusionNet, diffusion: Any, dataset: Any, config: TrainConfig) -> None:
+def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> None:
     """Refuse parts that do not belong together, before anything is trained."""
+    if not all(hasattr(model, name) for name in ("image_shape", "num_classes", "config")):
+        raise ValueError(f"the network must be a DiffusionNet, got {type(model).__name__}")
+    if not isinstance(diffusion, DiffusionUtils):
+        raise ValueError(f"diffusion must be a DiffusionUtils, got {type(diffusion).__name__}")
+    check_data(dataset)
     size = config.image_size
     if model.image_shape[1] != size:
         raise ValueError(f"config.image_size is {size}, the network's is {model.image_shape[1]}")
@@ -120,18 +128,39 @@ def check_fit(model: DiffusionNet, diffusion: Any, dataset: Any, config: TrainCo
         raise ValueError(
             f"config.channels is {config.channels}, the network has {model.image_shape[0]}"
         )
-    if tuple(dataset.images.shape[1:]) != model.image_shape:
+    if (found := image_shape(dataset)) != model.image_shape:
         raise ValueError(
-            f"the network takes pictures of {model.image_shape}, "
-            f"the dataset holds {tuple(dataset.images.shape[1:])}"
+            f"the network takes pictures of {model.image_shape}, the dataset holds {found}"
         )
-    if diffusion.T != config.timesteps:
-        raise ValueError(f"config.timesteps is {config.timesteps}, the diffusion's T {diffusion.T}")
-    if diffusion.prediction != config.prediction:
-        raise ValueError(
-            f"config.prediction is {config.prediction!r}, the diffusion's {diffusion.prediction!r}"
-        )
-    if model.num_classes is not None and model.num_classes < len(dataset.classes):
+    unnamed = model.num_classes is not None and not getattr(model, "classes", ())
+    if unnamed and model.num_classes < len(dataset.classes):
         raise ValueError(
             f"the network knows {model.num_classes} classes, the dataset has {len(dataset.classes)}"
         )
+    for name, found in diffusion.config.items():
+        wanted = getattr(config, name)
+        if found != wanted and not isinstance(found, list):  # a table of betas has no name
+            raise ValueError(f"config.{name} is {wanted!r}, the diffusion's is {found!r}")
+
+
+def match_classes(model: DiffusionNet, classes: Sequence[str]) -> str:
+    """Make label k of the data the class that a trained network knows as number k.
+
+    A network that takes no labels, or does not know its classes by name, stays as it is.
+
+    Returns:
+        One line on what changed; empty where nothing did.
+    """
+    known = getattr(model, "classes", ())
+    if model.num_classes is None or not known or tuple(known) == tuple(classes):
+        return ""
+    return f"classes of the data and the network differ: {set_classes(model, classes)}"
+
+
+def thaw(model: DiffusionNet) -> None:
+    """Let all weights of a network learn, if none does: `load_pretrained` freezes every one.
+
+    A network of which some weights are frozen on purpose stays as it is.
+    """
+    if not any(weight.requires_grad for weight in model.parameters()):
+        model.requires_grad_(True)

@@ -1,0 +1,21 @@
+"""Networks inside torch.compile, DataParallel or DistributedDataParallel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+PREFIXES = ("_orig_mod.", "module.")  # what the wrappers put before each weight's name
+
+
+def unwrapped(model: Any) -> Any:
+    """The network itself, without what the caller wrapped around it; the weights are shared."""
+    while True:
+        if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner  # torch.compile
+        elif isinstance(model, DataParallel | DistributedDataParallel):
+            model = model.module
+        else:
+            return model

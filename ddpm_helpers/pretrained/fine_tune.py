@@ -1,0 +1,109 @@
+"""Networks that start from trained weights and learn other pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.pretrained.weights import description, load_pretrained, with_defaults
+
+
+def fine_tune_model(
+    name_or_path: str | Path,
+    classes: Sequence[str] | None = None,
+    *,
+    say: Callable[[str], object] = print,
+) -> tuple[DiffusionNet, DiffusionUtils]:
+    """A network that starts from stored weights, with one label row for each class of new data.
+
+    A class that the weights know by name keeps its row. A new one starts as a copy of the row for
+    "no label", so that its first pictures are those drawn without a class. All other weights, the
+    row for "no label" included, are the stored ones.
+
+    Args:
+        name_or_path: as for `load_pretrained`.
+        classes: names of the new data's classes, in the order of their labels, such as
+            `ds.classes`; None for a network that takes no labels.
+        say: gets one line on which rows were kept; print by default.
+    Returns:
+        The network, ready to train, and the `DiffusionUtils` that it was trained with.
+    Raises:
+        FileNotFoundError, ValueError: as for `load_pretrained`.
+    """
+    model, diffusion = load_pretrained(name_or_path)
+    say(f"weights {name_or_path}: {set_classes(model, classes)}")
+    return model.requires_grad_(True).train(), diffusion
+
+
+def set_classes(model: DiffusionNet, classes: Sequence[str] | None) -> str:
+    """Give a network another label table, in place; without one, it draws as for "no label".
+
+    Args:
+        model: the network; where the names of its classes are unknown, they are its numbers.
+        classes: names of the new ones, or None.
+    Returns:
+        One line on which rows were kept, and which are new.
+    """
+    numbers = range(model.num_classes or 0)
+    known = model.classes if model.classes and numbers else tuple(map(str, numbers))
+    # Row 0 is "no label". A table of zeros adds nothing: the network is what it was without one.
+    rows = torch.zeros(1, model.time.dim) if model.label is None else model.label.weight.detach()
+    if classes is None:
+        last: Any = model.time.mlp[-1]
+        last.bias.data += rows[0]
+        model.label = None
+    else:
+        place = {name: k + 1 for k, name in enumerate(known)}
+        table = rows[[0, *(place.get(name, 0) for name in classes)]]  # (len(classes) + 1, t_dim)
+        model.label = nn.Embedding.from_pretrained(table, freeze=False)
+    model.num_classes = None if classes is None else len(classes)
+    model.config["num_classes"] = model.num_classes
+    model.classes = tuple(classes or ())
+    return describe_labels(known, classes)
+
+
+def describe_labels(known: Sequence[str], classes: Sequence[str] | None) -> str:
+    """One line on which label rows are kept, new and left out."""
+    if classes is None:
+        return "no labels" if not known else f"the labels of {_some(known)} left out"
+    groups = {
+        "kept": [name for name in classes if name in known],
+        "new": [name for name in classes if name not in known],
+        "left out": [name for name in known if name not in classes],
+    }
+    return "labels " + ", ".join(f"{how}: {_some(names)}" for how, names in groups.items() if names)
+
+
+def _some(names: Sequence[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return f"{len(names)} ({', '.join(names[:shown])}{more})"
+
+
+def config_for_weights(name_or_path: str | Path, config: TrainConfig) -> TrainConfig:
+    """The configuration with what stored weights decide: the network's shape, and the diffusion.
+
+    Args:
+        name_or_path: as for `load_pretrained`.
+        config: everything else, such as epochs and lr, is taken from here.
+    Raises:
+        FileNotFoundError, ValueError: as for `load_pretrained`; or the weights were trained with a
+            table of betas, which no configuration can name.
+    """
+    about = description(name_or_path)
+    decided = with_defaults(DiffusionNet, about["model"])
+    decided |= with_defaults(DiffusionUtils, about["diffusion"])
+    if not isinstance(decided["schedule"], str):
+        raise ValueError(
+            f"{name_or_path} was trained with a table of betas: fine-tune it from Python, with "
+            "fine_tune_model and TrainingPipeline"
+        )
+    names = {field.name for field in fields(TrainConfig)}
+    return replace(config, **{key: decided[key] for key in names & decided.keys()})

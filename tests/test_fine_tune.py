@@ -1,0 +1,129 @@
+"""Training that starts from weights: what is kept, what is new, and what it says."""
+
+import pytest
+import torch
+from toy_training import CONFIG, TwoColours
+
+from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.pretrained import (
+    config_for_weights,
+    fine_tune_model,
+    load_pretrained,
+    save_weights,
+)
+from ddpm_helpers.training import TrainingPipeline
+
+DIFFUSION = DiffusionUtils(50, prediction="v")
+
+
+def stored(tmp_path, classes=("cat", "dog", "frog"), diffusion=DIFFUSION):
+    torch.manual_seed(0)
+    model = DiffusionNet(16, width=8, num_classes=len(classes) or None)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)  # no layer at 0, where nothing could be lost
+    path = tmp_path / "w.safetensors"
+    return save_weights(path, model, diffusion, {"classes": list(classes)})
+
+
+def draw(model, y):
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return model.eval()(x, torch.tensor([1, 9, 20, 50]), y)
+
+
+def of(label, n=4):
+    return torch.full((n,), label)
+
+
+def test_rows_are_kept_by_name_and_new_ones_start_as_no_label(tmp_path):
+    path, said = stored(tmp_path), []
+    old = load_pretrained(path)[0]
+    new, diffusion = fine_tune_model(path, ["horse", "frog", "cat"], say=said.append)
+    assert new.num_classes == 3 and new.classes == ("horse", "frog", "cat")
+    assert new.training and all(p.requires_grad for p in new.parameters())
+    assert diffusion.config == DIFFUSION.config
+    for mine, its in [(1, 2), (2, 0), (-1, -1), (0, -1)]:  # frog, cat, no label, horse
+        assert torch.equal(draw(new, of(mine)), draw(old, of(its)))
+    assert not torch.equal(draw(new, of(1)), draw(new, of(2)))
+    assert said == [
+        f"weights {path}: labels kept: 2 (frog, cat), new: 1 (horse), left out: 1 (dog)"
+    ]
+
+
+def test_weights_without_classes_learn_some_and_the_reverse(tmp_path, capsys):
+    path = stored(tmp_path, classes=())
+    old, new = load_pretrained(path)[0], fine_tune_model(path, ["a", "b"])[0]
+    assert "labels new: 2 (a, b)" in capsys.readouterr().out
+    for label in (-1, 0, 1):
+        torch.testing.assert_close(draw(new, of(label)), draw(old, None))
+    path = stored(tmp_path)
+    old, new = load_pretrained(path)[0], fine_tune_model(path)[0]
+    assert "the labels of 3 (cat, dog, frog) left out" in capsys.readouterr().out
+    assert new.num_classes is None and new.classes == ()
+    torch.testing.assert_close(draw(new, None), draw(old, None))
+
+
+def test_the_line_on_many_classes_stays_short():
+    said = []
+    fine_tune_model("cartoons", ["zebra"], say=said.append)
+    assert said[0].endswith("left out: 10 (airplane, automobile, bird, cat, deer and 5 more)")
+
+
+def test_a_loaded_network_of_the_same_classes_stays_silent(tmp_path, capsys):
+    model, diffusion = load_pretrained(stored(tmp_path, TwoColours.classes))
+    label = model.label
+    assert TrainingPipeline(model, diffusion, TwoColours(), CONFIG).model.label is label
+    model, diffusion = load_pretrained(stored(tmp_path, ()))
+    assert TrainingPipeline(model, diffusion, TwoColours(), CONFIG).model.label is None
+    assert capsys.readouterr().out == ""
+
+
+def test_the_weights_decide_the_network_and_the_diffusion(tmp_path):
+    config = config_for_weights(stored(tmp_path), TrainConfig.preset("laptop", lr=3e-4))
+    assert (config.image_size, config.width, config.timesteps) == (16, 8, 50)
+    assert (config.prediction, config.stem_stride, config.lr) == ("v", 2, 3e-4)
+    table = DiffusionUtils(50, beta_schedule("linear", 50), prediction="v")
+    with pytest.raises(ValueError, match="table of betas"):
+        config_for_weights(stored(tmp_path, diffusion=table), TrainConfig())
+
+
+@pytest.mark.filterwarnings("error")
+def test_training_goes_on_from_the_averaged_weights(tmp_path, capsys):
+    path = stored(tmp_path, TwoColours.classes)
+    frozen, diffusion = load_pretrained(path)
+    before = [w.clone() for w in frozen.parameters()]
+    p = TrainingPipeline(frozen, diffusion, TwoColours(), CONFIG)
+    assert all(map(torch.equal, p.ema_model.parameters(), before))
+    assert not any(w.requires_grad for w in p.ema_model.parameters())
+    assert capsys.readouterr().out == ""
+    p.fit()
+    assert not any(map(torch.equal, p.model.parameters(), before))
+    tuned, _ = fine_tune_model(path, TwoColours.classes)
+    assert TrainingPipeline(tuned, diffusion, TwoColours(), CONFIG).fit()
+
+
+@pytest.mark.parametrize("its", [("bright", "grey", "x"), ("bright",), ("bright", "dark")])
+def test_a_loaded_network_gets_the_classes_of_the_data_and_says_so(its, tmp_path, capsys):
+    model, diffusion = load_pretrained(stored(tmp_path, its))
+    old = load_pretrained(tmp_path / "w.safetensors")[0]
+    p = TrainingPipeline(model, diffusion, TwoColours(), CONFIG)
+    said = capsys.readouterr().out
+    assert said.startswith("classes of the data and the network differ: labels kept: ")
+    assert said.count("\n") == 1 and p.model is model
+    assert model.classes == TwoColours.classes and model.config["num_classes"] == 2
+    assert p.model.label.weight[[0, 2]].equal(old.label.weight[[0, 1]])  # no label, bright
+    torch.testing.assert_close(draw(p.ema_model, of(1)), draw(old, of(0)))
+    p.fit()
+    path = p.save(tmp_path / "run" / "c.pt").with_name("weights.safetensors")
+    assert load_pretrained(path)[0].classes == TwoColours.classes
+
+
+def test_what_is_frozen_on_purpose_stays_frozen(tmp_path):
+    model, diffusion = fine_tune_model(stored(tmp_path), TwoColours.classes)
+    model.encoder.requires_grad_(False)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    TrainingPipeline(model, diffusion, TwoColours(), CONFIG).fit()
+    moved = {k.split(".")[0] for k, v in model.state_dict().items() if not v.equal(before[k])}
+    assert moved == {"time", "label", "decoder", "gate"}

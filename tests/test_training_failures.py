@@ -1,0 +1,202 @@
+"""Whatever ends a training, its last whole step is saved; a compiler that fails ends none."""
+
+import warnings
+
+import pytest
+import torch
+from toy_training import pipeline, same
+
+from ddpm_helpers.training import files
+
+
+class Trouble(BaseException):
+    """Of no kind that anybody foresees."""
+
+
+def fail_at(p, step, error):
+    """Raise once, in the loss of the step after this one."""
+    loss, left = p.diffusion.loss, [error]
+
+    def failing(*args, **options):
+        if p.step == step and left:
+            raise left.pop()
+        return loss(*args, **options)
+
+    p.diffusion.loss = failing
+
+
+def fail_in_data(p, step, error):
+    batches = p.dataset.batches
+
+    def failing(*args, **options):
+        for batch in batches(*args, **options):
+            if p.step == step:
+                raise error
+            yield batch
+
+    p.dataset.batches = failing
+
+
+def fail_in_samples(p, step, error):
+    """While samples are drawn at the end of an epoch."""
+
+    def failing(*args, **options):
+        raise error
+
+    p.save_samples = failing
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), OSError("gone"), Trouble("x")])
+@pytest.mark.parametrize("fail, changes, step", [
+    (fail_at, {}, 5),
+    (fail_at, {"read_every": 3}, 4),
+    (fail_in_data, {}, 5),
+    (fail_in_samples, {"sample_every": 1, "save_every": 0}, 3),
+])  # fmt: skip
+def test_any_exception_saves_the_last_whole_step_first(fail, changes, step, error, tmp_path):
+    whole = pipeline()
+    whole.fit()
+    p = pipeline(tmp_path, save_minutes=0, **changes)
+    fail(p, step, error)
+    with pytest.raises(type(error), match=str(error)):
+        p.fit()
+    saved = 3 if "read_every" in changes else step  # a group of three counts as one
+    assert files.newest(tmp_path)[1]["step"] == saved
+    second = pipeline(tmp_path)
+    second.resume()
+    second.fit()
+    assert same(second.model, whole.model) and same(second.ema_model, whole.ema_model)
+
+
+def test_an_error_of_the_watcher_saves_too(tmp_path):
+    def watch(p, record):
+        if record.step == 4:
+            raise KeyError("watcher")
+
+    with pytest.raises(KeyError, match="watcher"):
+        pipeline(tmp_path, save_minutes=0).fit(watch=watch)
+    assert files.newest(tmp_path)[1]["step"] == 4
+
+
+def test_a_step_that_is_not_whole_is_not_saved(tmp_path, monkeypatch):
+    def broken(*args):
+        if p.step == 5:
+            raise RuntimeError("between weights and average")
+
+    p = pipeline(tmp_path, save_minutes=0)
+    monkeypatch.setattr("ddpm_helpers.training.pipeline.update_ema", broken)
+    with pytest.raises(RuntimeError, match="between weights"):
+        p.fit()
+    assert files.newest(tmp_path)[1]["step"] == 3  # of the first epoch
+
+
+def test_the_error_goes_on_also_where_it_cannot_be_saved(tmp_path, monkeypatch):
+    p = pipeline(tmp_path, save_minutes=0)
+    fail_at(p, 2, ValueError("the first"))
+    monkeypatch.setattr(p, "save", lambda: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.warns(match="while saving step 2: disk full"):
+        with pytest.raises(ValueError, match="the first"):
+            p.fit()
+
+
+def compiler(fail_when):
+    """A backend that leaves the graph as it is, and fails at the calls for which asked."""
+    seen = {"compiled": 0, "called": 0}
+
+    def backend(graph, inputs):
+        seen["compiled"] += 1
+        if fail_when(seen):
+            raise RuntimeError("cannot open its library: file too short")
+
+        def call(*args):
+            seen["called"] += 1
+            if fail_when(seen):
+                raise RuntimeError("cannot open its library: file too short")
+            return graph(*args)
+
+        return call
+
+    return backend, seen
+
+
+@pytest.fixture
+def compile_with(monkeypatch):
+    """Compile with a backend of one's own wherever a C++ compiler would be asked for."""
+    torch.compiler.reset()
+    compile_ = torch.compile
+
+    def use(fail_when):
+        backend, seen = compiler(fail_when)
+        monkeypatch.setattr(
+            "ddpm_helpers.training.pipeline.compiled",
+            lambda model: compile_(model, backend=backend, dynamic=False),
+        )
+        return seen
+
+    yield use
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("when", [
+    lambda seen: seen["compiled"] == 1,  # at the first step
+    lambda seen: seen["called"] == 4,  # in the middle of the run
+])  # fmt: skip
+def test_a_compiler_that_fails_is_named_and_training_goes_on_bit_equal(every, when, compile_with):
+    plain = pipeline(batch_size=4)
+    plain.fit()
+    compile_with(when)
+    p = pipeline(batch_size=4, compile=True, read_every=every)
+    with pytest.warns(match="torch.compile failed .*file too short.*goes on without it") as said:
+        p.fit()
+    assert len([w for w in said if "torch.compile failed" in str(w.message)]) == 1
+    assert "\n" not in str(said[0].message)
+    assert p.net is p.model
+    assert [r.loss for r in p.history] == [r.loss for r in plain.history]
+    assert same(p.model, plain.model) and same(p.ema_model, plain.ema_model)
+
+
+def test_an_error_that_is_not_the_compilers_is_raised_as_it_is(compile_with, tmp_path):
+    compile_with(lambda seen: False)
+    p = pipeline(tmp_path, batch_size=4, compile=True)
+    compiled = p.net
+    loss = p.diffusion.loss
+
+    def wrong(*args, **options):
+        if p.step == 2:
+            raise KeyError("a mistake")
+        return loss(*args, **options)
+
+    p.diffusion.loss = wrong
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(KeyError, match="a mistake"):
+            p.fit()
+    assert p.net is compiled and files.newest(tmp_path)[1]["step"] == 2
+
+
+def test_the_smaller_last_batch_of_an_epoch_runs_uncompiled(compile_with):
+    seen = compile_with(lambda seen: False)
+    p = pipeline(compile=True)  # batches of 5, 5 and 2
+    p.fit()
+    assert seen["compiled"] == 1 and p.net is not p.model
+    fewer = pipeline(compile=True, batch_size=20)  # all batches have 12
+    torch.compiler.reset()
+    fewer.fit()
+    assert seen["compiled"] == 2
+
+
+def test_a_network_that_the_caller_compiled_trains_as_it_is_called(tmp_path):
+    torch.compiler.reset()
+    backend, seen = compiler(lambda seen: False)
+    plain = pipeline(batch_size=4)
+    plain.fit()
+    p = pipeline(batch_size=4)
+    wrapped = type(p)(
+        torch.compile(p.model, backend=backend), p.diffusion, p.dataset, p.config, tmp_path
+    )
+    wrapped.fit()
+    assert seen["called"] == 9 and same(wrapped.model, plain.model)
+    again = pipeline(tmp_path, batch_size=4)
+    again.resume()
+    assert same(again.model, plain.model)
