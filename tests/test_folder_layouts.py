@@ -30,12 +30,9 @@ def test_labels_mean_the_same_class_in_both_splits(tmp_path):
     put(tmp_path / "p" / "train" / "cat")
     put(tmp_path / "p" / "train" / "dog")
     put(tmp_path / "p" / "Val" / "dog", 2)
-    with pytest.raises(ValueError, match="lacks classes of train: cat; add pictures of them, or"):
-        load(tmp_path / "p", tmp_path, "test")
-    put(tmp_path / "p" / "Val" / "cat")
     train, test = (load(tmp_path / "p", tmp_path, split) for split in ("train", "test"))
     assert train.classes == test.classes == ("cat", "dog")
-    assert test.labels.tolist().count(1) == 2 and test.labels.tolist().count(0) == 4
+    assert test.labels.tolist() == [1, 1]
 
 
 def test_a_class_that_train_lacks_is_an_error_that_names_it(tmp_path, capsys):

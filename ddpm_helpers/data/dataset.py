@@ -51,8 +51,8 @@ class ImageDataset(Dataset):
         channels: C, 1 or 3.
     Raises:
         ValueError: an unknown source, split or fit, a size or limit below 1, channels that are
-            neither 1 nor 3, a folder with no pictures, too few for a test split, or classes that
-            its splits do not share.
+            neither 1 nor 3, a folder with no pictures, too few for a test split, or a
+            class there that its train split lacks.
         OSError: a cache that cannot be written, a download that failed.
     """
 

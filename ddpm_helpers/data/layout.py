@@ -28,7 +28,6 @@ class Layout:
         classes: names of the class folders, sorted; none where all pictures are one class.
         train, test: names of the pictures below the folder, and their labels.
         unknown: classes of the test split that train lacks; their pictures are left out.
-        missing: classes of train that a test split of the folder's own lacks.
         notes: a line for each thing that its owner should know.
     """
 
@@ -36,7 +35,6 @@ class Layout:
     train: Labelled = field(default_factory=list)
     test: Labelled = field(default_factory=list)
     unknown: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -146,7 +144,6 @@ def _read_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> st
                 layout.notes.append(f"{key}/ is the test split")
             found = {name[0] for name in names if len(name) > 1}
             layout.unknown = tuple(sorted(found - set(layout.classes)))
-            layout.missing = tuple(sorted(set(layout.classes) - found))
             layout.test = _label(layout, top, names)
     return used
 
