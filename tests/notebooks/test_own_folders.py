@@ -13,6 +13,8 @@ from ddpm_helpers.data import cartoons
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = sorted((HERE.parents[1] / "notebooks").glob("[0-9]*.ipynb"))
+# The others measure the shipped weights, on the data of these: one folder is enough for them.
+READERS = [path for path in NOTEBOOKS if "ImageDataset(S.data" in path.read_text(encoding="utf-8")]
 NAMES = [*cartoons.CLASSES, "crane", "sheep"]
 
 
@@ -53,16 +55,17 @@ FOLDERS = {
 
 
 @pytest.mark.parametrize("kind", FOLDERS)
-def test_all_notebooks_run_on(kind, tmp_path):
+def test_notebooks_run_on(kind, tmp_path):
+    notebooks = NOTEBOOKS if kind == "three classes" else READERS
     folder = tmp_path / kind
     folder.mkdir()
     FOLDERS[kind](folder)
     environment = os.environ | {
         "DDPM_DATA": str(folder), "DDPM_PRESET": "ci", "DDPM_CACHE": str(tmp_path / "cache"),
     }  # fmt: skip
-    words = [sys.executable, str(HERE / "run_in_process.py"), *map(str, NOTEBOOKS)]
+    words = [sys.executable, str(HERE / "run_in_process.py"), *map(str, notebooks)]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
-    assert [r["notebook"] for r in results] == [path.stem for path in NOTEBOOKS]
+    assert [r["notebook"] for r in results] == [path.stem for path in notebooks]
     assert {r["notebook"]: r["error"] for r in results if r["error"]} == {}
