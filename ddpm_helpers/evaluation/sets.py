@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.diffusion.schedules import check_count
 
 Model = Callable[..., Tensor]
 

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
+from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.diffusion.schedules import check_count
 from ddpm_helpers.model import DiffusionNet
 
 HERE = Path(__file__).parent
