@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddpm_helpers import __version__, cli_train
+from ddpm_helpers import __version__, checks, cli_train
 from ddpm_helpers.config import best_device, cache_dir, settings
 from ddpm_helpers.evaluation.command import add_evaluate, check_options, write_numbers
 
@@ -196,12 +196,7 @@ def class_numbers(
         return None
     numbers = list(range(num_classes))
     if wanted:
-        known = {name: i for i, name in enumerate(names)} | {str(i): i for i in numbers}
-        for word in wanted:
-            if word not in known:
-                choices = ", ".join(names) or f"0..{num_classes - 1}"
-                raise ValueError(f"unknown class {word!r}; choose from {choices}")
-        numbers = [known[word] for word in wanted]
+        numbers = [checks.class_number(word, num_classes, names) for word in wanted]
     return torch.tensor([numbers[i % len(numbers)] for i in range(n)])
 
 
