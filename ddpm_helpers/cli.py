@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddpm_helpers import __version__, cli_train
+from ddpm_helpers import __version__, checks, cli_train
 from ddpm_helpers.config import best_device, cache_dir, data_of_run, settings
 from ddpm_helpers.evaluation.command import add_evaluate, check_options, write_numbers
 
@@ -216,15 +216,10 @@ def class_numbers(
         return None
     numbers = list(range(num_classes))
     if wanted:
-        known = {str(i): i for i in numbers} | {name: i for i, name in enumerate(names)}
-        for word in wanted:
-            if word not in known:
-                choices = ", ".join(names) or f"0..{num_classes - 1}"
-                raise ValueError(f"unknown class {word!r}; choose from {choices}")
-        for word in dict.fromkeys(wanted):
-            if word in names and word.isdecimal() and known[word] != int(word) < num_classes:
-                print(f"--y {word}: the class named {word}, which has the number {known[word]}")
-        numbers = [known[word] for word in wanted]
+        numbers = [checks.class_number(word, num_classes, names) for word in wanted]
+        for word, number in dict(zip(wanted, numbers, strict=True)).items():
+            if word in names and word.isdecimal() and number != int(word) < num_classes:
+                print(f"--y {word}: the class named {word}, which has the number {number}")
     return torch.tensor([numbers[i % len(numbers)] for i in range(n)])
 
 

@@ -93,6 +93,7 @@ def test_classes_are_taken_in_turn_by_name_or_number():
     assert cli.class_numbers(["ship", "0"], 3, 3, names).tolist() == [2, 0, 2]
     assert cli.class_numbers(None, 5, 3, names).tolist() == [0, 1, 2, 0, 1]
     assert cli.class_numbers(None, 5, None, ()) is None
+    assert cli.class_numbers(["1", "0"], 2, 3, ("0", "2", "1")).tolist() == [2, 0]  # names first
 
 
 def test_refusals_name_the_value_and_the_choices(refused, weights, tmp_path, monkeypatch):

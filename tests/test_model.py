@@ -4,12 +4,16 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 
 from ddpm_helpers.model import (
     Decoder,
     DiffusionNet,
     Encoder,
+    ResBlock,
+    SelfAttention,
+    TimeEmbedding,
     Upsample,
     count_parameters,
     timestep_embedding,
@@ -95,6 +99,77 @@ def test_one_picture_does_not_see_its_neighbours():
     together = net(x, t)
     alone = torch.cat([net(x[i : i + 1], t[i : i + 1]) for i in range(4)])
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+def normalised(x, norm):
+    """GroupNorm with 8 channels a group, from the definition."""
+    groups = x.reshape(len(x), -1, 8 * x.shape[2] * x.shape[3])  # (B, C/8, 8*H*W)
+    mean, variance = groups.mean(2, keepdim=True), groups.var(2, keepdim=True, unbiased=False)
+    scale, shift = (p.reshape(1, -1, 1, 1) for p in (norm.weight, norm.bias))
+    return ((groups - mean) / (variance + norm.eps).sqrt()).reshape(x.shape) * scale + shift
+
+
+def random_weights(module):
+    torch.manual_seed(0)
+    for p in module.double().parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    return module
+
+
+@pytest.mark.parametrize("channels", range(8, 129, 8))
+def test_attention_is_torchs_own_at_every_width(channels):
+    net, x = random_weights(SelfAttention(channels)), torch.randn(2, channels, 3, 4).double()
+    shape = (2, net.heads, channels // net.heads, 12)
+    qkv = F.conv2d(normalised(x, net.norm), net.qkv.weight, net.qkv.bias)
+    q, k, v = (part.reshape(shape).mT for part in qkv.chunk(3, dim=1))
+    h = F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape)
+    torch.testing.assert_close(net(x), x + F.conv2d(h, net.out.weight, net.out.bias))
+    assert (net(x) - x).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("width", [16, 24, 32, 48, 64])
+def test_the_networks_of_published_weights_keep_their_heads(width):
+    for channels in (width, 2 * width, 4 * width, 8 * width):
+        assert SelfAttention(channels).heads == max(1, channels // 32)
+
+
+@pytest.mark.parametrize("width", [56, 88, 104, 120])
+def test_a_network_attends_at_widths_that_32_does_not_divide(width):
+    sizes = {"width": width, "t_dim": 16, "attention_size": 8}
+    encoder, decoder = Encoder(16, **sizes), Decoder(16, **sizes)
+    assert isinstance(encoder.stages[0].attention, SelfAttention)
+    with torch.no_grad():
+        out = decoder(encoder(torch.zeros(1, 3, 16, 16), torch.zeros(1, 16)), torch.zeros(1, 16))
+    assert out.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(("c_in", "c_out", "stride"), [(16, 16, 1), (8, 24, 1), (16, 16, 2)])
+def test_a_basic_block_is_its_equations(c_in, c_out, stride):
+    net = random_weights(ResBlock(c_in, c_out, 5, stride))
+    x, t_emb = torch.randn(2, c_in, 6, 4).double(), torch.randn(2, 5).double()
+
+    def silu(a):
+        return a / (1 + (-a).exp())
+
+    h = F.conv2d(silu(normalised(x, net.norm1)), net.conv1.weight, net.conv1.bias, stride, 1)
+    rows = (silu(t_emb) @ net.time.weight.T + net.time.bias)[:, :, None, None]
+    h = normalised(h, net.norm2) * (1 + rows[:, :c_out]) + rows[:, c_out:]
+    h = F.conv2d(silu(h), net.conv2.weight, net.conv2.bias, padding=1)
+    shortcut = x
+    if c_in != c_out or stride > 1:
+        weight, kept = net.shortcut.weight[:, :, 0, 0], x[..., ::stride, ::stride]
+        shortcut = torch.einsum("oi,bihw->bohw", weight, kept) + net.shortcut.bias[:, None, None]
+    torch.testing.assert_close(net(x, t_emb), h + shortcut)
+
+
+def test_the_time_embedding_is_computed_in_float32_for_a_network_of_lower_precision():
+    """In bfloat16, steps above 256 would run into each other."""
+    net, t = random_weights(TimeEmbedding(32)).bfloat16(), torch.tensor([256, 257])
+    seen = []
+    net.mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    assert net(t).dtype == torch.bfloat16
+    torch.testing.assert_close(seen[0], timestep_embedding(t, 32).bfloat16())
+    assert not torch.equal(seen[0][0], seen[0][1])
 
 
 def test_noise_of_single_pixels_can_be_learned_at_full_resolution():

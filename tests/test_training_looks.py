@@ -9,7 +9,7 @@ import torch
 from toy_training import pipeline, same, spoil
 
 from ddpm_helpers.config import OPTIMIZERS
-from ddpm_helpers.diffusion.batches import onto
+from ddpm_helpers.device import to_device
 from ddpm_helpers.training import files
 
 READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__")
@@ -120,7 +120,7 @@ def test_values_go_to_a_gpu_from_pinned_memory_without_a_wait():
         def to(self, device, **options):
             self.asked.append((str(device), options))
 
-    onto(torch.device("cuda"), Values())
+    to_device(Values(), torch.device("cuda"))
     assert Values.asked == ["pinned", ("cuda", {"non_blocking": True})]
 
 

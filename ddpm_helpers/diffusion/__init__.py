@@ -1,13 +1,14 @@
-"""Schedules, noising, the loss and the samplers; knows no network."""
+"""Schedules, noising, the loss and the samplers; nothing here knows the network."""
 
+from ddpm_helpers.diffusion.forward import PREDICTIONS
+from ddpm_helpers.diffusion.process import DiffusionUtils
 from ddpm_helpers.diffusion.samplers import SAMPLERS, Step
-from ddpm_helpers.diffusion.sampling import network_calls, picture_noise
 from ddpm_helpers.diffusion.schedules import (
     SCHEDULES,
     beta_schedule,
     rescale_zero_terminal_snr,
 )
-from ddpm_helpers.diffusion.utils import PREDICTIONS, DiffusionUtils
+from ddpm_helpers.diffusion.walk import network_calls, picture_noise
 
 __all__ = [
     "PREDICTIONS",

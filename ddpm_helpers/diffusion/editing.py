@@ -1,32 +1,31 @@
-"""What a trained network does besides drawing from noise: blend, redraw, fill in, and go back.
+"""Editing images with a trained network: interpolate, redraw, inpaint, and invert.
 
-Every function takes pictures (n, C, H, W) in [-1, 1] and those `**options` of
+Every function takes images (n, C, H, W) in [-1, 1] and those `**options` of
 `DiffusionUtils.sample_steps` that make sense for it (y, guidance, spacing …); it refuses the rest.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddpm_helpers.diffusion.batches import check_pictures
-from ddpm_helpers.diffusion.sampling import prepare, sub_sequence
-from ddpm_helpers.diffusion.schedules import check_count
-from ddpm_helpers.diffusion.utils import DiffusionUtils
+from ddpm_helpers import checks
+from ddpm_helpers.diffusion.process import DiffusionUtils
+from ddpm_helpers.diffusion.schedules import sub_sequence
+from ddpm_helpers.diffusion.walk import Model
 
-Model = Callable[..., Tensor]
-_SHAPE = "leave it out, the pictures have a shape"
+_SHAPE = "leave it out, the images have a shape"
 _ANCESTRAL = "leave it out, it always draws from the posterior, as ddpm does"
 _NO_NOISE = "leave it out, no noise is drawn"
 
 
 def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
-    """Points on the arc from one noise to another: they are as long as noise is, a line's are not.
+    """Points on the arc between two noises: unlike a line's, they have the norm of noise.
 
         (sin((1 - w) * angle) * a + sin(w * angle) * b) / sin(angle)
 
@@ -36,7 +35,7 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     Returns:
         (n, C, H, W), start noises for `sample`.
     Raises:
-        ValueError: shapes that differ, or directions with no arc between them: a and -a, or 0.
+        ValueError: shapes that differ, or no single arc between a and b: b = -a, or one is 0.
     Source: Shoemake 1985; for noises, Song et al. 2021 (DDIM), appendix D.5.
     """
     if a.shape != b.shape:
@@ -46,7 +45,7 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     angle = cosine.clamp(-1, 1).acos()
     if not angle < math.pi - 1e-3:  # NaN too
         raise ValueError(f"no arc leads from a to b: the cosine of their angle is {cosine:.4f}")
-    if angle < 1e-3:  # the same direction: a line is the arc
+    if angle < 1e-3:  # almost the same direction: a line is as good, and divides by no small sine
         return (1 - w) * a + w * b
     return (((1 - w) * angle).sin() * a + (w * angle).sin() * b) / angle.sin()
 
@@ -63,16 +62,16 @@ def sdedit(
     first: int = 0,
     **options: Any,
 ) -> Tensor:
-    """Redraw pictures: noise them to step t and sample from there.
+    """Redraw images: noise them to step t and sample from there.
 
     Args:
         diffusion, model: as for sampling.
         pictures: (n, C, H, W) in [-1, 1]: photographs, drawings, scribbles.
-        t: how far back to go, 1..T: small keeps the picture, T keeps nothing of it.
+        t: the step to noise them to, 1..T: a small one keeps the image, T keeps nothing of it.
         steps: how many to take from t down, 1..t; None takes all t; or the steps themselves.
-        spacing: trailing begins at t; with leading, as with own steps, the pictures are noised
-            to the first step that is taken, which may be lower.
-        seed, first: of the noise; picture i is the same whatever n and first are.
+        spacing: trailing begins at t; with leading, as with steps of your own, the images are
+            noised to the first step that is taken, which may be lower.
+        seed, first: of the noise; image i is the same whatever n and first are.
         options: as for `sample_steps`, without x_T and shape.
     Returns:
         (n, C, H, W).
@@ -81,10 +80,11 @@ def sdedit(
     Source: Meng et al. 2022 (SDEdit).
     """
     _refuse("sdedit", options, x_T="leave it out, it starts from the pictures", shape=_SHAPE)
-    check_pictures("pictures", pictures)
-    t = check_count("t", t, most=diffusion.T)
+    checks.images("pictures", pictures)
+    t = checks.count("t", t, most=diffusion.T)
     ts, n = sub_sequence(t, steps, spacing)[:-1], len(pictures)
-    noise = prepare(diffusion, model, n, seed=seed, first=first, shape=_shape(pictures)).x_T
+    shape = _shape(pictures)
+    noise = diffusion.sample_steps(model, n, seed=seed, first=first, shape=shape).x_T
     x_t, _ = diffusion.add_noise(pictures.to(noise), torch.full((n,), ts[0]), noise)
     return diffusion.sample(model, n, x_T=x_t, steps=ts, seed=seed, first=first, **options)
 
@@ -101,18 +101,18 @@ def inpaint(
 ) -> Tensor:
     """Fill in what a mask hides, so that it fits the rest.
 
-    At every step the known part is the noised picture and the rest is the sampler's; to let both
-    agree, each step is taken `repeats` times, with noise added back in between.
+    After every step of ddpm, the known part is replaced by the given image, noised. To let both
+    parts agree, each step is taken `repeats` times, with noise added back in between.
 
     Args:
         diffusion, model: as for sampling.
-        pictures: (n, C, H, W) in [-1, 1]; what lies under the mask is never looked at.
+        pictures: (n, C, H, W) in [-1, 1]; what lies under the mask is ignored.
         mask: True (or 1) where to fill in, (H, W), (n, 1, H, W) or (n, C, H, W); arrays too.
         steps: as for `sample_steps`.
-        repeats: at least 1; 1 fills in without a look back.
+        repeats: at least 1; 1 adds no noise back.
         options: as for `sample_steps`, without sampler, eta, variance and shape.
     Returns:
-        (n, C, H, W), the pictures themselves where the mask is False.
+        (n, C, H, W), the given images where the mask is False.
     Raises:
         ValueError: a mask that does not fit the pictures, a number out of range, or an option
             that makes no sense here.
@@ -120,10 +120,12 @@ def inpaint(
     """
     ancestral = dict.fromkeys(("sampler", "eta", "variance"), _ANCESTRAL)
     _refuse("inpaint", options, **ancestral, shape=_SHAPE)
-    check_pictures("pictures", pictures)
-    repeats = check_count("repeats", repeats)
+    checks.images("pictures", pictures)
+    repeats = checks.count("repeats", repeats)
     hidden = _fitting_mask(mask, pictures)
-    walk = prepare(diffusion, model, len(pictures), steps=steps, shape=_shape(pictures), **options)
+    walk = diffusion.sample_steps(
+        model, len(pictures), steps=steps, shape=_shape(pictures), **options
+    )
     x_t = x_s = walk.x_T
     bar = diffusion.alpha_bar.tolist()
     hidden = hidden.to(x_t.device)
@@ -152,19 +154,19 @@ def ddim_invert(
     clip: bool = False,
     **options: Any,
 ) -> Tensor:
-    """The noise from which DDIM draws these pictures: its walk, upwards.
+    """The noise from which DDIM draws the given images: its steps, taken upwards.
 
-    Each step is DDIM's own, solved for x_t: x_t on both sides, so it is put in `repeats` times.
-    Of DDIM's two forms the one is solved whose guess weighs less: eps where the picture is still
-    stronger than the noise, x_0 above. Sampling from the result with sampler="ddim" and the same
-    steps, y and clip draws the pictures.
+    Each step solves DDIM's equation for x_t, which is on both sides, by `repeats` fixed-point
+    iterations. The prediction enters as eps where the signal is stronger than the noise, and as
+    x_0 where it is weaker: in each case the form in which its error weighs less. Sampling from
+    the result with sampler="ddim" and the same steps, y and clip gives the images back.
 
     Args:
         diffusion, model: as for sampling.
         pictures: (n, C, H, W) in [-1, 1].
         steps: as for `sample_steps`.
         repeats: network calls a step; 1 is the usual, rougher inversion.
-        clip: bound the predicted x_0 to [-1, 1]; that loses what cannot be drawn again.
+        clip: bound the predicted x_0 to [-1, 1]; images then come back less exactly.
         options: y, guidance, guidance_interval and spacing, as for `sample_steps`.
     Returns:
         x_T, (n, C, H, W).
@@ -175,10 +177,10 @@ def ddim_invert(
     silent = dict.fromkeys(("seed", "first", "eta", "variance"), _NO_NOISE)
     start, way = "give pictures, x_T is the result", "leave it out, it is ddim that is inverted"
     _refuse("ddim_invert", options, **silent, x_T=start, sampler=way, shape=_SHAPE)
-    check_pictures("pictures", pictures)
-    repeats = check_count("repeats", repeats)
+    checks.images("pictures", pictures)
+    repeats = checks.count("repeats", repeats)
     n, shape = len(pictures), _shape(pictures)
-    walk = prepare(diffusion, model, n, steps=steps, clip=clip, shape=shape, seed=0, **options)
+    walk = diffusion.sample_steps(model, n, steps=steps, clip=clip, shape=shape, seed=0, **options)
     x_s, bar = pictures.to(walk.x_T), diffusion.alpha_bar.tolist()
     for s, t in pairwise(reversed(walk.ts)):
         x_t = x_s
@@ -196,7 +198,7 @@ def ddim_invert(
 
 
 def _refuse(function: str, options: dict[str, Any], **reasons: str) -> None:
-    """One line for an option of sampling that makes no sense for a function, and what to do."""
+    """Refuse the options of sampling that make no sense for a function, saying what to do."""
     for name in options:
         if name in reasons:
             raise ValueError(f"{name} is no option of {function}: {reasons[name]}")

@@ -1,32 +1,30 @@
-"""How many bits a picture costs: the variational bound, in bits per dimension."""
+"""The variational bound on the negative log-likelihood of images, in bits per dimension."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_helpers.diffusion.batches import check_pictures
-from ddpm_helpers.diffusion.sampling import check_labels, picture_noise
-from ddpm_helpers.diffusion.schedules import check_count
-from ddpm_helpers.diffusion.utils import DiffusionUtils
+from ddpm_helpers import checks
+from ddpm_helpers.diffusion.process import DiffusionUtils
+from ddpm_helpers.diffusion.walk import Labels, Model, network_output, picture_noise
 
-Model = Callable[..., Tensor]
 _HALF_LEVEL = 1 / 255  # half of the distance between two grey levels in [-1, 1]
 
 
 @dataclass(frozen=True, eq=False)
 class Bits:
-    """The terms of the bound, in bits per dimension, for each picture.
+    """The terms of the bound, in bits per dimension, for each image.
 
     Attributes:
         ts: the steps at which the terms were measured, rising, 1 first.
         terms: (n, len(ts)): L_0 (the decoder) at t = 1, L_{t-1} at t.
-        prior: (n,), L_T: what noising to T leaves of the picture.
+        prior: (n,), L_T: what noising to T leaves of the image.
         total: (n,), the bound: prior and all T terms, those between the measured steps on the
             straight lines between them.
     """
@@ -42,7 +40,7 @@ def bits_per_dim(
     diffusion: DiffusionUtils,
     model: Model,
     x_0: Tensor,
-    y: Tensor | Sequence[int] | int | None = None,
+    y: Labels | None = None,
     *,
     ts: Sequence[int] | None = None,
     clip: bool = True,
@@ -53,37 +51,37 @@ def bits_per_dim(
         bound = KL(q(x_T | x_0) || N(0, 1)) - log p(x_0 | x_1)
                 + sum over t = 2..T of KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
 
-    One noise a picture and step. At t = 1, where the posterior has no variance, that of t = 2 is
-    taken, and p gives each grey level the mass of its interval of width 2/255.
+    Each image gets one noise a step. At t = 1, where the posterior has no variance, that of t = 2
+    is taken, and p gives each grey level the mass of its interval of width 2/255.
 
     Args:
         diffusion, model: T at least 2; with alpha_bar[T] = 0 the prior term is 0.
-        x_0: pictures with 256 grey levels, (n, C, H, W) in [-1, 1].
-        y: class labels, (n,), one class for all, or None.
-        ts: steps to measure, in 1..T, 1, 2 and T besides; None takes all, a network call each.
+        x_0: images with 256 grey levels, (n, C, H, W) in [-1, 1].
+        y: class numbers or names, (n,), or one for all; None passes no labels.
+        ts: steps to measure, in 1..T; 1, 2 and T are added. None takes all. One network call each.
         clip: bound the predicted x_0 to [-1, 1].
         seed: of the noise.
     Returns:
         The terms and their sum.
     Raises:
-        ValueError: T below 2, no pictures, labels that do not fit, steps out of range.
+        ValueError: T below 2, no images, labels that do not fit, steps out of range.
     Source: Ho et al. 2020, eq. 5 and 13; Nichol & Dhariwal 2021, section 3 and its code.
     """
     T = diffusion.T
     if T < 2:
         raise ValueError(f"the bound needs T of at least 2, got {T}")
-    check_pictures("x_0", x_0)
-    n = check_count("the number of pictures", len(x_0))
-    labels = check_labels(y, n, model, x_0.device)
+    checks.images("x_0", x_0)
+    n = checks.count("the number of pictures", len(x_0))
+    labels = None if y is None else checks.labels(y, n, model, x_0.device)
     wanted = range(1, T + 1) if ts is None else ts
-    asked = sorted({1, 2, T, *(check_count("each of ts", t, most=T) for t in wanted)})
+    asked = sorted({1, 2, T, *(checks.count("each of ts", t, most=T) for t in wanted)})
     noise = picture_noise(seed, n, x_0.shape[1:], x_0.device, x_0.dtype)
     terms = []
     for t in asked:
         t_all = torch.full((n,), t, device=x_0.device)
         x_t, _ = diffusion.add_noise(x_0, t_all, noise())
-        output = model(x_t, t_all) if labels is None else model(x_t, t_all, labels)
-        guess = diffusion.predict_x_0(output.to(x_t.dtype), x_t, t_all)
+        output = network_output(model, x_t, t_all, labels)
+        guess = diffusion.predict_x_0(output, x_t, t_all)
         guess = guess.clamp(-1, 1) if clip else guess
         terms.append(_term(diffusion, x_0, x_t, guess, t_all).flatten(1).mean(1) / math.log(2))
     values, prior = torch.stack(terms, 1), _prior(diffusion, x_0)
@@ -91,7 +89,7 @@ def bits_per_dim(
 
 
 def _term(d: DiffusionUtils, x_0: Tensor, x_t: Tensor, guess: Tensor, t: Tensor) -> Tensor:
-    """One pixel's share of the bound at step t, in nats: shape of x_0."""
+    """The term of the bound at step t for every pixel, in nats: shape of x_0."""
     if int(t[0]) == 1:
         _, variance = d.posterior(x_0, x_t, t + 1)
         return -_log_mass(x_0, guess, variance.sqrt())
@@ -101,7 +99,7 @@ def _term(d: DiffusionUtils, x_0: Tensor, x_t: Tensor, guess: Tensor, t: Tensor)
 
 
 def _log_mass(x: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
-    """log of the mass that N(mean, sigma^2) gives to x's grey level; the ends reach to infinity."""
+    """Log-probability of x's grey level under N(mean, sigma^2); the two ends reach to infinity."""
     above = torch.special.ndtr((x + _HALF_LEVEL - mean) / sigma).where(x < 0.999, 1.0)
     below = torch.special.ndtr((x - _HALF_LEVEL - mean) / sigma).where(x > -0.999, 0.0)
     return (above - below).clamp(min=1e-12).log()
@@ -115,7 +113,7 @@ def _prior(d: DiffusionUtils, x_0: Tensor) -> Tensor:
 
 
 def _trapezoid(ts: list[int]) -> Tensor:
-    """Weights that sum 1..T from values at ts, straight lines between: all 1 if nothing is left."""
+    """Weights of values at ts in their sum over 1..T, with linear interpolation between them."""
     every = np.arange(1, ts[-1] + 1)
     rows = [np.interp(every, ts, unit) for unit in np.eye(len(ts))]
     return torch.from_numpy(np.stack(rows).sum(1))  # (len(ts),)

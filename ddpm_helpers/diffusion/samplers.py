@@ -1,7 +1,14 @@
-"""From noise to pictures: a sampler is a loop that walks down the steps and yields every `Step`.
+"""The samplers: each walks down the steps from noise to images and yields a `Step` at each of them.
 
-Each one pairs a step t with the next, smaller step s, asks the network for x_0, and moves from
-x_t towards it, with or without fresh noise.
+They know nothing but numbers. All take the same arguments:
+
+    denoise: (x_t, t) -> the predicted x_0, shape of x_t.
+    x_t: where to start, (n, C, H, W), at step ts[0].
+    ts: falling steps, the last one 0.
+    bar: alpha_bar, float64 (T + 1,) on the CPU; bar[0] = 1, and bar[T] may be 0.
+    noise: () -> the next standard normal batch, shape of x_t.
+
+At each step t, a sampler predicts x_0 and moves to the next step s < t.
 """
 
 from __future__ import annotations
@@ -10,27 +17,25 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from ddpm_helpers.diffusion.utils import DiffusionUtils
+Denoise = Callable[[Tensor, int], Tensor]
+Noise = Callable[[], Tensor]
 
 VARIANCES = ("posterior", "beta")  # the two choices of Ho et al. 2020, section 3.2
-HEUN_RATIO = 4.0  # a step over which the noise level falls by more than this stays a plain one
+HEUN_RATIO = 4.0  # a step over which sigma falls by a larger factor is not corrected
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One station on the way from noise to a picture.
+    """One step of a walk from noise to images.
 
     Attributes:
-        t: its step: where the walk starts first (T as a rule), 0 last.
-        x_t: the pictures at step t, (n, C, H, W); at t = 0 the result.
-        x_0_pred: the clean pictures that the network sees in this x_t (clipped, if asked for);
-            at t = 0 the result.
+        t: the step: where the walk starts first (T as a rule), 0 last.
+        x_t: the images at step t, (n, C, H, W); at t = 0 the result.
+        x_0_pred: the clean images predicted from x_t (clipped, if asked for); at t = 0 the result.
     """
 
     t: int
@@ -38,120 +43,114 @@ class Step:
     x_0_pred: Tensor
 
 
-Denoise = Callable[[Tensor, int], Tensor]  # (x_t, t) -> predicted x_0
-Noise = Callable[[], Tensor]  # the next batch of standard normal noise
+def posterior_coefficients(bar_t: Tensor, bar_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The Gaussian q(x_s | x_t, x_0) for s < t: x_0's and x_t's share of its mean, its variance.
+
+    Args:
+        bar_t, bar_s: alpha_bar at t and at s, of any shape.
+    Returns:
+        Three tensors of that shape. At s = 0 they are 1, 0 and 0.
+    Source: Ho et al. 2020, eq. 7, on a sub-sequence (Nichol & Dhariwal 2021, eq. 19).
+    """
+    alpha = bar_t / bar_s  # how much of x_s is left in x_t; alphas[t] if s = t - 1
+    of_x_0 = bar_s.sqrt() * (1 - alpha) / (1 - bar_t)
+    of_x_t = alpha.sqrt() * (1 - bar_s) / (1 - bar_t)
+    return of_x_0, of_x_t, (1 - bar_s) / (1 - bar_t) * (1 - alpha)
 
 
 def ddpm(
-    diffusion: DiffusionUtils,
-    denoise: Denoise,
-    x_t: Tensor,
-    ts: list[int],
-    noise: Noise,
-    variance: str = "posterior",
-) -> Iterator[Step]:
+    denoise: Denoise, x_t: Tensor, ts: list[int], bar: Tensor, noise: Noise,
+    *, variance: str = "posterior",
+) -> Iterator[Step]:  # fmt: skip
     """Ancestral sampling: draw x_s from q(x_s | x_t, x_0) with the predicted x_0.
 
-    Source: Ho et al. 2020, algorithm 2. sigma_t^2 is the posterior variance of eq. 7, right for
-    data that are a single picture, or beta_t, right for data that are pure noise.
+    Source: Ho et al. 2020, algorithm 2. sigma^2 is the posterior variance of eq. 7, right for data
+    that are a single image, or beta_t, right for data that are pure noise.
     """
-    bar = diffusion.alpha_bar.tolist()
     for t, s in pairwise(ts):
         x_0 = denoise(x_t, t)  # (n, C, H, W)
         yield Step(t, x_t, x_0)
-        mean, sigma_2 = diffusion.posterior_between(x_0, x_t, _full(t, x_t), _full(s, x_t))
+        of_x_0, of_x_t, sigma_2 = posterior_coefficients(bar[t], bar[s])
         if variance == "beta":
-            sigma_2 = torch.full_like(sigma_2, 1 - bar[t] / bar[s])
-        # The last step is the mean alone: nobody would clean up its noise.
-        x_t = mean + sigma_2.sqrt() * noise() if s > 0 else mean
+            sigma_2 = 1 - bar[t] / bar[s]
+        x_t = of_x_0 * x_0 + of_x_t * x_t
+        if s > 0:  # noise added in the last step would stay in the result
+            x_t = x_t + sigma_2.to(x_t.dtype).sqrt() * noise()
     yield Step(0, x_t, x_t)
 
 
 def ddim(
-    diffusion: DiffusionUtils,
-    denoise: Denoise,
-    x_t: Tensor,
-    ts: list[int],
-    noise: Noise,
-    eta: float = 0.0,
+    denoise: Denoise, x_t: Tensor, ts: list[int], bar: Tensor, noise: Noise, *, eta: float = 0.0
 ) -> Iterator[Step]:
     """Implicit sampling: keep the noise that x_t holds, at the level of step s.
 
         x_s = sqrt(bar_s) * x_0 + sqrt(1 - bar_s - sigma^2) * eps + sigma * z
 
-    eps is what x_t and the (clipped) x_0 leave, so that the three always agree.
+    eps follows from x_t and the (clipped) x_0, so that the three always agree.
     Source: Song et al. 2021 (DDIM), eq. 12 and 16.
     """
-    bar = diffusion.alpha_bar.tolist()
     for t, s in pairwise(ts):
         x_0 = denoise(x_t, t)  # (n, C, H, W)
         yield Step(t, x_t, x_0)
-        eps = (x_t - math.sqrt(bar[t]) * x_0) / math.sqrt(1 - bar[t])
-        sigma = eta * math.sqrt((1 - bar[s]) / (1 - bar[t]) * (1 - bar[t] / bar[s]))
-        along = math.sqrt(max(0.0, 1 - bar[s] - sigma**2))
-        x_t = math.sqrt(bar[s]) * x_0 + along * eps
+        eps = (x_t - bar[t].sqrt() * x_0) / (1 - bar[t]).sqrt()
+        sigma = eta * ((1 - bar[s]) / (1 - bar[t]) * (1 - bar[t] / bar[s])).sqrt()
+        x_t = bar[s].sqrt() * x_0 + (1 - bar[s] - sigma**2).clamp(min=0).sqrt() * eps
         if sigma > 0:
             x_t = x_t + sigma * noise()
     yield Step(0, x_t, x_t)
 
 
 def heun(
-    diffusion: DiffusionUtils, denoise: Denoise, x_t: Tensor, ts: list[int], noise: Noise
+    denoise: Denoise, x_t: Tensor, ts: list[int], bar: Tensor, noise: Noise
 ) -> Iterator[Step]:
-    """A DDIM step to look ahead, then the same step with the mean of both slopes.
+    """A step of DDIM, then the same step again with the mean of the slopes at both of its ends.
 
     In z = x_t / sqrt(bar_t), with sigma = sqrt(1 / bar_t - 1), DDIM is Euler's method for
-    dz / dsigma = eps. Two network calls a step, one in the last. Steps over which sigma falls
-    more than fourfold are plain ones, with one call: there the second slope says nothing about
-    the first half. `network_calls` counts.
+    dz / dsigma = eps. Two network calls a step, where `is_corrected`; one elsewhere.
     Source: Karras et al. 2022 (EDM), algorithm 1.
     """
-    bar = diffusion.alpha_bar.tolist()
+    sigma = (1 / bar - 1).sqrt()  # (T + 1,), 0 at t = 0
     for t, s in pairwise(ts):
         x_0 = denoise(x_t, t)  # (n, C, H, W)
         yield Step(t, x_t, x_0)
-        eps = (x_t - math.sqrt(bar[t]) * x_0) / math.sqrt(1 - bar[t])
-        ahead = math.sqrt(bar[s]) * x_0 + math.sqrt(1 - bar[s]) * eps
-        if looks_ahead(bar[t], bar[s]):
-            eps_s = (ahead - math.sqrt(bar[s]) * denoise(ahead, s)) / math.sqrt(1 - bar[s])
-            d_sigma = math.sqrt(1 / bar[s] - 1) - math.sqrt(1 / bar[t] - 1)
-            x_t = ahead + math.sqrt(bar[s]) * d_sigma * (eps_s - eps) / 2
-        else:
-            x_t = ahead
+        eps = (x_t - bar[t].sqrt() * x_0) / (1 - bar[t]).sqrt()  # the slope at t
+        x_t = bar[s].sqrt() * x_0 + (1 - bar[s]).sqrt() * eps
+        if is_corrected(bar[t], bar[s]):
+            eps_s = (x_t - bar[s].sqrt() * denoise(x_t, s)) / (1 - bar[s]).sqrt()
+            x_t = x_t + bar[s].sqrt() * (sigma[s] - sigma[t]) * (eps_s - eps) / 2
     yield Step(0, x_t, x_t)
 
 
-def looks_ahead(bar_t: float, bar_s: float) -> bool:
-    """Whether Heun's step from t to s takes a second look: sigma falls, but by HEUN_RATIO at most.
+def is_corrected(bar_t: Tensor, bar_s: Tensor) -> bool:
+    """Whether Heun's step from t to s is corrected: sigma falls, but by HEUN_RATIO at most.
 
-    Squared and free of divisions, since sigma is infinite at alpha_bar = 0.
+    Over a larger fall, the slope at s says nothing about the first half of the step. The
+    inequality is squared and free of divisions, since sigma is infinite at alpha_bar = 0.
     """
-    return bar_s < 1 and (1 - bar_t) * bar_s <= HEUN_RATIO**2 * (1 - bar_s) * bar_t
+    return bool(bar_s < 1 and (1 - bar_t) * bar_s <= HEUN_RATIO**2 * (1 - bar_s) * bar_t)
 
 
 def dpm_plus_plus(
-    diffusion: DiffusionUtils, denoise: Denoise, x_t: Tensor, ts: list[int], noise: Noise
+    denoise: Denoise, x_t: Tensor, ts: list[int], bar: Tensor, noise: Noise
 ) -> Iterator[Step]:
     """DPM-Solver++ (2M): a straight line through the last two predicted x_0, one call a step.
 
-        x_s = (noise_s / noise_t) * x_t + sqrt(bar_s) * (1 - exp(-h)) * D,   h = lambda_s - lambda_t
-        D = x_0 + (h / 2 h_before) * (x_0 - x_0_before)
+        x_s = (noise_s / noise_t) * x_t - sqrt(bar_s) * (exp(-h) - 1) * D,  h = lambda_s - lambda_t
+        D = x_0 + (h / 2 h_last) * (x_0 - x_0_last)
 
-    lambda = log(sqrt(bar) / sqrt(1 - bar)). First and last step take D = x_0.
+    lambda = log(sqrt(bar) / sqrt(1 - bar)), noise = sqrt(1 - bar). The first step and the last,
+    whose h is infinite, take D = x_0.
     Source: Lu et al. 2022 (DPM-Solver++), algorithm 2.
     """
-    bar = diffusion.alpha_bar.tolist()
-    before: tuple[Tensor, float] | None = None  # x_0 and h of the step before
+    lam = 0.5 * (bar / (1 - bar)).log()  # (T + 1,), inf at t = 0, -inf where bar = 0
+    x_0_last, h_last = x_t, torch.tensor(math.inf)  # makes D = x_0 in the first step
     for t, s in pairwise(ts):
         x_0 = denoise(x_t, t)  # (n, C, H, W)
         yield Step(t, x_t, x_0)
-        D, shrink, h = x_0, math.sqrt((1 - bar[s]) / (1 - bar[t])), math.inf
-        if s > 0 and bar[t] > 0:
-            h = 0.5 * math.log(bar[s] * (1 - bar[t]) / ((1 - bar[s]) * bar[t]))
-            if before is not None:
-                D = x_0 + h / (2 * before[1]) * (x_0 - before[0])
-        x_t = shrink * x_t + math.sqrt(bar[s]) * -math.expm1(-h) * D
-        before = (x_0, h)
+        h = lam[s] - lam[t]
+        D = x_0 + h / (2 * h_last) * (x_0 - x_0_last) if h < math.inf else x_0
+        x_t = ((1 - bar[s]) / (1 - bar[t])).sqrt() * x_t - bar[s].sqrt() * (-h).expm1() * D
+        x_0_last, h_last = x_0, h
     yield Step(0, x_t, x_t)
 
 
@@ -161,7 +160,3 @@ SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
     "heun": heun,
     "dpm++": dpm_plus_plus,
 }
-
-
-def _full(t: int, x_t: Tensor) -> Tensor:
-    return torch.full((len(x_t),), t)

@@ -1,4 +1,4 @@
-"""Noise schedules: how much of the picture each step t = 1..T removes.
+"""Noise schedules: how much of the image each step t = 1..T removes, and which steps are visited.
 
 A schedule is a table of betas of length T + 1 with betas[0] = 0, so that a step t is its own
 index and alpha_bar[0] = 1 needs no special case.
@@ -7,15 +7,19 @@ index and alpha_bar[0] = 1 needs no special case.
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm_helpers import checks
+
 BETA_START, BETA_END = 1e-4, 0.02
 COSINE_S, BETA_MAX = 0.008, 0.999
-SHIFT = 2  # how many times larger the pictures are than those that cosine was made for
+SHIFT = 2  # how many times larger the images are than those that cosine was made for
+SPACINGS = ("trailing", "leading")
 
 
 def beta_schedule(name: str, T: int) -> Tensor:
@@ -27,13 +31,11 @@ def beta_schedule(name: str, T: int) -> Tensor:
     Returns:
         float64 (T + 1,): betas[0] = 0, and 0 < betas[t] <= 0.999 for t in 1..T.
     Raises:
-        ValueError: unknown name, or T that is no whole number of at least 1.
+        ValueError: unknown name, or a T that is not a whole number of at least 1.
     """
-    if not isinstance(name, str) or name not in SCHEDULES:
-        raise ValueError(f"unknown schedule {name!r}; choose from {', '.join(SCHEDULES)}")
-    T = check_count("timesteps", T)
-    zero = torch.zeros(1, dtype=torch.float64)
-    return torch.cat([zero, SCHEDULES[name](T)])  # (T + 1,)
+    schedule = SCHEDULES[checks.one_of("schedule", name, SCHEDULES)]
+    T = checks.count("timesteps", T)
+    return torch.cat([torch.zeros(1, dtype=torch.float64), schedule(T)])  # (T + 1,)
 
 
 def linear(T: int) -> Tensor:
@@ -55,12 +57,12 @@ def cosine(T: int) -> Tensor:
 
 
 def shifted_cosine(T: int) -> Tensor:
-    """The cosine schedule with more noise at every step, for pictures of 64×64.
+    """The cosine schedule with more noise at every step, for images of 64×64.
 
         SNR[t] = cosine's SNR[t] / SHIFT ** 2,   SNR = alpha_bar / (1 - alpha_bar)
 
-    Neighbouring pixels of a larger picture say the same thing, so their average hides the noise:
-    a picture of twice the side needs twice the noise to be as hard to see through.
+    Neighbouring pixels of a larger image are nearly equal, so averaging them removes noise: an
+    image of twice the side needs noise of twice the standard deviation to hide as much.
 
     Source: Hoogeboom et al. 2023 (simple diffusion), section 3.1.
     """
@@ -104,7 +106,7 @@ SCHEDULES: dict[str, Callable[[int], Tensor]] = {
 
 
 def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
-    """Change a schedule so that nothing of the picture is left at T: alpha_bar[T] = 0 exactly.
+    """Change a schedule so that nothing of the image is left at T: alpha_bar[T] = 0 exactly.
 
     sqrt(alpha_bar) is shifted to end at 0 and stretched to keep its value at t = 1.
 
@@ -113,7 +115,7 @@ def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
     Returns:
         float64 (T + 1,), with betas[1] as before and betas[T] = 1.
     Raises:
-        ValueError: no table of betas, or T below 2.
+        ValueError: not a table of betas, or T below 2.
     Source: Lin et al. 2024, algorithm 1.
     """
     betas = check_betas(betas)
@@ -128,6 +130,23 @@ def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
     return out
 
 
+def beta_table(schedule: str | Tensor | Sequence[float], T: int) -> Tensor:
+    """The betas of a schedule that is given by its name or as a table.
+
+    Args:
+        schedule: a name (see `beta_schedule`), or betas (T + 1,) with betas[0] = 0.
+        T: number of steps, at least 1.
+    Returns:
+        float64 (T + 1,) on the CPU.
+    Raises:
+        ValueError: unknown name, or not a table of betas for T steps.
+    """
+    betas = beta_schedule(schedule, T) if isinstance(schedule, str) else check_betas(schedule)
+    if len(betas) != T + 1:
+        raise ValueError(f"T = {T} needs {T + 1} betas, betas[0] = 0 included; got {len(betas)}")
+    return betas
+
+
 def check_betas(betas: object) -> Tensor:
     """A table of betas as float64 (T + 1,) on the CPU, or one line that says what is wrong."""
     try:
@@ -138,7 +157,7 @@ def check_betas(betas: object) -> Tensor:
     if table.ndim != 1 or len(table) < 2:
         raise ValueError(f"betas must be a table (T + 1,), T at least 1; got {tuple(table.shape)}")
     if table[0] != 0:
-        raise ValueError(f"betas[0] must be 0 (t = 0 is the clean picture), got {table[0].item()}")
+        raise ValueError(f"betas[0] must be 0 (t = 0 is the clean image), got {table[0].item()}")
     wrong = ~((table[1:] > 0) & (table[1:] <= 1))  # NaN is wrong too
     wrong[:-1] |= table[1:-1] == 1
     if wrong.any():
@@ -149,16 +168,34 @@ def check_betas(betas: object) -> Tensor:
     return table
 
 
-def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> int:
-    """A whole number in least..most, or one line that names the value and the range."""
-    span = f"at least {least}" if most is None else f"in {least}..{most}"
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be a whole number {span}, got {value!r}") from None
-    if isinstance(value, bool) or number < least or (most is not None and number > most):
-        raise ValueError(f"{name} must be a whole number {span}, got {value!r}")
-    return number
+def sub_sequence(
+    T: int, steps: int | Sequence[int] | None = None, spacing: str = "trailing"
+) -> list[int]:
+    """The steps that a sampler visits.
+
+    Args:
+        T: steps of the schedule.
+        steps: how many to take, 1..T; None takes all; or the steps themselves, falling, in 1..T.
+        spacing: of a number of steps: trailing starts at T, leading ends next to 1 and starts
+            lower, where the images are not yet pure noise.
+    Returns:
+        Falling steps, 0 last.
+    Raises:
+        ValueError: a number out of range, steps that do not fall, or an unknown spacing.
+    Source: Lin et al. 2024, table 2.
+    """
+    checks.one_of("spacing", spacing, SPACINGS)
+    if isinstance(steps, (Tensor, np.ndarray)) and steps.ndim == 0:
+        steps = steps.item()  # a number in an array
+    if isinstance(steps, (Sequence, Tensor, np.ndarray)) and not isinstance(steps, str):
+        ts = [checks.count("each of steps", t, most=T) for t in steps]
+        if not ts or any(s >= t for t, s in pairwise(ts)):
+            raise ValueError(f"steps must fall from at most T = {T} to at least 1, got {ts}")
+        return [*ts, 0]
+    k = T if steps is None else checks.count("steps", steps, most=T)
+    if spacing == "leading":
+        return [*(i * (T // k) + 1 for i in range(k - 1, -1, -1)), 0]
+    return [i * T // k for i in range(k, -1, -1)]
 
 
 def _squared_cosine(T: int) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_helpers.diffusion.schedules import check_count
+from ddpm_helpers.checks import count as check_count
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:

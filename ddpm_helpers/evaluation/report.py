@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.data import ImageDataset
+from ddpm_helpers.device import device_and_dtype
 from ddpm_helpers.diffusion import DiffusionUtils, network_calls
-from ddpm_helpers.diffusion.sampling import device_and_dtype
-from ddpm_helpers.diffusion.schedules import check_count
 from ddpm_helpers.evaluation.classifier import classifier_for
 from ddpm_helpers.evaluation.comparison import compare, table
 from ddpm_helpers.evaluation.inception import check_inception, inception_scores

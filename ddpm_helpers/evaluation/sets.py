@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.data import ImageDataset, balanced_order
 from ddpm_helpers.data.dataset import to_float
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.diffusion.schedules import check_count
 
 Model = Callable[..., Tensor]
 FEW = 50  # a test split of fewer pictures is too small to compare with

@@ -12,7 +12,7 @@ GROUP = 8  # channels that GroupNorm takes together
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """Write each step as a vector of sines and cosines of falling frequency.
+    """Each step as a vector of sines and cosines of falling frequency.
 
         embedding[k] = sin(t * w_k), embedding[dim/2 + k] = cos(t * w_k),
         w_k = max_period ** (-k / (dim/2))
@@ -20,7 +20,7 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     Args:
         t: steps, (B,), any number type.
         dim: length of each vector, even.
-        max_period: the slowest wave takes about 2 pi times as many steps.
+        max_period: the period of the slowest wave approaches 2 pi times this many steps.
     Returns:
         (B, dim) float32 in [-1, 1].
     Raises:
@@ -44,13 +44,14 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t: Tensor) -> Tensor:
-        return self.mlp(timestep_embedding(t, self.dim))
+        waves = timestep_embedding(t, self.dim)  # (B, dim) float32
+        return self.mlp(waves.to(next(self.mlp.parameters()).dtype))
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 8 channels a group: it sees one picture at a time.
+    """GroupNorm with 8 channels a group; it normalises each image by itself.
 
-    BatchNorm would mix pictures of different noise levels, and behaves differently in eval mode.
+    BatchNorm would mix images of different noise levels, and behaves differently in eval mode.
     Source: Wu & He 2018.
     """
     return nn.GroupNorm(channels // GROUP, channels)
@@ -64,7 +65,7 @@ def zero_init(layer: nn.Module) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    """ResNet's basic block in its pre-activation form, told the time.
+    """ResNet's basic block in its pre-activation form, conditioned on the time embedding.
 
         h = conv1(silu(norm1(x)))
         h = norm2(h) * (1 + scale(t)) + shift(t)
@@ -95,19 +96,24 @@ class ResBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every position looks at every other one: (B, C, H, W) -> (B, C, H, W).
+    """Multi-head self-attention over the positions of a map: (B, C, H, W) -> (B, C, H, W).
 
-    Its cost grows with (H * W) ** 2, so it is used at low resolution only.
+        out = x + W_out softmax(q k^T / sqrt(d)) v,   (q, k, v) = W_qkv norm(x),   d = C / heads
+
+    Its cost grows with (H * W) ** 2, so it is used at low resolution only. Written out, because
+    at these sizes `F.scaled_dot_product_attention` is no faster on a CPU.
 
     Args:
-        channels: C, a multiple of head_dim or smaller than it.
-        head_dim: channels per head.
+        channels: C, a multiple of 8.
+        head_dim: least number of channels per head, if C has as many; the number of heads is the
+            largest divisor of C that allows it.
     Source: Vaswani et al. 2017; in a diffusion network: Ho et al. 2020, appendix B.
     """
 
     def __init__(self, channels: int, head_dim: int = 32) -> None:
         super().__init__()
-        self.heads = max(1, channels // head_dim)
+        most = max(1, channels // head_dim)
+        self.heads = next(heads for heads in range(most, 0, -1) if channels % heads == 0)
         self.norm = group_norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zero_init(nn.Conv2d(channels, channels, 1))
@@ -126,8 +132,8 @@ class Upsample(nn.ConvTranspose2d):
     """Transposed convolution that enlarges height and width without a checkerboard.
 
     Kernel 4 at stride 2 gives every output pixel the same number of taps (kernel 3 alternates
-    between one and two per axis). It starts as bilinear interpolation of a random mix of the
-    channels, so that neighbouring pixels begin alike.
+    between one and two per axis). Its initial weights interpolate bilinearly between random
+    mixtures of the channels, so that neighbouring pixels start out alike.
 
     Args:
         c_in, c_out: channels before and after.

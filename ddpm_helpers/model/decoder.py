@@ -1,4 +1,4 @@
-"""Feature maps -> picture: the encoder in the mirror."""
+"""From feature maps to an image: the encoder, mirrored."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ddpm_helpers.model.encoder import MULTIPLIERS, Stage, check_image_size
 
 
 class Decoder(nn.Module):
-    """Three times: double the size, take up the encoder's map of that size, two basic blocks.
+    """Three stages: double the size, append the encoder's map of that size, two basic blocks.
 
-    A last transposed convolution goes from the stem's resolution to pixels. It sees the stem's map
-    too, in which every pixel of the noisy picture is still present.
+    A last transposed convolution goes from the stem's resolution to pixels. Its input includes
+    the stem's map, in which every pixel of the noisy image is still present.
 
     Args:
         image_size, channels, width, t_dim, attention_size, stem_stride: as for `Encoder`.

@@ -1,4 +1,4 @@
-"""Picture -> feature maps: a ResNet-18 that knows the time."""
+"""From an image to feature maps: a ResNet-18, conditioned on the time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STEM_STRIDES = (2, 4)  # 4 is ResNet-18's: 2 in its convolution and 2 in its max
 
 
 def check_image_size(image_size: int, stem_stride: int) -> None:
-    """Refuse a picture that stem and stages cannot divide evenly."""
+    """Refuse an image size that stem and stages cannot divide evenly."""
     if stem_stride not in STEM_STRIDES:
         raise ValueError(f"stem_stride must be 2 or 4, got {stem_stride}")
     stride = 8 * stem_stride  # 2 between each of the four stages
@@ -40,20 +40,20 @@ class Encoder(nn.Module):
     """ResNet-18 with the time fed to every block and self-attention at low resolution.
 
     The stem rearranges 2x2 pixels into channels before its convolution (pixel-unshuffle): the
-    resolution halves, as in ResNet's strided stem, and yet no value of the picture is lost, so
-    the noise of every single pixel can still be told. With 4x4 pixels, the stages work at
+    resolution halves, as in ResNet's strided stem, but no value of the image is lost, so the
+    noise of every single pixel can still be predicted. With 4x4 pixels, the stages work at
     ResNet-18's own resolution, at a quarter of the cost.
 
     Args:
-        image_size: side of the pictures, a multiple of 8 * stem_stride.
-        channels: of the pictures, 3 for RGB.
+        image_size: side of the images, a multiple of 8 * stem_stride.
+        channels: of the images, 3 for RGB.
         width: channels of the first stage, a multiple of 8; the others have 2, 4 and 8
             times as many.
         t_dim: length of the time embedding.
         attention_size: maps of this side and smaller get self-attention.
         stem_stride: side of the squares of pixels that the stem rearranges, 2 or 4.
     Raises:
-        ValueError: image_size is not a multiple of 8 * stem_stride, or width not of 8.
+        ValueError: image_size not a multiple of 8 * stem_stride, or width not a multiple of 8.
     Source: He et al. 2016, table 1; pixel-unshuffle: Shi et al. 2016.
     """
 
@@ -85,10 +85,10 @@ class Encoder(nn.Module):
             c_in = c_out
 
     def forward(self, x: Tensor, t_emb: Tensor) -> list[Tensor]:
-        """Feature maps from fine to coarse, for the decoder to take up stage by stage.
+        """Feature maps from fine to coarse, one for each stage of the decoder.
 
         Args:
-            x: pictures, (B, C, S, S).
+            x: images, (B, C, S, S).
             t_emb: time embedding, (B, t_dim).
         Returns:
             Five maps: the stem's (B, width, S/2, S/2), then the stages' of width

@@ -1,39 +1,38 @@
-"""Encoder and Decoder joined: the network that predicts the noise."""
+"""DiffusionNet: encoder and decoder, joined to the network that predicts the noise."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from ddpm_helpers.checks import NO_LABEL
 from ddpm_helpers.model.blocks import TimeEmbedding, zero_init
 from ddpm_helpers.model.decoder import Decoder
 from ddpm_helpers.model.encoder import Encoder
 
-NO_LABEL = -1
-
 
 class DiffusionNet(nn.Module):
-    """Noisy pictures and their steps in, a prediction of the same shape out.
+    """Predicts eps, x_0 or v from noisy images and their steps.
 
         output = decoder(encoder(x_t)) + gate(t) * x_t
 
-    The gate is one number per channel and step. It carries the full-resolution noise straight
-    to the output, so that the stages need not push it through the bottleneck pixel by pixel.
+    The gate is one number per channel and step. It carries the full-resolution noise directly
+    to the output, so that the stages need not carry every pixel of it through the bottleneck.
     A fresh network outputs exactly 0.
 
     Args:
-        image_size: side S of the pictures, a multiple of 8 * stem_stride.
-        channels: C of the pictures.
+        image_size: side S of the images, a multiple of 8 * stem_stride.
+        channels: C of the images.
         width: channels of the first stage, a multiple of 8 (64 as in ResNet-18).
         num_classes: None for a network that takes no labels.
         attention_size: maps of this side and smaller get self-attention.
-        stem_stride: what the stem divides the side by, 2 or 4; 4 costs a quarter.
+        stem_stride: what the stem divides the side by, 2 or 4; 4 takes a quarter of the time.
     Attributes:
         image_shape: (C, S, S).
         config: the arguments, enough to build the same network again.
-        classes: names of the classes, where they are known.
+        classes: names of the classes, class 0 first, where they are known.
     Raises:
-        ValueError: image_size no multiple of 8 * stem_stride, width no multiple of 8,
+        ValueError: image_size not a multiple of 8 * stem_stride, width not a multiple of 8,
             num_classes below 1.
     """
 
@@ -79,14 +78,14 @@ class DiffusionNet(nn.Module):
         """Predict eps, x_0 or v, whichever the training asks for.
 
         Args:
-            x_t: noisy pictures, (B, C, S, S) float32.
+            x_t: noisy images, (B, C, S, S), in the dtype of the weights.
             t: their steps, (B,) int64.
             y: class labels, (B,) int64 in 0..num_classes-1, or -1 for "no label"; None = no label
                 for any of them.
         Returns:
             (B, C, S, S), in x_t's dtype.
         Raises:
-            ValueError: another shape than the network was built for, or labels it cannot take.
+            ValueError: a shape other than the network was built for, or labels out of range.
         """
         self._check(x_t, t, y)
         t_emb = self.time(t)  # (B, t_dim)
@@ -114,7 +113,7 @@ class DiffusionNet(nn.Module):
         if y.shape != t.shape:
             raise ValueError(f"y must be ({len(t)},), one label a picture; got {tuple(y.shape)}")
         if torch.compiler.is_compiling() or (self.training and y.is_cuda):
-            return  # looking at values would split the compiled graph, or wait for the GPU
+            return  # reading values would split the compiled graph, or wait for the GPU
         if len(y) and not NO_LABEL <= int(y.min()) <= int(y.max()) < self.num_classes:
             raise ValueError(
                 f"y must lie in 0..{self.num_classes - 1} (or -1 for no label), "

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.diffusion.schedules import check_count
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.model.wrapped import PREFIXES, unwrapped
 

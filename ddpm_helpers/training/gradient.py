@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ddpm_helpers.diffusion.batches import onto
+from ddpm_helpers.device import to_device
 from ddpm_helpers.training.draws import augment, draw_noise, rows_of, step_generator
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def batch_gradient(
                 )  # (rows,)
             # DDP averages over processes, so that * processes / B makes the batch's mean.
             accelerator.backward(losses.sum() * (weight * processes / len(x_0)))
-        quarter = onto(device, (t[rows] - 1) * 4 // T)  # (rows,) in 0..3
+        quarter = to_device((t[rows] - 1) * 4 // T, device)  # (rows,) in 0..3
         numbers[:4].index_add_(0, quarter, losses.detach().float() * weight)
         numbers[4:8].index_add_(0, quarter, torch.full_like(losses.detach(), weight))
     numbers[8] = float(stop)
