@@ -18,12 +18,13 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"config", "data", "diffusion", "model", "pretrained"},  # checkpoints hold weights
     "evaluation": {"config", "data", "diffusion", "model", "training", "pretrained"},
     "pretrained": {"config", "data", "diffusion", "model"},
+    "export": {"config", "diffusion", "model", "pretrained"},
     "display": {
         "config", "data", "diffusion", "model", "training", "evaluation", "pretrained",
     },
     "cli": {
         "config", "data", "diffusion", "model", "training", "evaluation", "pretrained", "display",
-        "cli_train",
+        "cli_train", "export",
     },
     "cli_train": {"config", "data", "diffusion", "model", "training"},
     "__main__": {"cli"},
@@ -106,7 +107,8 @@ def test_the_package_imports_without_the_extras_and_without_slow_modules():
     """In a fresh process where the extras cannot be imported; the slow ones come on demand."""
     code = """
 import sys
-for name in ("matplotlib", "ipywidgets", "IPython", "nbformat", "diffusers"):
+for name in ("matplotlib", "ipywidgets", "IPython", "nbformat", "diffusers", "onnx",
+             "onnxscript", "onnxruntime", "huggingface_hub"):
     sys.modules[name] = None
 import ddpm_helpers
 names = ("ImageDataset DiffusionUtils Encoder Decoder DiffusionNet TrainingPipeline "
