@@ -10,6 +10,8 @@ PY := .venv/bin/python
 SETUP = $(PYTHON) setup_env.py $(if $(CPU),$(if $(filter 0,$(CPU)),--no-cpu,--cpu))
 QUIET = --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+SITE_PY := .venv-site/bin/python
+SITE_PACKAGES := import sysconfig; print(sysconfig.get_path('purelib'))
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
 # The tests run on two processes of one thread each, on tiny settings and the built-in pictures.
@@ -17,10 +19,10 @@ TEST_ENV = DDPM_PRESET=ci DDPM_DATA=cartoons OMP_NUM_THREADS=1
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test notebooks images lock clean
+.PHONY: help setup lab test notebooks images site site-test lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo "  options: PYTHON=python3.12  CPU=1 (no CUDA libraries)  PORT=8889"
 
 setup:  ## create .venv with the pinned environment, if it is not there yet
@@ -45,12 +47,29 @@ notebooks: setup  ## run every notebook headless and keep the outputs
 images: setup  ## make every picture that README.md shows
 	@$(PY) -m ddpm_helpers.display.figures images/
 
-lock: setup  ## renew requirements.txt from pyproject.toml (needs the network)
+site: .venv-site/ready  ## build site/: the notebooks as web pages, and the page that draws
+	@$(SITE_PY) -m tools.website $(SITE)
+
+site-test: .venv-site/ready  ## try site/ in a headless Chromium (that of the system, or playwright install)
+	@$(SITE_PY) -m pytest -q -rs -p no:cacheprovider tests/web $(PYTEST)
+
+# Sphinx in an environment of its own, which sees .venv's packages behind its own.
+.venv-site/ready: requirements-site.txt | setup
+	@echo "[set-up] making .venv-site"
+	@$(PY) -m venv --clear --without-pip .venv-site
+	@$(PY) -m uv pip install --quiet --python $(SITE_PY) --require-hashes -r requirements-site.txt
+	@$(PY) -c "$(SITE_PACKAGES)" > "$$($(SITE_PY) -c "$(SITE_PACKAGES)")/lab.pth"
+	@touch $@
+
+lock: setup  ## renew the pinned requirements from pyproject.toml (needs the network)
 	@$(PY) -m uv pip compile --quiet --upgrade --universal --generate-hashes --all-extras \
 	  --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" \
 	  pyproject.toml -o requirements.txt
+	@$(PY) -m uv pip compile --quiet --upgrade --universal --generate-hashes -c requirements.txt \
+	  --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" \
+	  --group pyproject.toml:site -o requirements-site.txt
 
-clean:  ## remove .venv and everything that tools left behind
-	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove the environments and everything that tools left behind
+	@rm -rf .venv .venv-site site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} + ; \
 	  find . -name .ipynb_checkpoints -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""The jobs of the notebooks without a notebook: `ddpm data | train | sample | evaluate | info`."""
+"""The jobs of the notebooks without a notebook: `ddpm data | train | sample | evaluate | …`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from ddpm_helpers import __version__, checks, cli_train
 from ddpm_helpers.config import best_device, cache_dir, data_of_run, settings
 from ddpm_helpers.evaluation.command import add_evaluate, check_options, write_numbers
+from ddpm_helpers.export import command as export_command
 
 if TYPE_CHECKING:
     from ddpm_helpers.data import ImageDataset
@@ -63,6 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     quality = commands.add_parser("evaluate", help="measure trained weights and their pictures")
     add_evaluate(quality)
     quality.set_defaults(run=evaluate)
+    other = commands.add_parser("export", help="write weights for other programs")
+    export_command.add_options(other)
     info = commands.add_parser("info", help="show versions, hardware and active settings")
     info.set_defaults(run=show_info)
     return parser

@@ -19,12 +19,13 @@ ALLOWED: dict[str, set[str]] = {
     "diffusion": BASE,
     "model": BASE,
     "pretrained": {*BASE, "data", "diffusion", "model"},
+    "export": {*BASE, "diffusion", "model", "pretrained"},
     "training": {*BASE, "data", "diffusion", "model", "pretrained"},  # checkpoints hold weights
     "evaluation": {*BASE, "data", "diffusion", "model", "training", "pretrained"},
     "display": {*BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained"},
     "cli": {
         *BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained", "display",
-        "cli_train",
+        "cli_train", "export",
     },
     "cli_train": {*BASE, "data", "diffusion", "model", "pretrained", "training"},
     "__main__": {"cli"},
@@ -191,7 +192,8 @@ def test_the_package_imports_without_the_extras_and_without_slow_modules():
     """In a fresh process where the extras cannot be imported; the slow ones come on demand."""
     code = """
 import sys
-for name in ("matplotlib", "ipywidgets", "IPython", "nbformat", "diffusers"):
+for name in ("matplotlib", "ipywidgets", "IPython", "nbformat", "diffusers", "onnx",
+             "onnxscript", "onnxruntime", "huggingface_hub"):
     sys.modules[name] = None
 import ddpm_helpers
 names = ("ImageDataset DiffusionUtils Encoder Decoder DiffusionNet TrainingPipeline "

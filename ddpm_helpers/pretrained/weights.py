@@ -23,6 +23,7 @@ from ddpm_helpers.model.wrapped import PREFIXES, unwrapped
 HERE = Path(__file__).parent
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MANIFEST = HERE / "manifest.json"
+HUB_WEIGHTS = "model.safetensors"  # the name in a folder of huggingface_hub.PyTorchModelHubMixin
 _HEADER = "ddpm_helpers"  # the metadata entry that holds the description
 _SIZES = {"image_size", "channels", "width", "stem_stride"}  # whole numbers, at least 1
 Built = TypeVar("Built")
@@ -65,8 +66,8 @@ def load_pretrained(name_or_path: str | Path) -> tuple[DiffusionNet, DiffusionUt
     """Build a network from stored weights, ready to sample from.
 
     Args:
-        name_or_path: a shipped name (see `available_weights()`), a .safetensors file, or the
-            folder of a training run.
+        name_or_path: a shipped name (see `available_weights()`), a .safetensors file, the folder
+            of a training run, or one for the Hugging Face Hub (`ddpm export --to hub`).
     Returns:
         The network, float32, in eval mode on the CPU, and the `DiffusionUtils` it was trained
         with. `model.classes` holds the names of its classes.
@@ -149,7 +150,8 @@ def _find(name_or_path: str | Path) -> tuple[Path, str | None]:
         return HERE / entry["file"], entry["sha256"]
     path = Path(name_or_path)
     if path.is_dir():
-        path = path / "weights.safetensors"
+        hub = path / HUB_WEIGHTS
+        path = hub if hub.is_file() else path / "weights.safetensors"
     if not path.is_file():
         names = ", ".join(shipped) or "none yet"
         raise FileNotFoundError(f"no weights at {path}; shipped names: {names}")

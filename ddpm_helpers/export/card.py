@@ -1,0 +1,103 @@
+"""The model card: what the weights learned, how well they draw, what they cannot do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ddpm_helpers.pretrained import available_weights
+from ddpm_helpers.pretrained.weights import description
+
+_CARD = """\
+---
+license: mit
+library_name: ddpm_helpers
+pipeline_tag: unconditional-image-generation
+tags:
+- ddpm
+- diffusion
+---
+
+# {title}
+
+A denoising diffusion model of {kind} {side}×{side} pictures, trained with `ddpm_helpers`.
+
+## Data
+
+{data}
+
+## Network and schedule
+
+`DiffusionNet({network})`, `DiffusionUtils({diffusion})`{training}.
+
+## Numbers
+
+{numbers}
+
+## Use
+
+{use}
+## Limits
+
+- It draws {side}×{side} pictures like those it learned from, and nothing else{classes}.
+- What is rare, wrong or one-sided in those pictures is so in what it draws.
+- It was made to teach and to learn from. Nothing in it marks its pictures as generated.
+"""
+_NOTES = (
+    "`frechet` is a distance on the features of this project's own small classifier, so it is not "
+    "an FID. `_of_real` is the same measure of real training pictures: the noise floor."
+)
+
+
+def public_description(name_or_path: str | Path) -> dict[str, Any]:
+    """`description` without the place of the data on this machine: a folder's name, not its path.
+
+    Args, Raises: as for `load_pretrained`.
+    """
+    about = description(name_or_path)
+    trained = dict(about["trained"])
+    if "data" in trained:
+        trained["data"] = Path(str(trained["data"])).name
+    return {"model": about["model"], "diffusion": about["diffusion"], "trained": trained}
+
+
+def model_card(name_or_path: str | Path, use: str) -> str:
+    """A model card in Markdown, with the front matter that the Hub reads.
+
+    Args:
+        name_or_path: as for `load_pretrained`; of shipped weights the manifest's numbers are told.
+        use: Markdown, how to load these files.
+    """
+    about = public_description(name_or_path)
+    entry = available_weights().get(str(name_or_path), {})
+    trained, classes = about["trained"], about["trained"].get("classes", [])
+    name = str(name_or_path) if entry else Path(name_or_path).resolve().stem
+    note = f" ({entry['note']})" if "note" in entry else ""
+    training = f", {trained['steps']:,} steps" if "steps" in trained else ""
+    if "images_seen" in entry:
+        training += f" ({entry['images_seen']:,} pictures, {entry['minutes']:.0f} minutes)"
+    return _CARD.format(
+        title=name,
+        kind="class-conditional" if about["model"].get("num_classes") else "unlabelled",
+        side=about["model"]["image_size"],
+        data=f"Source: `{trained.get('data', 'not recorded')}`{note}."
+        + (f" Classes: {', '.join(classes)}." if classes else ""),
+        network=_arguments(about["model"]),
+        diffusion=_arguments(about["diffusion"]),
+        training=training,
+        numbers=_table(entry.get("metrics", {})),
+        use=use,
+        classes=": no words, no sizes, no other classes" if classes else ": no words, no sizes",
+    )
+
+
+def _arguments(config: dict[str, Any]) -> str:
+    shown = {k: v if len(str(v)) < 40 else "[…]" for k, v in config.items()}  # a table of betas
+    return ", ".join(f"{k}={v!r}" for k, v in shown.items())
+
+
+def _table(metrics: dict[str, Any]) -> str:
+    if not metrics:
+        return "None were recorded. `ddpm evaluate` measures them."
+    rows = "\n".join(f"| {name} | {value} |" for name, value in metrics.items())
+    return f"| measure | value |\n|---|---|\n{rows}\n\n{_NOTES}"

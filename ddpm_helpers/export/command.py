@@ -1,0 +1,41 @@
+"""`ddpm export`: the options, and the job."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ddpm_helpers import export
+
+SUFFIXES = {"onnx": ".onnx", "diffusers": "-diffusers", "hub": "-hub"}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `ddpm export`, and what runs it."""
+    add = parser.add_argument
+    add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
+    add("--to", required=True, choices=SUFFIXES, help="onnx (a file for other runtimes and the "
+        "browser), diffusers (a folder for its pipelines), hub (a folder for the Hugging Face "
+        "Hub)")  # fmt: skip
+    add("--sampler", help="of diffusers' scheduler: ddpm, ddim or dpm++ (ddpm)")
+    add("--out", type=Path, help="file or folder to make (named after the weights)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the weights in the format that was asked for.
+
+    Raises:
+        ValueError, OSError: in one line.
+    """
+    if args.sampler is not None and args.to != "diffusers":
+        raise ValueError(f"--sampler means nothing to {args.to}: it holds no scheduler")
+    out = args.out or Path(Path(args.weights).resolve().stem + SUFFIXES[args.to])
+    if args.to == "onnx":
+        export.export_onnx(args.weights, out)
+    elif args.to == "hub":
+        export.export_hub(args.weights, out)
+    else:
+        export.export_diffusers(args.weights, out, args.sampler or "ddpm")
+    files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_file()]
+    print(f"{out}, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")

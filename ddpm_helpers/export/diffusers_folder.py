@@ -1,0 +1,59 @@
+"""diffusers: a folder that its pipelines load, with a scheduler that takes our steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddpm_helpers.export.card import model_card
+from ddpm_helpers.export.needs import check_installed, new_folder
+from ddpm_helpers.pretrained import load_pretrained
+
+_USE = """\
+```python
+from diffusers import DDPMPipeline
+from ddpm_helpers.export.diffusers_net import GuidedPipeline  # makes the network's class known
+
+pipe = GuidedPipeline.from_pretrained("{folder}")
+{guided}
+images = DDPMPipeline.from_pretrained("{folder}")(batch_size=4, num_inference_steps={T}).images
+```
+
+diffusers counts the steps 0..T-1, `ddpm_helpers` 1..T. The scheduler holds the betas themselves, so
+any schedule can be expressed, and the predicted x_0 is bounded to [-1, 1] before each step. From
+the same start noise `GuidedPipeline` draws what `DiffusionUtils.sample` draws, within 1e-4. Not
+expressed: Heun, `guidance_interval`, ddpm's variance "beta" in fewer than T steps (diffusers adds
+noise in the last one too), DDIM in a number of steps that does not divide T, DPM-Solver++ at a
+terminal SNR of zero. `DDPMPipeline` knows no classes, and rounds its steps unless their number
+divides T.
+"""
+
+
+def export_diffusers(name_or_path: str | Path, out: str | Path, sampler: str = "ddpm") -> Path:
+    """Write a trained network as a folder for diffusers.
+
+    Args:
+        name_or_path: as for `load_pretrained`.
+        out: folder to make; it appears when it is complete.
+        sampler: whose steps the stored scheduler takes: ddpm, ddim or dpm++.
+    Returns:
+        The folder: `unet/`, `scheduler/`, `model_index.json`, `README.md`.
+    Raises:
+        FileNotFoundError: no such weights.
+        FileExistsError: the folder is there already and not empty.
+        ValueError: diffusers is missing, or a sampler or schedule that it cannot express.
+    """
+    out = Path(out)
+    check_installed("diffusers' format", "diffusers")
+    model, diffusion = load_pretrained(name_or_path)
+    from ddpm_helpers.export.diffusers_net import DiffusersNet, GuidedPipeline, make_scheduler
+
+    pipeline = GuidedPipeline(DiffusersNet.of(model), make_scheduler(diffusion, sampler))
+    T = diffusion.T
+    steps = T if sampler == "ddpm" or T % 50 else 50  # a divisor of T: every scheduler takes it
+    labels = "batch_size=4" if model.num_classes is None else "[0, 0, 0, 0], guidance_scale=2"
+    guided = f"images = pipe({labels}, num_inference_steps={steps}).images"
+    with new_folder(out) as folder:
+        pipeline.save_pretrained(folder)
+        use = _USE.format(folder=out.name, T=T, guided=guided)
+        (folder / "README.md").write_text(model_card(name_or_path, use), encoding="utf-8")
+    return out

@@ -1,0 +1,224 @@
+"""Our network and its drawing loop as diffusers' classes. Importing this module imports diffusers.
+
+diffusers numbers the steps 0..T-1 where we have 1..T. Everything else is a matter of settings:
+`scheduler_config` gives those with which its schedulers take our steps.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.model import DiffusionNet
+
+NO_LABEL = -1
+PREDICTION_TYPES = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
+# Class, and the settings under which it bounds x_0 to [-1, 1] (clip=True) or does not.
+SCHEDULERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "ddpm": ("DDPMScheduler", {"clip_sample": True}, {"clip_sample": False}),
+    "ddim": ("DDIMScheduler", {"clip_sample": True}, {"clip_sample": False}),
+    "dpm++": (
+        "DPMSolverMultistepScheduler",
+        {"thresholding": True, "dynamic_thresholding_ratio": 1.0, "sample_max_value": 1.0},
+        {"thresholding": False},
+    ),
+}
+
+
+@dataclass
+class NetOutput(BaseOutput):
+    """What `DiffusersNet` returns: sample, (B, C, S, S)."""
+
+    sample: Tensor
+
+
+class DiffusersNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """A `DiffusionNet` with the interface of diffusers' `UNet2DModel`.
+
+    Args:
+        sample_size, in_channels: diffusers' names for image_size and channels.
+        width, num_classes, attention_size, stem_stride: as for `DiffusionNet`.
+        classes: names of the classes, where they are known.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 64,
+        in_channels: int = 3,
+        width: int = 64,
+        num_classes: int | None = None,
+        attention_size: int = 8,
+        stem_stride: int = 2,
+        classes: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.net = DiffusionNet(
+            sample_size, channels=in_channels, width=width, num_classes=num_classes,
+            attention_size=attention_size, stem_stride=stem_stride,
+        )  # fmt: skip
+
+    @classmethod
+    def of(cls, model: DiffusionNet) -> DiffusersNet:
+        """The same network: it shares the weights, it does not copy them."""
+        config = dict(model.config)
+        names = {"sample_size": config.pop("image_size"), "in_channels": config.pop("channels")}
+        with torch.device("meta"):
+            wrapped = cls(**names, **config, classes=list(model.classes))
+        wrapped.net = model
+        return wrapped.eval()
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | int,
+        class_labels: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> NetOutput | tuple[Tensor]:
+        """Predict eps, x_0 or v.
+
+        Args:
+            sample: noisy pictures, (B, C, S, S).
+            timestep: a number, or (B,): 0..T-1, which are our steps 1..T.
+            class_labels: (B,) int64, -1 for no label; None = no label for any of them.
+            return_dict: False gives a tuple.
+        """
+        t = torch.as_tensor(timestep, device=sample.device).long().expand(len(sample)) + 1
+        output = self.net(sample, t, class_labels)  # (B, C, S, S)
+        return NetOutput(output) if return_dict else (output,)
+
+
+def make_scheduler(diffusion: DiffusionUtils, sampler: str = "ddpm", *, clip: bool = True) -> Any:
+    """A diffusers scheduler that takes the steps of one of our samplers.
+
+    Args:
+        diffusion: any schedule; the betas themselves are passed on.
+        sampler: ddpm (posterior variance), ddim (any eta) or dpm++.
+        clip: bound the predicted x_0 to [-1, 1].
+    Returns:
+        The scheduler. `set_steps` asks it for the same steps as `DiffusionUtils.sample`.
+    Raises:
+        ValueError: a sampler without a counterpart, or dpm++ at a terminal SNR of zero.
+    """
+    if sampler not in SCHEDULERS:
+        raise ValueError(
+            f"sampler {sampler!r} has no counterpart in diffusers; choose from "
+            f"{', '.join(SCHEDULERS)}"
+        )
+    if sampler == "dpm++" and diffusion.alpha_bar[-1] == 0:
+        raise ValueError(
+            "diffusers' DPM-Solver++ cannot start from alpha_bar[T] = 0, where log SNR is "
+            "infinite: choose ddpm or ddim"
+        )
+    name, clipped, plain = SCHEDULERS[sampler]
+    return getattr(diffusers, name)(
+        num_train_timesteps=diffusion.T,
+        trained_betas=diffusion.betas[1:].tolist(),
+        prediction_type=PREDICTION_TYPES[diffusion.prediction],
+        timestep_spacing="trailing",
+        **(clipped if clip else plain),
+    )
+
+
+def set_steps(scheduler: Any, steps: int) -> None:
+    """Ask a scheduler for the steps that `DiffusionUtils.sample` takes.
+
+    Both divide T into equal parts, but diffusers rounds where we round down, and its DDIM steps
+    back by T // steps wherever it is.
+
+    Raises:
+        ValueError: a number outside 1..T, or one that DDIM cannot take.
+    """
+    T = scheduler.config.num_train_timesteps
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps must lie in 1..{T}, got {steps}")
+    if "timesteps" in inspect.signature(scheduler.set_timesteps).parameters:
+        scheduler.set_timesteps(timesteps=[i * T // steps - 1 for i in range(steps, 0, -1)])
+    elif T % steps:
+        raise ValueError(f"diffusers' DDIM needs a divisor of T = {T}, got {steps} steps")
+    else:
+        scheduler.set_timesteps(steps)
+
+
+class GuidedPipeline(DiffusionPipeline):
+    """diffusers' `DDPMPipeline` with classes, guidance and the schedulers of `make_scheduler`.
+
+    Args:
+        unet: a `DiffusersNet`.
+        scheduler: as `make_scheduler` returns it.
+    """
+
+    unet: DiffusersNet
+    scheduler: Any
+
+    def __init__(self, unet: DiffusersNet, scheduler: Any) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        class_labels: Tensor | Sequence[int] | None = None,
+        *,
+        batch_size: int = 1,
+        guidance_scale: float = 1.0,
+        num_inference_steps: int = 50,
+        generator: torch.Generator | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+    ) -> ImagePipelineOutput:
+        """Draw pictures.
+
+        Args:
+            class_labels: one a picture; None draws batch_size pictures without a label.
+            batch_size: number of pictures, where neither labels nor noise say it.
+            guidance_scale: our `guidance`: 1 is the plain conditional prediction.
+            num_inference_steps: 1..T.
+            generator: of the noise.
+            latents: start noise, (n, C, S, S).
+            output_type: pil, np, or pt for (n, C, S, S) in [0, 1].
+        Returns:
+            `.images`.
+        Raises:
+            ValueError: steps that the scheduler cannot take, or guidance without labels.
+        """
+        device = self._execution_device
+        y = None if class_labels is None else torch.as_tensor(class_labels, device=device).long()
+        if y is None and guidance_scale != 1:
+            raise ValueError(f"guidance_scale = {guidance_scale} needs class_labels")
+        set_steps(self.scheduler, num_inference_steps)
+        n = len(y) if y is not None else batch_size if latents is None else len(latents)
+        if latents is None:
+            shape = (n, *self.unet.net.image_shape)
+            latents = randn_tensor(shape, generator, device, self.unet.dtype)
+        known = inspect.signature(self.scheduler.step).parameters
+        options = {"use_clipped_model_output": self.scheduler.config.get("clip_sample", False)}
+        options = {k: v for k, v in options.items() if k in known}
+        x_t = latents.to(device)  # (n, C, S, S)
+        for t in self.progress_bar(self.scheduler.timesteps):
+            output = self._guided(x_t, t, y, guidance_scale)
+            x_t = self.scheduler.step(output, t, x_t, generator=generator, **options).prev_sample
+        images: Any = (x_t / 2 + 0.5).clamp(0, 1)
+        if output_type != "pt":
+            images = images.cpu().permute(0, 2, 3, 1).numpy()  # (n, S, S, C)
+        return ImagePipelineOutput(self.numpy_to_pil(images) if output_type == "pil" else images)
+
+    def _guided(self, x_t: Tensor, t: Tensor, y: Tensor | None, scale: float) -> Tensor:
+        """Ho & Salimans 2022, eq. 6, with w = scale - 1: both halves in one batch."""
+        if y is None or scale == 1:
+            return self.unet(x_t, t, y).sample
+        both = torch.cat([y, torch.full_like(y, NO_LABEL)])
+        with_y, without = self.unet(torch.cat([x_t, x_t]), t, both).sample.chunk(2)
+        return without + scale * (with_y - without)

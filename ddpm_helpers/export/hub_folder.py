@@ -1,0 +1,60 @@
+"""The folder layout of `huggingface_hub.PyTorchModelHubMixin`: config, weights and a model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from ddpm_helpers.export.card import model_card, public_description
+from ddpm_helpers.export.needs import new_folder
+from ddpm_helpers.pretrained import load_pretrained, save_weights
+from ddpm_helpers.pretrained.weights import HUB_WEIGHTS
+
+_USE = """\
+```python
+from ddpm_helpers import load_pretrained
+
+model, diffusion = load_pretrained("{folder}")  # this folder, downloaded
+x = diffusion.sample(model, 4, {y}sampler="dpm++", steps={steps}, seed=0)  # (4, {shape}) in [-1, 1]
+```
+
+`model.safetensors` describes itself: network, schedule, classes and a checksum stand in its header.
+`config.json` holds the arguments of `DiffusionNet`, so that a class made of it and
+`PyTorchModelHubMixin` loads the folder too; the schedule is under `"diffusion"` there.
+"""
+
+
+def export_hub(name_or_path: str | Path, out: str | Path) -> Path:
+    """Write trained weights as a folder that can be uploaded to the Hub as it is.
+
+    Nothing is uploaded. `load_pretrained` reads the folder, and so does
+    `class HubNet(DiffusionNet, PyTorchModelHubMixin)`, without a network.
+
+    Args:
+        name_or_path: as for `load_pretrained`.
+        out: folder to make; it appears when it is complete.
+    Returns:
+        The folder: `config.json`, `model.safetensors`, `README.md`.
+    Raises:
+        FileNotFoundError: no such weights.
+        FileExistsError: the folder is there already and not empty.
+    """
+    out = Path(out)
+    model, diffusion = load_pretrained(name_or_path)
+    about = public_description(name_or_path)
+    config = model.config | {"diffusion": about["diffusion"], "trained": about["trained"]}
+    y = "" if model.num_classes is None else "y=0, "
+    shape, steps = ", ".join(map(str, model.image_shape)), min(15, diffusion.T)
+    use = _USE.format(folder=out.name, y=y, steps=steps, shape=shape)
+    weights = model.state_dict().values()
+    half = all(torch.equal(w.half().float(), w) for w in weights)  # as they were stored
+    with new_folder(out) as folder:
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_weights(
+            folder / HUB_WEIGHTS, model, diffusion, about["trained"],
+            dtype=torch.float16 if half else torch.float32,
+        )  # fmt: skip
+        (folder / "README.md").write_text(model_card(name_or_path, use), encoding="utf-8")
+    return out

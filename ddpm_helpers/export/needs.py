@@ -1,0 +1,44 @@
+"""Packages that an export needs and the rest of the package does not, and atomic folders."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def check_installed(what: str, *packages: str) -> None:
+    """Name every missing package in one line.
+
+    Raises:
+        ValueError: with the command that installs them.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"{what} needs {', '.join(missing)}: pip install {' '.join(missing)}, "
+            'or pip install -e ".[export]"'
+        )
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place once the block ends without an error.
+
+    Raises:
+        FileExistsError: there is something at `path` already; nothing is overwritten.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(f"{path} exists already: name a new folder, or remove it first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        beside.chmod(0o755)  # mkdtemp's folders are closed to everybody else
+        yield beside
+        beside.replace(path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise

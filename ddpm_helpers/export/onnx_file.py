@@ -1,0 +1,161 @@
+"""ONNX: the network alone, as one file that runs without Python, in a browser too."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_helpers.export.card import public_description
+from ddpm_helpers.export.needs import check_installed
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.pretrained import load_pretrained
+
+OLDEST_TORCH = (2, 9)  # older exporters and today's onnxscript do not understand each other
+MAX_BATCH = 1024  # an upper end that torch.export asks for
+SMALLEST = 64  # tensors with fewer numbers stay float32: a Cast would cost more than it saves
+TOLERANCE = 1e-4  # of the largest output; 1e-6 is usual
+CHECKED_BATCHES = (1, 2, 5)
+
+
+def export_onnx(name_or_path: str | Path, out: str | Path) -> Path:
+    """Write a trained network as ONNX, compare it with torch, and only then move it into place.
+
+    Inputs are x_t float32 (batch, C, S, S), t int64 (batch,) and, for a network with classes, y
+    int64 (batch,), -1 for no label. The output has the shape of x_t. The entry "ddpm_helpers" of
+    the file's metadata is JSON: what the network is, its schedule, its classes. Weights that are
+    the same in float16 are stored in it and cast when the file is opened.
+
+    Args:
+        name_or_path: as for `load_pretrained`.
+        out: file to write, ending in .onnx.
+    Returns:
+        The path.
+    Raises:
+        FileNotFoundError: no such weights.
+        ValueError: another ending, a missing package, an old torch, or outputs unlike torch's.
+    """
+    out = Path(out)
+    if out.suffix != ".onnx":
+        raise ValueError(f"--out must end in .onnx, got {str(out)!r}")
+    check_installed("ONNX", "onnx", "onnxscript", "onnxruntime")
+    if torch_version() < OLDEST_TORCH:
+        raise ValueError(f"ONNX needs torch 2.9 or newer, this is {torch.__version__}")
+    model, _ = load_pretrained(name_or_path)
+    about = public_description(name_or_path)
+    content = compact(_traced(model), about)
+    check(content, model)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(out.name + ".tmp")
+    beside.write_bytes(content)
+    os.replace(beside, out)
+    return out
+
+
+def torch_version() -> tuple[int, ...]:
+    """Major and minor number, (2, 9)."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+
+def _traced(model: DiffusionNet) -> Any:
+    """The network as an ONNX model in memory, its batch of any size."""
+    import onnx
+
+    x_t, t, y = _inputs(model, 2)  # a batch of 1 would be taken for a constant, here and below
+    arguments = (x_t, t) if y is None else (x_t, t, y)
+    names = ["x_t", "t", "y"][: len(arguments)]
+    batch = torch.export.Dim("batch", min=2, max=MAX_BATCH)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own use of torch
+        file = Path(folder) / "net.onnx"
+        torch.onnx.export(
+            model, arguments, str(file), input_names=names, output_names=["output"], dynamo=True,
+            dynamic_shapes={name: {0: batch} for name in names},
+            external_data=False, verbose=False,
+        )  # fmt: skip
+        return onnx.load(str(file))
+
+
+def compact(model: Any, about: dict[str, Any]) -> bytes:
+    """Half the size without a changed bit: float16 where that is exact, and no notes of the tracer.
+
+    Args:
+        model: an `onnx.ModelProto`; changed.
+        about: what `public_description` says of the weights; becomes the file's only metadata.
+    Returns:
+        The file's bytes.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph, casts = model.graph, []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        tensor.ClearField("doc_string")
+        tensor.ClearField("metadata_props")
+        if values.dtype != np.float32 or values.size < SMALLEST:
+            continue
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if np.array_equal(half.astype(np.float32), values):
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+            casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    for node in nodes:
+        node.ClearField("doc_string")
+        node.ClearField("metadata_props")
+    graph.ClearField("node")
+    graph.node.extend(nodes)
+    for place in (graph, model):
+        place.ClearField("doc_string")
+        place.ClearField("metadata_props")
+    graph.ClearField("value_info")
+    helper.set_model_props(model, {"ddpm_helpers": json.dumps(about)})
+    return model.SerializeToString()
+
+
+def check(content: bytes, model: DiffusionNet) -> float:
+    """Run an ONNX file and the network it came from on the same random batches.
+
+    Args:
+        content: the file's bytes.
+        model: on the CPU, in eval mode.
+    Returns:
+        The largest difference, as a share of the largest output.
+    Raises:
+        ValueError: a batch of fixed size, or outputs that differ by more than `TOLERANCE`.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    fixed = {one.name: one.shape for one in session.get_inputs() if isinstance(one.shape[0], int)}
+    if fixed:
+        raise ValueError(f"the exporter froze the size of the batch: {fixed}")
+    worst = 0.0
+    for x_t, t, y in (_inputs(model, n) for n in CHECKED_BATCHES):
+        feed = {"x_t": x_t.numpy(), "t": t.numpy()} | ({} if y is None else {"y": y.numpy()})
+        with torch.no_grad():
+            wanted = model(x_t, t, y).numpy()
+        found = session.run(None, feed)[0]
+        error = np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1.0)
+        if not error <= TOLERANCE:  # NaN too
+            raise ValueError(f"ONNX differs from torch by {error:.1e} in a batch of {len(x_t)}")
+        worst = max(worst, float(error))
+    return worst
+
+
+def _inputs(model: DiffusionNet, n: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A random batch, with labels (the first is "no label") if the network takes them."""
+    generator = torch.Generator().manual_seed(n)
+    x_t = torch.randn(n, *model.image_shape, generator=generator)  # (n, C, S, S)
+    t = torch.randint(1, 500, (n,), generator=generator)
+    if model.num_classes is None:
+        return x_t, t, None
+    return x_t, t, torch.arange(n) % (model.num_classes + 1) - 1

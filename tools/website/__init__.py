@@ -1,0 +1,1 @@
+"""`python -m tools.website`: the series as HTML pages, and the page that draws, in site/."""

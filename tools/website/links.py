@@ -1,0 +1,59 @@
+"""Find links of a folder of HTML pages that lead nowhere, without a network."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+LEADING = {"a": "href", "link": "href", "script": "src", "img": "src", "source": "src"}
+
+
+class _Page(HTMLParser):
+    """What a page links to, and the names it can be linked to by."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[tuple[str, str]] = []  # tag, target
+        self.names: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.names |= {value for key in ("id", "name") if (value := found.get(key))}
+        if target := found.get(LEADING.get(tag, "")):
+            self.links.append((tag, target))
+
+
+def broken_links(site: Path) -> list[str]:
+    """Every link inside a site that has no target, and every file that it would load from outside.
+
+    Args:
+        site: a folder of HTML pages.
+    Returns:
+        One line each, "page: target, what is wrong"; none is good.
+    """
+    pages = {p: _Page(p.read_text(encoding="utf-8")) for p in sorted(site.rglob("*.html"))}
+    wrong = []
+    for page, content in pages.items():
+        for tag, target in content.links:
+            if why := _problem(page, tag, target, pages):
+                wrong.append(f"{page.relative_to(site)}: {target}, {why}")
+    return wrong
+
+
+def _problem(page: Path, tag: str, target: str, pages: dict[Path, _Page]) -> str | None:
+    scheme, host, path, _, fragment = urlsplit(target)
+    if scheme in ("data", "mailto", "javascript"):
+        return None
+    if scheme or host:
+        return None if tag == "a" else "is loaded from another server"
+    file = (page.parent / unquote(path)).resolve() if path else page
+    if file.is_dir():
+        file = file / "index.html"
+    if not file.is_file():
+        return "no such file"
+    names = pages[file].names if file in pages else None
+    if fragment and names is not None and unquote(fragment) not in names:
+        return "no such place on that page"
+    return None
