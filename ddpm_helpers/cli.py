@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddpm_helpers import __version__, checks, cli_train
+from ddpm_helpers import __version__, cli_sample, cli_train
+from ddpm_helpers.cli_sample import class_numbers
 from ddpm_helpers.config import best_device, cache_dir, data_of_run, settings
 from ddpm_helpers.evaluation.command import add_evaluate, check_options, write_numbers
 from ddpm_helpers.export import command as export_command
 
 if TYPE_CHECKING:
     from ddpm_helpers.data import ImageDataset
+
+__all__ = ["class_numbers", "main"]
 
 DATA_HELP = (
     "cartoons, cifar10, mnist, fashion_mnist, auto or a folder; or list (what is cached), verify "
@@ -60,7 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_data(commands.add_parser("data", help="prepare pictures, or show what is cached"))
     cli_train.add_options(commands.add_parser("train", help="train a network"))
-    _add_sample(commands.add_parser("sample", help="draw pictures with trained weights"))
+    cli_sample.add_options(
+        commands.add_parser("sample", help="draw images with trained weights")
+    )
     quality = commands.add_parser("evaluate", help="measure trained weights and their pictures")
     add_evaluate(quality)
     quality.set_defaults(run=evaluate)
@@ -80,20 +85,6 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add("--fit", help="pictures of a folder: crop to the centre, or pad (crop)")
     add("--channels", type=int, metavar="N", help="1 for grey, 3 for colour (as the source is)")
     parser.set_defaults(run=prepare_data)
-
-
-def _add_sample(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
-    add("--n", type=int, default=20, metavar="N", help="number of pictures (20)")
-    add("--y", nargs="+", metavar="CLASS", help="classes by name or number, in turn (all)")
-    add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
-    add("--steps", type=int, help="sampling steps (by default the T of the training)")
-    add("--sampler", default="ddpm", help="way to walk from noise to picture (ddpm)")
-    add("--seed", type=int, default=0, help="the same seed draws the same pictures (0)")
-    add("--columns", type=int, default=10, metavar="N", help="pictures a row (10)")
-    add("--out", type=Path, default=Path("samples.png"), help="PNG to write (samples.png)")
-    parser.set_defaults(run=sample)
 
 
 def prepare_data(args: argparse.Namespace) -> None:
@@ -142,35 +133,6 @@ def _dataset(source: str, image_size: int, **options: Any) -> ImageDataset:
     return ImageDataset(source, image_size, **options)
 
 
-def sample(args: argparse.Namespace) -> None:
-    """Draw pictures and write them as one PNG grid."""
-    from torchvision.utils import save_image
-    from tqdm.auto import tqdm
-
-    from ddpm_helpers.pretrained import load_pretrained
-
-    if args.n < 1 or args.columns < 1:
-        raise ValueError(f"--n and --columns must be at least 1, got {args.n} and {args.columns}")
-    _prepare_png(args.out)
-    model, diffusion = load_pretrained(args.weights)
-    device = best_device()
-    y = class_numbers(args.y, args.n, model.num_classes, getattr(model, "classes", ()))
-    walk = diffusion.sample_steps(
-        model.to(device),
-        args.n,
-        sampler=args.sampler,
-        steps=args.steps,
-        guidance=args.guidance,
-        y=None if y is None else y.to(device),
-        seed=args.seed,
-    )
-    for step in tqdm(walk, total=(args.steps or diffusion.T) + 1, unit="step"):
-        last = step
-    x_0 = last.x_t.float().cpu()  # (n, C, H, W)
-    save_image(x_0, args.out, nrow=args.columns, normalize=True, value_range=(-1, 1))
-    print(f"{args.n} pictures in {args.out}")
-
-
 def evaluate(args: argparse.Namespace) -> None:
     """Measure weights: loss per step, and samples against the test pictures."""
     from ddpm_helpers.evaluation import report
@@ -196,45 +158,6 @@ def evaluate(args: argparse.Namespace) -> None:
     )  # fmt: skip
     if args.out is not None:
         print(f"numbers in {args.out}")
-
-
-def class_numbers(
-    wanted: Sequence[str] | None, n: int, num_classes: int | None, names: Sequence[str]
-) -> torch.Tensor | None:
-    """Class names or numbers, repeated in turn for n pictures.
-
-    Args:
-        wanted: names or numbers, a name where it is both; None takes all classes in turn.
-        n: number of pictures.
-        num_classes: classes that the network knows; None if it takes no labels.
-        names: their names, if known.
-    Returns:
-        int64 (n,), or None for a network without labels.
-    Raises:
-        ValueError: a class that does not exist, or classes for a network without labels.
-    """
-    if num_classes is None:
-        if wanted:
-            raise ValueError("these weights were trained without classes: leave --y out")
-        return None
-    numbers = list(range(num_classes))
-    if wanted:
-        numbers = [checks.class_number(word, num_classes, names) for word in wanted]
-        for word, number in dict(zip(wanted, numbers, strict=True)).items():
-            if word in names and word.isdecimal() and number != int(word) < num_classes:
-                print(f"--y {word}: the class named {word}, which has the number {number}")
-    return torch.tensor([numbers[i % len(numbers)] for i in range(n)])
-
-
-def _prepare_png(path: Path) -> None:
-    """Refuse a file that cannot be written before the minutes that drawing may take."""
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"--out must end in .png, got {str(path)!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab"):
-        pass
-    if path.stat().st_size == 0:
-        path.unlink()
 
 
 def show_info(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -74,6 +75,23 @@ def test_train_then_resume_then_sample(tmp_path, monkeypatch, capsys):
     picture = tmp_path / "new" / "grid.png"
     assert cli.main(["sample", "--weights", str(out), "--n", "2", "--out", str(picture)]) == 0
     assert Image.open(picture).size == (2 * 18 + 2, 18 + 2)
+
+
+def test_single_files_hold_the_images_of_the_grid_whatever_the_batch(weights, tmp_path, capsys):
+    words = ["sample", "--weights", weights, "--n", "5", "--steps", "3", "--y", "2", "0"]
+    assert cli.main([*words, "--columns", "5", "--out", str(tmp_path / "grid.png")]) == 0
+    folder = tmp_path / "files"
+    assert cli.main([*words, "--batch-size", "2", "--out-dir", str(folder)]) == 0
+    assert f"5 images in {folder}" in capsys.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == [f"{i:05}.png" for i in range(5)]
+    grid = np.asarray(Image.open(tmp_path / "grid.png"), dtype=int)
+    side = grid.shape[0] - 4  # a frame of 2 pixels around each
+    for i in range(5):
+        single = np.asarray(Image.open(folder / f"{i:05}.png"), dtype=int)
+        place = grid[2 : 2 + side, 2 + i * (side + 2) : 2 + i * (side + 2) + side]
+        assert single.shape == place.shape and np.abs(single - place).max() <= 1
+    assert cli.main([*words, "--out-dir", str(folder)]) == 2
+    assert "holds images already: name another folder" in capsys.readouterr().err
 
 
 def test_sample_depends_on_seed_and_class_alone(weights, tmp_path):

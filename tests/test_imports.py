@@ -25,8 +25,9 @@ ALLOWED: dict[str, set[str]] = {
     "display": {*BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained"},
     "cli": {
         *BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained", "display",
-        "cli_train", "export",
+        "cli_sample", "cli_train", "export",
     },
+    "cli_sample": {*BASE, "pretrained"},
     "cli_train": {*BASE, "data", "diffusion", "model", "pretrained", "training"},
     "__main__": {"cli"},
 }  # fmt: skip

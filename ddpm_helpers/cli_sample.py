@@ -1,0 +1,131 @@
+"""`ddpm sample`: draw images with trained weights, as one grid or as single files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers import checks
+from ddpm_helpers.config import best_device
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `ddpm sample`."""
+    add = parser.add_argument
+    add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
+    add("--n", type=int, default=20, metavar="N", help="number of images (20)")
+    add("--batch-size", type=int, default=50, metavar="N", help="images at a time; the images do "
+        "not depend on it (50)")  # fmt: skip
+    add("--y", nargs="+", metavar="CLASS", help="classes by name or number, in turn (all)")
+    add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
+    add("--steps", type=int, help="sampling steps (by default the T of the training)")
+    add("--sampler", default="ddpm", help="way to walk from noise to image (ddpm)")
+    add("--seed", type=int, default=0, help="the same seed draws the same images (0)")
+    add("--columns", type=int, default=10, metavar="N", help="images a row of the grid (10)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--out", type=Path, default=Path("samples.png"), help="PNG of a grid "
+                       "(samples.png)")  # fmt: skip
+    where.add_argument("--out-dir", type=Path, metavar="DIR", help="a folder instead: one PNG an "
+                       "image, 00000.png and so on, for other tools")  # fmt: skip
+    parser.set_defaults(run=sample)
+
+
+def sample(args: argparse.Namespace) -> None:
+    """Draw images and write them as one PNG grid, or one PNG each."""
+    from torchvision.utils import save_image
+
+    from ddpm_helpers.pretrained import load_pretrained
+
+    for option in ("n", "columns", "batch_size"):
+        checks.count("--" + option.replace("_", "-"), getattr(args, option))
+    if args.out_dir is None:
+        _prepare_png(args.out)
+    else:
+        _prepare_folder(args.out_dir)
+    model, diffusion = load_pretrained(args.weights)
+    y = class_numbers(args.y, args.n, model.num_classes, getattr(model, "classes", ()))
+    parts: list[Tensor] = []
+    for first in range(0, args.n, args.batch_size):
+        x_0 = _draw(args, model.to(best_device()), diffusion, y, first)  # (B, C, H, W)
+        if args.out_dir is None:
+            parts.append(x_0)
+            continue
+        for i, x in enumerate(x_0, first):
+            save_image(x, args.out_dir / f"{i:05}.png", normalize=True, value_range=(-1, 1))
+    if args.out_dir is None:
+        grid = torch.cat(parts)  # (n, C, H, W)
+        save_image(grid, args.out, nrow=args.columns, normalize=True, value_range=(-1, 1))
+    print(f"{args.n} images in {args.out if args.out_dir is None else args.out_dir}")
+
+
+def _draw(args: argparse.Namespace, model, diffusion, y: Tensor | None, first: int) -> Tensor:
+    """One batch, with a bar over its steps where there is a terminal to show it."""
+    from tqdm.auto import tqdm
+
+    count = min(args.batch_size, args.n - first)
+    walk = diffusion.sample_steps(
+        model,
+        count,
+        sampler=args.sampler,
+        steps=args.steps,
+        guidance=args.guidance,
+        y=None if y is None else y[first : first + count].to(best_device()),
+        seed=args.seed,
+        first=first,
+    )
+    name = f"images {first + 1} to {first + count} of {args.n}"
+    for step in tqdm(walk, name, total=(args.steps or diffusion.T) + 1, unit="step", disable=None):
+        last = step
+    return last.x_t.float().cpu()
+
+
+def class_numbers(
+    wanted: Sequence[str] | None, n: int, num_classes: int | None, names: Sequence[str]
+) -> Tensor | None:
+    """Class names or numbers, repeated in turn for n images.
+
+    Args:
+        wanted: names or numbers; None takes all classes in turn.
+        n: number of images.
+        num_classes: classes that the network knows; None if it takes no labels.
+        names: their names, if known.
+    Returns:
+        int64 (n,), or None for a network without labels.
+    Raises:
+        ValueError: a class that does not exist, or classes for a network without labels.
+    """
+    if num_classes is None:
+        if wanted:
+            raise ValueError("these weights were trained without classes: leave --y out")
+        return None
+    numbers = list(range(num_classes))
+    if wanted:
+        numbers = [checks.class_number(word, num_classes, names) for word in wanted]
+        for word, number in dict(zip(wanted, numbers, strict=True)).items():
+            if word in names and word.isdecimal() and number != int(word) < num_classes:
+                print(f"--y {word}: the class named {word}, which has the number {number}")
+    return torch.tensor([numbers[i % len(numbers)] for i in range(n)])
+
+
+def _prepare_png(path: Path) -> None:
+    """Refuse a file that cannot be written before the minutes that drawing may take."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"--out must end in .png, got {str(path)!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab"):
+        pass
+    if path.stat().st_size == 0:
+        path.unlink()
+
+
+def _prepare_folder(folder: Path) -> None:
+    """Refuse a folder that holds images already: those of two calls would be mixed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.glob("*.png")):
+        raise ValueError(f"--out-dir {str(folder)!r} holds images already: name another folder")
+    (folder / ".writable").touch()
+    (folder / ".writable").unlink()
