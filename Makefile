@@ -50,8 +50,8 @@ images: setup  ## make every picture that README.md shows
 site: .venv-site/ready  ## build site/: the notebooks as web pages, and the page that draws
 	@$(SITE_PY) -m tools.website $(SITE)
 
-site-test: setup  ## try site/draw.html in a headless Chromium (needs playwright, see the script)
-	@$(PY) tests/web/browser.py $(BROWSER)
+site-test: .venv-site/ready  ## try site/ in a headless Chromium (that of the system, or playwright install)
+	@$(SITE_PY) -m pytest -q -rs -p no:cacheprovider tests/web $(PYTEST)
 
 # Sphinx in an environment of its own, which sees .venv's packages behind its own.
 .venv-site/ready: requirements-site.txt | setup

@@ -15,7 +15,10 @@ from ddpm_helpers.pretrained import load_pretrained, save_weights
 
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 MISSING = [name for name in ONNX if importlib.util.find_spec(name) is None]
-needs_onnx = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+OLD = onnx_file.torch_version() < onnx_file.OLDEST_TORCH
+needs_onnx = pytest.mark.skipif(
+    bool(MISSING) or OLD, reason=f"missing: {', '.join(MISSING) or 'torch 2.9 or newer'}"
+)
 BETAS = [0.0, *np.linspace(1e-3, 0.4, 20).tolist()]
 
 

@@ -41,8 +41,15 @@ def test_environment_yml_holds_what_pyproject_asks_for(root, project):
     assert set(specs) == expected
 
 
-def test_every_dependency_has_a_lower_bound_only(project):
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+@pytest.fixture(scope="module")
+def site_group(root):
+    """What `make site` needs besides, in an environment of its own."""
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["dependency-groups"]["site"]
+
+
+def test_every_dependency_has_a_lower_bound_only(project, site_group):
+    groups = [project["dependencies"], *project["optional-dependencies"].values(), site_group]
     for text in sum(groups, []):
         assert [s.operator for s in Requirement(text).specifier] == [">="], text
 
@@ -55,6 +62,24 @@ def test_requirements_are_pinned_with_hashes_and_name_no_place(root, project, pi
     for requirement in map(Requirement, sum(groups, [])):
         version = re.match(r"[^\s;\\]+", pins[requirement.name]).group()
         assert requirement.specifier.contains(version), f"run `make lock` for {requirement}"
+
+
+def test_the_site_has_pins_of_its_own_that_agree_with_the_others(root, pins, site_group):
+    text = (root / "requirements-site.txt").read_text(encoding="utf-8")
+    assert not re.search(r"://|index-url|find-links|/\w+/\w+/", text)
+    found = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)(.*?)(?=^\S|\Z)", text, re.M | re.S)
+    assert {Requirement(one).name for one in site_group} <= {name for name, *_ in found}
+    assert not {Requirement(one).name for one in site_group} & set(pins), "`make lab` stays small"
+    assert all("--hash=sha256:" in block for *_, block in found)
+    both = {(name, version) for name, version, _ in found if name in pins}
+    assert both, "the two environments share packages, and therefore their versions"
+    lab = (root / "requirements.txt").read_text(encoding="utf-8")
+    assert both <= set(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", lab, re.M))
+
+
+def test_the_citation_names_the_version_of_the_package(root, project):
+    citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == project["version"] and citation["license"] == project["license"]
 
 
 def test_contributing_gives_a_reason_for_each_core_dependency(root, project):

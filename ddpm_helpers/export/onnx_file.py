@@ -18,7 +18,7 @@ from ddpm_helpers.export.needs import check_installed
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import load_pretrained
 
-OPSET = 20
+OLDEST_TORCH = (2, 9)  # older exporters and today's onnxscript do not understand each other
 MAX_BATCH = 1024  # an upper end that torch.export asks for
 SMALLEST = 64  # tensors with fewer numbers stay float32: a Cast would cost more than it saves
 TOLERANCE = 1e-4  # of the largest output; 1e-6 is usual
@@ -40,12 +40,14 @@ def export_onnx(name_or_path: str | Path, out: str | Path) -> Path:
         The path.
     Raises:
         FileNotFoundError: no such weights.
-        ValueError: another ending, a missing package, or outputs that differ from torch's.
+        ValueError: another ending, a missing package, an old torch, or outputs unlike torch's.
     """
     out = Path(out)
     if out.suffix != ".onnx":
         raise ValueError(f"--out must end in .onnx, got {str(out)!r}")
     check_installed("ONNX", "onnx", "onnxscript", "onnxruntime")
+    if torch_version() < OLDEST_TORCH:
+        raise ValueError(f"ONNX needs torch 2.9 or newer, this is {torch.__version__}")
     model, _ = load_pretrained(name_or_path)
     about = public_description(name_or_path)
     content = compact(_traced(model), about)
@@ -57,20 +59,25 @@ def export_onnx(name_or_path: str | Path, out: str | Path) -> Path:
     return out
 
 
+def torch_version() -> tuple[int, ...]:
+    """Major and minor number, (2, 9)."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+
 def _traced(model: DiffusionNet) -> Any:
     """The network as an ONNX model in memory, its batch of any size."""
     import onnx
 
-    x_t, t, y = _inputs(model, 2)  # a batch of 1 would be taken for a constant
+    x_t, t, y = _inputs(model, 2)  # a batch of 1 would be taken for a constant, here and below
     arguments = (x_t, t) if y is None else (x_t, t, y)
     names = ["x_t", "t", "y"][: len(arguments)]
-    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    batch = torch.export.Dim("batch", min=2, max=MAX_BATCH)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own use of torch
         file = Path(folder) / "net.onnx"
         torch.onnx.export(
             model, arguments, str(file), input_names=names, output_names=["output"], dynamo=True,
-            dynamic_shapes={name: {0: batch} for name in names}, opset_version=OPSET,
+            dynamic_shapes={name: {0: batch} for name in names},
             external_data=False, verbose=False,
         )  # fmt: skip
         return onnx.load(str(file))

@@ -62,7 +62,7 @@ def main() -> int:
 def fetch_modules() -> Path | None:
     """The npm packages, fetched once for each version of the lock file; None without npm."""
     if shutil.which("npm") is None:
-        print("no npm here: the book is built without draw.html, and its equations need the network")
+        print("no npm: the book is built without draw.html, and its equations need the network")
         return None
     lock = ROOT / "docs/web/package-lock.json"
     folder = BUILD / "npm"
@@ -78,7 +78,8 @@ def fetch_modules() -> Path | None:
         subprocess.run(["npm", "ci", *quiet], cwd=folder, check=True)
     except subprocess.CalledProcessError:
         seal.unlink()  # so that the next call tries again
-        raise ValueError("npm could not fetch its packages (see above); --no-draw leaves them out")
+        why = "npm could not fetch its packages (see above); make site SITE=--no-draw does without"
+        raise ValueError(why) from None
     return modules
 
 

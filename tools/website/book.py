@@ -24,27 +24,32 @@ def gather(root: Path, source: Path) -> None:
     """
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "docs/web/book", source)
-    series, solutions, pages = find_pages(root)
-    for page in [*series, *solutions, *pages, root / "README.md"]:
+    pages = find_pages(root)
+    for page in [root / "README.md", *sum(pages.values(), [])]:
         text = page.read_text(encoding="utf-8")
         if page.suffix == ".ipynb":
-            text = json.dumps(prepare(json.loads(text), fold="solutions" in page.parts))
-        place = page.relative_to(root)
-        out = source / ("index.md" if page.name == "README.md" else place)
+            text = json.dumps(prepare(json.loads(text), fold=page in pages["solutions"]))
+        place = "index.md" if page.name == "README.md" else page.relative_to(root)
+        out = source / place
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(retarget(text, page, root, source), encoding="utf-8")
-    names = {name: [_docname(p, root) for p in found]
-             for name, found in (("series", series), ("solutions", solutions), ("pages", pages))}  # fmt: skip
     write_api(root / "ddpm_helpers", source / "api")
-    write_contents(source, **names)
+    write_contents(source, {kind: _names(found, root) for kind, found in pages.items()})
 
 
-def find_pages(root: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """Notebooks of the series, those of the solutions, and the Markdown pages, whichever there are."""
-    series = sorted((root / "notebooks").glob("*.ipynb"))
-    solutions = sorted((root / "notebooks/solutions").glob("*.ipynb"))
-    pages = [*sorted((root / "docs").glob("*.md")), root / "CONTRIBUTING.md"]
-    return series, solutions, [page for page in pages if page.is_file()]
+def find_pages(root: Path) -> dict[str, list[Path]]:
+    """The notebooks of the series, those of the solutions and the Markdown pages, if any."""
+    markdown = [*sorted((root / "docs").glob("*.md")), root / "CONTRIBUTING.md"]
+    return {
+        "series": sorted((root / "notebooks").glob("*.ipynb")),
+        "solutions": sorted((root / "notebooks/solutions").glob("*.ipynb")),
+        "more": [page for page in markdown if page.is_file()],
+    }
+
+
+def _names(pages: list[Path], root: Path) -> list[str]:
+    """What Sphinx calls them: the place without its ending."""
+    return [page.relative_to(root).with_suffix("").as_posix() for page in pages]
 
 
 def prepare(notebook: dict[str, Any], *, fold: bool = False) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def retarget(text: str, page: Path, root: Path, source: Path) -> str:
         place = file.relative_to(root)
         if place == Path("README.md"):
             target = target.removesuffix("README.md") + "index.md"
-        elif file.is_file() and not _is_page(place):
+        elif file.is_file() and place.suffix not in PAGES:
             (source / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, source / place)
         elif file.is_dir():
@@ -113,58 +118,59 @@ def retarget(text: str, page: Path, root: Path, source: Path) -> str:
     return LINK.sub(replace, text)
 
 
-def _is_page(place: Path) -> bool:
-    return place.suffix in PAGES
-
-
-def _docname(page: Path, root: Path) -> str:
-    return page.relative_to(root).with_suffix("").as_posix()
-
-
 def write_api(package: Path, out: Path) -> None:
-    """A page for each folder of the package, each public module with its docstrings."""
-    out.mkdir(parents=True)
-    parts: dict[str, list[tuple[str, bool]]] = {}
+    """A page for each folder of the package, and one for the modules beside them.
+
+    Args:
+        package: its folder. Modules whose names begin with _ are left out.
+        out: where the pages go.
+    """
+    parts: dict[str, list[str]] = {}  # page -> what Sphinx shows there
     for file in sorted(package.rglob("*.py")):
-        place = file.relative_to(package).with_suffix("").parts
-        if any(name.startswith("_") for name in place if name != "__init__"):
-            continue
-        if place == ("__init__",):
-            continue
-        module = ".".join((package.name, *(name for name in place if name != "__init__")))
-        folder = place[0] if len(place) > 1 else "the rest"
-        parts.setdefault(folder, []).append((module, file.name == "__init__.py"))
-    for folder, modules in parts.items():
-        body = "\n".join(_automodule(*module) for module in modules)
-        title = f"{package.name}.{folder}" if folder != "the rest" else "Settings and commands"
-        name = folder.replace(" ", "-")
-        (out / f"{name}.md").write_text(f"# {title}\n\n{body}", encoding="utf-8")
-    names = "\n".join(sorted(folder.replace(" ", "-") for folder in parts))
-    index = f"# The package\n\nFrom its docstrings.\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n"
-    (out / "index.md").write_text(index, encoding="utf-8")
+        *folders, name = file.relative_to(package).with_suffix("").parts
+        inside = [*folders, *([] if name == "__init__" else [name])]
+        if inside and not any(part.startswith("_") for part in inside):
+            page = inside[0] if folders else "top-level"
+            parts.setdefault(page, []).append(_automodule(package.name, inside, name == "__init__"))
+    for page, modules in parts.items():
+        title = f"{package.name}.{page}" if page != "top-level" else "Settings and commands"
+        _write(out / f"{page}.md", f"# {title}\n\n" + "\n".join(modules))
+    _write(out / "index.md", "# The package\n\nFrom its docstrings.\n" + _toctree(sorted(parts)))
 
 
-def _automodule(module: str, package: bool) -> str:
-    """A package's docstring, or a module's with all that it defines: each name stands once."""
-    members = "" if package else "   :members:\n   :show-inheritance:\n"
-    rst = f".. automodule:: {module}\n{members}"
-    return f"## {module.split('.', 1)[1]}\n\n```{{eval-rst}}\n{rst}```\n"
+def _automodule(package: str, inside: list[str], is_folder: bool) -> str:
+    """A folder's docstring, or a module's with all that it defines: each name stands once."""
+    module = ".".join(inside)
+    members = "" if is_folder else "   :members:\n   :show-inheritance:\n"
+    rst = f".. automodule:: {package}.{module}\n{members}"
+    return f"## {module}\n\n```{{eval-rst}}\n{rst}```\n"
 
 
-def write_contents(
-    source: Path, series: list[str], solutions: list[str], pages: list[str]
-) -> None:
-    """Append what the side bar shows to index.md; solutions get a page of their own there."""
-    more = [*pages, "api/index"]
-    if solutions:
-        below = "\n".join(f"/{name}" for name in solutions)
+def write_contents(source: Path, names: dict[str, list[str]]) -> None:
+    """Append what the side bar shows to index.md; the solutions get a page of their own there.
+
+    Args:
+        source: the folder of sources.
+        names: as Sphinx calls the pages: series, solutions and more.
+    """
+    more = [*names["more"], "api/index"]
+    if names["solutions"]:
         text = (
-            "# Solutions\n\nTry the exercises first. Every answer is folded away until you open "
-            f"it.\n\n```{{toctree}}\n:maxdepth: 1\n\n{below}\n```\n"
+            "# Solutions\n\nTry the exercises first. The code is folded away until you open it.\n"
         )
-        (source / "solutions.md").write_text(text, encoding="utf-8")
+        _write(source / "solutions.md", text + _toctree(names["solutions"]))
         more.insert(0, "solutions")
-    with open(source / "index.md", "a", encoding="utf-8") as file:
-        for caption, names in (("The series", series), ("More", more)):
-            lines = "\n".join(names)
-            file.write(f"\n\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{lines}\n```\n")
+    index = (source / "index.md").read_text(encoding="utf-8")
+    index += _toctree(names["series"], "The series") + _toctree(more, "More")
+    _write(source / "index.md", index)
+
+
+def _toctree(names: list[str], hidden_as: str = "") -> str:
+    """A table of contents; with a caption it stands in the side bar only."""
+    options = f":hidden:\n:caption: {hidden_as}" if hidden_as else ":maxdepth: 1"
+    return "\n".join(["", "```{toctree}", options, "", *names, "```", ""])
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

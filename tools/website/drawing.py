@@ -31,7 +31,8 @@ def write_drawing(sources: Path, runtime: Path, site: Path) -> None:
         shutil.copyfile(runtime / name, place / "ort" / name)
     (place / "models").mkdir()
     wasm = _file(place, f"ort/{RUNTIME[1]}")
-    known = {"runtime": [wasm], "models": [write_model(name, place) for name in available_weights()]}
+    models = [write_model(name, place) for name in available_weights()]
+    known = {"runtime": [wasm], "models": models}
     (place / "models" / "models.json").write_text(json.dumps(known), encoding="utf-8")
 
 

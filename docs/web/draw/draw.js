@@ -15,6 +15,7 @@ let runtimeFiles = [];
 let request = null; // the one that is drawn, or was drawn last
 let path = []; // its steps, {t, x_t, x_0}
 let replaying = 0;
+let stopped = null; // why the worker is of no use any more
 const doodle = doodling($, () => $("use-doodle").checked && draw());
 
 start();
@@ -24,7 +25,7 @@ async function start() {
   if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
   say("Loading …");
   worker.onmessage = ({ data }) => data.id === request?.id && receive(data);
-  worker.onerror = () => fail("draw/worker.js could not be loaded, or stopped.");
+  worker.onerror = () => fail((stopped = "draw/worker.js could not be loaded, or stopped."));
   try {
     const response = await fetch(new URL("models/models.json", import.meta.url));
     if (!response.ok) throw new Error(`the server says ${response.status}`);
@@ -91,6 +92,7 @@ function stepsTaken() {
 }
 
 function draw() {
+  if (stopped) return fail(stopped);
   if (!$("seed").reportValidity()) return;
   const chosen = Number($("class").value);
   const labelled = chosen !== NO_CLASS;
@@ -110,6 +112,7 @@ function draw() {
   path = [];
   replaying = 0;
   $("error").hidden = true;
+  busy(true);
   $("replay").disabled = true;
   $("code").textContent = pythonFor(request);
   worker.postMessage(request);
@@ -129,6 +132,7 @@ function receive({ loading, opening, step, done, error }) {
     $("path").max = request.steps;
     look(path.length - 1);
   } else if (done !== undefined) {
+    busy(false);
     $("path").disabled = $("replay").disabled = false;
     showStrip($("strip"), stations().map((i) => path[i]), request.model);
     $("strip").ariaLabel = `The ${subject()} at ${stations().length} steps, from noise to picture`;
@@ -172,13 +176,19 @@ function options(select, pairs) {
   select.replaceChildren(...pairs.map(([value, text]) => new Option(text, value)));
 }
 
+function busy(yes) {
+  $("pictures").ariaBusy = String(yes);
+}
+
 function say(text) {
   $("status").textContent = text;
 }
 
 function fail(why) {
+  busy(false);
   $("loading").hidden = true;
   say("No picture.");
-  $("error").textContent = `${why} Reload the page; if that does not help, \`make site\` makes all of its files anew.`;
+  const advice = "Reload the page; if that does not help, `make site` makes all of its files anew.";
+  $("error").textContent = `${why} ${advice}`;
   $("error").hidden = false;
 }
