@@ -1,4 +1,4 @@
-"""128×128: a folder as ImageNet's, and the README's command for it."""
+"""128×128: a folder as ImageNet's, and the documented command for it."""
 
 import re
 import shlex
@@ -49,8 +49,8 @@ def test_the_network_takes_128(stem_stride):
     assert out.shape == x.shape and out.isfinite().all() and out.std() > 0
 
 
-def test_the_readmes_command_trains_at_128(imagenet, root, tmp_path, monkeypatch):
-    text = (root / "README.md").read_text("utf-8")
+def test_the_documented_command_trains_at_128(imagenet, root, tmp_path, monkeypatch):
+    text = (root / "docs" / "pictures.md").read_text("utf-8")
     (line,) = re.findall(r"^ddpm (train --data imagenet .*)$", text, re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))

@@ -413,8 +413,8 @@ def celeba(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.CelebA, "_check_integrity", lambda self: True)  # of the real one
 
 
-def test_celeba_as_the_readme_says(celeba, root, tmp_path, monkeypatch):
-    blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text("utf-8"), re.DOTALL)
+def test_celeba_as_documented(celeba, root, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (root / "docs" / "pictures.md").read_text("utf-8"), re.DOTALL)
     (snippet,) = [block for block in blocks if "CelebA(" in block]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
