@@ -78,6 +78,8 @@ def train(args: argparse.Namespace) -> int:
     start = f", from step {pipeline.step}" if pipeline.step else ""
     what = f"{name}, {len(ds)} pictures of {data['source']}"
     say(f"{what}, {pipeline.device}, writing to {out}{start}")
+    if pipeline.step >= pipeline.total_steps:
+        say(f"step {pipeline.step} of {pipeline.total_steps}: nothing to train; raise --epochs")
     history = pipeline.fit()
     if history:
         last = [record.loss for record in history[-100:]]

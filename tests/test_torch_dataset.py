@@ -414,7 +414,8 @@ def celeba(tmp_path, monkeypatch):
 
 
 def test_celeba_as_documented(celeba, root, tmp_path, monkeypatch):
-    blocks = re.findall(r"```python\n(.*?)```", (root / "docs" / "pictures.md").read_text("utf-8"), re.DOTALL)
+    text = (root / "docs" / "pictures.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (snippet,) = [block for block in blocks if "CelebA(" in block]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))

@@ -106,6 +106,7 @@ def test_a_second_run_in_a_folder_is_refused_unless_it_is_to_be_replaced(train, 
     assert status == 2 and err.count("\n") == 1 and "pictures" not in out
     assert "a holds a run already" in err and "--resume" in err and "--overwrite" in err
     assert {p: p.read_bytes() for p in (tmp_path / "a").iterdir()} == before
+    assert "step 2 of 2: nothing to train; raise --epochs" in train("--out", "a", "--resume")[1]
     assert train("--out", "a", "--epochs", 2, "--resume")[0] == 0
     assert train("--out", "a", "--overwrite")[0] == 0
     assert torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)["step"] == 2

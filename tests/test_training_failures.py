@@ -46,19 +46,19 @@ def fail_in_samples(p, step, error):
     p.save_samples = failing
 
 
-@pytest.mark.parametrize("error", [ValueError("odd"), OSError("gone"), Trouble("x")])
+@pytest.mark.parametrize("kind", [ValueError, OSError, Trouble])
 @pytest.mark.parametrize("fail, changes, step", [
     (fail_at, {}, 5),
     (fail_at, {"read_every": 3}, 4),
     (fail_in_data, {}, 5),
     (fail_in_samples, {"sample_every": 1, "save_every": 0}, 3),
 ])  # fmt: skip
-def test_any_exception_saves_the_last_whole_step_first(fail, changes, step, error, tmp_path):
+def test_any_exception_saves_the_last_whole_step_first(fail, changes, step, kind, tmp_path):
     whole = pipeline()
     whole.fit()
     p = pipeline(tmp_path, save_minutes=0, **changes)
-    fail(p, step, error)
-    with pytest.raises(type(error), match=str(error)):
+    fail(p, step, kind("at a bad moment"))
+    with pytest.raises(kind, match="at a bad moment"):
         p.fit()
     saved = 3 if "read_every" in changes else step  # a group of three counts as one
     assert files.newest(tmp_path)[1]["step"] == saved

@@ -206,9 +206,9 @@ class TrainingPipeline:
         with self._saved_first(), memory_in_one_line(self):
             few = min(self.config.read_every, self.total_steps - self.step)
             group = list(islice(batches, few))
-        for x_0, y in group:
-            check_batch(x_0, y, self.model.image_shape)
-        return group
+            for x_0, y in group:
+                check_batch(x_0, y, self.model.image_shape)
+            return group
 
     def _train_group(self, group: list[Batch], epoch: int, speed: Speed) -> list[StepRecord]:
         """Train on some batches."""
@@ -420,8 +420,8 @@ class TrainingPipeline:
         if self.is_main:
             checkpoint.save(self, where)
             self._logbook.flush()
-        self._saved = self.step, self.skipped
-        self._save_at = time.monotonic() + 60 * self.config.save_minutes
+        if path is None:
+            self._note_saved()
         return where
 
     def resume(self, path: str | Path | None = None) -> Path | None:
@@ -447,14 +447,18 @@ class TrainingPipeline:
         else:
             raise FileNotFoundError(f"no checkpoint in {given}; train first, or say 'auto'")
         checkpoint.load(self, state, where.name)
-        self._saved = self.step, self.skipped
-        self._save_at = time.monotonic() + 60 * self.config.save_minutes
+        self._note_saved()
         if self.out_dir is not None and where.resolve().parent == self.out_dir.resolve():
             self._folder_is_ours = True
         if self.is_main and (line := self._learning_rate_from_now_on(state["config"])):
             print(line, file=sys.stderr)
         self.history = [StepRecord(**record) for record in state["history"]]
         return where
+
+    def _note_saved(self) -> None:
+        """The state is on the disk, as it is now; the clock starts again."""
+        self._saved = self.step, self.skipped
+        self._save_at = time.monotonic() + 60 * self.config.save_minutes
 
     def _learning_rate_from_now_on(self, saved: dict[str, Any]) -> str:
         """One line where a resumed run has another end or learning-rate schedule, else empty."""

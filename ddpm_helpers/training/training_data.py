@@ -88,7 +88,7 @@ def image_shape(dataset: Any) -> tuple[int, ...] | None:
 
 def data_name(dataset: Any) -> str:
     """What weights call the data: a name, or the last part of a path; "" if it has none."""
-    return getattr(dataset, "name", None) or Path(getattr(dataset, "source", "")).name
+    return getattr(dataset, "name", None) or Path(getattr(dataset, "source", None) or "").name
 
 
 def fingerprint(dataset: Any) -> dict[str, Any]:
@@ -121,4 +121,5 @@ def same_data(a: dict[str, Any], b: dict[str, Any]) -> bool:
         return False
     if "brightness" not in a or "brightness" not in b:
         return a["name"] == b["name"]
-    return a["labels"] == b["labels"] and np.allclose(a["brightness"], b["brightness"], atol=1.0)
+    alike = np.allclose(a["brightness"], b["brightness"], rtol=0, atol=1.0)
+    return a["labels"] == b["labels"] and bool(alike)
