@@ -345,10 +345,12 @@ def test_a_training_to_pure_noise_samples_with_every_sampler_and_evaluates(tmp_p
 # ---- the ladder --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["cartoons", "cifar10-64"])
-def test_the_shipped_ladders_rise_to_twenty_epochs(name):
+@pytest.mark.parametrize(
+    ("name", "epochs"), [("cartoons", [1, 2, 5, 10, 20]), ("cifar10-64", [8, 10, 15])]
+)
+def test_the_shipped_ladders_rise(name, epochs):
     shipped = ladder.shipped_ladder(name)
-    assert [rung["epoch"] for rung in shipped["rungs"]] == [1, 2, 5, 10, 20]
+    assert [rung["epoch"] for rung in shipped["rungs"]] == epochs
     losses = [rung["loss"] for rung in shipped["rungs"]]
     assert losses == sorted(losses, reverse=True)
     assert shipped["rungs"][-1]["frechet"] > shipped["noise_floor"]["frechet"] > 0
