@@ -18,12 +18,13 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"config", "data", "diffusion", "model", "pretrained"},  # checkpoints hold weights
     "evaluation": {"config", "data", "diffusion", "model", "training", "pretrained"},
     "pretrained": {"config", "data", "diffusion", "model"},
+    "doctor": {"config", "data", "diffusion", "model", "training", "evaluation", "pretrained"},
     "display": {
-        "config", "data", "diffusion", "model", "training", "evaluation", "pretrained",
+        "config", "data", "diffusion", "model", "training", "evaluation", "pretrained", "doctor",
     },
     "cli": {
-        "config", "data", "diffusion", "model", "training", "evaluation", "pretrained", "display",
-        "cli_train",
+        "config", "data", "diffusion", "model", "training", "evaluation", "pretrained", "doctor",
+        "display", "cli_train",
     },
     "cli_train": {"config", "data", "diffusion", "model", "training"},
     "__main__": {"cli"},
