@@ -22,10 +22,13 @@ ALLOWED: dict[str, set[str]] = {
     "export": {*BASE, "diffusion", "model", "pretrained"},
     "training": {*BASE, "data", "diffusion", "model", "pretrained"},  # checkpoints hold weights
     "evaluation": {*BASE, "data", "diffusion", "model", "training", "pretrained"},
-    "display": {*BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained"},
+    "doctor": {*BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained"},
+    "display": {
+        *BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained", "doctor",
+    },
     "cli": {
-        *BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained", "display",
-        "cli_sample", "cli_train", "export",
+        *BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained", "doctor",
+        "display", "cli_sample", "cli_train", "export",
     },
     "cli_sample": {*BASE, "pretrained"},
     "cli_train": {*BASE, "data", "diffusion", "model", "pretrained", "training"},

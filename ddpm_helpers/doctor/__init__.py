@@ -1,0 +1,70 @@
+"""Checks that tell the failures of diffusion models apart, also in other people's code.
+
+Each check is a function of plain values (a batch, a table, a loop, a network) that returns a
+`Finding`. Nothing here knows this package's classes, `from_ours` and the command apart.
+"""
+
+from ddpm_helpers.doctor.data import check_data, check_samples
+from ddpm_helpers.doctor.examine import examine, overfit_step
+from ddpm_helpers.doctor.finding import Finding, most_likely, worst
+from ddpm_helpers.doctor.guidance import (
+    check_guidance,
+    check_label_dropout,
+    check_labels,
+    check_null,
+)
+from ddpm_helpers.doctor.network import (
+    check_checkerboard,
+    check_modes,
+    check_neighbours,
+    check_precision,
+    check_reach,
+    check_time,
+    check_weights,
+)
+from ddpm_helpers.doctor.oracle import Oracle
+from ddpm_helpers.doctor.patient import Patient, from_diffusers, from_lucidrains, from_ours
+from ddpm_helpers.doctor.sampler import check_sampler
+from ddpm_helpers.doctor.schedule import check_loss_weights, check_noising, check_schedule
+from ddpm_helpers.doctor.training import (
+    check_average,
+    check_distance,
+    check_history,
+    check_loss,
+    check_overfit,
+)
+
+__all__ = [
+    "Finding",
+    "Oracle",
+    "Patient",
+    "check_average",
+    "check_checkerboard",
+    "check_data",
+    "check_distance",
+    "check_guidance",
+    "check_history",
+    "check_label_dropout",
+    "check_labels",
+    "check_loss",
+    "check_loss_weights",
+    "check_modes",
+    "check_neighbours",
+    "check_noising",
+    "check_null",
+    "check_overfit",
+    "check_precision",
+    "check_reach",
+    "check_sampler",
+    "check_samples",
+    "check_schedule",
+    "check_time",
+    "check_weights",
+    "examine",
+    "from_diffusers",
+    "from_lucidrains",
+    "from_ours",
+    "most_likely",
+    "overfit_step",
+    "worst",
+]

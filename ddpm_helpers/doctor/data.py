@@ -1,0 +1,181 @@
+"""Both ends of the pipeline: what goes into the training, and what comes out of the sampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+
+
+def check_data(x: Any) -> Finding:
+    """Are these pictures what a diffusion model expects: float (B, C, H, W) in [-1, 1]?
+
+    Args:
+        x: one batch as the training gets it, better of 32 pictures or more.
+    Returns:
+        A `Finding` with `least`, `most`, `mean` and `std`.
+    Raises:
+        ValueError: not a tensor of four dimensions.
+    """
+    if not isinstance(x, Tensor) or x.ndim != 4 or not x.numel():
+        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"the doctor expects pictures, a tensor (B, C, H, W); got {got}")
+    values = x.detach().double()
+    least, most = float(values.min()), float(values.max())
+    mean, std = float(values.mean()), float(values.std())
+    numbers = {"least": least, "most": most, "mean": mean, "std": std}
+    span = f"values lie in {least:.2f}..{most:.2f}"
+    if x.shape[-1] in (1, 3) and x.shape[1] > 4:
+        alarm = broken, f"the shape {tuple(x.shape)} has its channels last", "x.permute(0, 3, 1, 2)"
+    elif not torch.isfinite(values).all():
+        alarm = broken, "some values are NaN or infinite", "Find the file they come from"
+    elif float(values.flatten(1).std(1).max()) < 0.01:
+        alarm = broken, f"the pictures are flat, std {std:.3f}", "Look at one: is it decoded?"
+    elif not x.is_floating_point() or most > 2 and least >= 0:
+        alarm = broken, f"{span}: whole grey levels", "x.float() / 127.5 - 1"
+    elif least >= -0.01 and most <= 1.01:
+        alarm = broken, f"{span}, a diffusion model expects -1..1", "2 * x - 1 after ToTensor()"
+    elif least < -1.01 or most > 1.01:
+        alarm = (
+            broken, f"{span}, beyond -1..1: normalised with mean and std of a data set?",
+            "Normalise with mean 0.5 and std 0.5",
+        )  # fmt: skip
+    elif max(-least, most) < 0.7:
+        alarm = look, f"{span}: only part of -1..1 is used", "Subtract 0.5 and divide by 0.5"
+    elif len(x) > 1 and bool((values == values[:1]).all()):
+        alarm = look, "all pictures of the batch are the same", "Look at the loader's indices"
+    else:
+        return ok("data", f"{span}, mean {mean:.2f}", **numbers)
+    verdict, sentence, repair = alarm
+    return verdict("data", sentence, repair, **numbers)
+
+
+def check_samples(samples: Tensor, data: Tensor) -> Finding:
+    """Do drawn pictures have the range, brightness, colours and grain of real ones?
+
+    A coarse look, not a measure of quality: it finds what needs no network to see.
+
+    Args:
+        samples: (n, C, H, W), as the sampler returns them; 16 or more.
+        data: real pictures of the same classes, (m, C, H, W) in [-1, 1].
+    Returns:
+        A `Finding` with `brightness` (mean of samples minus data), `contrast` (spread of the
+        pictures' brightness over that of data), `grain` (differences of neighbouring pixels over
+        those of data), `limits` (share of values at -1 or 1, minus that of data).
+    Raises:
+        ValueError: shapes that do not fit, or fewer than 8 pictures.
+    """
+    if samples.ndim != 4 or samples.shape[1:] != data.shape[1:] or min(len(samples), len(data)) < 8:
+        raise ValueError(
+            "the doctor expects 8 samples and 8 pictures or more of one shape (B, C, H, W); got "
+            f"{tuple(samples.shape)} and {tuple(data.shape)}"
+        )
+    x, real = samples.detach().double().cpu(), data.detach().double().cpu()
+    if not torch.isfinite(x).all():
+        return broken(
+            "samples", "NaN or infinite values: shown, they are black",
+            "Run the network in float32 beside it: check_precision",
+        )  # fmt: skip
+    numbers = _compare(x, real)
+    verdict = _garish_or_pale(x, real, numbers) or _texture(x, real, numbers)
+    if verdict is None:
+        return ok(
+            "samples", f"brightness {numbers['brightness']:+.2f}, grain "
+            f"{numbers['grain']:.2f} times that of the data", **numbers,
+        )  # fmt: skip
+    make, sentence, repair = verdict
+    return make("samples", sentence, repair, **numbers)
+
+
+def _compare(x: Tensor, real: Tensor) -> dict[str, float]:
+    each, of_real = x.flatten(1).mean(1), real.flatten(1).mean(1)  # brightness of each picture
+    return {
+        "brightness": float(each.mean() - of_real.mean()),
+        "contrast": float(each.std() / of_real.std().clamp(min=1e-6)),
+        "error": float((each.var() / len(each) + of_real.var() / len(of_real)).sqrt()),
+        "grain": _grain(x) / max(_grain(real), 0.005),
+        "limits": float((x.abs() > 0.99).double().mean() - (real.abs() > 0.99).double().mean()),
+    }
+
+
+def _grain(x: Tensor) -> float:
+    """Median size of what a pixel has beyond the mean of its four neighbours."""
+    kernel = x.new_tensor([[0, -0.25, 0], [-0.25, 1, -0.25], [0, -0.25, 0]])[None, None]
+    C = x.shape[1]
+    return float(F.conv2d(x, kernel.expand(C, 1, 3, 3), groups=C).abs().median())
+
+
+def _garish_or_pale(x: Tensor, real: Tensor, numbers: dict[str, float]) -> Any:
+    if float(x.flatten(1).std(1).max()) < 0.01:
+        return broken, "the samples are flat", "Are the weights loaded? check_weights"
+    if bool((x - x[:1]).abs().max() < 1e-3):
+        return broken, "all samples are the same", "Seed once, before the loop over batches"
+    if float(x.min()) >= 0 and float(real.min()) < -0.5:
+        return broken, "no value lies below 0: pictures in 0..1?", "Shift once, at the end only"
+    if float(x.abs().max()) > 1.5:
+        return (
+            broken, f"values reach {float(x.abs().max()):.1f}: x_0 is not clipped",
+            "Clip the predicted x_0 in each step",
+        )  # fmt: skip
+    if numbers["limits"] > 0.25:
+        return (
+            broken, f"{numbers['limits']:.0%} more values at the limits than in the data: garish",
+            "Less guidance, or clip x_0 rather than x_{t-1}",
+        )  # fmt: skip
+    tints = [v.mean((2, 3)) - v.mean((1, 2, 3))[:, None] for v in (x, real)]  # (n, C), (m, C)
+    tint = tints[0].mean(0) - tints[1].mean(0)
+    error = sum(v.var(0) / len(v) for v in tints).sqrt()  # type: ignore[union-attr]
+    if bool((tint.abs() > torch.clamp(4 * error, min=0.08)).any()):
+        channel = int(tint.abs().argmax())
+        return (
+            broken, f"channel {channel} is {float(tint[channel]):+.2f} beside the others: a tint",
+            "Compare the channels' order and bias with the data's",
+        )  # fmt: skip
+    if abs(numbers["brightness"]) > max(0.15, 4 * numbers["error"]):
+        return (
+            look, f"samples are {numbers['brightness']:+.2f} brighter than the data",
+            "Look at the range of the data and at the end of the schedule",
+        )  # fmt: skip
+    if numbers["contrast"] < 0.5 and len(x) >= 16:
+        return (
+            look, f"brightness varies {numbers['contrast']:.2f} times as much as in the data: no "
+            "very dark or bright ones", "Look at the end of the schedule and at leading steps",
+        )  # fmt: skip
+    return None
+
+
+def _texture(x: Tensor, real: Tensor, numbers: dict[str, float]) -> Any:
+    tile = tile_rms(x.mean(0, keepdim=True) - real.mean(0, keepdim=True))
+    if tile > 0.03:
+        return (
+            broken, f"all samples carry a pattern of two pixels, rms {tile:.2f}: a checkerboard",
+            "Look at the decoder: check_checkerboard",
+        )  # fmt: skip
+    if numbers["grain"] > 8:
+        return (
+            look, f"grain {numbers['grain']:.1f} times that of the data: noise",
+            "Look at the sampler first, then train longer",
+        )  # fmt: skip
+    return None
+
+
+def tile_rms(x: Tensor) -> float:
+    """Size of one tile of 2×2 pixels that is repeated over the middle half of pictures.
+
+    Args:
+        x: (B, C, H, W), 8×8 pixels or more.
+    Returns:
+        rms of the repeated tile, the tile's own mean left out.
+    """
+    top, left = x.shape[-2] // 4, x.shape[-1] // 4
+    x = x[..., top : top + x.shape[-2] // 4 * 2, left : left + x.shape[-1] // 4 * 2].double()
+    # only fast changes: a slope across the picture is not a pattern
+    fast = x - F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    tiles = fast.unfold(2, 2, 2).unfold(3, 2, 2).flatten(2, 3)  # (B, C, N, 2, 2)
+    tile = tiles.mean(2) - tiles.mean((2, 3, 4))[..., None, None]  # (B, C, 2, 2)
+    chance = tiles.var(2).mean() / tiles.shape[2]  # what N tiles of noise have in common
+    return float((tile.square().mean() - 3 * chance).clamp(min=0).sqrt())

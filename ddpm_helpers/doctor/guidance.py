@@ -1,0 +1,206 @@
+"""Classes and guidance: is y heard, was "no label" trained, are the two branches mixed rightly?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.tables import Bars, ask, check_kind, one_line, rms, target
+
+Model = Callable[..., Any]
+
+
+def check_labels(model: Model, x_t: Tensor, t: int, *, num_classes: int, null: int) -> Finding:
+    """Does the output depend on the class?
+
+    Args:
+        model: `model(x_t, t, y)`.
+        x_t: noisy pictures, (B, C, H, W), better at a t where little is left of them.
+        t: their step.
+        num_classes: classes 0..num_classes-1.
+        null: the label that means none.
+    Returns:
+        A `Finding` with `between` classes and `to_null`, rms differences over the output's size.
+    Raises:
+        ValueError: the model cannot be called so.
+    """
+
+    def of(k: int) -> Tensor:
+        return ask(model, x_t, t, torch.full((len(x_t),), k, device=x_t.device)).double()
+
+    first, second, none = of(0), of(num_classes - 1), of(null)
+    size = max(rms(first), rms(second), rms(none))
+    if size == 0:
+        return look(
+            "labels", "the network answers 0 for every class: untrained?", "Train it, or load it"
+        )
+    numbers = {"between": rms(first - second) / size, "to_null": rms(first - none) / size}
+    if num_classes > 1 and numbers["between"] < 1e-4:
+        return broken(
+            "labels", "the output is the same for every class: y is not heard",
+            "Embed y and add it to the time embedding in every block", **numbers,
+        )  # fmt: skip
+    if numbers["to_null"] < 1e-4:
+        return broken(
+            "labels", "class 0 and \"no label\" are the same: guidance does nothing",
+            "Give \"no label\" a row of its own in the embedding: num_classes + 1 rows", **numbers,
+        )  # fmt: skip
+    return ok("labels", f"the class changes the output by {numbers['between']:.1%}", **numbers)
+
+
+def check_null(
+    model: Model, x_0: Tensor, y: Tensor, alpha_bar: Any, *, null: int, prediction: str = "eps"
+) -> Finding:
+    """Was "no label" trained? Then it errs less than a wrong class does.
+
+    Args:
+        model: `model(x_t, t, y)`.
+        x_0: real pictures, (B, C, H, W) in [-1, 1], of several classes.
+        y: their classes, (B,).
+        alpha_bar: table, see `check_sampler`.
+        null: the label that means none.
+        prediction: eps, x_0 or v.
+    Returns:
+        A `Finding` with the losses `right`, `none` and `wrong`, over several t.
+    Raises:
+        ValueError: the model cannot be called so.
+    """
+    bars, kind = Bars(alpha_bar), check_kind(prediction)
+    generator = torch.Generator().manual_seed(0)
+    losses = {"right": 0.0, "none": 0.0, "wrong": 0.0}
+    labels = {"right": y, "none": torch.full_like(y, null), "wrong": y.roll(1, 0)}
+    ts = [int(bars.first + share * (bars.last - bars.first)) for share in (0.4, 0.55, 0.7, 0.85)]
+    for t in ts:
+        eps = torch.randn(x_0.shape, generator=generator).to(x_0.device)
+        bar = bars.at(t)
+        x_t = bar**0.5 * x_0 + (1 - bar) ** 0.5 * eps
+        goal = target(kind, x_0, eps, bar)
+        for name, label in labels.items():
+            losses[name] += rms(ask(model, x_t, t, label) - goal) ** 2 / len(ts)
+    sentence = "loss with the right class {right:.4f}, none {none:.4f}, a wrong one {wrong:.4f}"
+    sentence = sentence.format(**losses)
+    if losses["none"] > max(1.02 * losses["wrong"], losses["right"] * 1.02):
+        return broken(
+            "null label", f"{sentence}: \"no label\" was never trained",
+            "Replace y by it in one training picture of ten", **losses,
+        )  # fmt: skip
+    return ok("null label", sentence, **losses)
+
+
+def check_label_dropout(
+    drop: Callable[[Tensor], Tensor], *, num_classes: int, null: int, share: float = 0.1
+) -> Finding:
+    """Are labels hidden one by one, about as many as meant, and the others left alone?
+
+    Args:
+        drop: `drop(y) -> y'`, as the training does it, y int64 (B,).
+        num_classes: classes 0..num_classes-1.
+        null: the label that means none.
+        share: how many should be hidden.
+    Returns:
+        A `Finding` with `hidden`, the share that was.
+    Raises:
+        ValueError: drop fails or returns another shape.
+    """
+    batches = [torch.arange(64) * 7 % num_classes for _ in range(64)]
+    hidden, strange = [], 0
+    for y in batches:
+        before = y.clone()
+        try:
+            after = drop(y)
+        except Exception as error:  # a stranger's code may raise anything
+            raise ValueError(
+                f"drop raised {one_line(error)}; the doctor calls drop(y (64,))"
+            ) from error
+        if not isinstance(after, Tensor) or after.shape != y.shape:
+            got = tuple(after.shape) if isinstance(after, Tensor) else type(after).__name__
+            raise ValueError(f"drop returned {got}; the doctor calls drop(y (64,)), expects (64,)")
+        gone = after == null
+        strange += int((~gone & (after != before)).sum())
+        hidden.append(gone)
+    rows = torch.stack(hidden).double()  # (64 batches, 64 rows)
+    rate = float(rows.mean())
+    if strange:
+        return broken(
+            "label dropout", f"{strange} labels became another class", "torch.where(hide, null, y)",
+            hidden=rate,
+        )  # fmt: skip
+    if rate == 0:
+        return broken(
+            "label dropout", "no label was ever hidden: \"no label\" is never trained",
+            "Hide one label in ten", hidden=rate,
+        )  # fmt: skip
+    together = bool(((rows.mean(1) == 0) | (rows.mean(1) == 1)).all()) and rate < 1
+    same_rows = bool((rows == rows[:1]).all())
+    if together or same_rows:
+        which = "whole batches" if together else "the same rows of every batch"
+        return broken(
+            "label dropout", f"labels are hidden for {which}, not one by one",
+            "Draw one random number for each picture: torch.rand(len(y)) < share", hidden=rate,
+        )  # fmt: skip
+    if abs(rate - share) > 0.3 * share + 0.02:
+        return look(
+            "label dropout", f"{rate:.0%} of the labels are hidden, not {share:.0%}",
+            "Compare the direction of the < sign with the share", hidden=rate,
+        )  # fmt: skip
+    return ok("label dropout", f"{rate:.0%} of the labels are hidden, one by one", hidden=rate)
+
+
+def check_guidance(
+    guided: Callable[..., Any], model: Model, x_t: Tensor, t: int, y: Tensor, *, null: int
+) -> Finding:
+    """Is guided = none + w (class - none)? Then w = 0 and w = 1 are the two branches.
+
+    Args:
+        guided: `guided(x_t, t, y, w) -> output`, as the sampler has it.
+        model: `model(x_t, t, y)`, the network in it.
+        x_t: (B, C, H, W); t: their step; y: (B,), of several classes.
+        null: the label that means none.
+    Returns:
+        A `Finding` with `at_0` and `at_1`, the rms distances from the branches over their
+        difference. Counting w from 0, as Ho & Salimans do (w = 0 is the class alone), is ok too.
+    Raises:
+        ValueError: the functions cannot be called so.
+    """
+
+    def at(w: float) -> Tensor:
+        return ask(lambda x, steps: guided(x, steps, y, w), x_t, t).double()
+
+    with_y = ask(model, x_t, t, y).double()
+    none = ask(model, x_t, t, torch.full_like(y, null)).double()
+    gap = rms(with_y - none)
+    if gap < 1e-9:
+        return broken(
+            "guidance", "with and without the class the network says the same: nothing to guide",
+            "Look at check_labels and check_null first",
+        )  # fmt: skip
+    w_0, w_1, w_3 = at(0.0), at(1.0), at(3.0)
+    numbers = {"at_0": rms(w_0 - none) / gap, "at_1": rms(w_1 - with_y) / gap}
+
+    def follows(first: Tensor, second: Tensor) -> bool:
+        """Whether w = 0, 1, 3 lie on the line from `first` at 0 to `second` at 1."""
+        line = ((w_0, first), (w_1, second), (w_3, first + 3 * (second - first)))
+        return all(rms(seen - meant) < 1e-3 * gap for seen, meant in line)
+
+    if follows(none, with_y):
+        return ok("guidance", "w = 0 is the branch without, w = 1 the one with the class",
+                  **numbers)  # fmt: skip
+    if follows(with_y, 2 * with_y - none):
+        return ok("guidance", "w counts from 0, as in Ho & Salimans: w = 0 is the class alone",
+                  **numbers)  # fmt: skip
+    if rms(w_0 - w_3) < 1e-3 * gap:
+        words = "w changes nothing"
+    elif follows(with_y, none):
+        words = "the two branches are swapped: w leads away from the class"
+    elif numbers["at_0"] < 1e-3 and numbers["at_1"] < 1e-3:
+        words = "the branches are right, but the output does not grow in a straight line with w"
+    elif numbers["at_0"] > 1e-3 and numbers["at_1"] > 1e-3:
+        words = "neither w = 0 nor w = 1 is a branch: labels on the wrong rows of the batch?"
+    else:
+        words = f"w = {int(numbers['at_1'] > 1e-3)} is not its branch"
+    return broken("guidance", words, "none + w * (with_y - none), halves split as they were joined",
+                  **numbers)  # fmt: skip

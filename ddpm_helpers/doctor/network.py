@@ -1,0 +1,281 @@
+"""The network on its own: does it hear t, work in eval mode, see far, and leave no pattern?
+
+`model` is any callable `model(x_t, t)` (or `model(x_t, t, y)`); what needs gradients, modes or
+another precision takes the nn.Module, copies it, and leaves the original as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_helpers.doctor.data import tile_rms
+from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.tables import ask, one_line, rms
+
+Shape = tuple[int, int, int]
+Model = Callable[..., Any]
+WRAPPERS = ("module.", "_orig_mod.", "model.", "ema_model.", "online_model.", "net.")
+
+
+def check_time(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
+    """Does the output depend on t?
+
+    Args:
+        model: `model(x_t, t)`.
+        shape: one picture's (C, H, W).
+        ts: the smallest and the largest t, such as (1, 500).
+    Returns:
+        A `Finding` with `change`, the rms difference of the two outputs over their size.
+    Raises:
+        ValueError: the model cannot be called so.
+    """
+    x_t = _noise(model, 4, shape)
+    low, high = (ask(model, x_t, t).double() for t in ts)
+    size = max(rms(low), rms(high))
+    if size == 0:
+        return look(
+            "time", "the network answers 0 everywhere: untrained?", "Load its weights, or train it"
+        )
+    change = rms(low - high) / size
+    if change < 1e-5:  # fresh networks hear t faintly, deaf ones give 0
+        return broken(
+            "time", f"the output at t = {ts[0]} and t = {ts[1]} is the same: t is not heard",
+            "Embed t and add it in every block as (B, C, 1, 1); where a GroupNorm follows, give it "
+            "fewer groups than channels, or it takes a constant out again",
+            change=change,
+        )  # fmt: skip
+    return ok("time", f"the output changes by {change:.0%} between the ends of t", change=change)
+
+
+def check_neighbours(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
+    """Is each picture's output its own, whatever else is in the batch?
+
+    Args, Raises: as for `check_time`.
+    Returns:
+        A `Finding` with `change`, the rms difference of pictures alone and among others of
+        another t, over their size.
+    """
+    x_t = _noise(model, 4, shape)
+    t = torch.tensor([ts[0], ts[1], ts[1], ts[0]], device=x_t.device)
+    among = ask(model, x_t, t)
+    alone = torch.cat([ask(model, x_t[i : i + 1], t[i : i + 1]) for i in range(4)])
+    change = max(rms(a - b) / max(rms(b), 1e-12) for a, b in zip(among, alone, strict=True))
+    if change > 1e-2:
+        return broken(
+            "neighbours", f"an output changes by {change:.0%} with the other pictures of the batch",
+            "BatchNorm in train mode (call eval(), take GroupNorm), or t on the wrong axis "
+            "(reshape to (B, C, 1, 1))", change=change,
+        )  # fmt: skip
+    return ok("neighbours", "each picture's output is its own", change=change)
+
+
+def check_modes(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -> Finding:
+    """Does the network say in eval mode what it learned in train mode? Dropout is left out.
+
+    Args:
+        module: the network; a copy is used.
+        shape: one picture's (C, H, W).
+        t: a step in the middle.
+        model: how to call a module: `model(module) -> callable(x_t, t)`; by default itself.
+    Returns:
+        A `Finding` with `change`, the rms difference of both modes over their size.
+    Raises:
+        ValueError: the module cannot be called so.
+    """
+    module = copy.deepcopy(module)
+    x_t = _noise(module, 8, shape)
+    call = model(module) if model is not None else module
+    evaluated = ask(call, x_t, t) if not module.eval().training else x_t
+    module.train()
+    for part in module.modules():
+        if "Dropout" in type(part).__name__:
+            part.eval()
+    trained = ask(call, x_t, t)
+    change = rms(trained - evaluated) / max(rms(trained), 1e-12)
+    if change > 0.05:
+        return broken(
+            "modes", f"train and eval mode differ by {change:.0%}: BatchNorm's averages mix all t",
+            "Replace BatchNorm by GroupNorm", change=change,
+        )  # fmt: skip
+    return ok("modes", "train and eval mode agree", change=change)
+
+
+def check_precision(
+    module: nn.Module,
+    x_t: Tensor,
+    t: int,
+    *,
+    dtype: torch.dtype = torch.float16,
+    autocast: bool = True,
+    model: Any = None,
+) -> Finding:
+    """One batch in half precision beside the same in float32.
+
+    Args:
+        module: the network; copies are used.
+        x_t: a batch, (B, C, H, W), where the module is.
+        t: a step.
+        dtype: float16 or bfloat16.
+        autocast: let torch.autocast choose per layer; False turns all weights into dtype.
+        model: as for `check_modes`.
+    Returns:
+        A `Finding` with `change`, the rms difference over the size in float32.
+    Raises:
+        ValueError: the module cannot be called in one of the two.
+    """
+    make = model if model is not None else lambda module: module
+    full = ask(make(copy.deepcopy(module).float()), x_t.float(), t)
+    name = str(dtype).removeprefix("torch.")
+    if not torch.isfinite(full).all():
+        return broken(
+            "precision", "NaN or infinite in float32 already",
+            "Lower the learning rate, clip gradients, and start again from the last good weights",
+        )  # fmt: skip
+    if autocast:
+        with torch.autocast(x_t.device.type, dtype):
+            out = ask(make(copy.deepcopy(module).float()), x_t.float(), t).float()
+    else:
+        out = ask(make(copy.deepcopy(module).to(dtype)), x_t.to(dtype), t).float()
+    if not torch.isfinite(out).all():
+        return broken(
+            "precision", f"NaN or infinite in {name}, finite in float32: an overflow",
+            "Take bfloat16, or keep norms and attention in float32",
+        )  # fmt: skip
+    change = rms(out - full) / max(rms(full), 1e-12)
+    if change > 0.1:
+        return look(
+            "precision", f"{name} changes the output by {change:.0%}",
+            "Keep norms, attention and the last layer in float32", change=change,
+        )  # fmt: skip
+    return ok("precision", f"{name} changes the output by {change:.1%}", change=change)
+
+
+def check_checkerboard(decode: Callable[[Tensor], Tensor], x: Tensor) -> Finding:
+    """A constant through the decoder: does it come out with a pattern?
+
+    Args:
+        decode: feature maps or pictures -> pictures; for a whole network `lambda x: model(x, t)`
+            with the largest t.
+        x: a constant of the decoder's input shape, such as torch.ones(1, 512, 4, 4); for a whole
+            network a batch of 64 noises, over which the output's mean is taken.
+    Returns:
+        A `Finding` with `pattern`, the rms of one tile of 2×2 pixels, repeated, over that of the
+        whole output.
+    Raises:
+        ValueError: decode fails or returns no pictures.
+    Source: Odena et al. 2016, distill.pub/2016/deconv-checkerboard.
+    """
+    expects = f"the doctor calls decode(x {tuple(x.shape)}) and expects pictures (B, C, H, W)"
+    try:
+        with torch.no_grad():
+            out = decode(x)
+    except Exception as error:  # a stranger's code may raise anything
+        raise ValueError(f"decode raised {one_line(error)}; {expects}") from error
+    if not isinstance(out, Tensor) or out.ndim != 4 or min(out.shape[-2:]) < 8:
+        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"decode returned {got}; {expects} of 8×8 or more")
+    mean = out.double().mean(0, keepdim=True)
+    pattern = tile_rms(mean) / max(rms(mean), 1e-12)
+    if pattern > 0.12:
+        return broken(
+            "checkerboard", f"a constant comes out with a pattern of two pixels, {pattern:.0%} of "
+            "its size", "Take a kernel that the stride divides (4 at stride 2), or upsample and "
+            "then convolve", pattern=pattern,
+        )  # fmt: skip
+    return ok("checkerboard", "a constant comes out without a pattern", pattern=pattern)
+
+
+def check_reach(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -> Finding:
+    """How much of the picture can one output pixel see?
+
+    Args:
+        module: the network; a copy with slightly changed weights is used, since fresh networks
+            often have layers of zeros.
+        shape: one picture's (C, H, W).
+        t: a step.
+        model: as for `check_modes`.
+    Returns:
+        A `Finding` with `seen`, the share of input pixels that the middle one depends on.
+    Raises:
+        ValueError: the module cannot be called so.
+    """
+    module = copy.deepcopy(module).eval().float()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in module.parameters():
+            jitter = torch.randn(p.shape, generator=generator)
+            p.add_((jitter * (0.01 + 0.1 * float(p.std(correction=0)))).to(p))
+    x_t = _noise(module, 1, shape).requires_grad_()
+    call = model(module) if model is not None else module
+    ask(call, x_t.detach(), t)  # says in one line what is wrong with the call
+    out = call(x_t, torch.full((1,), t, device=x_t.device))
+    out[0, :, shape[1] // 2, shape[2] // 2].sum().backward()
+    assert x_t.grad is not None
+    size = x_t.grad[0].abs().amax(0)  # (H, W)
+    seen = float((size > 1e-9 * size.max()).double().mean()) if float(size.max()) > 0 else 0.0
+    if seen < 0.5:
+        return look(
+            "reach", f"a pixel sees {seen:.0%} of the picture: shapes cannot agree across it",
+            "More downsampling stages, or attention at low resolution", seen=seen,
+        )  # fmt: skip
+    return ok("reach", f"a pixel sees {seen:.0%} of the picture", seen=seen)
+
+
+def check_weights(state: Mapping[str, Tensor], module: nn.Module) -> Finding:
+    """Are these weights the network's: same names, shapes, and actually loaded?
+
+    Args:
+        state: the stored state_dict, name -> tensor.
+        module: the network that should hold them.
+    Returns:
+        A `Finding` with `missing`, `strange` (names) and `changed` (tensors of other values).
+    """
+    own = module.state_dict()
+    missing, strange = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    numbers = {"missing": float(len(missing)), "strange": float(len(strange)), "changed": 0.0}
+    if missing or strange:
+        for prefix in WRAPPERS:
+            for a, b in ((state, own), (own, state)):
+                if {name.removeprefix(prefix) for name in a} == set(b):
+                    return broken(
+                        "weights", f"every name of one side begins with {prefix!r}: nothing is "
+                        "loaded with strict=False", f"name.removeprefix({prefix!r}) for every name",
+                        **numbers,
+                    )  # fmt: skip
+        example = (missing or strange)[0]
+        return broken(
+            "weights", f"{len(missing)} names missing, {len(strange)} unknown, such as {example}",
+            "Build the network with the settings that it was trained with", **numbers,
+        )  # fmt: skip
+    for name, value in own.items():
+        if value.shape != state[name].shape:
+            return broken(
+                "weights", f"{name} is {tuple(state[name].shape)}, the network has "
+                f"{tuple(value.shape)}", "Build it with the settings of its training", **numbers,
+            )  # fmt: skip
+        kept = state[name].to(value)
+        if value.is_floating_point() and not torch.isfinite(kept).all():
+            return broken(
+                "weights", f"{name} holds NaN or infinite numbers", "Take an older checkpoint",
+                **numbers,
+            )  # fmt: skip
+        numbers["changed"] += not torch.allclose(value, kept, rtol=1e-2, atol=1e-5)
+    if numbers["changed"]:
+        return broken(
+            "weights", f"{int(numbers['changed'])} of {len(own)} tensors of the network differ: "
+            "never loaded?", "module.load_state_dict(state), and read what it returns", **numbers,
+        )  # fmt: skip
+    return ok("weights", f"all {len(own)} tensors are loaded", **numbers)
+
+
+def _noise(model: Any, n: int, shape: Shape) -> Tensor:
+    """n pictures of noise where the model's parameters are."""
+    parameters = getattr(model, "parameters", None)
+    one = next(iter(parameters()), None) if callable(parameters) else None
+    x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(0))
+    return x if one is None else x.to(one.device)

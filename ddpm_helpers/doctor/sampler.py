@@ -1,0 +1,219 @@
+"""An oracle through the sampler: is the loop that draws pictures right, whatever the network?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers.doctor.faults import in_place, name_fault
+from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.oracle import END, Move, Oracle
+from ddpm_helpers.doctor.tables import Bars, check_kind, rms
+from ddpm_helpers.doctor.trial import (
+    EXACT,
+    Alarm,
+    SampleFn,
+    Trial,
+    draws_right,
+    ends_at,
+    other_reading,
+    unclipped,
+)
+
+SIGNAL = 0.05  # sqrt(alpha_bar) where a walk from pure noise may begin
+
+
+def check_sampler(
+    sample_fn: SampleFn,
+    alpha_bar: Any,
+    *,
+    prediction: str = "eps",
+    shape: tuple[int, int, int] = (3, 16, 16),
+    n: int = 16,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Finding:
+    """Put a network that cannot err into a stranger's sampling loop, and name the loop's fault.
+
+    The contract: `sample_fn(model, x_T)` draws n pictures, beginning at x_T or at noise of its own
+    of that shape, calls `model(x_t, t)` with one t for the whole batch, and returns pictures in
+    [-1, 1]. How t is counted is decided by the table: entry t of `alpha_bar` belongs to the x_t
+    for which the network hears t. So a table of length T means t = 0..T-1, one of length T + 1
+    that begins with 1 means t = 1..T. A guided loop may call with a doubled batch.
+
+    Args:
+        sample_fn: the loop.
+        alpha_bar: table of the schedule that the network was trained with, (T,) or (T + 1,).
+        prediction: what the network was trained to predict: eps, x_0 or v.
+        shape: (C, H, W) of the oracle's pictures; small ones are as good as large ones.
+        n: pictures, at least 2.
+        seed: of pictures and noise.
+        device: where x_T lies.
+    Returns:
+        A `Finding`: ok, look (a walk that begins below T, a range of 0..1) or broken, with the
+        fault in words. Its numbers are `error`, the rms distance of the result from x_0, `calls`,
+        `from_t` and `to_t`.
+    Raises:
+        ValueError: sample_fn does not keep to the contract; one line says what was expected.
+    """
+    bars = Bars(alpha_bar)
+    if n < 2:
+        raise ValueError(f"n must be at least 2, got {n}")
+    trial = Trial(sample_fn, bars, check_kind(prediction), (n, *shape), seed, torch.device(device))
+    oracle, result = trial.run()
+    numbers = {
+        "error": rms(result - trial.x_0), "calls": float(len(oracle.told)),
+        "from_t": oracle.told[0], "to_t": oracle.told[-1],
+    }  # fmt: skip
+    first = (
+        _direction(oracle) or _not_finite(oracle) or _range(trial, result)
+        or other_reading(trial, oracle, result) or _noise(oracle)
+        or _steps(trial, oracle, result) or unclipped(trial, numbers) or draws_right(trial, oracle)
+        or _start(oracle)
+    )  # fmt: skip
+    if first is not None:
+        verdict, sentence, repair = first
+        return verdict("sampler", sentence, repair, **numbers)
+    return ok(
+        "sampler",
+        f"a perfect network leads it to x_0: error {numbers['error']:.0e} after "
+        f"{len(oracle.told)} calls", **numbers,
+    )  # fmt: skip
+
+
+def _direction(oracle: Oracle) -> Alarm | None:
+    first, last = oracle.told[0], oracle.told[-1]
+    if last > first:
+        return (
+            broken, f"the steps go upwards: t = {first:g} first, t = {last:g} last",
+            "Walk down: reversed(range(T))",
+        )  # fmt: skip
+    if len(oracle.told) > 2 and first == last:
+        return (
+            broken, f"the network hears t = {first:g} at every step",
+            "Tell it the t of each step",
+        )  # fmt: skip
+    return None
+
+
+def _not_finite(oracle: Oracle) -> Alarm | None:
+    for move in oracle.moves:
+        if not math.isfinite(move.A):
+            fault = name_fault(oracle.moves)
+            if fault is not None:
+                return broken, fault.sentence, fault.repair
+            return (
+                broken, f"NaN or infinite values after the step at t = {move.t:g}",
+                "Look for a division by 0 there: sqrt(alpha_bar), or two equal steps",
+            )  # fmt: skip
+    return None
+
+
+def _range(trial: Trial, result: Tensor) -> Alarm | None:
+    if rms(result - (trial.x_0 + 1) / 2) < 0.01:
+        return (
+            look, "the sampler hands out pictures in 0..1", "Take 2 * x - 1 before you compare",
+        )  # fmt: skip
+    if rms(result - trial.x_0.clamp(min=0)) < 0.01:
+        return (
+            broken, "x_0 is clipped to 0..1, but pictures lie in -1..1", "Clip to -1..1",
+        )  # fmt: skip
+    return None
+
+
+def _noise(oracle: Oracle) -> Alarm | None:
+    """Fresh noise that is not fresh; the mean over the steps tells it from chance."""
+    noisy = [move for move in oracle.moves if move.s != END and 0.001 < move.sigma < math.inf]
+    if len(noisy) < 3:
+        return None
+    if sum(move.shared for move in noisy) / len(noisy) > 0.5:
+        return (
+            broken, "all pictures of a batch get the same noise",
+            "Draw noise of the whole batch's shape: torch.randn_like(x)",
+        )  # fmt: skip
+    if sum(move.repeated for move in noisy[1:]) / (len(noisy) - 1) > 0.5:
+        return (
+            broken, "every step adds the same noise",
+            "Draw new noise in each step, and seed the generator once, before the loop",
+        )  # fmt: skip
+    return None
+
+
+def _steps(trial: Trial, oracle: Oracle, result: Tensor) -> Alarm | None:
+    """What is wrong with the steps themselves, as far as they are known mistakes."""
+    *moves, last = oracle.moves
+    start = rms(oracle.start) if oracle.start is not None else 1.0
+    noise_alone = math.sqrt(1 - trial.bars.at(oracle.told[0]))  # as Karras et al. start
+    if min(abs(start - 1), abs(start - noise_alone)) > 0.1:
+        return (
+            broken, f"the walk starts from noise of standard deviation {start:.2f}, not 1",
+            "Start from torch.randn, as training ended there",
+        )  # fmt: skip
+    early = [move for move in moves if move.bar_s < 0.5]
+    if any(abs(move.largest - 1) < 1e-6 for move in early) or (
+        len(cut := [move.clipped for move in early if move.clipped]) > len(early) / 3
+        and sum(cut) / len(cut) > 0.5
+    ):
+        return (
+            broken, "x_{t-1} is clipped to [-1, 1], after the mean: it must hold noise beyond that",
+            "Clip the predicted x_0 instead, before the mean is taken from it",
+        )  # fmt: skip
+    if moves and not in_place(moves):
+        fault = name_fault(moves)
+        return (broken, fault.sentence, fault.repair) if fault else _unknown(moves)
+    if rms(result - trial.x_0) >= EXACT:
+        return _last_step(trial, last)
+    return None
+
+
+def _unknown(moves: list[Move]) -> Alarm:
+    worst = max(moves, key=lambda move: abs(move.A - math.sqrt(move.bar_s)))
+    level = math.hypot(worst.B, worst.sigma)
+    return (
+        broken,
+        f"steps land beside their place, most of all t = {worst.t:g} to {worst.s:g}: "
+        f"{worst.A:.3f} x_0 instead of {math.sqrt(worst.bar_s):.3f}, noise "
+        f"{level:.3f} instead of {math.sqrt(1 - worst.bar_s):.3f}",
+        "Compare the coefficients with Ho et al. 2020, eq. 7, and the schedule with training's",
+    )
+
+
+def _last_step(trial: Trial, last: Move) -> Alarm:
+    if last.sigma > EXACT and abs(last.A - 1) < 0.01 and abs(last.B) < 0.01:
+        return (
+            broken, f"noise is added at the last step, {last.sigma:.4f} of it",
+            "Add none when the step leads to the picture",
+        )  # fmt: skip
+    wraps, first = trial.bars.table[-1].item(), trial.bars.at(trial.bars.first)
+    if ends_at(last, first):
+        return (
+            look, f"alpha_bar before the first step is {first:.4f}, not 1: noise of "
+            f"{math.sqrt(1 - first):.4f} stays on the picture",
+            "Put a 1 in front of the table for the step that ends at the picture",
+        )  # fmt: skip
+    if ends_at(last, wraps) or abs(last.A) < 0.5 or abs(last.B) > 2:
+        return (
+            broken, "the last step takes alpha_bar[-1], which Python reads as the noisiest entry",
+            "Use 1 where the index would be -1",
+        )  # fmt: skip
+    return (
+        broken, f"the last step ends at {last.A:.3f} x_0 and {last.B:.3f} eps, not at x_0",
+        "At the last step alpha_bar is 1 and no noise is added",
+    )  # fmt: skip
+
+
+def _start(oracle: Oracle) -> Alarm | None:
+    """A walk that begins where training still showed a picture."""
+    bars, t = oracle.bars, oracle.told[0]
+    left, end = math.sqrt(bars.at(t)), math.sqrt(bars.at(bars.last))
+    if left < SIGNAL or left < end + 0.02:
+        return None
+    return (
+        look,
+        f"the walk begins at t = {t:g}, where {left:.2f} of the picture is left, not at "
+        f"t = {bars.last}",
+        "Begin at T: trailing steps instead of leading ones",
+    )

@@ -1,0 +1,186 @@
+"""Tables and formulas of the forward process: the schedule, the noising, the loss's weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.tables import Bars, check_kind, one_line, rms
+
+LEFT, TOO_MUCH_LEFT = 0.05, 0.2  # sqrt(alpha_bar[T]): seen, and seen by everyone
+
+
+def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
+    """Does the schedule begin at the picture and end in noise?
+
+    Args:
+        alpha_bar: table, (T,) or (T + 1,), see `check_sampler`.
+        prediction: what the network predicts; eps cannot stand alpha_bar[T] = 0.
+    Returns:
+        A `Finding` with `end` = sqrt(alpha_bar[T]), the share of the picture that is left at T,
+        and `begin` = sqrt(1 - alpha_bar) of the first step, the share of noise there.
+    Raises:
+        ValueError: not a table.
+    """
+    check_kind(prediction)
+    bars = Bars(alpha_bar)
+    bar = bars.table
+    if not torch.isfinite(bar).all() or float(bar.min()) < 0 or float(bar.max()) > 1:
+        return broken(
+            "schedule", f"alpha_bar must lie in 0..1, got {float(bar.min()):.3g}.."
+            f"{float(bar.max()):.3g}", "It is cumprod(1 - beta)",
+        )  # fmt: skip
+    end, begin = math.sqrt(bar[-1]), math.sqrt(1 - bar[bars.first])
+    numbers = {"end": end, "begin": begin}
+    if (bar[1:] > bar[:-1]).any():
+        rising = "rises: this looks like betas" if bar[-1] > bar[0] else "does not fall everywhere"
+        return broken(
+            "schedule", f"alpha_bar {rising}", "It is cumprod(1 - beta), which only falls",
+            **numbers,
+        )  # fmt: skip
+    shares = f"{end:.3f} of the picture is left at T (sqrt(alpha_bar[T]))"
+    if bar[-1] > 0.9:
+        return broken(
+            "schedule", f"{shares}: this looks like alphas, not like their product",
+            "Take torch.cumprod(alphas, 0)", **numbers,
+        )  # fmt: skip
+    if bar[-1] == 0 and prediction == "eps":
+        return broken(
+            "schedule", "nothing is left at T, so a network that predicts eps cannot tell x_0",
+            "Let it predict v or x_0, or end a little above 0", **numbers,
+        )  # fmt: skip
+    if end > LEFT:
+        verdict = broken if end > TOO_MUCH_LEFT else look
+        return verdict(
+            "schedule", f"{shares}, but sampling starts from pure noise",
+            "Take a schedule that ends in noise for this T (cosine), or rescale it to zero SNR",
+            **numbers,
+        )  # fmt: skip
+    if begin > 0.3:
+        return look(
+            "schedule", f"the first step is {begin:.2f} noise already: details are lost",
+            "Take more steps or smaller first betas", **numbers,
+        )  # fmt: skip
+    return ok("schedule", shares, **numbers)
+
+
+def check_noising(
+    add_noise: Callable[..., Any], alpha_bar: Any, *, shape: tuple[int, int, int] = (3, 16, 16)
+) -> Finding:
+    """Is x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps, each picture with its own t?
+
+    Args:
+        add_noise: `add_noise(x_0, t, eps) -> x_t` of the training code, x_0 and eps (B, C, H, W),
+            t int64 (B,), counted as in the table; a tuple's first entry is taken.
+        alpha_bar: table, see `check_sampler`.
+        shape: of one picture.
+    Returns:
+        A `Finding` with `error`, the rms distance from the formula.
+    Raises:
+        ValueError: add_noise fails, or returns another shape.
+    """
+    bars = Bars(alpha_bar)
+    generator = torch.Generator().manual_seed(0)
+    ts = torch.linspace(bars.first, bars.last, 8).long()  # (8,)
+    x_0 = torch.rand(8, *shape, generator=generator) * 2 - 1
+    eps = torch.randn(8, *shape, generator=generator)
+    expects = f"the doctor calls add_noise(x_0 {tuple(x_0.shape)}, t (8,), eps) and expects x_t"
+    try:
+        x_t = add_noise(x_0.clone(), ts.clone(), eps.clone())
+    except Exception as error:  # a stranger's code may raise anything
+        raise ValueError(f"add_noise raised {one_line(error)}; {expects}") from error
+    x_t = x_t[0] if isinstance(x_t, tuple) else x_t
+    if not isinstance(x_t, Tensor) or x_t.shape != x_0.shape:
+        got = tuple(x_t.shape) if isinstance(x_t, Tensor) else type(x_t).__name__
+        raise ValueError(f"add_noise returned {got}; {expects}")
+
+    def away(A: Tensor, B: Tensor) -> float:
+        return rms(x_t - (A * x_0 + B * eps))
+
+    def of(t: Tensor) -> tuple[Tensor, Tensor]:
+        bar = bars.column(t.clamp(0, bars.last), x_0)
+        return bar.sqrt(), (1 - bar).sqrt()
+
+    A, B = of(ts)
+    off = away(A, B)
+    if off < 1e-3:
+        return ok("noising", f"x_t is what the formula says, within {off:.0e}", error=off)
+    wrong = {
+        "t is off by one: the table's next row is used": of(ts + 1),
+        "t is off by one: the table's row before is used": of(ts - 1),
+        "all pictures are noised with the t of the first": of(ts[:1].expand(8)),
+        "the picture is scaled by alpha_bar: the square root is missing": (A**2, B),
+        "the noise is scaled by 1 - alpha_bar: the square root is missing": (A, B**2),
+        "both square roots are missing": (A**2, B**2),
+        "the two weights are swapped": (B, A),
+    }
+    named = min(wrong, key=lambda words: away(*wrong[words]))
+    if away(*wrong[named]) > 1e-3:
+        named = f"x_t is {off:.3f} away from the formula"
+    return broken(
+        "noising", named, "x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps", error=off
+    )
+
+
+def check_loss_weights(weights: Any, alpha_bar: Any, *, prediction: str = "eps") -> Finding:
+    """Do the weights of the loss favour what min-SNR (or none) would?
+
+    As weights of the error in x_0 they are SNR for plain eps, 1 for plain x_0, SNR + 1 for plain v,
+    and min(SNR, gamma) for min-SNR; never do they rise with the noise.
+
+    Args:
+        weights: factor of each t's squared error in the network's own output, as long as alpha_bar.
+        alpha_bar: table, see `check_sampler`.
+        prediction: eps, x_0 or v.
+    Returns:
+        A `Finding` with the weights of the error in x_0 at the ends, `low_t` and `high_t`.
+    Raises:
+        ValueError: not one weight for each entry of alpha_bar.
+    Source: Hang et al. 2023, section 3.4.
+    """
+    bars, table = Bars(alpha_bar), torch.as_tensor(weights, dtype=torch.float64).detach().cpu()
+    if table.shape != bars.table.shape:
+        raise ValueError(
+            f"weights must be {tuple(bars.table.shape)}, one for each entry of alpha_bar; "
+            f"got {tuple(table.shape)}"
+        )
+    bar, weight = bars.table[bars.first :], table[bars.first :]
+    inside = (bar > 0) & (bar < 1)
+    snr = (bar / (1 - bar))[inside]
+    factor = {"eps": snr, "x_0": torch.ones_like(snr), "v": snr + 1}[check_kind(prediction)]
+    on_x_0 = weight[inside] * factor
+    numbers = {"low_t": float(on_x_0[0]), "high_t": float(on_x_0[-1])}
+    if not torch.isfinite(weight).all() or float(weight.min()) < 0:
+        return broken(
+            "loss weights", "a weight is negative, NaN or infinite",
+            "Clamp SNR before you divide by it", **numbers,
+        )  # fmt: skip
+    flat = bool(((weight - weight[0]).abs() < 1e-6 * weight[0].abs()).all())
+    if flat:
+        return ok("loss weights", "every t weighs the same", **numbers)
+    if float(on_x_0[-1]) > 1.001 * float(on_x_0[0]):
+        return broken(
+            "loss weights", "the error in x_0 weighs most where there is most noise: clamped from "
+            "the wrong side", "Take min(SNR, gamma): clamp(max=gamma), not min=gamma", **numbers,
+        )  # fmt: skip
+    if _is_max(on_x_0, snr):
+        return broken(
+            "loss weights", f"the weight is max(SNR, {float(on_x_0.min()):.3g}): clamped from the "
+            "wrong side", "Take min(SNR, gamma): clamp(max=gamma), not min=gamma", **numbers,
+        )  # fmt: skip
+    return ok(
+        "loss weights", f"weight of the error in x_0: {on_x_0[0]:.3g} at the first t, "
+        f"{on_x_0[-1]:.3g} at the last", **numbers,
+    )  # fmt: skip
+
+
+def _is_max(on_x_0: Tensor, snr: Tensor) -> bool:
+    """SNR where it is large, a constant where it is small."""
+    low = on_x_0.min()
+    follows = (on_x_0 - snr.clamp(min=float(low))).abs() <= 1e-3 * on_x_0
+    return bool(follows.all()) and bool(((on_x_0 / low - 1).abs() < 1e-6).sum() > 2)

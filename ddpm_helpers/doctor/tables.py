@@ -1,0 +1,110 @@
+"""The table of alpha_bar as strangers count it, and the call of a stranger's network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+KINDS = ("eps", "x_0", "v")
+
+
+class Bars:
+    """alpha_bar by the t that the network is told.
+
+    Entry t of the table is how much of the picture is left in an x_t for which the network hears t.
+    Most code outside this project has T entries for t = 0..T-1, the first a little below 1. Ours
+    has T + 1 entries for t = 0..T, the first exactly 1. A network that hears 1..T while the table
+    has T entries: put a 1 in front of the table.
+
+    Args:
+        alpha_bar: table, (T,) or (T + 1,).
+    Attributes:
+        table: float64 on the CPU.
+        first: the smallest t with noise, 0 or 1; last: the largest t.
+    Raises:
+        ValueError: not a table of at least two numbers.
+    """
+
+    def __init__(self, alpha_bar: Any) -> None:
+        try:
+            self.table = torch.as_tensor(alpha_bar, dtype=torch.float64).detach().cpu()
+        except (TypeError, ValueError, RuntimeError):
+            kind = type(alpha_bar).__name__
+            raise ValueError(f"alpha_bar must be a table of numbers, got {kind}") from None
+        if self.table.ndim != 1 or len(self.table) < 2:
+            shape = tuple(self.table.shape)
+            raise ValueError(f"alpha_bar must be a table (T,) or (T + 1,), got {shape}")
+        self.first = int(self.table[0] == 1)
+        self.last = len(self.table) - 1
+
+    def holds(self, t: float) -> bool:
+        """Whether a picture with noise has this t."""
+        return self.first <= t <= self.last
+
+    def at(self, t: float) -> float:
+        """alpha_bar at t: 1 below the table, its last entry above, sigma linear in between."""
+        if t < 0:
+            return 1.0
+        low = min(int(t), self.last)
+        high, part = min(low + 1, self.last), min(t, self.last) - low
+        if part == 0:
+            return float(self.table[low])
+        ends = [(1 / self.table[k] - 1).sqrt() for k in (low, high)]  # sigma, as samplers have it
+        return float(1 / (1 + (ends[0] * (1 - part) + ends[1] * part) ** 2))
+
+    def column(self, t: Tensor, like: Tensor) -> Tensor:
+        """alpha_bar at whole t, (B,) -> (B, 1, 1, 1), ready to be multiplied with `like`."""
+        return self.table[t.cpu().long()].to(like.device, like.dtype).reshape(-1, 1, 1, 1)
+
+
+def check_kind(prediction: str) -> str:
+    """Refuse what no network predicts."""
+    if prediction not in KINDS:
+        raise ValueError(f"unknown prediction {prediction!r}; choose from {', '.join(KINDS)}")
+    return prediction
+
+
+def target(prediction: str, x_0: Tensor, eps: Tensor, bar: Any) -> Tensor:
+    """What a perfect network says: eps, x_0, or v = sqrt(bar) eps - sqrt(1 - bar) x_0."""
+    if prediction == "v":
+        return bar**0.5 * eps - (1 - bar) ** 0.5 * x_0
+    return eps if prediction == "eps" else x_0
+
+
+def ask(model: Callable[..., Any], x_t: Tensor, t: Any, y: Tensor | None = None) -> Tensor:
+    """One call of a stranger's network, without gradients.
+
+    Args:
+        model: called as `model(x_t, t)`, or `model(x_t, t, y)` where y is given.
+        x_t: (B, C, H, W).
+        t: one step for all, or (B,).
+        y: labels, (B,), or None.
+    Raises:
+        ValueError: the call fails, or the answer has another shape; one line says what was called.
+    """
+    steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+    shown = f"model(x_t {tuple(x_t.shape)}, t {tuple(steps.shape)} {str(steps.dtype)[6:]}"
+    expects = f"the doctor calls {shown}{'' if y is None else ', y'}) and expects x_t's shape"
+    try:
+        with torch.no_grad():
+            out = model(x_t, steps) if y is None else model(x_t, steps, y)
+    except Exception as error:  # a stranger's code may raise anything
+        raise ValueError(f"the model raised {one_line(error)}; {expects}") from error
+    if not isinstance(out, Tensor) or out.shape != x_t.shape:
+        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"the model returned {got}; {expects}")
+    return out
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as `Name: first line of its message`."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words[:160]}" if words else type(error).__name__
+
+
+def rms(x: Tensor) -> float:
+    """Root of the mean square."""
+    return float(x.double().square().mean().sqrt())

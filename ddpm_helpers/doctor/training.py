@@ -1,0 +1,277 @@
+"""The training: does it learn, how far has it come, and which copy of the weights is good?"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.tables import Bars, ask, check_kind, one_line, rms, target
+
+Model = Callable[..., Any]
+SHARES = (0.1, 0.3, 0.5, 0.7)  # of T, where the loss is measured
+
+
+def check_loss(
+    model: Model, x_0: Tensor, alpha_bar: Any, *, prediction: str = "eps", y: Tensor | None = None
+) -> Finding:
+    """The loss at single t, on fixed noise, against a guess that knows nothing of pictures.
+
+    That guess sees one pixel at a time, and knows the data's mean and spread. It predicts the mean
+    where all is noise, x_t where there is none, and the best mix in between. A mean over all t
+    hides this: the loss of an untrained network falls by ten without a single shape learned.
+
+    Args:
+        model: `model(x_t, t)`, or `model(x_t, t, y)` if y is given.
+        x_0: real pictures, (B, C, H, W) in [-1, 1], 16 or more.
+        alpha_bar: table, see `check_sampler`.
+        prediction: eps, x_0 or v.
+        y: their classes, (B,), or None.
+    Returns:
+        A `Finding`; `loss_at_T*0.1` … are losses over the guess's: below 1 it has learned shapes.
+    Raises:
+        ValueError: the model cannot be called so.
+    """
+    bars, kind = Bars(alpha_bar), check_kind(prediction)
+    generator = torch.Generator().manual_seed(0)
+    numbers = {}
+    for share in SHARES:
+        t = int(bars.first + share * (bars.last - bars.first))
+        eps = torch.randn(x_0.shape, generator=generator).to(x_0.device)
+        bar = bars.at(t)
+        x_t = bar**0.5 * x_0 + (1 - bar) ** 0.5 * eps
+        out = ask(model, x_t, t, y).to(x_0.dtype)
+        if not torch.isfinite(out).all():
+            return broken(
+                "loss", f"the output at t = {t} is NaN or infinite",
+                "Lower the learning rate, clip gradients, and start again from good weights",
+            )  # fmt: skip
+        loss = rms(out - target(kind, x_0, eps, bar)) ** 2
+        numbers[f"loss_at_T*{share}"] = loss / _one_pixel_guess(x_0, bar, kind)
+    ratios = list(numbers.values())
+    words = "loss over that of a one-pixel guess: " + ", ".join(
+        f"{ratio:.2f} at {share:.0%} of T" for share, ratio in zip(SHARES, ratios, strict=True)
+    )
+    if min(ratios) > 0.95:
+        return broken(
+            "loss", f"{words}: it has learned nothing of pictures",
+            "Overfit one batch; if that works, look at the rate, then train longer", **numbers,
+        )  # fmt: skip
+    if max(ratios) > 1.05:
+        return look(
+            "loss", f"{words}: worse than a guess somewhere",
+            "Train longer; if it stays, is every t drawn in training, and counted as here?",
+            **numbers,
+        )  # fmt: skip
+    return ok("loss", words, **numbers)
+
+
+def _one_pixel_guess(x_0: Tensor, bar: float, kind: str) -> float:
+    """Mean squared error of the best guess that is linear in one pixel (Wiener)."""
+    spread = float(x_0.double().var())
+    on_x_0 = spread * (1 - bar) / (bar * spread + 1 - bar)
+    return on_x_0 * {"x_0": 1.0, "eps": bar / (1 - bar), "v": 1 / (1 - bar)}[kind]
+
+
+def check_history(losses: Sequence[float]) -> Finding:
+    """Is a loss that jumps a loss that learns? It jumps anyway: each batch draws other t.
+
+    Args:
+        losses: of successive steps, 50 or more.
+    Returns:
+        A `Finding` with the medians of the `first`, `lowest` and `last` twentieth.
+    Raises:
+        ValueError: fewer than 50 losses.
+    """
+    values = [float(loss) for loss in losses]
+    if len(values) < 50:
+        raise ValueError(f"the doctor expects 50 losses or more, got {len(values)}")
+    bad = [i for i, value in enumerate(values) if not math.isfinite(value)]
+    if bad:
+        return broken(
+            "history", f"the loss of step {bad[0] + 1} is NaN or infinite",
+            "Lower the learning rate, clip gradients, leave bad batches out", bad=float(len(bad)),
+        )  # fmt: skip
+    size = max(5, len(values) // 20)
+    medians = [
+        statistics.median(values[i : i + size]) for i in range(0, len(values) - size + 1, size)
+    ]
+    numbers = {"first": medians[0], "lowest": min(medians), "last": medians[-1]}
+    if medians[-1] > 1.5 * min(medians) and medians[-1] > 0.2 * medians[0]:
+        return broken(
+            "history", f"the loss rose again, from {min(medians):.3f} to {medians[-1]:.3f}: the "
+            "rate is too high", "A third of the learning rate, warm-up, gradient clipping",
+            **numbers,
+        )  # fmt: skip
+    if medians[-1] > 0.95 * medians[0]:
+        return broken(
+            "history", f"the loss stays at {medians[-1]:.3f}",
+            "Overfit one batch: does a step change the weights at all?", **numbers,
+        )  # fmt: skip
+    return ok(
+        "history", f"the loss fell from {medians[0]:.3f} to {medians[-1]:.3f}; that it jumps is "
+        "normal, each batch draws other t", **numbers,
+    )  # fmt: skip
+
+
+def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.5) -> Finding:
+    """One batch, always the same, with the same t and noise: does the loss fall?
+
+    It proves that gradients reach the weights and the optimiser moves them, and little else: a
+    network with a wrong sampler, range or schedule passes. Put an oracle through the sampler too.
+
+    Args:
+        step: takes one optimiser step on the one batch and returns its loss.
+        calls: how many.
+        fall: share of the first loss that it must get below.
+    Returns:
+        A `Finding` with the `first` and the `last` loss.
+    Raises:
+        ValueError: step fails, or returns no number.
+    """
+    losses = []
+    for _ in range(calls):
+        try:
+            loss = step()
+            losses.append(loss.item() if isinstance(loss, Tensor) else float(loss))
+        except Exception as error:  # a stranger's code may raise anything
+            raise ValueError(
+                f"step raised {one_line(error)}; the doctor calls step() and expects its loss"
+            ) from error
+    first, last = losses[0], statistics.median(losses[-5:])
+    numbers = {"first": first, "last": last}
+    fell = f"from {first:.3f} to {last:.3f} in {calls} steps on one batch"
+    if not math.isfinite(last):
+        return broken("overfit", f"the loss went {fell}", "A tenth of the learning rate", **numbers)
+    if last > 1.2 * first:
+        return broken(
+            "overfit", f"the loss rose {fell}: the rate is too high, or its sign is wrong",
+            "A tenth of the learning rate", **numbers,
+        )  # fmt: skip
+    if last > 0.98 * first:
+        return broken(
+            "overfit", f"the loss did not move: {fell}",
+            "Does the optimiser hold these parameters? detach, no_grad, zero_grad after backward?",
+            **numbers,
+        )  # fmt: skip
+    if last > fall * first:
+        return look(
+            "overfit", f"the loss fell only {fell}",
+            "More steps, or a larger rate; then look for frozen layers", **numbers,
+        )  # fmt: skip
+    return ok("overfit", f"the loss fell {fell}", **numbers)
+
+
+def check_average(
+    loss: Callable[[Any], Any], model: Any, average: Any, *, steps: int | None = None,
+    decay: float | None = None,
+) -> Finding:  # fmt: skip
+    """Raw weights beside averaged ones, by the loss of each on the same batch.
+
+    Args:
+        loss: `loss(network) -> float`, on a fixed batch with fixed t and noise.
+        model: the trained network, an nn.Module.
+        average: the averaged one.
+        steps: optimiser steps taken.
+        decay: of the average.
+    Returns:
+        A `Finding` with the losses `raw` and `averaged`, and `remembers`, the share of the average
+        that is still the first weights.
+    Raises:
+        ValueError: loss fails.
+    """
+    try:
+        with torch.no_grad():
+            raw, averaged = float(loss(model)), float(loss(average))
+    except Exception as error:  # a stranger's code may raise anything
+        raise ValueError(
+            f"loss raised {one_line(error)}; the doctor calls loss(network) and expects a number"
+        ) from error
+    numbers = {"raw": raw, "averaged": averaged}
+    if steps is not None and decay is not None:
+        numbers["remembers"] = decay**steps
+    losses = f"loss {raw:.4f} with the raw weights, {averaged:.4f} with the averaged ones"
+    pairs = dict(average.named_buffers())
+    for name, value in model.named_buffers():
+        other = pairs.get(name)
+        if other is None or other.shape != value.shape or "running_" in name:
+            continue
+        if value.is_floating_point() and not torch.allclose(value, other.to(value), atol=1e-5):
+            return broken(
+                "average", f"the table {name} was averaged too", "Average parameters, copy buffers",
+                **numbers,
+            )  # fmt: skip
+    same = all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), average.parameters(), strict=False)
+    )
+    if same and steps != 0:
+        return look(
+            "average", "the average equals the raw weights: it is not used or not kept apart",
+            "copy.deepcopy(model) at the start, and update it after each step", **numbers,
+        )  # fmt: skip
+    if numbers.get("remembers", 0.0) > 0.05:
+        return broken(
+            "average", f"{losses}; {numbers['remembers']:.0%} of it is still the first weights",
+            "A smaller decay: half of it is gone after 0.69 / (1 - decay) steps", **numbers,
+        )  # fmt: skip
+    if averaged > 1.5 * raw:
+        return broken(
+            "average", f"{losses}: it lags behind or was never updated",
+            "A smaller decay or more steps; is it updated after the optimiser's step?", **numbers,
+        )  # fmt: skip
+    if raw > 3 * averaged:
+        return look(
+            "average", f"{losses}: the rate may be too high",
+            "Sample from the averaged weights, and let the rate fall towards the end", **numbers,
+        )  # fmt: skip
+    return ok("average", losses, **numbers)
+
+
+def check_distance(
+    distance: Callable[[Tensor, Tensor], Any], real: Tensor, samples: Tensor | None = None
+) -> Finding:
+    """Real pictures against real ones first: what does a measure such as FID say at this n?
+
+    Args:
+        distance: `distance(reference, pictures) -> float`, with all that it does to its inputs
+            (resizing, JPEG, features).
+        real: real pictures, (2 n, C, H, W), in random order; halves are compared.
+        samples: pictures to judge, about n of them; None looks at the measure alone.
+    Returns:
+        A `Finding` with `itself` (a set against itself), `floor` (half against half) and, with
+        samples, `samples`.
+    Raises:
+        ValueError: distance fails.
+    """
+    n = len(real) // 2
+    a, b = real[:n], real[n : 2 * n]
+    try:
+        numbers = {"itself": abs(float(distance(a, a))), "floor": float(distance(a, b))}
+        if samples is not None:
+            numbers["samples"] = float(distance(a, samples))
+    except Exception as error:  # a stranger's code may raise anything
+        raise ValueError(
+            f"distance raised {one_line(error)}; the doctor calls distance(pictures, pictures) "
+            "and expects a number"
+        ) from error
+    if numbers["itself"] > 0.2 * abs(numbers["floor"]) + 1e-6:
+        return broken(
+            "distance", f"a set is {numbers['itself']:.3g} from itself: the two sides are treated "
+            "differently", "Decode, resize and store both sides in the same way", **numbers,
+        )  # fmt: skip
+    found = f"real against real at n = {n}: {numbers['floor']:.3g}"
+    if samples is None:
+        return ok("distance", found, **numbers)
+    found += f", samples: {numbers['samples']:.3g}"
+    if numbers["samples"] < 1.5 * numbers["floor"]:
+        return look(
+            "distance", f"{found}: at this n the measure cannot tell them from real ones",
+            "More pictures, or a measure without bias (KID); a number counts with its n and floor",
+            **numbers,
+        )  # fmt: skip
+    return ok("distance", found, **numbers)

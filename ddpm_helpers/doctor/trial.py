@@ -1,0 +1,134 @@
+"""One stranger's sampler on trial: runs with different oracles, and what they tell apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers.doctor.faults import in_place
+from ddpm_helpers.doctor.finding import Finding, broken
+from ddpm_helpers.doctor.oracle import Move, Oracle, walk
+from ddpm_helpers.doctor.tables import KINDS, Bars, rms
+
+EXACT = 2e-4  # float32 ends closer to x_0 than this, a t off by one of 1000 does not
+SPREAD = 0.3  # of the Gaussian that stands for data
+SampleFn = Callable[..., Any]
+Alarm = tuple[Callable[..., Finding], str, str]
+
+
+class Trial:
+    """One sampler on trial, and what it takes to run it again."""
+
+    def __init__(
+        self, sample_fn: SampleFn, bars: Bars, prediction: str, shape: tuple[int, ...], seed: int,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.sample_fn, self.bars, self.prediction, self.seed = sample_fn, bars, prediction, seed
+        generator = torch.Generator().manual_seed(seed)
+        self.x_0 = (torch.rand(shape, generator=generator) * 1.6 - 0.8).to(device)  # inside -1..1
+        self.x_T = torch.randn(shape, generator=generator).to(device)
+
+    def run(self, prediction: str | None = None, **options: Any) -> tuple[Oracle, Tensor]:
+        """One walk with an oracle of these options."""
+        middle = options.pop("middle", None)
+        x_0 = self.x_0 if middle is None else torch.full_like(self.x_0, middle)
+        oracle = Oracle(x_0, self.bars, prediction or self.prediction, **options)
+        return oracle, walk(self.sample_fn, oracle, self.x_T, self.seed)
+
+    def is_right(self, oracle: Oracle, result: Tensor) -> bool:
+        """Whether a walk ended at x_0, and every step on the way had its place."""
+        return rms(result - self.x_0) < EXACT and in_place(oracle.moves[:-1] or oracle.moves)
+
+
+def other_reading(trial: Trial, oracle: Oracle, result: Tensor) -> Alarm | None:
+    """Does the sampler come out right if the oracle understands it differently?"""
+    outside = [t for t in oracle.told if not trial.bars.holds(t)]
+    if not outside and trial.is_right(oracle, result):
+        return None
+    if ends_at(oracle.moves[-1], trial.bars.at(trial.bars.first)):
+        return None  # named later; a shift by one can look alike
+    for shift in (1, -1):
+        if trial.is_right(*trial.run(shift=shift)):
+            way = "below" if shift > 0 else "above"
+            return (
+                broken,
+                f"t is off by one: the network hears a t one {way} that of the coefficients",
+                f"Tell it t {'+' if shift > 0 else '-'} 1, or count the tables as in training",
+            )
+    for kind in KINDS:
+        if kind != trial.prediction and trial.is_right(*trial.run(kind)):
+            return (
+                broken,
+                f"the sampler treats the output as {kind}, the network predicts {trial.prediction}",
+                f"Turn {trial.prediction} into {kind} before the step",
+            )
+    if outside:
+        return (
+            broken,
+            f"the network hears t = {outside[0]:g}, trained were {trial.bars.first}.."
+            f"{trial.bars.last}",
+            "Count t as in training",
+        )
+    return None
+
+
+def unclipped(trial: Trial, numbers: dict[str, float], error: float = 0.003) -> Alarm | None:
+    """A network that errs by a few thousandths: how far does one step lead astray?
+
+    With little left of the picture, x_0 multiplies the error by sqrt((1 - bar) / bar). Small steps
+    forget it, long ones carry it to an x_t that no training ever showed.
+    """
+    moves = trial.run(error=error)[0].moves[:-1]
+    away = [abs(math.hypot(m.B, m.sigma) - math.sqrt(1 - m.bar_s)) for m in moves]
+    numbers["astray"] = astray = max(away, default=0.0)
+    if astray < 0.1:
+        return None
+    return (
+        broken,
+        f"x_0 is not clipped: an output that errs by {error:.1%} leads {astray:.2f} away in one "
+        "step",
+        "Clip the predicted x_0 to -1..1 before the step is taken from it",
+    )
+
+
+def draws_right(trial: Trial, oracle: Oracle) -> Alarm | None:
+    """Draw from a Gaussian whose perfect network is known: does its spread come out?
+
+    With one known picture, mistakes in what a sampler remembers from step to step cancel.
+    """
+    if len(oracle.told) < 8:
+        return None
+    _, drawn = trial.run(spread=SPREAD, middle=0.1, measures=False)
+    seen, simple = float((drawn - drawn.mean()).std()), expected_spread(oracle.moves)
+    allowed = 0.03 + 1.5 * abs(simple / SPREAD - 1)
+    if abs(seen / SPREAD - 1) < allowed and abs(float(drawn.mean()) - 0.1) < 0.05:
+        return None
+    return (
+        broken,
+        f"from a Gaussian of spread {SPREAD} it draws a spread of {seen:.3f}; plain steps "
+        f"reach {simple:.3f}",
+        "Each step alone is right: look at what is carried from one step to the next",
+    )
+
+
+def expected_spread(moves: list[Move]) -> float:
+    """The spread that plain steps with these A, B and sigma draw from the Gaussian."""
+    variance = 1.0
+    for move in moves:
+        bar = move.bar_t
+        if bar >= 1:
+            continue
+        gain = math.sqrt(bar) * SPREAD**2 / (bar * SPREAD**2 + 1 - bar)
+        of_x_t = move.A * gain + move.B * (1 - math.sqrt(bar) * gain) / math.sqrt(1 - bar)
+        variance = of_x_t**2 * variance + move.sigma**2
+    return math.sqrt(variance)
+
+
+def ends_at(last: Move, bar: float) -> bool:
+    """Whether the result is a picture at this alpha_bar rather than a clean one."""
+    level, expected = math.hypot(last.B, last.sigma), math.sqrt(1 - bar)
+    return abs(last.A - math.sqrt(bar)) < 0.001 and abs(level - expected) < 0.02 * expected
