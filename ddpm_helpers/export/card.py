@@ -100,4 +100,5 @@ def _table(metrics: dict[str, Any]) -> str:
     if not metrics:
         return "None were recorded. `ddpm evaluate` measures them."
     rows = "\n".join(f"| {name} | {value} |" for name, value in metrics.items())
-    return f"| measure | value |\n|---|---|\n{rows}\n\n{_NOTES}"
+    notes = f"\n\n{_NOTES}" if "frechet" in metrics else ""
+    return f"| measure | value |\n|---|---|\n{rows}{notes}"

@@ -46,7 +46,7 @@ def main() -> int:
 
             write_drawing(ROOT / "docs/web", modules / "onnxruntime-web/dist", html)
         (html / ".nojekyll").touch()  # GitHub Pages would leave out _static
-        if wrong := broken_links(html):
+        if wrong := broken_links(html, offline=modules is not None):
             raise ValueError("links that lead nowhere:\n  " + "\n  ".join(wrong))
     except (ValueError, OSError, subprocess.CalledProcessError) as error:
         print(f"website: error: {error}", file=sys.stderr)
@@ -94,7 +94,7 @@ def build_book(modules: Path | None) -> Path:
         ValueError: a link in the sources that leads nowhere, each with its file and line.
     """
     source, html, log = BUILD / "source", BUILD / "html", BUILD / "warnings.txt"
-    gather(ROOT, source)
+    gather(ROOT, source, draw=modules is not None)
     shutil.rmtree(html, ignore_errors=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     if modules is not None:

@@ -11,16 +11,18 @@ from typing import Any
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")  # Markdown's ](target#fragment)
 PROGRESS = re.compile(r"\d+%\|")  # a line of tqdm
 WIDGET = "application/vnd.jupyter.widget-view+json"
+DRAW = '<p><a href="draw.html">Draw a picture in this browser</a></p>'
 PAGES = (".md", ".ipynb")
 
 
-def gather(root: Path, source: Path) -> None:
+def gather(root: Path, source: Path, *, draw: bool = False) -> None:
     """Fill a folder with all that the book is made of.
 
     Args:
         root: the repository.
         source: where to write; emptied first. Files keep their places, so that the links between
             them hold; README.md becomes index.md.
+        draw: whether there will be a draw.html, which the first page then links to.
     """
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "docs/web/book", source)
@@ -29,6 +31,8 @@ def gather(root: Path, source: Path) -> None:
         text = page.read_text(encoding="utf-8")
         if page.suffix == ".ipynb":
             text = json.dumps(prepare(json.loads(text), fold=page in pages["solutions"]))
+        if page.name == "README.md" and draw:
+            text = re.sub(r"^# .+$", rf"\g<0>\n\n{DRAW}", text, count=1, flags=re.M)
         place = "index.md" if page.name == "README.md" else page.relative_to(root)
         out = source / place
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -25,11 +25,12 @@ class _Page(HTMLParser):
             self.links.append((tag, target))
 
 
-def broken_links(site: Path) -> list[str]:
+def broken_links(site: Path, *, offline: bool = True) -> list[str]:
     """Every link inside a site that has no target, and every file that it would load from outside.
 
     Args:
         site: a folder of HTML pages.
+        offline: count what is loaded from other servers as broken.
     Returns:
         One line each, "page: target, what is wrong"; none is good.
     """
@@ -37,17 +38,19 @@ def broken_links(site: Path) -> list[str]:
     wrong = []
     for page, content in pages.items():
         for tag, target in content.links:
-            if why := _problem(page, tag, target, pages):
+            if why := _problem(page, tag, target, pages, offline):
                 wrong.append(f"{page.relative_to(site)}: {target}, {why}")
     return wrong
 
 
-def _problem(page: Path, tag: str, target: str, pages: dict[Path, _Page]) -> str | None:
+def _problem(
+    page: Path, tag: str, target: str, pages: dict[Path, _Page], offline: bool
+) -> str | None:
     scheme, host, path, _, fragment = urlsplit(target)
     if scheme in ("data", "mailto", "javascript"):
         return None
     if scheme or host:
-        return None if tag == "a" else "is loaded from another server"
+        return "is loaded from another server" if offline and tag != "a" else None
     file = (page.parent / unquote(path)).resolve() if path else page
     if file.is_dir():
         file = file / "index.html"
