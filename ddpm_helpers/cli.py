@@ -1,4 +1,7 @@
-"""The jobs of the notebooks without a notebook: `ddpm data | train | sample | evaluate | info`."""
+"""The jobs of the notebooks without a notebook.
+
+`ddpm data | train | sample | evaluate | doctor | info`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import torch
 
 from ddpm_helpers import __version__, cli_train
 from ddpm_helpers.config import best_device, cache_dir, settings
+from ddpm_helpers.doctor.command import add_doctor
 from ddpm_helpers.evaluation.command import add_evaluate, check_options, write_numbers
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its words; those of the command line if None.
     Returns:
         Exit status: 0, or 2 after a one-line error on stderr, or 130 when interrupted, or 143
-        after SIGTERM.
+        after SIGTERM; of `doctor` also 1 and 2 by its verdict.
     """
     args = build_parser().parse_args(argv)
     try:
@@ -62,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     quality = commands.add_parser("evaluate", help="measure trained weights and their pictures")
     add_evaluate(quality)
     quality.set_defaults(run=evaluate)
+    add_doctor(commands.add_parser("doctor", help="find what is wrong with weights or pictures"))
     info = commands.add_parser("info", help="show versions, hardware and active settings")
     info.set_defaults(run=show_info)
     return parser
