@@ -15,6 +15,7 @@ import torch
 from ddpm_helpers import __version__, cli_sample, cli_train
 from ddpm_helpers.cli_sample import class_numbers
 from ddpm_helpers.config import best_device, cache_dir, data_of_run, settings
+from ddpm_helpers.doctor.command import add_doctor
 from ddpm_helpers.evaluation.command import add_evaluate, check_options, write_numbers
 from ddpm_helpers.export import command as export_command
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its words; those of the command line if None.
     Returns:
         Exit status: 0, or 2 after a one-line error on stderr, or 130 when interrupted, or 143
-        after SIGTERM.
+        after SIGTERM; of `doctor` also 1 and 2 by its verdict.
     """
     args = build_parser().parse_args(argv)
     try:
@@ -71,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     quality.set_defaults(run=evaluate)
     other = commands.add_parser("export", help="write weights for other programs")
     export_command.add_options(other)
+    add_doctor(commands.add_parser("doctor", help="find what is wrong with weights or pictures"))
     info = commands.add_parser("info", help="show versions, hardware and active settings")
     info.set_defaults(run=show_info)
     return parser

@@ -89,7 +89,7 @@ class Perfect:
         if self.bug == "untrained":
             eps = 1e-3 * (1 + bar) * (1 + 0.1 * y[:, None]) * flat
         if self.bug == "NaN at small t":
-            eps = torch.where(bar > 0.9, torch.nan, eps)
+            eps = torch.where((bar > 0.95) & (bar < 0.99), torch.nan, eps)
         if self.bug == "backwards":
             eps = -eps
         return eps.reshape(x_t.shape).to(x_t)

@@ -173,3 +173,12 @@ def test_a_patient_that_cannot_be_called_is_a_finding():
     assert found["sampler"].verdict == found["time"].verdict == "broken"
     assert "the doctor calls model(x_t" in found["time"].sentence
     assert all("\n" not in str(f) for f in found.values())
+
+
+def test_a_network_that_says_nan_is_one_alarm_and_not_ten():
+    net = network()
+    with torch.no_grad():
+        next(net.parameters()).fill_(math.nan)
+    patient = d.Patient(BAR, model=net, module=net, shape=SHAPE)
+    found = list(d.examine(patient, REAL))
+    assert [f.name for f in found if f.alarm] == ["precision"] and found[-1].name == "precision"

@@ -10,6 +10,8 @@ from torch import nn
 from ddpm_helpers import DiffusionUtils
 from ddpm_helpers import doctor as d
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
+
 OURS = [
     (T, schedule, kind, sampler)
     for T, schedule in ((50, "cosine"), (200, "shifted_cosine"), (1000, "linear"))
@@ -155,7 +157,7 @@ def test_a_unet_of_diffusers_is_examined_in_one_line():
     patient = unet_of_diffusers(groups=8)
     found = {f.name: f for f in d.examine(patient)}
     assert list(found) == [
-        "schedule", "sampler", "time", "neighbours", "modes", "reach", "precision", "checkerboard",
+        "schedule", "sampler", "precision", "time", "neighbours", "modes", "reach", "checkerboard",
     ]  # fmt: skip
     assert {name: str(f) for name, f in found.items() if f.alarm} == {}
     x_0 = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1

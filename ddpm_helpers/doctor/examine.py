@@ -52,9 +52,12 @@ def examine(
     """
     for name, check in _checks(patient, x_0, y, draw, overfit):
         try:
-            yield check()
+            finding = check()
         except ValueError as error:
-            yield broken(name, str(error), "Hand in what the doctor expects")
+            finding = broken(name, str(error), "Hand in what the doctor expects")
+        yield finding
+        if finding.numbers.get("finite") == 0:
+            return  # a network that says NaN fails every later check
 
 
 def _checks(
@@ -87,16 +90,19 @@ def _network_checks(
     device = next(module.parameters()).device if module is not None else None
     noise = torch.randn(64, *shape, generator=torch.Generator().manual_seed(0))
     noise = noise.to(device or noise.device)
+    if module is not None:
+        yield (
+            "precision",
+            lambda: check_precision(
+                module, noise[:4], middle, dtype=torch.bfloat16, model=patient.call
+            ),
+        )
     yield "time", lambda: check_time(_placed(model, device), shape, ends)
     yield "neighbours", lambda: check_neighbours(_placed(model, device), shape, ends)
     if module is not None:
         call = patient.call
         yield "modes", lambda: check_modes(module, shape, middle, model=call)
         yield "reach", lambda: check_reach(module, shape, middle, model=call)
-        yield (
-            "precision",
-            lambda: check_precision(module, noise[:4], middle, dtype=torch.bfloat16, model=call),
-        )
     yield "checkerboard", lambda: check_checkerboard(lambda x: ask(model, x, bars.last), noise)
 
 

@@ -36,7 +36,7 @@ def check_labels(model: Model, x_t: Tensor, t: int, *, num_classes: int, null: i
     size = max(rms(first), rms(second), rms(none))
     if size == 0:
         return look(
-            "labels", "the network answers 0 for every class: untrained?", "Train it, or load it"
+            "labels", "the network answers 0 for every class: it is untrained", "Train or load it"
         )
     numbers = {"between": rms(first - second) / size, "to_null": rms(first - none) / size}
     if num_classes > 1 and numbers["between"] < 1e-4:
@@ -83,7 +83,8 @@ def check_null(
             losses[name] += rms(ask(model, x_t, t, label) - goal) ** 2 / len(ts)
     sentence = "loss with the right class {right:.4f}, none {none:.4f}, a wrong one {wrong:.4f}"
     sentence = sentence.format(**losses)
-    if losses["none"] > max(1.02 * losses["wrong"], losses["right"] * 1.02):
+    gap = max(losses["wrong"] - losses["right"], 0.02 * losses["right"])  # what a class is worth
+    if losses["none"] > losses["wrong"] + gap:
         return broken(
             "null label", f"{sentence}: \"no label\" was never trained",
             "Replace y by it in one training picture of ten", **losses,

@@ -66,7 +66,9 @@ class Patient:
         x_T = torch.randn(n, *self.shape, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            drawn = self.sample(lambda x, t, *_: ask(model, x, t, y), x_T.to(device or x_T.device))
+            drawn = self.sample(
+                lambda x, t, *_: ask(model, x, t, y, finite=False), x_T.to(device or x_T.device)
+            )
         return drawn.float().cpu()
 
 

@@ -43,7 +43,7 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
             "schedule", f"alpha_bar {rising}", "It is cumprod(1 - beta), which only falls",
             **numbers,
         )  # fmt: skip
-    shares = f"{end:.3f} of the picture is left at T (sqrt(alpha_bar[T]))"
+    shares = f"{end:.2g} of the picture is left at T (sqrt(alpha_bar[T]))"
     if bar[-1] > 0.9:
         return broken(
             "schedule", f"{shares}: this looks like alphas, not like their product",

@@ -74,7 +74,14 @@ def target(prediction: str, x_0: Tensor, eps: Tensor, bar: Any) -> Tensor:
     return eps if prediction == "eps" else x_0
 
 
-def ask(model: Callable[..., Any], x_t: Tensor, t: Any, y: Tensor | None = None) -> Tensor:
+def ask(
+    model: Callable[..., Any],
+    x_t: Tensor,
+    t: Any,
+    y: Tensor | None = None,
+    *,
+    finite: bool = True,
+) -> Tensor:
     """One call of a stranger's network, without gradients.
 
     Args:
@@ -82,8 +89,10 @@ def ask(model: Callable[..., Any], x_t: Tensor, t: Any, y: Tensor | None = None)
         x_t: (B, C, H, W).
         t: one step for all, or (B,).
         y: labels, (B,), or None.
+        finite: refuse NaN and infinite values.
     Raises:
-        ValueError: the call fails, or the answer has another shape; one line says what was called.
+        ValueError: the call fails, or the answer is of another shape or not finite; one line says
+            what was called.
     """
     steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
     shown = f"model(x_t {tuple(x_t.shape)}, t {tuple(steps.shape)} {str(steps.dtype)[6:]}"
@@ -96,6 +105,8 @@ def ask(model: Callable[..., Any], x_t: Tensor, t: Any, y: Tensor | None = None)
     if not isinstance(out, Tensor) or out.shape != x_t.shape:
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ValueError(f"the model returned {got}; {expects}")
+    if finite and not torch.isfinite(out).all():
+        raise ValueError("the model returned NaN or infinite values: see check_precision first")
     return out
 
 

@@ -45,7 +45,7 @@ def check_loss(
         eps = torch.randn(x_0.shape, generator=generator).to(x_0.device)
         bar = bars.at(t)
         x_t = bar**0.5 * x_0 + (1 - bar) ** 0.5 * eps
-        out = ask(model, x_t, t, y).to(x_0.dtype)
+        out = ask(model, x_t, t, y, finite=False).to(x_0.dtype)
         if not torch.isfinite(out).all():
             return broken(
                 "loss", f"the output at t = {t} is NaN or infinite",
@@ -193,6 +193,11 @@ def check_average(
             f"loss raised {one_line(error)}; the doctor calls loss(network) and expects a number"
         ) from error
     numbers = {"raw": raw, "averaged": averaged}
+    if not math.isfinite(raw) or not math.isfinite(averaged):
+        return broken(
+            "average", f"the loss is {raw:.4f} with the raw weights, {averaged:.4f} averaged",
+            "Go back to the last checkpoint without NaN", **numbers,
+        )  # fmt: skip
     if steps is not None and decay is not None:
         numbers["remembers"] = decay**steps
     losses = f"loss {raw:.4f} with the raw weights, {averaged:.4f} with the averaged ones"

@@ -1,0 +1,157 @@
+"""`ddpm doctor`: every check that applies to a run, a file of weights or a set of pictures."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers.config import best_device, settings
+from ddpm_helpers.doctor.data import check_data
+from ddpm_helpers.doctor.examine import examine
+from ddpm_helpers.doctor.finding import VERDICTS, Finding, look, most_likely, worst
+from ddpm_helpers.doctor.patient import from_ours
+from ddpm_helpers.doctor.training import check_average, check_history
+
+PICTURES, DRAWN, STEPS, FEW = 64, 32, 20, 200
+EXIT = f"""exit status: {", ".join(f"{i} {verdict}" for i, verdict in enumerate(VERDICTS))}. A bad
+option ends with 2 as well, and prints nothing but one line on stderr; after an examination the last
+line on stdout begins with the verdict."""
+
+
+def add_doctor(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `ddpm doctor`, and what runs it."""
+    parser.epilog = EXIT
+    add = parser.add_argument
+    add("--weights", help="a shipped name, a file, or a training's folder, whose history and "
+        "checkpoint are read too (cartoons; none if --data stands alone)")  # fmt: skip
+    add("--data", help="what they were trained on (by default as the weights say), or pictures to "
+        "examine")  # fmt: skip
+    add("--root", help="where the source's files lie")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine, one line a check; the last line is the verdict.
+
+    Returns:
+        Exit status: 0 if all is ok, 1 if something is to be looked at, 2 if something is broken.
+    Raises:
+        ValueError, OSError: no such weights or pictures.
+    """
+    findings: list[Finding] = []
+    for finding in _examine(args):
+        print(finding, flush=True)
+        findings.append(finding)
+    verdict, first = worst(findings), most_likely(findings)
+    if first is None:
+        print(f"ok: {len(findings)} checks, no alarm")
+    else:
+        print(f"{verdict}: begin with {first.name}: {first.sentence}. {first.repair}")
+    return VERDICTS.index(verdict)
+
+
+def _examine(args: argparse.Namespace) -> Iterator[Finding]:
+    if args.weights is None and args.data is not None:
+        yield from _pictures_alone(args.data, args.root)
+        return
+    from ddpm_helpers.pretrained import load_pretrained
+    from ddpm_helpers.pretrained.weights import description
+
+    weights = "cartoons" if args.weights is None else args.weights
+    model, diffusion = load_pretrained(weights)
+    source = args.data or str(description(weights)["trained"].get("data", ""))
+    opened = _open(source, args.root, model.image_shape, given=args.data is not None)
+    device = best_device()
+    model.to(device)
+    print(f"weights {weights}, {diffusion}, pictures {model.image_shape}")
+    x_0 = y = None
+    if isinstance(opened, str):
+        print(f"without pictures: {opened}")
+    else:
+        x_0, y = _batch(opened, model, device)
+    patient = from_ours(model, diffusion, sampler="dpm++", steps=min(STEPS, diffusion.T))
+    yield from examine(patient, x_0, y, draw=DRAWN, overfit=20)
+    if Path(weights).is_dir():
+        yield from _run_folder(Path(weights), model, diffusion, x_0, y)
+
+
+def _pictures_alone(source: str, root: str | None) -> Iterator[Finding]:
+    side = settings().train.image_size
+    ds = _open(source, root, (3, side, side), given=True)
+    x, _ = next(ds.batches(min(PICTURES, len(ds)), seed=0))
+    print(f"{len(ds)} training pictures of {source}, read at {side}×{side}")
+    yield check_data(x)
+    if len(ds) < FEW:
+        yield look(
+            "data",
+            f"{len(ds)} pictures are few: a network learns them by heart",
+            "Collect more, or compare samples with their nearest training pictures (notebook 09)",
+            pictures=float(len(ds)),
+        )
+
+
+def _open(source: str, root: str | None, shape: tuple[int, ...], *, given: bool) -> Any:
+    """The pictures, or in words why there are none; nothing is downloaded for an examination."""
+    from ddpm_helpers.data import ImageDataset
+
+    if not source:
+        return "the weights do not say what they were trained on; give --data"
+    try:
+        wanted = "auto" if source == "cifar10" else source  # auto takes it where it is on disk
+        split = "train" if given else "test"
+        with redirect_stdout(StringIO()):  # where auto says what it takes
+            ds = ImageDataset(wanted, shape[-1], split=split, root=root)
+    except (ValueError, OSError) as error:
+        if given:
+            raise
+        return f"{source} cannot be read ({' '.join(str(error).split())[:120]}); give --data"
+    if source == "cifar10" and ds.source != "cifar10":
+        return "cifar10 is not on disk; `ddpm data cifar10` fetches it, or give --data"
+    return ds
+
+
+def _batch(ds: Any, model: Any, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Some pictures as this network takes them, and their labels where the classes are its own."""
+    x_0, y = next(ds.batches(min(PICTURES, len(ds)), seed=0))
+    channels = model.image_shape[0]
+    if channels == 1 and x_0.shape[1] == 3:
+        x_0 = (x_0 * x_0.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    elif channels != x_0.shape[1]:
+        x_0 = x_0[:, :1].expand(-1, channels, -1, -1).contiguous()
+    same = model.num_classes is not None and len(ds.classes) == model.num_classes
+    if model.classes and tuple(ds.classes) != tuple(model.classes):
+        same = False
+    return x_0.to(device), y.to(device) if same else None
+
+
+def _run_folder(
+    folder: Path, model: Any, diffusion: Any, x_0: Tensor | None, y: Tensor | None
+) -> Iterator[Finding]:
+    """What a run leaves besides its weights: its history, and the weights before averaging."""
+    history = folder / "history.jsonl"
+    if history.is_file():
+        losses = [json.loads(line)["loss"] for line in history.read_text().splitlines() if line]
+        if len(losses) >= 50:
+            yield check_history(losses)
+    checkpoint = folder / "checkpoint.pt"
+    if x_0 is None or not checkpoint.is_file():
+        return
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    raw = copy.deepcopy(model)
+    raw.load_state_dict(state["model"])
+    eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0)).to(x_0)
+    t = torch.linspace(1, diffusion.T, len(x_0)).long()
+
+    def loss(network: Any) -> float:
+        return float(diffusion.loss(network, x_0, t, eps, y).mean())
+
+    yield check_average(loss, raw, model, steps=state.get("step"))
