@@ -77,7 +77,7 @@ class TrainConfig:
     ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
     precision: str = _setting("auto", "auto takes bf16 where the processor has it; or fp32, bf16")
     compile: bool = _setting(False, "torch.compile: minutes once, then 1.3 times faster")
-    read_every: int = _setting(1, "steps between looks at the loss; each makes a GPU wait")
+    read_every: int = _setting(1, "steps between reads of the loss; each makes a GPU wait")
     accumulate: int = _setting(1, "parts that a batch is computed in: less memory, same training")
     max_bad_steps: int = _setting(5, "batches in a row with NaN or Inf before training gives up")
     keep_checkpoints: int = _setting(2, "checkpoints that stay: should one break, one is left")

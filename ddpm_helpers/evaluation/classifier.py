@@ -37,7 +37,7 @@ class Classifier(nn.Module):
     Args:
         classes: their names; a picture gets a score for each.
     Attributes:
-        accuracy: share of the test pictures that it names rightly, where that is known.
+        accuracy: on the test pictures, 0..1, where that is known.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     classifier = load_classifier(args.path)  # measured as it is stored: in float16
     classifier.accuracy = accuracy(classifier, test)
     save_classifier(args.path, classifier)
-    print(f"{args.path}: {classifier.accuracy:.2%} of the test pictures named rightly")
+    print(f"{args.path}: accuracy {classifier.accuracy:.2%} on the test pictures")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def evaluate(
     classifier = classifier_for(test).to(device_and_dtype(model)[0])
     known = classifier.classes == tuple(test.classes)
     say(f"features: a classifier of {', '.join(classifier.classes)}; "
-        f"it names {classifier.accuracy:.1%} of its test pictures rightly")  # fmt: skip
+        f"accuracy {classifier.accuracy:.1%} on its test pictures")  # fmt: skip
     _announce(diffusion, model, n, batch_size, options, say)
     numbers = {"classes": counts} | _losses(diffusion, model, test, min(n, 100, len(test)), say)
     keep(numbers)
