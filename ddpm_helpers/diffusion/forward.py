@@ -54,7 +54,7 @@ class ForwardProcess:
         self.alpha_bar = self.alphas.cumprod(0)  # (T + 1,), alpha_bar[0] = 1
         if prediction == "eps" and self.alpha_bar[-1] == 0:
             raise ValueError(
-                "alpha_bar[T] = 0 leaves nothing of the image at T, so eps does not determine x_0; "
+                "alpha_bar[T] = 0 leaves no picture at T, so eps cannot tell x_0; "
                 "choose prediction x_0 or v"
             )
         self.config: dict[str, Any] = {
