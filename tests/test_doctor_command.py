@@ -57,7 +57,7 @@ def test_an_album_alone_is_status_1_where_it_is_small(folder, capsys):
     assert cli.main(["doctor", "--data", str(folder)]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[1].startswith("ok     data") and out[2].startswith("look   data")
-    assert out[-1].startswith("look: begin with data: 12 pictures are few")
+    assert out[-1].startswith("look: begin with data: 11 pictures are few")
 
 
 def test_one_channel_and_strange_classes_are_examined_too(folder, capsys, tmp_path):
