@@ -24,7 +24,7 @@ from ddpm_helpers.doctor.network import (
 )
 from ddpm_helpers.doctor.oracle import Oracle
 from ddpm_helpers.doctor.patient import Patient, from_diffusers, from_lucidrains, from_ours
-from ddpm_helpers.doctor.sampler import check_sampler
+from ddpm_helpers.doctor.sampler import check_sampler, measure_sampler
 from ddpm_helpers.doctor.schedule import check_loss_weights, check_noising, check_schedule
 from ddpm_helpers.doctor.training import (
     check_average,
@@ -64,6 +64,7 @@ __all__ = [
     "from_diffusers",
     "from_lucidrains",
     "from_ours",
+    "measure_sampler",
     "most_likely",
     "overfit_step",
     "worst",

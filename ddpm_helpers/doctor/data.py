@@ -41,7 +41,7 @@ def check_data(x: Any) -> Finding:
         alarm = broken, f"{span}, a diffusion model expects -1..1", "2 * x - 1 after ToTensor()"
     elif least < -1.01 or most > 1.01:
         alarm = (
-            broken, f"{span}, beyond -1..1: normalised with mean and std of a data set?",
+            broken, f"{span}, beyond -1..1, as after a data set's mean and std",
             "Normalise with mean 0.5 and std 0.5",
         )  # fmt: skip
     elif max(-least, most) < 0.7:
@@ -115,7 +115,11 @@ def _garish_or_pale(x: Tensor, real: Tensor, numbers: dict[str, float]) -> Any:
     if bool((x - x[:1]).abs().max() < 1e-3):
         return broken, "all samples are the same", "Seed once, before the loop over batches"
     if float(x.min()) >= 0 and float(real.min()) < -0.5:
-        return broken, "no value lies below 0: pictures in 0..1?", "Shift once, at the end only"
+        return (
+            broken,
+            "no value lies below 0, as in pictures of 0..1",
+            "Shift once, at the end only",
+        )
     if float(x.abs().max()) > 1.5:
         return (
             broken, f"values reach {float(x.abs().max()):.1f}: x_0 is not clipped",

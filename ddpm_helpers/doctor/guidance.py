@@ -200,7 +200,7 @@ def check_guidance(
     elif numbers["at_0"] < 1e-3 and numbers["at_1"] < 1e-3:
         words = "the branches are right, but the output does not grow in a straight line with w"
     elif numbers["at_0"] > 1e-3 and numbers["at_1"] > 1e-3:
-        words = "neither w = 0 nor w = 1 is a branch: labels on the wrong rows of the batch?"
+        words = "neither w = 0 nor w = 1 is a branch, as with labels on the wrong rows of a batch"
     else:
         words = f"w = {int(numbers['at_1'] > 1e-3)} is not its branch"
     return broken("guidance", words, "none + w * (with_y - none), halves split as they were joined",

@@ -59,10 +59,7 @@ def check_sampler(
     Raises:
         ValueError: sample_fn does not keep to the contract; one line says what was expected.
     """
-    bars = Bars(alpha_bar)
-    if n < 2:
-        raise ValueError(f"n must be at least 2, got {n}")
-    trial = Trial(sample_fn, bars, check_kind(prediction), (n, *shape), seed, torch.device(device))
+    trial = _trial(sample_fn, alpha_bar, prediction, shape, n, seed, device)
     oracle, result = trial.run()
     numbers = {
         "error": rms(result - trial.x_0), "calls": float(len(oracle.told)),
@@ -70,7 +67,7 @@ def check_sampler(
     }  # fmt: skip
     first = (
         _direction(oracle) or _not_finite(oracle) or _range(trial, result)
-        or other_reading(trial, oracle, result) or _noise(oracle)
+        or _clipped(oracle) or other_reading(trial, oracle, result) or _noise(oracle)
         or _steps(trial, oracle, result) or unclipped(trial, numbers) or draws_right(trial, oracle)
         or _start(oracle)
     )  # fmt: skip
@@ -82,6 +79,38 @@ def check_sampler(
         f"a perfect network leads it to x_0: error {numbers['error']:.0e} after "
         f"{len(oracle.told)} calls", **numbers,
     )  # fmt: skip
+
+
+def measure_sampler(
+    sample_fn: SampleFn,
+    alpha_bar: Any,
+    *,
+    prediction: str = "eps",
+    shape: tuple[int, int, int] = (3, 16, 16),
+    n: int = 16,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> list[Move]:
+    """What `check_sampler` judges: each step as x_s = A x_0 + B eps + sigma z, the last included.
+
+    Args, Raises: as for `check_sampler`.
+    """
+    return _trial(sample_fn, alpha_bar, prediction, shape, n, seed, device).run()[0].moves
+
+
+def _trial(
+    sample_fn: SampleFn,
+    alpha_bar: Any,
+    prediction: str,
+    shape: tuple[int, int, int],
+    n: int,
+    seed: int,
+    device: torch.device | str,
+) -> Trial:
+    if n < 2:
+        raise ValueError(f"n must be at least 2, got {n}")
+    bars, kind = Bars(alpha_bar), check_kind(prediction)
+    return Trial(sample_fn, bars, kind, (n, *shape), seed, torch.device(device))
 
 
 def _direction(oracle: Oracle) -> Alarm | None:
@@ -142,6 +171,19 @@ def _noise(oracle: Oracle) -> Alarm | None:
     return None
 
 
+def _clipped(oracle: Oracle) -> Alarm | None:
+    early = [move for move in oracle.moves[:-1] if move.bar_s < 0.5]
+    if any(abs(move.largest - 1) < 1e-6 for move in early) or (
+        len(cut := [move.clipped for move in early if move.clipped]) > len(early) / 3
+        and sum(cut) / len(cut) > 0.5
+    ):
+        return (
+            broken, "x_{t-1} is clipped to [-1, 1], after the mean: it must hold noise beyond that",
+            "Clip the predicted x_0 instead, before the mean is taken from it",
+        )  # fmt: skip
+    return None
+
+
 def _steps(trial: Trial, oracle: Oracle, result: Tensor) -> Alarm | None:
     """What is wrong with the steps themselves, as far as they are known mistakes."""
     *moves, last = oracle.moves
@@ -151,15 +193,6 @@ def _steps(trial: Trial, oracle: Oracle, result: Tensor) -> Alarm | None:
         return (
             broken, f"the walk starts from noise of standard deviation {start:.2f}, not 1",
             "Start from torch.randn, as training ended there",
-        )  # fmt: skip
-    early = [move for move in moves if move.bar_s < 0.5]
-    if any(abs(move.largest - 1) < 1e-6 for move in early) or (
-        len(cut := [move.clipped for move in early if move.clipped]) > len(early) / 3
-        and sum(cut) / len(cut) > 0.5
-    ):
-        return (
-            broken, "x_{t-1} is clipped to [-1, 1], after the mean: it must hold noise beyond that",
-            "Clip the predicted x_0 instead, before the mean is taken from it",
         )  # fmt: skip
     if moves and not in_place(moves):
         fault = name_fault(moves)

@@ -264,7 +264,7 @@ def check_distance(
             f"distance raised {one_line(error)}; the doctor calls distance(pictures, pictures) "
             "and expects a number"
         ) from error
-    if numbers["itself"] > 0.2 * abs(numbers["floor"]) + 1e-6:
+    if numbers["itself"] > 0.02 * abs(numbers["floor"]) + 1e-6:
         return broken(
             "distance", f"a set is {numbers['itself']:.3g} from itself: the two sides are treated "
             "differently", "Decode, resize and store both sides in the same way", **numbers,

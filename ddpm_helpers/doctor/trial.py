@@ -85,7 +85,8 @@ def unclipped(trial: Trial, numbers: dict[str, float], error: float = 0.003) -> 
     moves = trial.run(error=error)[0].moves[:-1]
     away = [abs(math.hypot(m.B, m.sigma) - math.sqrt(1 - m.bar_s)) for m in moves]
     numbers["astray"] = astray = max(away, default=0.0)
-    if astray < 0.1:
+    on_x_0 = max((a / math.sqrt(m.bar_s) for a, m in zip(away, moves, strict=True)), default=0.0)
+    if astray < 0.1 or on_x_0 < 2:  # a clipped x_0 is never off by more
         return None
     return (
         broken,
