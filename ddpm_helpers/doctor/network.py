@@ -54,6 +54,7 @@ def check_neighbours(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding
     """Is each picture's output its own, whatever else is in the batch?
 
     Args, Raises: as for `check_time`.
+
     Returns:
         A `Finding` with `change`, the rms difference of pictures alone and among others of
         another t, over their size.
