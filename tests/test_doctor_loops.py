@@ -33,6 +33,17 @@ def test_our_own_samplers_raise_no_alarm(T, schedule, kind, options):
     assert finding.numbers["error"] < 1e-5
 
 
+@pytest.mark.parametrize(("n", "shape"), [(64, (1, 8, 8)), (16, (3, 8, 8)), (2, (1, 32, 32))])
+def test_small_pictures_do_not_change_the_verdict(n, shape):
+    short = BAR[::2]
+    size = {"shape": shape, "n": n}
+    for seed in range(3):
+        assert d.check_sampler(ancestral(short), short, seed=seed, **size).verdict == "ok"
+        assert d.check_sampler(ddim(short), short, seed=seed, **size).verdict == "ok"
+    found = d.check_sampler(ddim(short, "direction of t"), short, **size)
+    assert "belongs to the wrong step" in found.sentence
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_other_seeds_do_not_change_the_verdict(seed):
     short = BAR[::2]

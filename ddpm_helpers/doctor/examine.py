@@ -43,7 +43,8 @@ def examine(
 
     Args:
         patient: see `Patient`; `from_ours`, `from_diffusers` and `from_lucidrains` make one.
-        x_0: real pictures, (B, C, H, W) in [-1, 1], 32 or more; on the network's device.
+        x_0: real pictures, (B, C, H, W) in [-1, 1], 32 or more, on the network's device; with
+            fewer than 8, samples are not compared.
         y: their classes, (B,), or None.
         draw: samples to draw and compare with x_0; 0 draws none.
         overfit: steps on one batch with a copy of the network; 0 leaves it out.
@@ -71,19 +72,17 @@ def _checks(
     if patient.model is None:
         return
     bars = Bars(patient.alpha_bar)
-    yield from _network_checks(patient, bars, x_0)
+    yield from _network_checks(patient, bars)
     if patient.module is not None and x_0 is not None and overfit:
         step = overfit_step(patient, x_0[:8], None if y is None else y[:8])
         yield "overfit", lambda: check_overfit(step, calls=overfit, fall=0.9)
     if x_0 is not None:
         yield from _data_checks(patient, bars, x_0, y)
-    if x_0 is not None and patient.sample is not None and draw:
+    if x_0 is not None and len(x_0) >= 8 and patient.sample is not None and draw:
         yield "samples", lambda: check_samples(patient.draw(draw), x_0)
 
 
-def _network_checks(
-    patient: Patient, bars: Bars, x_0: Tensor | None
-) -> Iterator[tuple[str, Check]]:
+def _network_checks(patient: Patient, bars: Bars) -> Iterator[tuple[str, Check]]:
     model, module, shape = patient.model, patient.module, patient.shape
     assert model is not None
     ends, middle = (bars.first, bars.last), (bars.first + bars.last) // 2

@@ -89,7 +89,8 @@ def check_modes(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -
     module = copy.deepcopy(module)
     x_t = _noise(module, 8, shape)
     call = model(module) if model is not None else module
-    evaluated = ask(call, x_t, t) if not module.eval().training else x_t
+    module.eval()
+    evaluated = ask(call, x_t, t)
     module.train()
     for part in module.modules():
         if "Dropout" in type(part).__name__:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ddpm_helpers.doctor.tables import Bars, one_line, rms, target
 
-OTHER = 7919
+OTHER = 7919  # seed of the loop, apart from that of pictures and start noise
 END = -math.inf  # the "t" of what a sampler returns
 
 
@@ -41,6 +41,7 @@ class Move:
         shared: correlation of its noise between the first two pictures of the batch.
         largest: the largest absolute value in x_s.
         level: rms of the eps in x_t, about 1 on a right walk.
+        values: how many were fitted, n * C * H * W.
     """
 
     t: float
@@ -55,6 +56,7 @@ class Move:
     shared: float
     largest: float
     level: float
+    values: int
 
     @property
     def posterior_sigma(self) -> float:
@@ -75,8 +77,8 @@ class Move:
 
     def off(self, A: float, B: float) -> tuple[float, float]:
         """How far the measured A and B are from others, in standard errors."""
-        # of a fit to 16 * 3 * 16 * 16 values
-        error = math.hypot(3e-4, 0.02 * self.sigma / max(0.01, min(1.0, self.level)))
+        level = max(0.01, min(1.0, self.level))  # x_0's is about 0.46
+        error = math.hypot(3e-4, 2.2 * self.sigma / (level * math.sqrt(self.values)))
         return (self.A - A) / error, (self.B - B) / error
 
     def expected(self) -> tuple[float, float]:
@@ -101,7 +103,7 @@ class Oracle:
         prediction: what it answers: eps, x_0 or v.
         shift: reads every t as t + shift.
         error: share by which its answers are wrong.
-        spread: None, or the spread s of a Gaussian around x_0: then it answers with
+        spread: 0, or the spread s of a Gaussian around x_0: then it answers with
             E[x_0 | x_t] of that Gaussian, and a right sampler draws from it.
         measures: whether it takes notes of the moves, which is most of its work.
     """
@@ -169,7 +171,7 @@ class Oracle:
         t, bar_t, eps = self._before
         x_s, x_0 = x_s.detach().double(), self.x_0.to(x_s.device).double()
         if not torch.isfinite(x_s).all():
-            return Move(t, s, bar_t, bar_s, *(math.inf,) * 3, 0.0, 0.0, 0.0, math.inf, 1.0)
+            return Move(t, s, bar_t, bar_s, *(math.inf,) * 3, 0.0, 0.0, 0.0, math.inf, 1.0, 1)
         (A, B), noise = fit(x_s, x_0, eps)
         sigma = float(noise.square().mean().sqrt())
         repeated = correlation(noise, self._noise) if self._noise is not None else 0.0
@@ -177,7 +179,7 @@ class Oracle:
         self._noise = noise
         move = Move(
             t, s, bar_t, bar_s, A, B, sigma, 0.0, repeated, shared, float(x_s.abs().max()),
-            rms(eps),
+            rms(eps), x_s.numel(),
         )  # fmt: skip
         if s != END and bar_s < 0.7:
             clipped = max(_missing(mean, x_s, x_0, eps) for mean in self._means(move, x_0, eps))

@@ -23,6 +23,7 @@ from ddpm_helpers.doctor.trial import (
     unclipped,
 )
 
+VALUES = 2000  # fewer tell too little of a step's noise
 SIGNAL = 0.05  # sqrt(alpha_bar) where a walk from pure noise may begin
 
 
@@ -49,7 +50,7 @@ def check_sampler(
         alpha_bar: table of the schedule that the network was trained with, (T,) or (T + 1,).
         prediction: what the network was trained to predict: eps, x_0 or v.
         shape: (C, H, W) of the oracle's pictures; small ones are as good as large ones.
-        n: pictures, at least 2.
+        n: pictures, at least 2, and n * C * H * W at least 2000.
         seed: of pictures and noise.
         device: where x_T lies.
     Returns:
@@ -107,8 +108,11 @@ def _trial(
     seed: int,
     device: torch.device | str,
 ) -> Trial:
-    if n < 2:
-        raise ValueError(f"n must be at least 2, got {n}")
+    values = n * math.prod(shape)
+    if n < 2 or values < VALUES:
+        raise ValueError(
+            f"n must be at least 2 and n * C * H * W at least {VALUES}, got {n} and {values}"
+        )
     bars, kind = Bars(alpha_bar), check_kind(prediction)
     return Trial(sample_fn, bars, kind, (n, *shape), seed, torch.device(device))
 

@@ -102,9 +102,7 @@ def draws_right(trial: Trial, oracle: Oracle) -> Alarm | None:
     With one known picture, mistakes in what a sampler remembers from step to step cancel.
     """
     left = math.sqrt(oracle.bars.at(oracle.told[0]))
-    if (
-        len(oracle.told) < 8 or left > 0.2
-    ):  # few steps, or a start that is no pure noise, explain it
+    if len(oracle.told) < 8 or left > 0.2:  # then steps or schedule are the reason
         return None
     _, drawn = trial.run(spread=SPREAD, middle=0.1, measures=False)
     seen, simple = float((drawn - drawn.mean()).std()), expected_spread(oracle.moves)
