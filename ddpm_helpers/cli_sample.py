@@ -47,10 +47,11 @@ def sample(args: argparse.Namespace) -> None:
     else:
         _prepare_folder(args.out_dir)
     model, diffusion = load_pretrained(args.weights)
+    model.to(best_device())
     y = class_numbers(args.y, args.n, model.num_classes, getattr(model, "classes", ()))
     parts: list[Tensor] = []
     for first in range(0, args.n, args.batch_size):
-        x_0 = _draw(args, model.to(best_device()), diffusion, y, first)  # (B, C, H, W)
+        x_0 = _draw(args, model, diffusion, y, first)  # (B, C, H, W)
         if args.out_dir is None:
             parts.append(x_0)
             continue
@@ -124,8 +125,8 @@ def _prepare_png(path: Path) -> None:
 
 def _prepare_folder(folder: Path) -> None:
     """Refuse a folder that holds images already: those of two calls would be mixed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    from ddpm_helpers.training.files import prepare_folder
+
     if any(folder.glob("*.png")):
         raise ValueError(f"--out-dir {str(folder)!r} holds images already: name another folder")
-    (folder / ".writable").touch()
-    (folder / ".writable").unlink()
+    prepare_folder(folder)

@@ -1,7 +1,10 @@
 """What every test file shares: no window, no network, the same numbers everywhere."""
 
+import functools
+import http.server
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,3 +33,20 @@ def no_network(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture
+def file_server(tmp_path: Path):
+    """A folder that is served on this machine, and its address, without a slash at the end."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()

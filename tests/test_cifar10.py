@@ -1,12 +1,9 @@
 """CIFAR-10's three forms, made small here, and its download, from a server on this machine."""
 
-import functools
 import hashlib
-import http.server
 import io
 import pickle
 import tarfile
-import threading
 
 import numpy as np
 import pytest
@@ -129,23 +126,8 @@ def test_the_checksums_are_torchvisions():
     assert dict(CIFAR10.train_list + CIFAR10.test_list) == cifar10.PYTHON_MD5
 
 
-@pytest.fixture
-def server(tmp_path):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    folder = tmp_path / "served"
-    folder.mkdir()
-    handler = functools.partial(Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-
-
-def test_download_tries_the_next_address_and_verifies(server, batches, tmp_path, monkeypatch):
-    folder, address = server
+def test_download_tries_the_next_address_and_verifies(file_server, batches, tmp_path, monkeypatch):
+    folder, address = file_server
     write_archive(folder / cifar10.ARCHIVE, batches, monkeypatch)
     urls = (f"{address}/missing", f"{address}/{cifar10.ARCHIVE}")
     monkeypatch.setattr(cifar10, "URLS", urls)
@@ -155,8 +137,8 @@ def test_download_tries_the_next_address_and_verifies(server, batches, tmp_path,
 
 
 @pytest.mark.parametrize("change", [lambda raw: raw[:-1], lambda raw: raw[:-1] + b"x"])
-def test_a_wrong_download_never_gets_the_name(change, server, batches, tmp_path, monkeypatch):
-    folder, address = server
+def test_a_wrong_download_never_gets_the_name(change, file_server, batches, tmp_path, monkeypatch):
+    folder, address = file_server
     write_archive(folder / cifar10.ARCHIVE, batches, monkeypatch)
     raw = (folder / cifar10.ARCHIVE).read_bytes()
     (folder / cifar10.ARCHIVE).write_bytes(change(raw))

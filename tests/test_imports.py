@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
         *BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained", "doctor",
         "display", "cli_sample", "cli_train", "export",
     },
-    "cli_sample": {*BASE, "pretrained"},
+    "cli_sample": {*BASE, "pretrained", "training"},
     "cli_train": {*BASE, "data", "diffusion", "model", "pretrained", "training"},
     "__main__": {"cli"},
 }  # fmt: skip

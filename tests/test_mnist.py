@@ -1,11 +1,8 @@
 """MNIST and Fashion-MNIST: tiny files in torchvision's layout, and a download from this machine."""
 
-import functools
 import gzip
 import hashlib
-import http.server
 import struct
-import threading
 
 import numpy as np
 import pytest
@@ -131,27 +128,12 @@ def test_files_of_something_else_are_refused(made, tmp_path):
         load(tmp_path)
 
 
-@pytest.fixture
-def server(tmp_path):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    folder = tmp_path / "served"
-    folder.mkdir()
-    handler = functools.partial(Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{running.server_port}/"
-        running.shutdown()
-
-
 @pytest.mark.parametrize("name", KINDS)
-def test_a_download_tries_the_next_mirror(name, made, server, tmp_path, monkeypatch):
-    folder, address = server
+def test_a_download_tries_the_next_mirror(name, made, file_server, tmp_path, monkeypatch):
+    folder, address = file_server
     for file, raw in made[1][name].items():
         (folder / file).write_bytes(raw)
-    monkeypatch.setattr(KINDS[name], "mirrors", [f"{address}missing/", address])
+    monkeypatch.setattr(KINDS[name], "mirrors", [f"{address}/missing/", f"{address}/"])
     ds = load(tmp_path, name, split="test")
     assert ds.labels.tolist() == [0, 1, 2, 3, 4]
     assert (tmp_path / "root" / KINDS[name].__name__ / "raw" / "t10k-labels-idx1-ubyte.gz").exists()
@@ -164,12 +146,12 @@ def test_a_download_tries_the_next_mirror(name, made, server, tmp_path, monkeypa
 
 @pytest.mark.parametrize("content", [None, b"another file"])
 def test_a_failed_download_says_where_to_put_the_files(
-    content, made, server, tmp_path, monkeypatch
+    content, made, file_server, tmp_path, monkeypatch
 ):
-    folder, address = server
+    folder, address = file_server
     if content:
         (folder / "train-images-idx3-ubyte.gz").write_bytes(content)
-    monkeypatch.setattr(datasets.MNIST, "mirrors", [address])
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{address}/"])
     with pytest.raises(
         OSError, match="MNIST could not be downloaded .*train-images-idx3-ubyte.gz, .*"
     ) as caught:

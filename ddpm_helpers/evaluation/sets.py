@@ -55,11 +55,19 @@ def halves(train: ImageDataset, test: ImageDataset, n: int) -> tuple[tuple[Tenso
         ValueError: n out of range.
     """
     n = check_count("n (two sets of the pictures there are)", n, most=(len(train) + len(test)) // 2)
-    every = [_gather(ds, np.arange(len(ds))) for ds in (train, test)]
-    x, y = (torch.cat(parts) for parts in zip(*every, strict=True))
-    rows = torch.from_numpy(balanced_order(y.numpy())[: 2 * n])
-    rows = rows[y[rows].argsort(stable=True)]  # class after class: every second one is half of each
-    return tuple((x[rows[k::2]], y[rows[k::2]]) for k in (0, 1))
+    labels = np.concatenate([train.labels, test.labels])
+    rows = balanced_order(labels)[: 2 * n]
+    rows = rows[labels[rows].argsort(kind="stable")]  # class after class: every second is a half
+    return tuple(_gather_both(train, test, rows[k::2]) for k in (0, 1))
+
+
+def _gather_both(
+    train: ImageDataset, test: ImageDataset, rows: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    """Pictures and labels of rows that count on from train to test; those of train come first."""
+    parts = (train, rows[rows < len(train)]), (test, rows[rows >= len(train)] - len(train))
+    x, y = zip(*(_gather(ds, part) for ds, part in parts), strict=True)
+    return torch.cat(x), torch.cat(y)
 
 
 def class_counts(y: Tensor, classes: Sequence[str]) -> dict[str, int]:

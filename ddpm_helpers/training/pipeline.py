@@ -346,7 +346,7 @@ class TrainingPipeline:
             f"the length of the gradient {report.length}"
         )
         if self.skipped_in_a_row >= self.config.max_bad_steps:
-            row, self.skipped_in_a_row = self.skipped_in_a_row, 0  # who goes on all the same may
+            row, self.skipped_in_a_row = self.skipped_in_a_row, 0  # the next call starts anew
             raise FloatingPointError(
                 f"{what}, {row} batches in a row; weights are as before. "
                 f"Try a lower lr than {self.config.lr} or precision='fp32'"

@@ -1,4 +1,4 @@
-"""What stands before the first step: a network, a device, and a check that the parts fit."""
+"""Build the parts of a training, choose its device, and check that the parts fit."""
 
 from __future__ import annotations
 

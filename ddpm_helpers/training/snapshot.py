@@ -1,4 +1,4 @@
-"""A way back: what a training was a few steps ago, on the device that it runs on."""
+"""Snapshot of a training: weights, average, optimiser and counts, on its own device."""
 
 from __future__ import annotations
 
