@@ -14,7 +14,7 @@ import torch
 
 from ddpm_helpers import __version__, cli_sample, cli_train
 from ddpm_helpers.cli_sample import class_numbers
-from ddpm_helpers.config import best_device, cache_dir, data_of_run, settings
+from ddpm_helpers.config import best_device, cache_dir, settings
 from ddpm_helpers.doctor.command import add_doctor
 from ddpm_helpers.evaluation.command import add_evaluate, check_options, write_numbers
 from ddpm_helpers.export import command as export_command
@@ -139,15 +139,12 @@ def evaluate(args: argparse.Namespace) -> None:
     """Measure weights: loss per step, and samples against the test pictures."""
     from ddpm_helpers.evaluation import report
     from ddpm_helpers.pretrained import load_pretrained
-    from ddpm_helpers.pretrained.weights import description
+    from ddpm_helpers.pretrained.weights import data_of_weights
 
     check_options(args)
     model, diffusion = load_pretrained(args.weights)
-    data: dict[str, Any] = {"source": description(args.weights)["trained"].get("data", "cartoons")}
-    data |= data_of_run(args.weights) if args.data is None else {"source": args.data}
-    data |= {} if args.root is None else {"root": args.root}
-    data["channels"] = model.image_shape[0]
-    source, side = data.pop("source"), model.image_shape[-1]
+    data = data_of_weights(args.weights, args.data, args.root)
+    source, side = data.pop("source", "cartoons"), model.image_shape[-1]
     train, test = (_dataset(source, side, split=s, **data) for s in ("train", "test"))
     options = {"sampler": args.sampler, "guidance": args.guidance, "seed": args.seed}
     if args.steps is not None:

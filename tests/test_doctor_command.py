@@ -75,12 +75,21 @@ def test_a_run_is_examined_with_its_history_and_both_copies(tmp_path, capsys, mo
     from ddpm_helpers import load_pretrained
 
     net, _ = load_pretrained(path)
-    torch.save({"model": net.state_dict(), "step": 60}, tmp_path / "checkpoint.pt")
+    rest = {"ema_model": {}, "optimizer": {}, "history": [], "config": {}}
+    torch.save({"model": net.state_dict(), "step": 60} | rest, tmp_path / "checkpoint.pt")
     before = sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.iterdir())
     assert cli.main(["doctor", "--weights", str(tmp_path)]) == 2
     _, verdicts = lines(capsys)
     assert verdicts["history"] == "broken" and verdicts["average"] == "look"
     assert sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.iterdir()) == before
+
+
+def test_a_run_on_a_folder_is_examined_with_the_pictures_of_that_folder(folder, tmp_path, capsys):
+    weights_of(tmp_path, trained={"data": folder.name})  # a name; config.toml has the place
+    (tmp_path / "config.toml").write_text(f"[data]\nsource = {json.dumps(str(folder))}\n")
+    cli.main(["doctor", "--weights", str(tmp_path)])
+    out, verdicts = lines(capsys)
+    assert "without pictures" not in out[1] and verdicts["data"] == "ok"
 
 
 def test_data_that_is_gone_is_said_and_the_rest_examined(tmp_path, capsys):

@@ -20,6 +20,7 @@ from ddpm_helpers.doctor.examine import examine
 from ddpm_helpers.doctor.finding import VERDICTS, Finding, look, most_likely, worst
 from ddpm_helpers.doctor.patient import from_ours
 from ddpm_helpers.doctor.training import check_average, check_history
+from ddpm_helpers.training import files
 
 PICTURES, DRAWN, STEPS, FEW = 64, 32, 20, 200
 EXIT = f"""exit status: {", ".join(f"{i} {verdict}" for i, verdict in enumerate(VERDICTS))}. A bad
@@ -64,12 +65,12 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
         yield from _pictures_alone(args.data, args.root)
         return
     from ddpm_helpers.pretrained import load_pretrained
-    from ddpm_helpers.pretrained.weights import description
+    from ddpm_helpers.pretrained.weights import data_of_weights
 
     weights = "cartoons" if args.weights is None else args.weights
     model, diffusion = load_pretrained(weights)
-    source = args.data or str(description(weights)["trained"].get("data", ""))
-    opened = _open(source, args.root, model.image_shape, given=args.data is not None)
+    data = data_of_weights(weights, args.data, args.root)
+    opened = _open(data, model.image_shape[-1], given=args.data is not None)
     device = best_device()
     model.to(device)
     print(f"weights {weights}, {diffusion}, pictures {model.image_shape}")
@@ -86,7 +87,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
 
 def _pictures_alone(source: str, root: str | None) -> Iterator[Finding]:
     side = settings().train.image_size
-    ds = _open(source, root, (3, side, side), given=True)
+    ds = _open({"source": source, "root": root}, side, given=True)
     x, _ = next(ds.batches(min(PICTURES, len(ds)), seed=0))
     print(f"{len(ds)} training pictures of {source}, read at {side}×{side}")
     yield check_data(x)
@@ -99,17 +100,18 @@ def _pictures_alone(source: str, root: str | None) -> Iterator[Finding]:
         )
 
 
-def _open(source: str, root: str | None, shape: tuple[int, ...], *, given: bool) -> Any:
+def _open(data: dict[str, Any], side: int, *, given: bool) -> Any:
     """The pictures, or in words why there are none; nothing is downloaded for an examination."""
     from ddpm_helpers.data import ImageDataset
 
-    if not source:
+    source = data.get("source")
+    if source is None:
         return "the weights do not say what they were trained on; give --data"
     try:
         wanted = "auto" if source == "cifar10" else source  # auto takes it where it is on disk
         split = "train" if given else "test"
         with redirect_stdout(StringIO()):  # where auto says what it takes
-            ds = ImageDataset(wanted, shape[-1], split=split, root=root)
+            ds = ImageDataset(**data | {"source": wanted, "image_size": side, "split": split})
     except (ValueError, OSError) as error:
         if given:
             raise
@@ -122,11 +124,6 @@ def _open(source: str, root: str | None, shape: tuple[int, ...], *, given: bool)
 def _batch(ds: Any, model: Any, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Some pictures as this network takes them, and their labels where the classes are its own."""
     x_0, y = next(ds.batches(min(PICTURES, len(ds)), seed=0))
-    channels = model.image_shape[0]
-    if channels == 1 and x_0.shape[1] == 3:
-        x_0 = (x_0 * x_0.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-    elif channels != x_0.shape[1]:
-        x_0 = x_0[:, :1].expand(-1, channels, -1, -1).contiguous()
     same = model.num_classes is not None and len(ds.classes) == model.num_classes
     if model.classes and tuple(ds.classes) != tuple(model.classes):
         same = False
@@ -142,10 +139,10 @@ def _run_folder(
         losses = [json.loads(line)["loss"] for line in history.read_text().splitlines() if line]
         if len(losses) >= 50:
             yield check_history(losses)
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint = folder / files.CHECKPOINT
     if x_0 is None or not checkpoint.is_file():
         return
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = files.unpack(checkpoint)
     raw = copy.deepcopy(model)
     raw.load_state_dict(state["model"])
     eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0)).to(x_0)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from ddpm_helpers.checks import count as check_count
+from ddpm_helpers.config import data_of_run
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.model.wrapped import PREFIXES, unwrapped
@@ -135,6 +136,28 @@ def description(name_or_path: str | Path) -> dict[str, Any]:
     Args, Raises: as for `load_pretrained`.
     """
     return _read(name_or_path)[1]
+
+
+def data_of_weights(
+    name_or_path: str | Path, data: str | None = None, root: str | None = None
+) -> dict[str, Any]:
+    """Arguments that open the data of weights with `ImageDataset`, as a run's folder has them.
+
+    Args:
+        name_or_path: as for `load_pretrained`.
+        data: another source, instead of the one that they were trained on.
+        root: where the source's files lie, if that is to be another place.
+    Returns:
+        `channels`, and as far as known `source`, `root` and `fit`.
+    Raises:
+        FileNotFoundError, ValueError: as for `load_pretrained`.
+    """
+    about = description(name_or_path)
+    named = about["trained"].get("data") if data is None else data
+    found: dict[str, Any] = {"source": str(named)} if named else {}
+    found |= data_of_run(name_or_path) if data is None else {}
+    found |= {} if root is None else {"root": root}
+    return found | {"channels": about["model"].get("channels", 3)}
 
 
 def available_weights() -> dict[str, dict[str, Any]]:
