@@ -1,12 +1,8 @@
 """Trained weights: saving them, finding them, checking them."""
 
 from ddpm_helpers.pretrained.fine_tune import config_for_weights, fine_tune_model, set_classes
-from ddpm_helpers.pretrained.weights import (
-    available_weights,
-    load_pretrained,
-    load_weights,
-    save_weights,
-)
+from ddpm_helpers.pretrained.shipped import available_weights, shipped_ladder
+from ddpm_helpers.pretrained.weights import load_pretrained, load_weights, save_weights
 
 __all__ = [
     "available_weights",
@@ -16,4 +12,5 @@ __all__ = [
     "load_weights",
     "save_weights",
     "set_classes",
+    "shipped_ladder",
 ]
