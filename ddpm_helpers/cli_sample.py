@@ -125,7 +125,7 @@ def _prepare_png(path: Path) -> None:
 
 def _prepare_folder(folder: Path) -> None:
     """Refuse a folder that holds images already: those of two calls would be mixed."""
-    from ddpm_helpers.training.files import prepare_folder
+    from ddpm_helpers.training.run_folder import prepare_folder
 
     if any(folder.glob("*.png")):
         raise ValueError(f"--out-dir {str(folder)!r} holds images already: name another folder")

@@ -55,15 +55,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def train(args: argparse.Namespace) -> int:
     """Train; checkpoints, history and sample grids go to --out. Returns the exit status."""
     from ddpm_helpers.data import ImageDataset
-    from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model, files
-    from ddpm_helpers.training.setup import make_accelerator
+    from ddpm_helpers.device import make_accelerator
+    from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model, run_folder
 
     known = settings()
     data = read_data(args, known.data)
     name, config = read_config(args, known.preset, data["source"])
     out = args.out or default_folder(name, data["source"], args.weights)
     if not args.resume and not args.overwrite and out.is_dir():
-        files.refuse_another_run(out)  # before pictures are read for minutes
+        run_folder.refuse_another_run(out)  # before pictures are read for minutes
     say = print if make_accelerator().is_main_process else _silent
     data |= {"image_size": config.image_size, "channels": config.channels, "limit": config.limit}
     ds = ImageDataset(**data)
@@ -81,8 +81,7 @@ def train(args: argparse.Namespace) -> int:
     if pipeline.step >= pipeline.total_steps:
         say(f"step {pipeline.step} of {pipeline.total_steps}: nothing to train; raise --epochs")
     history = pipeline.fit()
-    if history:
-        last = [record.loss for record in history[-100:]]
+    if last := [record.loss for record in history[-100:] if record.finite]:
         mean = sum(last) / len(last)
         say(f"{len(history)} steps, mean loss of the last {len(last)}: {mean:.4f}")
     if pipeline.stopped_by is None:

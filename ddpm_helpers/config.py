@@ -11,13 +11,13 @@ import json
 import os
 import sys
 import tomllib
-import warnings
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ddpm_helpers.device import best_device
 
 PRECISIONS = ("auto", "fp32", "bf16")
 LR_SCHEDULES = ("cosine", "constant", "wsd")
@@ -28,9 +28,10 @@ OF_SOURCE: dict[str, dict[str, Any]] = {
     "mnist": {"channels": 1, "flip": False},
     "fashion_mnist": {"channels": 1},
 }
+RETIRED = ("read_every",)  # settings of older runs that say nothing any more
 DATA_FIELDS = {"source": str, "root": str, "fit": str}  # what opens a run's data again
 COUNTS = (
-    "image_size", "timesteps", "epochs", "batch_size", "width", "read_every", "accumulate",
+    "image_size", "timesteps", "epochs", "batch_size", "width", "accumulate",
     "max_bad_steps", "keep_checkpoints",
 )  # fmt: skip
 
@@ -77,7 +78,6 @@ class TrainConfig:
     ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
     precision: str = _setting("auto", "auto takes bf16 where the processor has it; or fp32, bf16")
     compile: bool = _setting(False, "torch.compile: minutes once, then 1.3 times faster")
-    read_every: int = _setting(1, "steps between reads of the loss; each makes a GPU wait")
     accumulate: int = _setting(1, "parts that a batch is computed in: less memory, same training")
     max_bad_steps: int = _setting(5, "batches in a row with NaN or Inf before training gives up")
     keep_checkpoints: int = _setting(2, "checkpoints that stay: should one break, one is left")
@@ -127,7 +127,8 @@ class TrainConfig:
     def load(cls, path: str | Path, **changes: Any) -> TrainConfig:
         """Read a configuration from a file, such as the `config.toml` that a run leaves.
 
-        Its table `data`, which `data_settings` reads, is passed over.
+        Its table `data`, which `data_settings` reads, is passed over, and so are settings that
+        are no more.
 
         Args:
             path: a .toml or .json file; fields that it leaves out take their defaults.
@@ -138,7 +139,8 @@ class TrainConfig:
         """
         path = Path(path)
         values = _read_table(path)
-        values.pop("data", None)
+        for name in ("data", *RETIRED):
+            values.pop(name, None)
         for name, value in values.items():
             _check_field(path.name, name, value)
         return cls(**values | changes)
@@ -230,7 +232,7 @@ PRESETS = {
     ),
     "gpu": TrainConfig(
         schedule="shifted_cosine", prediction="v", epochs=200, batch_size=512, lr=1e-3,
-        ema_decay=0.9995, compile=True, read_every=10,
+        ema_decay=0.9995, compile=True,
     ),
 }  # fmt: skip
 
@@ -246,27 +248,6 @@ def cache_dir() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "ddpm_helpers"
-
-
-def best_device() -> torch.device:
-    """The fastest device that works here: cuda, then mps, then cpu."""
-    if torch.cuda.is_available() and _works("cuda"):
-        return torch.device("cuda")
-    if torch.backends.mps.is_available() and _works("mps"):
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-@cache
-def _works(device: str) -> bool:
-    """Whether one addition succeeds; said once if not. A driver may be too old for this torch."""
-    try:
-        torch.ones(1, device=device).add(1).item()
-    except (RuntimeError, AssertionError) as error:
-        why = (str(error).splitlines() or ["no reason given"])[0]
-        warnings.warn(f"torch sees {device} but cannot use it ({why}); using the CPU", stacklevel=3)
-        return False
-    return True
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,41 @@
-"""Where tensors live, and in which precision."""
+"""Where tensors live and what computes there: device, precision, compiler, processes."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import shutil
+import sysconfig
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def best_device() -> torch.device:
+    """The fastest device that works here: cuda, then mps, then cpu."""
+    if torch.cuda.is_available() and _works("cuda"):
+        return torch.device("cuda")
+    if torch.backends.mps.is_available() and _works("mps"):
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+@cache
+def _works(device: str) -> bool:
+    """Whether one addition succeeds; said once if not. A driver may be too old for this torch."""
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except (RuntimeError, AssertionError) as error:
+        why = (str(error).splitlines() or ["no reason given"])[0]
+        warnings.warn(f"torch sees {device} but cannot use it ({why}); using the CPU", stacklevel=3)
+        return False
+    return True
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
@@ -31,3 +61,56 @@ def device_and_dtype(
     floats = (p for p in parameters() if p.is_floating_point()) if callable(parameters) else ()
     first = next(iter(floats), otherwise)
     return (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """The network behind torch.compile, which fuses what lies between its convolutions.
+
+    It shares the weights of `model`. Where what the compiler needs is missing, a warning says what,
+    and the network comes back as it is.
+    """
+    compilers = [os.environ.get("CXX"), "g++", "clang++", "cl"]
+    if not any(name and shutil.which(name) for name in compilers):
+        missing = "a C++ compiler (g++, clang++ or cl; or set CXX)"
+    elif not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        missing = "Python.h (on Debian in python3-dev)"
+    else:
+        return torch.compile(model, dynamic=False)  # type: ignore[return-value]
+    warnings.warn(f"compile=True needs {missing}; it runs uncompiled", stacklevel=3)
+    return model
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself rather than emulating it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        has = torch.cpu.get_capabilities()
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return False
+
+
+def make_accelerator() -> Accelerator:
+    """Hugging Face Accelerate, which knows the device and the other processes of this run.
+
+    Its own mixed precision is one setting for a whole Python process, while a notebook may
+    compare two: the pipeline uses torch.autocast itself. Precision and accumulation are those of
+    the configuration, whatever `accelerate config` left in the environment.
+
+    Raises:
+        ValueError: launched for FSDP.
+    """
+    from accelerate import Accelerator  # takes a second: not at import
+    from accelerate.utils import GradientAccumulationPlugin
+
+    accelerator = Accelerator(
+        cpu=best_device().type == "cpu",
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
+    if accelerator.distributed_type == "FSDP":
+        raise ValueError(
+            "FSDP splits networks that are too large for one GPU; this one fits on any: "
+            "launch with --multi_gpu instead of --use_fsdp"
+        )
+    return accelerator

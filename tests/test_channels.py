@@ -25,7 +25,7 @@ from ddpm_helpers.evaluation import compare, load_classifier, nearest_neighbours
 from ddpm_helpers.evaluation.inception import Bytes
 from ddpm_helpers.pretrained import load_pretrained, load_weights
 from ddpm_helpers.pretrained.weights import description
-from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model, files
+from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model, checkpoint
 
 
 def test_grey_is_pillows_luma():
@@ -192,7 +192,7 @@ def test_a_checkpoint_that_is_older_than_channels_is_of_three(tmp_path):
     path = p.save()
     state = torch.load(path, weights_only=True)
     del state["config"]["channels"]
-    path.write_bytes(files.pack(state))
+    path.write_bytes(checkpoint.pack(state))
     again = toy_training.pipeline()
     again.resume(path)
     assert again.step == 1

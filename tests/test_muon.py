@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_training import pipeline, same
 
-from ddpm_helpers.training import files
+from ddpm_helpers.training import checkpoint
 from ddpm_helpers.training.muon import COEFFICIENTS, RMS, Muon, orthogonalize, split_parameters
 
 
@@ -88,4 +88,4 @@ def test_a_checkpoint_of_the_other_optimiser_is_refused(tmp_path):
     pipeline(tmp_path).fit()
     with pytest.raises(ValueError, match="was trained with optimizer = 'adamw', not 'muon'"):
         pipeline(tmp_path, optimizer="muon").resume()
-    assert files.newest(tmp_path)[1]["step"] == 9
+    assert checkpoint.newest(tmp_path)[1]["step"] == 9

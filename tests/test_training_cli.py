@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from toy_training import CONFIG, pipeline
 
-from ddpm_helpers import cli, cli_train, config
+from ddpm_helpers import cli, cli_train, config, device
 from ddpm_helpers.config import PRESETS, TrainConfig
 from ddpm_helpers.pretrained import load_pretrained
 from ddpm_helpers.training import TrainingPipeline
@@ -29,6 +29,11 @@ def test_a_configuration_written_to_a_file_is_read_back_equal(name, tmp_path):
     assert TrainConfig.load(tmp_path / "c.json", seed=3).limit == 7
     text = (tmp_path / "c.toml").read_text()
     assert "lr = 3e-05  # peak learning rate" in text and "flip = false" in text
+
+
+def test_a_file_of_an_older_run_is_read_without_what_is_no_setting_any_more(tmp_path):
+    (tmp_path / "c.toml").write_text("read_every = 10\nlr = 0.5\n")
+    assert TrainConfig.load(tmp_path / "c.toml") == TrainConfig(lr=0.5)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +65,7 @@ def test_a_run_leaves_its_configuration_and_another_run_takes_it(tmp_path, monke
     saved = first / "config.toml"
     words = ["train", "--config", str(saved), "--data", "cartoons", "--out", str(second)]
     assert cli.main([*words, "--resume", "auto"]) == 0
+    saved.write_text("read_every = 10\n" + saved.read_text())  # as an older run left it
     a, b = (torch.load(f / "checkpoint.pt", weights_only=True) for f in (first, second))
     assert a["config"] == b["config"]
     assert all(v.equal(b["model"][k]) for k, v in a["model"].items())
@@ -272,13 +278,13 @@ def test_a_gpu_that_cannot_be_used_is_said_once_and_the_cpu_taken(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch, "ones", broken)
-    config._works.cache_clear()
+    device._works.cache_clear()
     try:
         with pytest.warns(match=r"cannot use it \(CUDA driver version is insufficient\)") as said:
-            devices = [config.best_device() for _ in range(3)]
+            devices = [device.best_device() for _ in range(3)]
     finally:
-        config._works.cache_clear()
-    assert {device.type for device in devices} == {"cpu"} and len(said) == 1
+        device._works.cache_clear()
+    assert {found.type for found in devices} == {"cpu"} and len(said) == 1
 
 
 def test_the_live_view_is_one_figure_that_changes_in_place(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_training import pipeline, same
 
-from ddpm_helpers.training import files
+from ddpm_helpers.training import checkpoint
 
 
 class Trouble(BaseException):
@@ -49,7 +49,6 @@ def fail_in_samples(p, step, error):
 @pytest.mark.parametrize("kind", [ValueError, OSError, Trouble])
 @pytest.mark.parametrize("fail, changes, step", [
     (fail_at, {}, 5),
-    (fail_at, {"read_every": 3}, 4),
     (fail_in_data, {}, 5),
     (fail_in_samples, {"sample_every": 1, "save_every": 0}, 3),
 ])  # fmt: skip
@@ -60,8 +59,7 @@ def test_any_exception_saves_the_last_whole_step_first(fail, changes, step, kind
     fail(p, step, kind("at a bad moment"))
     with pytest.raises(kind, match="at a bad moment"):
         p.fit()
-    saved = 3 if "read_every" in changes else step  # a group of three counts as one
-    assert files.newest(tmp_path)[1]["step"] == saved
+    assert checkpoint.newest(tmp_path)[1]["step"] == step
     second = pipeline(tmp_path)
     second.resume()
     second.fit()
@@ -75,7 +73,7 @@ def test_an_error_of_the_watcher_saves_too(tmp_path):
 
     with pytest.raises(KeyError, match="watcher"):
         pipeline(tmp_path, save_minutes=0).fit(watch=watch)
-    assert files.newest(tmp_path)[1]["step"] == 4
+    assert checkpoint.newest(tmp_path)[1]["step"] == 4
 
 
 def test_a_step_that_is_not_whole_is_not_saved(tmp_path, monkeypatch):
@@ -87,7 +85,7 @@ def test_a_step_that_is_not_whole_is_not_saved(tmp_path, monkeypatch):
     monkeypatch.setattr("ddpm_helpers.training.pipeline.update_ema", broken)
     with pytest.raises(RuntimeError, match="between weights"):
         p.fit()
-    assert files.newest(tmp_path)[1]["step"] == 3  # of the first epoch
+    assert checkpoint.newest(tmp_path)[1]["step"] == 3  # of the first epoch
 
 
 def test_the_error_goes_on_also_where_it_cannot_be_saved(tmp_path, monkeypatch):
@@ -128,7 +126,7 @@ def compile_with(monkeypatch):
     def use(fail_when):
         backend, seen = compiler(fail_when)
         monkeypatch.setattr(
-            "ddpm_helpers.training.pipeline.compiled",
+            "ddpm_helpers.training.state.compiled",
             lambda model: compile_(model, backend=backend, dynamic=False),
         )
         return seen
@@ -137,16 +135,15 @@ def compile_with(monkeypatch):
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("when", [
     lambda seen: seen["compiled"] == 1,  # at the first step
     lambda seen: seen["called"] == 4,  # in the middle of the run
 ])  # fmt: skip
-def test_a_compiler_that_fails_is_named_and_training_goes_on_bit_equal(every, when, compile_with):
+def test_a_compiler_that_fails_is_named_and_training_goes_on_bit_equal(when, compile_with):
     plain = pipeline(batch_size=4)
     plain.fit()
     compile_with(when)
-    p = pipeline(batch_size=4, compile=True, read_every=every)
+    p = pipeline(batch_size=4, compile=True)
     with pytest.warns(match="torch.compile failed .*file too short.*goes on without it") as said:
         p.fit()
     assert len([w for w in said if "torch.compile failed" in str(w.message)]) == 1
@@ -172,7 +169,7 @@ def test_an_error_that_is_not_the_compilers_is_raised_as_it_is(compile_with, tmp
         warnings.simplefilter("error")
         with pytest.raises(KeyError, match="a mistake"):
             p.fit()
-    assert p.net is compiled and files.newest(tmp_path)[1]["step"] == 2
+    assert p.net is compiled and checkpoint.newest(tmp_path)[1]["step"] == 2
 
 
 def test_the_smaller_last_batch_of_an_epoch_runs_uncompiled(compile_with):

@@ -7,7 +7,7 @@ import torch
 from toy_training import pipeline, same
 
 from ddpm_helpers.config import TrainConfig
-from ddpm_helpers.training import files
+from ddpm_helpers.training import checkpoint
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_a_folder_that_holds_a_run_is_refused_before_anything_is_written(run, tm
         with pytest.raises(FileExistsError, match=r"holds a run already \(checkpoint.*overwrite"):
             start()
     assert content() == before and second.step == 0
-    for path in files.checkpoints(tmp_path):
+    for path in checkpoint.checkpoints(tmp_path):
         path.unlink()
     with pytest.raises(FileExistsError, match=r"already \(weights\.safetensors\)"):
         second.fit()
@@ -39,12 +39,12 @@ def test_a_folder_that_holds_a_run_is_refused_before_anything_is_written(run, tm
 def test_overwrite_removes_the_run_and_nothing_else_when_training_starts(run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     p = pipeline(tmp_path, epochs=1, keep_checkpoints=9, overwrite=True)
-    assert len(files.checkpoints(tmp_path)) == 3
+    assert len(checkpoint.checkpoints(tmp_path)) == 3
     p.fit()
     p.config = TrainConfig(**(p.config.to_dict() | {"epochs": 2}))
     p.total_steps = 6
     p.fit()  # its own run is not overwritten
-    steps = [torch.load(c, weights_only=True)["step"] for c in files.checkpoints(tmp_path)]
+    steps = [torch.load(c, weights_only=True)["step"] for c in checkpoint.checkpoints(tmp_path)]
     assert steps == [6, 3, 1] and (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -64,7 +64,7 @@ def test_the_first_step_is_saved_at_once_and_then_by_the_clock(tmp_path, monkeyp
         clock[0] += 10.0
         if record.step == 9:
             break
-    steps = [torch.load(c, weights_only=True)["step"] for c in files.checkpoints(tmp_path)]
+    steps = [torch.load(c, weights_only=True)["step"] for c in checkpoint.checkpoints(tmp_path)]
     assert steps == [7, 4, 1]  # seven steps in: in the middle of the third epoch
     second = pipeline(tmp_path, **changes)
     second.resume()
@@ -76,6 +76,6 @@ def test_the_first_step_is_saved_at_once_and_then_by_the_clock(tmp_path, monkeyp
 def test_without_a_clock_nothing_is_saved_before_the_epoch_is_over(tmp_path):
     steps = pipeline(tmp_path, save_minutes=0).steps()
     next(steps), next(steps)
-    assert not files.checkpoints(tmp_path)
+    assert not checkpoint.checkpoints(tmp_path)
     next(steps)
-    assert len(files.checkpoints(tmp_path)) == 1
+    assert len(checkpoint.checkpoints(tmp_path)) == 1

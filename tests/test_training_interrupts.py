@@ -10,7 +10,7 @@ import time
 import pytest
 from toy_training import PRELOAD, pipeline, run_legs, same
 
-from ddpm_helpers.training import files
+from ddpm_helpers.training import checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 CHANGES = {"epochs": 40}  # 120 steps, a checkpoint every 3
@@ -60,7 +60,7 @@ def interrupt_ten_times(processes, folder, how):
             os.kill(process.pid, how)
         process.join(300)
         yield process.exitcode, step.value
-        found = files.newest(folder)
+        found = checkpoint.newest(folder)
         step.value = found[1]["step"]
     process = processes.Process(target=run_legs, args=(folder, step, CHANGES))
     process.start()
@@ -71,7 +71,7 @@ def interrupt_ten_times(processes, folder, how):
 def test_kill_9_costs_at_most_one_interval_and_the_end_is_bit_equal(processes, whole, tmp_path):
     for code, reached in interrupt_ten_times(processes, tmp_path, signal.SIGKILL):
         assert code == -signal.SIGKILL
-        state = files.newest(tmp_path)[1]
+        state = checkpoint.newest(tmp_path)[1]
         assert reached - reached % 3 <= state["step"] <= reached + 1
     check_end(tmp_path, whole)
 
@@ -81,7 +81,7 @@ def test_kill_9_costs_at_most_one_interval_and_the_end_is_bit_equal(processes, w
 def test_a_signal_finishes_the_step_saves_and_returns(processes, whole, tmp_path, how):
     for code, reached in interrupt_ten_times(processes, tmp_path, how):
         assert code == 0  # fit returned, and so did the process
-        assert files.newest(tmp_path)[1]["step"] == reached < whole.total_steps
+        assert checkpoint.newest(tmp_path)[1]["step"] == reached < whole.total_steps
     check_end(tmp_path, whole)
 
 
@@ -108,7 +108,7 @@ def test_in_a_loop_of_ones_own_the_step_is_saved_before_the_interrupt_arrives(tm
     with pytest.raises(KeyboardInterrupt):
         for _ in p.steps():
             pass
-    assert p.step == 5 == files.newest(tmp_path)[1]["step"] == len(p.history)
+    assert p.step == 5 == checkpoint.newest(tmp_path)[1]["step"] == len(p.history)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert len(p.fit()) == p.total_steps  # the kernel lives, and the run goes on
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy_training import PRELOAD, TwoColours, be_struck, pipeline, run_as, run_command, same
 
-from ddpm_helpers.training import files
+from ddpm_helpers.training import checkpoint
 from ddpm_helpers.training.draws import rows_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forkserver and gloo")
@@ -40,7 +40,7 @@ def start(target, world, *args):
 def train(world, folder, stop=9, **changes):
     """Train on `world` processes until step `stop`; returns the state that they saved."""
     assert start(run_as, world, folder, stop, changes) == [0] * world
-    return files.newest(folder)[1]
+    return checkpoint.newest(folder)[1]
 
 
 def close(state, whole):
@@ -51,7 +51,7 @@ def close(state, whole):
     assert all(torch.allclose(v, weights[k], atol=1e-3) for k, v in state["model"].items())
 
 
-@pytest.mark.parametrize(("world", "changes"), [(2, {"accumulate": 2, "read_every": 3}), (4, {})])
+@pytest.mark.parametrize(("world", "changes"), [(2, {"accumulate": 2}), (4, {})])
 def test_any_number_of_processes_trains_the_same(world, changes, whole, tmp_path):
     close(train(world, tmp_path, **changes), whole)
 
@@ -74,7 +74,7 @@ def test_on_the_command_line_one_process_writes_and_speaks(tmp_path):
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
     assert start(be_struck, 2, tmp_path, signal.SIGTERM) == [3, 3]
-    assert files.newest(tmp_path)[1]["step"] == 3
+    assert checkpoint.newest(tmp_path)[1]["step"] == 3
 
 
 def test_a_process_that_dies_ends_the_others_with_an_error(tmp_path):

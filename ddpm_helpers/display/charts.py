@@ -86,6 +86,8 @@ def plot_history(
         raise ValueError("an empty history: train first")
     step = np.array([record.step for record in history])
     loss = np.array([record.loss for record in history], float)
+    if (finite := np.isfinite(loss)).any():  # without the batches that were left out
+        step, loss = step[finite], loss[finite]
     window = max(1, min(100, len(loss) // 10))
     smooth = np.convolve(loss, np.full(window, 1 / window), "valid")  # mean of the last `window`
     ax = new_figure(6.4, 3.6).add_subplot() if ax is None else ax

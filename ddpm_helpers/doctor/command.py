@@ -20,7 +20,7 @@ from ddpm_helpers.doctor.examine import examine
 from ddpm_helpers.doctor.finding import VERDICTS, Finding, look, most_likely, worst
 from ddpm_helpers.doctor.patient import from_ours
 from ddpm_helpers.doctor.training import check_average, check_history
-from ddpm_helpers.training import files
+from ddpm_helpers.training import checkpoint as checkpoints
 
 PICTURES, DRAWN, STEPS, FEW = 64, 32, 20, 200
 EXIT = f"""exit status: {", ".join(f"{i} {verdict}" for i, verdict in enumerate(VERDICTS))}. A bad
@@ -136,13 +136,14 @@ def _run_folder(
     """What a run leaves besides its weights: its history, and the weights before averaging."""
     history = folder / "history.jsonl"
     if history.is_file():
-        losses = [json.loads(line)["loss"] for line in history.read_text().splitlines() if line]
+        found = [json.loads(line)["loss"] for line in history.read_text().splitlines() if line]
+        losses = [loss for loss in found if loss is not None]  # null: a batch that was left out
         if len(losses) >= 50:
             yield check_history(losses)
-    checkpoint = folder / files.CHECKPOINT
+    checkpoint = folder / checkpoints.CHECKPOINT
     if x_0 is None or not checkpoint.is_file():
         return
-    state = files.unpack(checkpoint)
+    state = checkpoints.unpack(checkpoint)
     raw = copy.deepcopy(model)
     raw.load_state_dict(state["model"])
     eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0)).to(x_0)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ddpm_helpers.data import ImageDataset
-from ddpm_helpers.training.setup import bf16_is_fast
+from ddpm_helpers.device import bf16_is_fast
 
 HERE = Path(__file__).parent
 SHIPPED = {

@@ -1,10 +1,10 @@
 """The training loop, its averaged weights and its checkpoints."""
 
+from ddpm_helpers.training.build import build_diffusion, build_model
 from ddpm_helpers.training.ema import ema_decay_at, update_ema
+from ddpm_helpers.training.metrics import StepRecord
+from ddpm_helpers.training.optim import learning_rate
 from ddpm_helpers.training.pipeline import TrainingPipeline
-from ddpm_helpers.training.report import StepRecord
-from ddpm_helpers.training.schedule import learning_rate
-from ddpm_helpers.training.setup import build_diffusion, build_model
 from ddpm_helpers.training.training_data import TrainingData
 
 __all__ = [

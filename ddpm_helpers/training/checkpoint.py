@@ -1,18 +1,28 @@
-"""Checkpoints: what a run needs to go on, and which of them fits which pipeline."""
+"""Checkpoints: files that are whole or not there, checked by sha256, and who may resume them."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
+import pickle
+import re
+import struct
+import warnings
+import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from ddpm_helpers.config import TrainConfig
-from ddpm_helpers.pretrained import save_weights
-from ddpm_helpers.training import files
-from ddpm_helpers.training.training_data import data_name, describe, fingerprint, same_data
+from ddpm_helpers.files import flush_folder, write_atomic, write_temporary
+from ddpm_helpers.training.training_data import describe, same_data
 
-if TYPE_CHECKING:
-    from ddpm_helpers.training.pipeline import TrainingPipeline
-
+CHECKPOINT = "checkpoint.pt"  # the newest; older ones carry their step: checkpoint-00000120.pt
+NAMES = re.compile(r"checkpoint(-\d{8,})?\.pt")
+SEAL = re.compile(r"step (\d+) sha256 ([0-9a-f]{64})")
+PARTS = {"model", "ema_model", "optimizer", "step", "history", "config"}  # of every checkpoint
 # With another value of one of these, the rest of the run would belong to another training.
 FIXED = (
     "image_size", "timesteps", "schedule", "prediction", "rescale_zero_snr", "batch_size", "seed",
@@ -20,95 +30,170 @@ FIXED = (
 )  # fmt: skip
 
 
-def bytes_needed(pipeline: TrainingPipeline) -> int:
-    """What a run's checkpoints and weights take on the disk, one being written included."""
-    values = pipeline.model.state_dict().values()
-    weights = sum(value.numel() * value.element_size() for value in values)
-    steps, config = pipeline.total_steps, pipeline.config
-    one = 4 * weights + 100 * steps + 1_000_000  # weights, average, Adam's two; history; names
-    rungs = sum(map(is_rung, range(1, config.epochs + 1))) if config.keep_weights else 0
-    return one * (config.keep_checkpoints + 1) + (1 + rungs) * weights + 300 * steps  # and .jsonl
+class BrokenFile(ValueError):
+    """A checkpoint that is cut short or altered."""
 
 
-def save(pipeline: TrainingPipeline, path: Path) -> Path:
-    """Write everything that training needs to go on, and the weights that sampling needs.
+def write(path: Path, state: dict[str, Any], keep: int | None = None) -> None:
+    """Write a checkpoint atomically.
 
-    In the pipeline's own folder, the last `keep_checkpoints` files are kept.
-
+    Args:
+        path: the file.
+        state: what `TrainingPipeline.state_dict` returns.
+        keep: the checkpoint that has this name now takes its step's name, and the last `keep` of
+            the folder stay; None replaces that one file. A kill at any moment leaves at least one
+            whole checkpoint.
     Raises:
         OSError: the disk is full or cannot be written; the checkpoint before is untouched.
     """
-    state = {
-        "model": pipeline.model.state_dict(),
-        "ema_model": pipeline.ema_model.state_dict(),
-        "optimizer": pipeline.optimizer.state_dict(),
-        "step": pipeline.step,
-        "skipped": pipeline.skipped,
-        "skipped_in_a_row": pipeline.skipped_in_a_row,
-        "data": fingerprint(pipeline.dataset),
-        "diffusion": pipeline.diffusion.config,
-        "history": [vars(record) for record in pipeline.history],
-        "config": pipeline.config.to_dict(),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if pipeline.out_dir is not None and path == pipeline.out_dir / files.CHECKPOINT:
-        files.rotate(path.parent, files.pack(state), pipeline.config.keep_checkpoints)
-    else:
-        files.write_whole(path, files.pack(state))
-    try:
-        save_average(pipeline, path.with_name("weights.safetensors"))
-    except OSError as error:
-        raise OSError(f"{path} is saved, weights.safetensors beside it is not: {error}") from error
-    return path
+    if keep is None:
+        write_atomic(path, pack(state))
+        return
+    temporary = write_temporary(path, pack(state))
+    if path.exists() and (step := _step_of(path)) is not None:
+        os.replace(path, path.with_name(f"checkpoint-{step:08d}.pt"))
+    os.replace(temporary, path)
+    flush_folder(path.parent)
+    for old in checkpoints(path.parent)[keep:]:
+        old.unlink()
 
 
-def save_average(pipeline: TrainingPipeline, path: Path) -> Path:
-    """The averaged weights, with all that sampling needs."""
-    trained = {
-        "data": data_name(pipeline.dataset),  # never a path: weights travel
-        "steps": pipeline.step,
-        "classes": list(pipeline.dataset.classes),
-    }
-    return save_weights(path, pipeline.ema_model, pipeline.diffusion, trained)
-
-
-def is_rung(epoch: int) -> bool:
-    """Whether an epoch is 1, 2 or 5 times a power of ten: the rungs of the ladder."""
-    return str(epoch).rstrip("0") in ("1", "2", "5")
-
-
-def load(pipeline: TrainingPipeline, state: dict[str, Any], name: str) -> None:
-    """Put a checkpoint's state into the pipeline; nothing changes if it does not fit.
+def bytes_needed(weights: int, steps: int, keep: int) -> int:
+    """What the checkpoints and the history of a run take on the disk, one being written included.
 
     Args:
-        state: what `save` wrote.
-        name: of its file, for the message.
+        weights: bytes of the network's.
+        steps: of the whole run.
+        keep: checkpoints that stay.
+    """
+    one = 4 * weights + 120 * steps + 1_000_000  # weights, average, Adam's two; history; names
+    return one * (keep + 1) + 300 * steps  # and history.jsonl
+
+
+def pack(state: dict[str, Any]) -> bytes:
+    """The bytes of `torch.save`, with step and sha256 in the comment that ends every zip file.
+
+    `torch.load` reads them as they are.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    body = buffer.getvalue()[:-2]  # a zip ends with the length of its comment, here 0
+    seal = f"step {state['step']} sha256 {hashlib.sha256(body).hexdigest()}".encode()
+    return body + struct.pack("<H", len(seal)) + seal
+
+
+def unpack(path: Path) -> dict[str, Any]:
+    """Read what `pack` wrote, after checking the sha256.
+
     Raises:
-        ValueError: saved by another configuration or for another network.
+        FileNotFoundError: no such file.
+        BrokenFile: it is cut short or altered.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}; train first, or give another path")
+    content = path.read_bytes()
+    if path.suffix == ".safetensors":
+        raise ValueError(
+            f"{path} holds weights, not a checkpoint: --weights or fine_tune_model starts a new "
+            "training from them; to go on with a run, give its checkpoint.pt"
+        )
+    _check_digest(path.name, content)
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BrokenFile(f"{path.name} is not a checkpoint: {why}") from error
+    if not isinstance(state, dict) or (lacks := PARTS - state.keys()):
+        what = f"it lacks {', '.join(sorted(lacks))}" if isinstance(state, dict) else "not a dict"
+        raise BrokenFile(f"{path.name} is not a checkpoint of a TrainingPipeline: {what}")
+    return state
+
+
+def _check_digest(name: str, content: bytes) -> None:
+    """Compare a file's bytes with its seal, or with the zip's own checksums where it has none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            comment = file.comment
+            damaged = None if comment else file.testzip()
+    except zipfile.BadZipFile as error:
+        raise BrokenFile(f"{name} is cut short: {len(content)} bytes") from error
+    if comment:
+        found = hashlib.sha256(content[: -len(comment) - 2]).hexdigest()
+        seal = SEAL.fullmatch(comment.decode(errors="replace"))
+        damaged = None if seal and seal[2] == found else f"its sha256 is {found[:12]}…"
+    if damaged:
+        raise BrokenFile(f"{name} is altered: {damaged}")
+
+
+def _step_of(path: Path) -> int | None:
+    """Step of a checkpoint, None of a broken one."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            seal = SEAL.fullmatch(file.comment.decode(errors="replace"))
+        return int(seal[1]) if seal else int(unpack(path)["step"])
+    except (zipfile.BadZipFile, BrokenFile):
+        return None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of a folder, the one written last first; files of other names are ignored."""
+    found = [path for path in folder.iterdir() if NAMES.fullmatch(path.name)]
+    return sorted(found, key=lambda p: (p.name == CHECKPOINT, p.stat().st_mtime_ns), reverse=True)
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of a folder and its content, or None where there is none.
+
+    A broken one is passed over with a warning that names it and the one taken instead.
+
+    Raises:
+        BrokenFile: there are checkpoints, but none of them is whole.
+    """
+    broken: list[str] = []
+    for path in checkpoints(folder):
+        try:
+            state = unpack(path)
+        except BrokenFile as error:
+            broken.append(str(error))
+            continue
+        if broken:
+            why = "; ".join(broken)
+            warnings.warn(f"{why}; falling back to {path.name}, step {state['step']}", stacklevel=3)
+        return path, state
+    if broken:
+        raise BrokenFile(f"no whole checkpoint in {folder}: {'; '.join(broken)}")
+    return None
+
+
+def check_compatible(name: str, saved: dict[str, Any], own: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another training, in one line.
+
+    Args:
+        name: of its file, for the message.
+        saved: the state in it.
+        own: the state of the training that is to go on from it.
+    Raises:
+        ValueError: the configuration, the data, the betas or the network differ.
     """
     for field in FIXED:
         by_default = getattr(TrainConfig, field)  # a field that is younger than the checkpoint
-        saved, wanted = state["config"].get(field, by_default), getattr(pipeline.config, field)
-        if saved != wanted:
-            raise ValueError(f"{name} was trained with {field} = {saved!r}, not {wanted!r}")
-    _check_data(name, state.get("data"), fingerprint(pipeline.dataset))
-    if state.get("diffusion", pipeline.diffusion.config) != pipeline.diffusion.config:
+        was, wanted = saved["config"].get(field, by_default), own["config"][field]
+        if was != wanted:
+            raise ValueError(f"{name} was trained with {field} = {was!r}, not {wanted!r}")
+    _check_data(name, saved.get("data"), own["data"])
+    if saved.get("diffusion", own["diffusion"]) != own["diffusion"]:
         raise ValueError(f"{name} was trained with another table of betas")
-    expected = {key: tuple(v.shape) for key, v in pipeline.model.state_dict().items()}
-    found = {key: tuple(v.shape) for key, v in state["model"].items()}
+    expected, found = (
+        {key: tuple(value.shape) for key, value in state["model"].items()} for state in (own, saved)
+    )
     for key in expected | found:
         want, got = expected.get(key, "no such weight"), found.get(key, "nothing")
         if want != got:
             raise ValueError(f"{name} is of another network: {key}: expected {want}, found {got}")
-    pipeline.model.load_state_dict(state["model"])
-    pipeline.ema_model.load_state_dict(state["ema_model"])
-    pipeline.optimizer.load_state_dict(state["optimizer"])
-    pipeline.step, pipeline.skipped = state["step"], state.get("skipped", 0)
-    pipeline.skipped_in_a_row = state.get("skipped_in_a_row", 0)
 
 
 def _check_data(name: str, saved: Any, found: dict[str, Any]) -> None:
-    """Refuse other pictures; None and words come from checkpoints of an older form."""
+    """Refuse other images; None and words come from checkpoints of an older form."""
     if saved is None or saved == describe(found):
         return
     if isinstance(saved, str) or not same_data(saved, found):

@@ -20,13 +20,23 @@ def ema_decay_at(step: int, decay: float) -> float:
 
 
 @torch.no_grad()
-def update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
+def update_ema(
+    ema_model: nn.Module, model: nn.Module, decay: float, finite: Tensor | None = None
+) -> None:
     """ema = decay * ema + (1 - decay) * weights, in place, for every parameter.
 
     Buffers are tables, not weights: they are copied, never averaged.
+
+    Args:
+        ema_model, model: the averaged weights and the current ones.
+        decay: in 0..1.
+        finite: scalar bool on their device; False leaves the average as it is. Nobody waits for it.
     """
     averaged: list[Tensor] = list(ema_model.parameters())
     current: list[Tensor] = list(model.parameters())
-    torch._foreach_lerp_(averaged, current, 1 - decay)
+    if finite is None:
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+    else:
+        torch._foreach_lerp_(averaged, current, [finite * (1 - decay)] * len(averaged))
     for kept, new in zip(ema_model.buffers(), model.buffers(), strict=True):
         kept.copy_(new)

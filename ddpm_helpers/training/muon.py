@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -15,34 +16,43 @@ RMS = 0.4  # root mean square of the steps of matrices, in learning rates; AdamW
 
 
 def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
-    """Set all singular values of a matrix to about 1 and keep its singular vectors.
+    """Set all singular values of matrices to about 1 and keep their singular vectors.
 
         X = G / |G|;  then repeatedly  X <- (a + b A + c A^2) X  with  A = X X^T
 
-    All that multiplies X is a polynomial in the first A. So the polynomials are multiplied, rows
-    by rows, and X only once at the end: the same result at a third of the cost for kernels, which
-    are much wider than high.
+    In float32, the polynomials are multiplied, rows by rows, and X only once at the end, as all
+    that multiplies X is a polynomial in the first A: the same result at a third of the cost for
+    kernels, which are much wider than high. In bfloat16 their rounding would grow, so that X is
+    multiplied each time, as in the source.
 
     Args:
-        G: (rows, columns).
+        G: (..., rows, columns); each matrix on its own.
         iterations: after 5, singular values that were above 0.003 of |G| lie in 0.68..1.21.
     Returns:
-        (rows, columns); 0 for a G of 0.
+        Shape and dtype of G; 0 for a G of 0.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
-    if G.shape[0] > G.shape[1]:
-        return orthogonalize(G.T, iterations).T
-    a, b, c = COEFFICIENTS
-    X = G / (G.norm() + 1e-7)
-    A = X @ X.T  # (rows, rows)
-    identity = torch.eye(len(A), dtype=A.dtype, device=A.device)
-    product = identity
-    for k in range(iterations):
-        polynomial = a * identity + b * A + c * A @ A
+    if G.shape[-2] > G.shape[-1]:
+        return orthogonalize(G.mT, iterations).mT
+    X = G / (torch.linalg.matrix_norm(G, keepdim=True) + 1e-7)
+    if G.dtype == torch.bfloat16:
+        for _ in range(iterations):
+            X = _polynomial(X @ X.mT) @ X
+        return X
+    A = X @ X.mT  # (..., rows, rows)
+    product = polynomial = _polynomial(A)
+    for _ in range(iterations - 1):
+        A = polynomial @ A @ polynomial
+        polynomial = _polynomial(A)
         product = polynomial @ product
-        if k < iterations - 1:
-            A = polynomial @ A @ polynomial
     return product @ X
+
+
+def _polynomial(A: Tensor) -> Tensor:
+    """a + b A + c A^2, (..., rows, rows)."""
+    a, b, c = COEFFICIENTS
+    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    return a * identity + b * A + c * A @ A
 
 
 class Muon(torch.optim.Optimizer):
@@ -64,7 +74,8 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate; an orthogonalised step has a root mean square of RMS * lr.
         momentum: of the matrices.
         weight_decay: for all parameters, decoupled.
-        fused: AdamW's fused implementation.
+        fused: AdamW's fused implementation; with it, `found_inf` may be set as for AdamW.
+        bf16: orthogonalise in bfloat16, for processors that compute in it.
     Source: Jordan et al. 2024; root mean square like AdamW's: Liu et al. 2025, section 2.2.
     """
 
@@ -76,12 +87,16 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         fused: bool = False,
+        bf16: bool = False,
     ) -> None:
         matrices, others = split_parameters(model)
         self.adamw = torch.optim.AdamW(others, lr, weight_decay=weight_decay, fused=fused)
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(matrices, defaults)
         self.param_groups += self.adamw.param_groups
+        self.precision = torch.bfloat16 if bf16 else torch.float32
+        self.found_inf: Tensor | None = None  # 1.0 skips a step: torch.amp.GradScaler's protocol
+        self._step_supports_amp_scaling = fused
         self._share()
 
     def _share(self) -> None:
@@ -94,21 +109,36 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move all weights by one step; a closure is not used."""
-        group = self.param_groups[0]
-        lr, momentum = group["lr"], group["momentum"]
-        for weight in group["params"]:
-            if (grad := weight.grad) is None:
-                continue
-            state = self.state[weight]
-            if not state:
-                state["momentum"] = torch.zeros_like(weight)
-            state["momentum"].lerp_(grad, 1 - momentum)
-            direction = grad.lerp(state["momentum"], momentum).flatten(1)  # (rows, columns)
-            scale = RMS * max(direction.shape) ** 0.5
-            weight.mul_(1 - lr * group["weight_decay"])
-            weight.sub_(orthogonalize(direction).view_as(weight), alpha=lr * scale)
+        """Move all weights by one step, or none where `found_inf` is 1; a closure is not used."""
+        same_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+        for weight in self.param_groups[0]["params"]:
+            if weight.grad is not None:
+                same_shape[tuple(weight.shape)].append(weight)
+        for weights in same_shape.values():
+            self._step_matrices(weights)
+        self.adamw.found_inf = self.found_inf  # type: ignore[attr-defined]
         self.adamw.step()
+
+    def _step_matrices(self, weights: list[Tensor]) -> None:
+        """One step of k matrices of the same shape, computed together."""
+        group = self.param_groups[0]
+        momentum, decay = group["momentum"], group["weight_decay"]
+        finite = 1.0 if self.found_inf is None else 1 - self.found_inf
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        kept = [self.state[weight]["momentum"] for weight in weights]
+        M = torch.stack(kept).flatten(2)  # (k, rows, columns)
+        G = torch.stack([weight.grad for weight in weights]).flatten(2)
+        if self.found_inf is not None:
+            G = torch.where(self.found_inf > 0, M, G)  # leaves the momentum as it is
+        M = M.lerp(G, 1 - momentum)
+        torch._foreach_copy_(kept, list(M.view(-1, *weights[0].shape)))
+        ahead = G.lerp(M, momentum)
+        step = orthogonalize(ahead.to(self.precision)).to(M.dtype)
+        size = group["lr"] * RMS * max(M.shape[1:]) ** 0.5 * finite
+        torch._foreach_mul_(weights, 1 - group["lr"] * decay * finite)
+        torch._foreach_sub_(weights, list((size * step).view(-1, *weights[0].shape)))
 
 
 def split_parameters(model: DiffusionNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ddpm_helpers.training.pipeline import TrainingPipeline
-    from ddpm_helpers.training.report import StepRecord
+from ddpm_helpers.training.metrics import StepRecord
 
 SECONDS = 30.0  # between two lines where nobody watches, such as a job's log
+EVERY = 10  # steps between two looks at the loss, which a GPU would be waited for
 
 
 class Progress:
-    """Steps done and to do, time left, the loss and its average, pictures a second."""
+    """Steps done and to do, time left, the loss and its average, images a second.
 
-    def __init__(self, pipeline: TrainingPipeline) -> None:
-        self.total = pipeline.total_steps
+    Args:
+        step: steps done so far.
+        total: steps of the whole run.
+        quiet: show nothing.
+    """
+
+    def __init__(self, step: int, total: int, *, quiet: bool = False) -> None:
+        self.total, self.quiet = total, quiet
         self.smooth: float | None = None
         self.bar: Any = None
-        self.quiet = not pipeline.is_main
-        if not self.quiet and _somebody_watches():
+        if not quiet and _somebody_watches():
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=self.total, initial=pipeline.step, unit="step")
-        self.first, self.started = pipeline.step, time.monotonic()
+            self.bar = tqdm(total=total, initial=step, unit="step")
+        self.first, self.started = step, time.monotonic()
         self.said = self.started
+        self._unread: list[StepRecord] = []
 
     def __enter__(self) -> Progress:
         return self
@@ -37,31 +43,38 @@ class Progress:
 
     def show(self, record: StepRecord) -> None:
         """Count one step; the numbers beside the bar change every ten."""
-        before = record.loss if self.smooth is None else self.smooth
-        self.smooth = 0.98 * before + 0.02 * record.loss
+        if self.quiet:
+            return
+        self._unread.append(record)
+        read = record.step % EVERY == 0 or record.step == self.total
         if self.bar is not None:
-            self._move_bar(record)
-        elif not self.quiet and time.monotonic() - self.said >= SECONDS:
+            self.bar.update()
+            if read:
+                self._average()
+                self.bar.set_postfix(
+                    {
+                        "loss": f"{record.loss:.4f}",
+                        "smooth": f"{self.smooth or math.nan:.4f}",
+                        "images/s": f"{record.images_per_second:.0f}",
+                    }
+                )
+        elif time.monotonic() - self.said >= SECONDS:
             self.said = time.monotonic()
+            self._average()
             print(self._line(record), file=sys.stderr, flush=True)
 
-    def _move_bar(self, record: StepRecord) -> None:
-        self.bar.update()
-        if record.step % 10 == 0 or record.step == self.total:
-            self.bar.set_postfix(
-                {
-                    "loss": f"{record.loss:.4f}",
-                    "smooth": f"{self.smooth:.4f}",
-                    "images/s": f"{record.images_per_second:.0f}",
-                }
-            )
+    def _average(self) -> None:
+        """Take the losses since the last look into the average; bad batches have none."""
+        for loss in (record.loss for record in self._unread if record.finite):
+            self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
+        self._unread = []
 
     def _line(self, record: StepRecord) -> str:
         seconds = (self.said - self.started) / (record.step - self.first)  # a step
         left = round(seconds * (self.total - record.step))
         clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
         return (
-            f"step {record.step:,} of {self.total:,}: loss {self.smooth:.4f}, "
+            f"step {record.step:,} of {self.total:,}: loss {self.smooth or math.nan:.4f}, "
             f"{record.images_per_second:.0f} images/s, {clock} left"
         )
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_helpers import DiffusionNet, ImageDataset, TrainConfig, TrainingPipeline
+from ddpm_helpers.device import bf16_is_fast
 from ddpm_helpers.evaluation import compare, draw_samples, take, take_like
 from ddpm_helpers.evaluation.classifier import classifier_for
 from ddpm_helpers.training import build_diffusion
-from ddpm_helpers.training.setup import bf16_is_fast
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,48 @@
-"""The learning rate: a function of the step number, so that a run can go on from any step."""
+"""The optimiser, its step, and its learning rate, which is a function of the step number alone."""
 
 from __future__ import annotations
 
 import math
 
+import torch
+from torch import Tensor
+
 from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.device import bf16_is_fast
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.training.muon import Muon
 
 DECAY = 0.2  # of a run with the schedule wsd; Hägele et al. 2024 find 10 to 20 % enough
+
+
+def build_optimizer(model: DiffusionNet, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser a configuration asks for, for a network that is on its device already."""
+    device = next(model.parameters()).device
+    lr, decay, fused = config.lr, config.weight_decay, device.type in ("cpu", "cuda")
+    if config.optimizer == "muon":
+        bf16 = config.precision != "fp32" and bf16_is_fast(device)
+        return Muon(model, lr, weight_decay=decay, fused=fused, bf16=bf16)
+    return torch.optim.AdamW(model.parameters(), lr, weight_decay=decay, fused=fused)
+
+
+def step_where(finite: Tensor, optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Take one optimiser step if loss and gradient are finite; otherwise all stays as it is.
+
+    Fused optimisers find out on their device, by the protocol of `torch.amp.GradScaler`: they skip
+    the step where `found_inf` is 1. For any other one, the device is waited for.
+
+    Args:
+        finite: scalar bool, on the device of the weights.
+        optimizer: its parameters hold their gradients.
+        lr: learning rate of this step.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        optimizer.step()
+    elif finite:
+        optimizer.step()
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:

@@ -1,17 +1,23 @@
-"""Ctrl-C and SIGTERM wait until the step is done and saved."""
+"""How a run ends early: a signal that waits for the step, and a full memory in one line."""
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+import torch
 
 WAITING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what takes a preemptible machine back
 
 
-class Interrupts:
-    """Inside `with interrupts:` a signal is only noted, also a second and a third one.
+class StopSignals:
+    """Inside `with stop_signals:` a signal is only noted, also a second and a third one.
 
     Blocks may lie inside each other. Python delivers signals to the main thread alone; in any
     other thread this does nothing.
@@ -25,7 +31,7 @@ class Interrupts:
         self._depth = 0
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Interrupts:
+    def __enter__(self) -> StopSignals:
         self._depth += 1
         if self._depth == 1 and threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in WAITING}
@@ -48,3 +54,30 @@ class Interrupts:
         if self._depth == 0 and self.asked is not None:
             number, self.asked = self.asked, None
             signal.raise_signal(number)
+
+
+@contextmanager
+def explain_oom(
+    step: int, device: torch.device, batch_size: int, accumulate: int
+) -> Iterator[None]:
+    """Turn a full memory into one short error, and give back what the step had taken.
+
+    The long error holds on to every tensor of its stack, so its frames are cleared: the next
+    `fit` finds the memory free.
+
+    Raises:
+        torch.OutOfMemoryError: what to halve.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise torch.OutOfMemoryError(
+            f"step {step}: the memory of {device} is full: halve batch_size ({batch_size}), or "
+            f"double accumulate ({accumulate}), which trains the same in smaller parts"
+        ) from None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ddpm_helpers.training import files
+from ddpm_helpers.files import write_atomic
 
 PATTERN = "samples_epoch_*.png"
 
@@ -25,7 +25,7 @@ def save_grid(grid: Tensor, path: Path) -> None:
 
     content = io.BytesIO()
     save_image(grid, content, format="png")
-    files.write_whole(path, content.getvalue())
+    write_atomic(path, content.getvalue())
 
 
 def save_animation(folder: Path, milliseconds: int = 400) -> Path | None:
@@ -48,5 +48,5 @@ def save_animation(folder: Path, milliseconds: int = 400) -> Path | None:
         content, format="GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
     )
     path = folder / "learning.gif"
-    files.write_whole(path, content.getvalue())
+    write_atomic(path, content.getvalue())
     return path

@@ -1,53 +1,17 @@
-"""Build the parts of a training, choose its device, and check that the parts fit."""
+"""Build the parts of a training, and check that they fit each other."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sysconfig
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
 
-from ddpm_helpers.config import TrainConfig, best_device
+from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import set_classes
-from ddpm_helpers.training.muon import Muon
 from ddpm_helpers.training.training_data import check_data, image_shape
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-
-def make_accelerator() -> Accelerator:
-    """Hugging Face Accelerate, which knows the device and the other processes of this run.
-
-    Its own mixed precision is one setting for a whole Python process, while a notebook may
-    compare two: the pipeline uses torch.autocast itself. Precision and accumulation are those of
-    the configuration, whatever `accelerate config` left in the environment.
-
-    Raises:
-        ValueError: launched for FSDP.
-    """
-    from accelerate import Accelerator  # takes a second: not at import
-    from accelerate.utils import GradientAccumulationPlugin
-
-    accelerator = Accelerator(
-        cpu=best_device().type == "cpu",
-        mixed_precision="no",
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-    )
-    if accelerator.distributed_type == "FSDP":
-        raise ValueError(
-            "FSDP splits networks that are too large for one GPU; this one fits on any: "
-            "launch with --multi_gpu instead of --use_fsdp"
-        )
-    return accelerator
 
 
 def build_model(config: TrainConfig, num_classes: int) -> DiffusionNet:
@@ -75,43 +39,6 @@ def build_diffusion(config: TrainConfig) -> DiffusionUtils:
         prediction=config.prediction,
         rescale_zero_snr=config.rescale_zero_snr,
     )
-
-
-def build_optimizer(model: DiffusionNet, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser a configuration asks for, for a network that is on its device already."""
-    fused = next(model.parameters()).device.type in ("cpu", "cuda")
-    if config.optimizer == "muon":
-        return Muon(model, config.lr, weight_decay=config.weight_decay, fused=fused)
-    return torch.optim.AdamW(
-        model.parameters(), config.lr, weight_decay=config.weight_decay, fused=fused
-    )
-
-
-def compiled(model: DiffusionNet) -> nn.Module:
-    """The network behind torch.compile, which fuses what lies between its convolutions.
-
-    It shares the weights of `model`. Where what the compiler needs is missing, a warning says what,
-    and the network comes back as it is.
-    """
-    compilers = [os.environ.get("CXX"), "g++", "clang++", "cl"]
-    if not any(name and shutil.which(name) for name in compilers):
-        missing = "a C++ compiler (g++, clang++ or cl; or set CXX)"
-    elif not (Path(sysconfig.get_path("include")) / "Python.h").exists():
-        missing = "Python.h (on Debian in python3-dev)"
-    else:
-        return torch.compile(model, dynamic=False)  # type: ignore[return-value]
-    warnings.warn(f"compile=True needs {missing}; training goes on without", stacklevel=3)
-    return model
-
-
-def bf16_is_fast(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 itself rather than emulating it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
-        has = torch.cpu.get_capabilities()
-        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
-    return False
 
 
 def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> None:

@@ -1,0 +1,52 @@
+"""Atomic writes: whoever reads a file sees the old content or the new one, never half of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace the content of a file, flushed to the disk.
+
+    Raises:
+        OSError: the disk is full or cannot be written; the old file is untouched.
+    """
+    os.replace(write_temporary(path, content), path)
+    flush_folder(path.parent)
+
+
+def write_temporary(path: Path, content: bytes) -> Path:
+    """Write `path`.tmp, to be renamed; removed again where that fails, with an OSError."""
+    temporary = path.with_name(path.name + ".tmp")  # on the same disk, or os.replace would copy
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        why = not_written(path, len(content), error)
+        raise OSError(f"{why}; the one before it is untouched") from error
+    return temporary
+
+
+def flush_folder(folder: Path) -> None:
+    """Bring new names to the disk too, not only the content."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def not_written(path: Path, needed: int, error: OSError) -> str:
+    """One line that names the file, the reason, and the bytes needed and free."""
+    free = megabytes(shutil.disk_usage(path.parent).free)
+    reason = f"({error.strerror}): it needs {megabytes(needed)}, {free} are free"
+    return f"{path} was not written {reason}"
+
+
+def megabytes(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 1e6:,.1f} MB"

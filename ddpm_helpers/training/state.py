@@ -1,0 +1,297 @@
+"""What a training consists of, and how it gets to the disk and back."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers.config import TrainConfig, data_table
+from ddpm_helpers.device import bf16_is_fast, compiled, make_accelerator
+from ddpm_helpers.files import write_atomic
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.model.wrapped import unwrapped
+from ddpm_helpers.pretrained import save_weights
+from ddpm_helpers.training import checkpoint, run_folder, sample_grids
+from ddpm_helpers.training.build import check_fit, match_classes, thaw
+from ddpm_helpers.training.metrics import StepRecord
+from ddpm_helpers.training.optim import build_optimizer, describe_change
+from ddpm_helpers.training.stopping import StopSignals
+from ddpm_helpers.training.training_data import TrainingData, data_name, fingerprint
+
+READ_EVERY = 10  # steps between two looks at what a GPU has computed, as each one waits for it
+
+
+class TrainingState:
+    """Network, average, optimiser, data, history and folder of a training.
+
+    Args, Attributes: see `TrainingPipeline`, which adds the loop.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionNet,
+        diffusion: Any,
+        dataset: TrainingData | Any,
+        config: TrainConfig = TrainConfig(),  # noqa: B008 (frozen)
+        out_dir: str | Path | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        network = unwrapped(model)
+        check_fit(network, diffusion, dataset, config)
+        self.config, self.diffusion, self.dataset = config, diffusion, dataset
+        self.accelerator = make_accelerator()
+        self.device = self.accelerator.device
+        self.is_main = self.accelerator.is_main_process
+        if (line := match_classes(network, dataset.classes)) and self.is_main:
+            print(line)
+        self.model = network.to(self.device).to(memory_format=torch.channels_last)
+        thaw(self.model)
+        self.ema_model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimizer = build_optimizer(self.model, config)
+        net = compiled(self.model) if config.compile else self.model
+        if getattr(model, "_orig_mod", None) is network:
+            net = model  # compiled by the caller, in a way of their own
+        # On one process, prepare leaves the network as it is; on several, it averages gradients.
+        self.net = self.accelerator.prepare(net)
+        self.history: list[StepRecord] = []
+        self.step = 0
+        self.steps_per_epoch = math.ceil(len(dataset) / config.batch_size)
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self.grid: Tensor | None = None
+        wanted = config.precision
+        self.bf16 = wanted == "bf16" or (wanted == "auto" and bf16_is_fast(self.device))
+        self.out_dir = None if out_dir is None else Path(out_dir)
+        if self.out_dir is not None and self.is_main:
+            run_folder.prepare_folder(self.out_dir, self._bytes_needed())
+        self._overwrite, self._folder_is_ours = overwrite, False
+        self._saved_step, self._save_at = 0, 0.0  # the clock of the next save
+        self._torn = False  # whether the weights have taken a step that the average has not
+        self.stopped_by: int | None = None
+        self._signals = StopSignals()
+        self._read_every = 1 if self.device.type == "cpu" else READ_EVERY
+        self._history_writer = run_folder.HistoryWriter(self.out_dir if self.is_main else None)
+
+    def autocast(self) -> AbstractContextManager:
+        """Inside, the network computes in bf16 where this training does."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a training needs to go on: what a checkpoint holds."""
+        return {
+            "model": self.model.state_dict(),
+            "ema_model": self.ema_model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "history": [record.to_dict() for record in self.history],
+            "config": self.config.to_dict(),
+            "data": fingerprint(self.dataset),
+            "diffusion": self.diffusion.config,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], name: str = "the state") -> None:
+        """Go on from what `state_dict` returned; nothing changes if it does not fit.
+
+        Args:
+            state: also of an older run, which did not count its bad batches as steps.
+            name: of its file, for the message.
+        Raises:
+            ValueError: it belongs to another network or another configuration.
+        """
+        checkpoint.check_compatible(name, state, self.state_dict())
+        self.model.load_state_dict(state["model"])
+        self.ema_model.load_state_dict(state["ema_model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"] + state.get("skipped", 0)
+        self.history = [StepRecord.from_dict(saved) for saved in state["history"]]
+
+    def save(self, path: str | Path | None = None) -> Path:
+        """Write a checkpoint to go on from, and the averaged weights to sample from.
+
+        Args:
+            path: checkpoint file; by default `checkpoint.pt` in out_dir, where the one before it
+                is kept under its step's name. The weights lie beside it as `weights.safetensors`.
+        Returns:
+            The checkpoint's path.
+        Raises:
+            ValueError: neither path nor out_dir was given.
+            OSError: the disk is full or cannot be written; the checkpoint before is untouched.
+            FileExistsError: out_dir holds another run.
+        """
+        usual = None if self.out_dir is None else self.out_dir / checkpoint.CHECKPOINT
+        where = self._folder() / checkpoint.CHECKPOINT if path is None else Path(path)
+        if path is None:
+            self._take_folder()
+        if self.is_main:
+            where.parent.mkdir(parents=True, exist_ok=True)
+            keep = self.config.keep_checkpoints if where == usual else None
+            checkpoint.write(where, self.state_dict(), keep)
+            try:
+                self._save_average(where.with_name("weights.safetensors"))
+            except OSError as error:
+                why = f"weights.safetensors beside it is not: {error}"
+                raise OSError(f"{where} is saved, {why}") from error
+            self._history_writer.flush()
+        if path is None:
+            self._note_saved()
+        return where
+
+    def resume(self, path: str | Path | None = None) -> Path | None:
+        """Go on from a checkpoint: weights, average, optimiser, step and history.
+
+        Args:
+            path: a checkpoint, or a run's folder, of which the newest whole one is taken; None
+                takes that of out_dir, and "auto" does too, but starts from the beginning where
+                there is none.
+        Returns:
+            The file it went on from; None after a start from the beginning.
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is broken, or belongs to another network or another configuration.
+        """
+        given = self._folder() if path in (None, "auto") else Path(path)  # type: ignore[arg-type]
+        if not given.is_dir():
+            where, state = given, checkpoint.unpack(given)
+        elif found := checkpoint.newest(given):
+            where, state = found
+        elif path == "auto":
+            return None
+        else:
+            raise FileNotFoundError(f"no checkpoint in {given}; train first, or say 'auto'")
+        self.load_state_dict(state, where.name)
+        self._note_saved()
+        if self.out_dir is not None and where.resolve().parent == self.out_dir.resolve():
+            self._folder_is_ours = True
+        if self.is_main and (line := self._learning_rate_from_now_on(state["config"])):
+            print(line, file=sys.stderr)
+        return where
+
+    def samples(self, n: int = 20, *, steps: int = 50) -> Tensor:
+        """n images from the averaged weights, always from the same noise and classes.
+
+        Returns:
+            (n, C, S, S) in [-1, 1], on the CPU.
+        """
+        y = None
+        if self.ema_model.num_classes is not None:
+            y = torch.arange(n, device=self.device) % self.ema_model.num_classes
+        steps = min(steps, self.diffusion.T)
+        with self.autocast():
+            x = self.diffusion.sample(
+                self.ema_model, n, sampler="ddim", steps=steps, y=y, seed=self.config.seed
+            )
+        return x.float().cpu()
+
+    def save_samples(self, path: Path) -> Tensor:
+        """Write `samples()` as a PNG, ten images a row; returns it, (3, H, W) in 0..1."""
+        self.grid = sample_grids.make_grid(self.samples())
+        sample_grids.save_grid(self.grid, path)
+        return self.grid
+
+    def _save_average(self, path: Path) -> None:
+        """Write the averaged weights, with all that sampling needs."""
+        trained = {
+            "data": data_name(self.dataset),  # never a path: weights travel
+            "steps": self.step,
+            "classes": list(self.dataset.classes),
+        }
+        save_weights(path, self.ema_model, self.diffusion, trained)
+
+    @contextmanager
+    def _saved_first(self) -> Iterator[None]:
+        """Whatever ends the training in here, the last whole step is saved before it goes on."""
+        try:
+            yield
+        except BaseException:
+            if self.out_dir is not None and self._saved_step != self.step and not self._torn:
+                try:
+                    self.save()
+                except Exception as error:  # the first one tells more: it goes on
+                    warnings.warn(f"while saving step {self.step}: {error}", stacklevel=2)
+            raise
+
+    @contextmanager
+    def _in_one_piece(self) -> Iterator[None]:
+        """What changes in here changes as a whole, or is never saved."""
+        self._torn = True
+        yield
+        self._torn = False
+
+    def _save_if_due(self) -> None:
+        """Save and draw samples at the end of an epoch, of the run, or when it is stopped.
+
+        The first step is saved at once, which shows that saving works, and then one every
+        save_minutes.
+        """
+        if self.out_dir is None or not self.is_main:
+            return
+        epoch, inside = divmod(self.step, self.steps_per_epoch)
+        last = self.step == self.total_steps
+
+        def due(every: int) -> bool:
+            return last or bool(every and inside == 0 and epoch % every == 0)
+
+        late = self.config.save_minutes > 0 and time.monotonic() >= self._save_at
+        if self.stopped_by is not None or late or due(self.config.save_every):
+            self.save()
+        if self.config.keep_weights and inside == 0 and run_folder.is_rung(epoch):
+            self._save_average(self.out_dir / f"weights_epoch_{epoch:04d}.safetensors")
+        if self.config.sample_every and due(self.config.sample_every):
+            grid = self.save_samples(self.out_dir / f"samples_epoch_{epoch:04d}.png")
+            self._history_writer.images(grid, self.step)
+        if last:
+            sample_grids.save_animation(self.out_dir)
+
+    def _start_files(self) -> None:
+        """Settings and history as they are now, in a folder that is ours."""
+        self._take_folder()
+        self._history_writer.start(self.history)
+        if self.out_dir is not None and self.is_main:
+            text = self.config.to_toml() + data_table(getattr(self.dataset, "settings", {}))
+            write_atomic(self.out_dir / "config.toml", text.encode())
+
+    def _take_folder(self) -> None:
+        """Refuse an out_dir that holds another run, or remove that one if that was asked for."""
+        if self.out_dir is None or self._folder_is_ours:
+            return
+        if self._overwrite and self.is_main:
+            run_folder.remove_run(self.out_dir)
+        elif not self._overwrite and self.out_dir.is_dir():  # of each process, before any writes
+            run_folder.refuse_another_run(self.out_dir)
+        self._folder_is_ours = True
+
+    def _folder(self) -> Path:
+        if self.out_dir is None:
+            raise ValueError("this pipeline has no out_dir: give a path to save to or resume from")
+        return self.out_dir
+
+    def _bytes_needed(self) -> int:
+        """What this run will take on the disk."""
+        values = self.model.state_dict().values()
+        weights = sum(value.numel() * value.element_size() for value in values)
+        rungs = sum(map(run_folder.is_rung, range(1, self.config.epochs + 1)))
+        of_average = (1 + rungs * self.config.keep_weights) * weights
+        keep = self.config.keep_checkpoints
+        return of_average + checkpoint.bytes_needed(weights, self.total_steps, keep)
+
+    def _note_saved(self) -> None:
+        """The state is on the disk, as it is now; the clock starts again."""
+        self._saved_step = self.step
+        self._save_at = time.monotonic() + 60 * self.config.save_minutes
+
+    def _learning_rate_from_now_on(self, saved: dict[str, Any]) -> str:
+        """One line where a resumed run has another end or learning-rate schedule, else empty."""
+        known = {key: saved[key] for key in saved.keys() & self.config.to_dict().keys()}
+        old = TrainConfig(**known)
+        ends = (old.epochs * self.steps_per_epoch, old), (self.total_steps, self.config)
+        return describe_change(self.step, *ends)
