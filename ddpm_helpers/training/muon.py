@@ -20,10 +20,10 @@ def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
 
         X = G / |G|;  then repeatedly  X <- (a + b A + c A^2) X  with  A = X X^T
 
-    In float32, the polynomials are multiplied, rows by rows, and X only once at the end, as all
-    that multiplies X is a polynomial in the first A: the same result at a third of the cost for
-    kernels, which are much wider than high. In bfloat16 their rounding would grow, so that X is
-    multiplied each time, as in the source.
+    All that multiplies X is a polynomial in the first A. So the polynomials are multiplied, rows
+    by rows, and X only once at the end: the same result at a third of the cost for kernels, which
+    are much wider than high. In bfloat16, whose rounding would grow, X is multiplied after every
+    two iterations.
 
     Args:
         G: (..., rows, columns); each matrix on its own.
@@ -33,26 +33,29 @@ def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
     if G.shape[-2] > G.shape[-1]:
-        return orthogonalize(G.mT, iterations).mT
-    X = G / (torch.linalg.matrix_norm(G, keepdim=True) + 1e-7)
-    if G.dtype == torch.bfloat16:
-        for _ in range(iterations):
-            X = _polynomial(X @ X.mT) @ X
-        return X
-    A = X @ X.mT  # (..., rows, rows)
-    product = polynomial = _polynomial(A)
-    for _ in range(iterations - 1):
-        A = polynomial @ A @ polynomial
-        polynomial = _polynomial(A)
-        product = polynomial @ product
-    return product @ X
+        return orthogonalize(G.mT.contiguous(), iterations).mT
+    X, norm = G, torch.linalg.matrix_norm(G, keepdim=True) + 1e-7
+    together = 2 if G.dtype == torch.bfloat16 else iterations
+    for first in range(0, iterations, together):
+        A = X @ X.mT / norm**2  # (..., rows, rows)
+        product = polynomial = _polynomial(A)
+        for _ in range(first + 1, min(first + together, iterations)):
+            A = polynomial @ A @ polynomial
+            polynomial = _polynomial(A)
+            product = polynomial @ product
+        X = product / norm @ X
+        norm = torch.ones_like(norm)
+    return X
 
 
 def _polynomial(A: Tensor) -> Tensor:
     """a + b A + c A^2, (..., rows, rows)."""
     a, b, c = COEFFICIENTS
-    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-    return a * identity + b * A + c * A @ A
+    inner = c * A
+    inner.diagonal(dim1=-2, dim2=-1).add_(b)
+    outer = inner @ A
+    outer.diagonal(dim1=-2, dim2=-1).add_(a)
+    return outer
 
 
 class Muon(torch.optim.Optimizer):
@@ -109,36 +112,51 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move all weights by one step, or none where `found_inf` is 1; a closure is not used."""
+        """Move all weights by one step, or none where `found_inf` is 1; a closure is not used.
+
+        The gradients of matrices are used up.
+        """
         same_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
         for weight in self.param_groups[0]["params"]:
             if weight.grad is not None:
                 same_shape[tuple(weight.shape)].append(weight)
         for weights in same_shape.values():
-            self._step_matrices(weights)
+            self._step_together(weights)
         self.adamw.found_inf = self.found_inf  # type: ignore[attr-defined]
         self.adamw.step()
 
-    def _step_matrices(self, weights: list[Tensor]) -> None:
-        """One step of k matrices of the same shape, computed together."""
+    def _step_together(self, weights: list[Tensor]) -> None:
+        """One step of k matrices of the same shape."""
         group = self.param_groups[0]
-        momentum, decay = group["momentum"], group["weight_decay"]
-        finite = 1.0 if self.found_inf is None else 1 - self.found_inf
+        lr, momentum = group["lr"], group["momentum"]
+        finite = torch.ones(()) if self.found_inf is None else 1 - self.found_inf
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight]["momentum"] = torch.zeros_like(weight)
-        kept = [self.state[weight]["momentum"] for weight in weights]
-        M = torch.stack(kept).flatten(2)  # (k, rows, columns)
-        G = torch.stack([weight.grad for weight in weights]).flatten(2)
-        if self.found_inf is not None:
-            G = torch.where(self.found_inf > 0, M, G)  # leaves the momentum as it is
-        M = M.lerp(G, 1 - momentum)
-        torch._foreach_copy_(kept, list(M.view(-1, *weights[0].shape)))
-        ahead = G.lerp(M, momentum)
-        step = orthogonalize(ahead.to(self.precision)).to(M.dtype)
-        size = group["lr"] * RMS * max(M.shape[1:]) ** 0.5 * finite
-        torch._foreach_mul_(weights, 1 - group["lr"] * decay * finite)
-        torch._foreach_sub_(weights, list((size * step).view(-1, *weights[0].shape)))
+        m = [self.state[weight]["momentum"] for weight in weights]
+        grads: list[Any] = [weight.grad for weight in weights]
+        for grad in grads:
+            grad.nan_to_num_(0, 0, 0)  # a bad batch is multiplied by 0, which NaN would survive
+        torch._foreach_lerp_(m, grads, [finite * (1 - momentum)] * len(m))
+        torch._foreach_lerp_(grads, m, momentum)
+        rows = [_rows(grad).to(self.precision) for grad in grads]
+        ahead = torch.stack(rows)  # (k, rows, columns)
+        # One matrix is not called a batch of one, for which products are slower.
+        step = orthogonalize(ahead.squeeze(0)).to(weights[0].dtype).reshape(ahead.shape)
+        step.mul_(lr * RMS * max(ahead.shape[1:]) ** 0.5 * finite)
+        if decay := group["weight_decay"]:
+            torch._foreach_mul_(weights, 1 - lr * decay * finite)
+        torch._foreach_sub_(weights, [_like(one, weights[0]) for one in step])
+
+
+def _rows(kernel: Tensor) -> Tensor:
+    """(rows, columns) of a matrix or kernel, the columns in the order of the memory."""
+    return kernel.movedim(1, -1).flatten(1)  # a view where it is channels last
+
+
+def _like(rows: Tensor, kernel: Tensor) -> Tensor:
+    """The inverse of `_rows`."""
+    return rows.reshape(kernel.movedim(1, -1).shape).movedim(-1, 1)
 
 
 def split_parameters(model: DiffusionNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
