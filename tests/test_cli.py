@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from ddpm_helpers import cli
+from ddpm_helpers.commands import train
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
@@ -130,7 +131,7 @@ def test_refusals_name_the_value_and_the_choices(refused, weights, tmp_path, mon
     message = refused("data", "paintings")
     assert "paintings" in message and "cartoons" in message
     assert "list, verify, clear" in refused("data", "lst")
-    assert "--image-size means nothing to `data clear`" in refused(
+    assert "--image-size does not apply to `data clear`" in refused(
         "data", "clear", "--image-size", "8"
     )
     small = ["train", "--preset", "ci", "--data", "cartoons", "--limit", "8"]
@@ -198,6 +199,6 @@ def test_interrupting_ends_without_a_traceback(capsys, monkeypatch):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.cli_train, "settings", interrupt)
+    monkeypatch.setattr(train, "settings", interrupt)
     assert cli.main(["train"]) == 130
     assert "Traceback" not in capsys.readouterr().err

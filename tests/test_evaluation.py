@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ddpm_helpers import cli
 from ddpm_helpers.cli import main
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.data import ImageDataset, cifar10
@@ -206,7 +205,7 @@ def test_the_weights_say_what_they_are_compared_with(tmp_path, monkeypatch, told
     def asked(source, side, **options):
         raise ValueError(f"asked for {source} at {side}")
 
-    monkeypatch.setattr(cli, "_dataset", asked)
+    monkeypatch.setattr("ddpm_helpers.data.ImageDataset", asked)
     assert main(["evaluate", "--weights", str(path), *told]) == 2
     assert f"asked for {data} at 32" in capsys.readouterr().err
 
@@ -218,7 +217,7 @@ def test_a_run_says_itself_how_its_data_are_opened(tmp_path, monkeypatch, capsys
     def asked(source, side, **options):
         raise ValueError(f"asked for {source} with {options}")
 
-    monkeypatch.setattr(cli, "_dataset", asked)
+    monkeypatch.setattr("ddpm_helpers.data.ImageDataset", asked)
     for weights in (tmp_path, tmp_path / "weights.safetensors"):
         assert main(["evaluate", "--weights", str(weights)]) == 2
         words = "asked for an/album with {'split': 'train', 'fit': 'pad', 'channels': 3}"
@@ -233,7 +232,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_loaded(tmp_path, monk
         (["--out", str(tmp_path / "no" / "x.json")], "no folder"),
         (["--out", str(tmp_path)], "is a folder"),
         (["--inception"], "needs --inception-weights FILE; get weights-inception"),
-        (["--inception-weights", "x"], "of no use without --inception"),
+        (["--inception-weights", "x"], "--inception-weights needs --inception"),
     ]
     for words, answer in calls:
         assert main(["evaluate", *words]) == 2
@@ -300,7 +299,7 @@ def test_a_damaged_or_foreign_classifier_is_one_line(tmp_path):
     ]
     for damage in damages:
         damage()
-        with pytest.raises(ValueError, match="c.safetensors is no classifier of this") as refused:
+        with pytest.raises(ValueError, match="is not a classifier of this") as refused:
             load_classifier(path)
         assert "\n" not in str(refused.value)
 
