@@ -46,7 +46,7 @@ def test_bfloat16_turns_in_the_same_direction(shape, least):
     U, _, V = torch.linalg.svd(random(*shape), full_matrices=False)
     G = U * torch.logspace(0, least, min(shape), dtype=torch.float64) @ V
     found, exact = orthogonalize(G.bfloat16()).double(), orthogonalize(G)
-    assert (found - exact).norm() < 0.07 * exact.norm()
+    assert torch.cosine_similarity(found.flatten(), exact.flatten(), 0) > 0.995
     lengths = torch.linalg.svdvals(found)
     assert 0.6 < lengths.min() and lengths.max() < 1.25
 
