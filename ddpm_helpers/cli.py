@@ -14,7 +14,7 @@ import torch
 
 from ddpm_helpers import __version__, cli_sample, cli_train
 from ddpm_helpers.cli_sample import class_numbers
-from ddpm_helpers.config import best_device, cache_dir, settings
+from ddpm_helpers.config import T_SAMPLINGS, best_device, cache_dir, settings
 from ddpm_helpers.doctor.command import add_doctor
 from ddpm_helpers.evaluation.command import add_evaluate, check_options, write_numbers
 from ddpm_helpers.export import command as export_command
@@ -161,6 +161,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def show_info(args: argparse.Namespace) -> None:
     """Print what a report of a problem should say."""
+    from ddpm_helpers.diffusion import PREDICTIONS, SAMPLERS, SCHEDULES
     from ddpm_helpers.model import count_parameters
     from ddpm_helpers.pretrained import available_weights
     from ddpm_helpers.training import build_model
@@ -176,6 +177,10 @@ def show_info(args: argparse.Namespace) -> None:
         "network": f"{parameters / 1e6:.1f} million parameters with preset {known.preset}",
         "training": cli_train.describe_speed(known.train),
         "weights": ", ".join(available_weights()) or "none shipped",
+        "schedules": ", ".join(SCHEDULES),
+        "predictions": ", ".join(PREDICTIONS),
+        "t_sampling": ", ".join(T_SAMPLINGS),
+        "samplers": ", ".join(SAMPLERS),
         "cache": str(known.cache_dir),
     }
     for name, value in rows.items():

@@ -22,6 +22,7 @@ import torch
 PRECISIONS = ("auto", "fp32", "bf16")
 LR_SCHEDULES = ("cosine", "constant", "wsd")
 OPTIMIZERS = ("adamw", "muon")
+T_SAMPLINGS = ("uniform", "stratified", "logit_normal")
 CHANNELS = (1, 3)
 # Where a source of pictures asks for other defaults: digits are grey, and no digits in a mirror.
 OF_SOURCE: dict[str, dict[str, Any]] = {
@@ -52,8 +53,13 @@ class TrainConfig:
 
     image_size: int = _setting(64, "side of the square pictures in pixels, a multiple of 16")
     timesteps: int = _setting(500, "T: half of DDPM's 1000 steps, so sampling takes half as long")
-    schedule: str = _setting("cosine", "noise schedule; shifted_cosine is cosine made for 64×64")
-    prediction: str = _setting("eps", "what the network predicts: eps, x_0 or v")
+    schedule: str = _setting(
+        "cosine", "noise schedule; shifted_cosine is cosine made for 64×64, flow a straight path"
+    )
+    prediction: str = _setting("eps", "what the network predicts: eps, x_0, v or flow")
+    t_sampling: str = _setting(
+        "uniform", "how t is drawn: uniform, stratified in a batch, or logit_normal, for flow"
+    )
     epochs: int = _setting(20, "passes over the training pictures")
     batch_size: int = _setting(10, "pictures per optimiser step; 10 fits every graphics card")
     lr: float = _setting(1e-4, "peak learning rate")
@@ -76,6 +82,9 @@ class TrainConfig:
     min_snr_gamma: float | None = _setting(None, "weigh the loss by min(SNR, gamma); 5 is usual")
     ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
     precision: str = _setting("auto", "auto takes bf16 where the processor has it; or fp32, bf16")
+    teacher_steps: int | None = _setting(
+        None, "with --distill: the teacher's steps from T to 0 that one network call is to replace"
+    )
     compile: bool = _setting(False, "torch.compile: minutes once, then 1.3 times faster")
     read_every: int = _setting(1, "steps between reads of the loss; each makes a GPU wait")
     accumulate: int = _setting(1, "parts that a batch is computed in: less memory, same training")
@@ -98,12 +107,18 @@ class TrainConfig:
             raise ValueError(f"min_snr_gamma must be above 0, or None; got {self.min_snr_gamma}")
         if not self.save_minutes >= 0:
             raise ValueError(f"save_minutes must be at least 0, got {self.save_minutes}")
+        if self.teacher_steps is not None and not 1 <= self.teacher_steps <= self.timesteps:
+            raise ValueError(
+                f"teacher_steps must lie in 1..{self.timesteps} (timesteps), or be None; "
+                f"got {self.teacher_steps}"
+            )
         for name in ("label_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        _check_choice("t_sampling", self.t_sampling, T_SAMPLINGS)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainConfig:

@@ -1,5 +1,6 @@
 """Trained weights: saving them, finding them, checking them."""
 
+from ddpm_helpers.pretrained.distill import distill_model
 from ddpm_helpers.pretrained.fine_tune import config_for_weights, fine_tune_model, set_classes
 from ddpm_helpers.pretrained.weights import (
     available_weights,
@@ -11,6 +12,7 @@ from ddpm_helpers.pretrained.weights import (
 __all__ = [
     "available_weights",
     "config_for_weights",
+    "distill_model",
     "fine_tune_model",
     "load_pretrained",
     "load_weights",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # With another value of one of these, the rest of the run would belong to another training.
 FIXED = (
     "image_size", "timesteps", "schedule", "prediction", "rescale_zero_snr", "batch_size", "seed",
-    "width", "limit", "optimizer", "channels",
+    "width", "limit", "optimizer", "channels", "t_sampling", "teacher_steps",
 )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def batch_gradient(
     device, T = pipeline.device, pipeline.diffusion.T
     generator = step_generator(config.seed, pipeline.batches_seen, device)
     x_0, y = augment(x_0, y, config, generator)
-    t, eps = draw_noise(x_0, T, generator)
+    t, eps = draw_noise(x_0, T, generator, config.t_sampling)
     pipeline.model.train()
     processes, parts = accelerator.num_processes, config.accumulate
     numbers = torch.zeros(9, device=device)
