@@ -45,7 +45,7 @@ notebooks: setup  ## run every notebook headless and keep the outputs
 	  $(NOTEBOOKS)
 
 images: setup  ## make every picture that README.md shows
-	@$(PY) -m ddpm_helpers.display.figures images/
+	@$(PY) -m tools.readme_images images/
 
 site: .venv-site/ready  ## build site/: the notebooks as web pages, and the page that draws
 	@$(SITE_PY) -m tools.website $(SITE)

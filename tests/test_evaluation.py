@@ -21,7 +21,6 @@ from ddpm_helpers.evaluation import (
     evaluate,
     frechet_distance,
     kernel_distance,
-    ladder,
     load_classifier,
     loss_per_step,
     nearest_neighbours,
@@ -340,44 +339,3 @@ def test_a_training_to_pure_noise_samples_with_every_sampler_and_evaluates(tmp_p
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     assert "--min-snr-gamma FLOAT" in capsys.readouterr().out
-
-
-# ---- the ladder --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "epochs"), [("cartoons", [1, 2, 5, 10, 20]), ("cifar10-64", [8, 10, 15])]
-)
-def test_the_shipped_ladders_rise(name, epochs):
-    shipped = ladder.shipped_ladder(name)
-    assert [rung["epoch"] for rung in shipped["rungs"]] == epochs
-    losses = [rung["loss"] for rung in shipped["rungs"]]
-    assert losses == sorted(losses, reverse=True)
-    assert shipped["rungs"][-1]["frechet"] > shipped["noise_floor"]["frechet"] > 0
-
-
-def test_a_ladder_that_does_not_exist_names_those_that_do():
-    with pytest.raises(FileNotFoundError, match="'cifar10'; shipped ones: cartoons, cifar10-64"):
-        ladder.shipped_ladder("cifar10")
-
-
-def test_the_ladder_draws_the_same_noise_from_every_rung_and_measures_it(sets, tmp_path, capsys):
-    d = DiffusionUtils(10, prediction="v")
-    for epoch in (1, 10):
-        torch.manual_seed(epoch)
-        net = DiffusionNet(32, width=8, num_classes=10)
-        torch.nn.init.normal_(net.gate.weight, std=0.02 * epoch)
-        path = tmp_path / f"weights_epoch_{epoch:04d}.safetensors"
-        save_weights(path, net, d, {"steps": epoch * 3, "classes": list(CLASSES)})
-    said = []
-    numbers, pictures = ladder.climb(tmp_path, *sets, n=20, steps=3, say=said.append)
-    assert [row["epoch"] for row in numbers["rungs"]] == [1, 10] and len(said) == 2
-    assert [row["steps"] for row in numbers["rungs"]] == [3, 30]
-    assert numbers["n"] == 20 and pictures.shape == (20, 3, 32, 32)
-    model, _ = load_pretrained(path)
-    options = {"sampler": "dpm++", "steps": 3, "seed": 0}
-    again = d.sample(model, 10, y=torch.arange(10), **options)
-    torch.testing.assert_close(pictures[10:], again, atol=1e-4, rtol=0)
-    assert numbers["rungs"][0]["frechet"] > numbers["noise_floor"]["frechet"]
-    with pytest.raises(FileNotFoundError, match="train with keep_weights"):
-        ladder.rungs(tmp_path / "elsewhere")

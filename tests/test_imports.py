@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {*BASE, "data", "diffusion", "model", "pretrained"},  # checkpoints hold weights
     "evaluation": {*BASE, "data", "diffusion", "model", "training", "pretrained"},
     "doctor": {*BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained"},
+    "exercises": {*BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained"},
     "display": {
         *BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained", "doctor",
     },

@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ddpm_helpers import cli
 from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
-from ddpm_helpers.evaluation import publish
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import (
     available_weights,
     load_pretrained,
     save_weights,
+    shipped,
+    shipped_ladder,
     weights,
 )
 
@@ -114,8 +114,8 @@ def test_shipped_weights_are_checked_against_the_manifest(net, tmp_path, monkeyp
     path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(10))
     entry = {"file": "w.safetensors", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     (tmp_path / "manifest.json").write_text(json.dumps({"mine": entry}))
-    monkeypatch.setattr(weights, "HERE", tmp_path)
-    monkeypatch.setattr(weights, "MANIFEST", tmp_path / "manifest.json")
+    monkeypatch.setattr(shipped, "HERE", tmp_path)
+    monkeypatch.setattr(shipped, "MANIFEST", tmp_path / "manifest.json")
     assert torch.equal(output(load_pretrained("mine")[0]), output(net))
     flipped = bytearray(path.read_bytes())
     flipped[-1] ^= 1
@@ -128,7 +128,7 @@ def test_shipped_weights_are_checked_against_the_manifest(net, tmp_path, monkeyp
 def test_each_shipped_file_is_whole_small_and_described(name):
     entry = available_weights()[name]
     model, diffusion = load_pretrained(name)
-    files = [weights.HERE / one["file"] for one in available_weights().values()]
+    files = [shipped.HERE / one["file"] for one in available_weights().values()]
     assert sum(file.stat().st_size for file in files) < 40e6
     facts = {"sha256", "data", "config", "steps", "images_seen", "minutes", "machine", "metrics"}
     assert facts <= set(entry)
@@ -137,29 +137,17 @@ def test_each_shipped_file_is_whole_small_and_described(name):
     assert len(model.classes) == model.num_classes
 
 
-def test_publishing_a_run_ships_it_under_a_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(weights, "HERE", tmp_path)
-    monkeypatch.setattr(weights, "MANIFEST", tmp_path / "manifest.json")
-    monkeypatch.setattr(publish.held_out_loss, "__defaults__", (100,))
-    tiny = "--image-size 16 --width 8 --timesteps 10 --limit 16 --batch-size 8 --warmup-steps 1"
-    run = ["train", "--preset", "ci", "--data", "cartoons", "--out", str(tmp_path / "run")]
-    assert cli.main([*run, *tiny.split()]) == 0
-    name = ["mine", "--n", "20"]
-    words = ["--machine", "a test", "--note", "small"]
-    assert publish.main([*name, "--run", str(tmp_path / "run"), *words]) == 0
-    model, _ = load_pretrained("mine")
-    trained, _ = load_pretrained(tmp_path / "run")
-    x, t = torch.randn(2, 3, 16, 16), torch.tensor([1, 10])
-    torch.testing.assert_close(model(x, t), trained(x, t), rtol=0.02, atol=0.02)
-    entry = available_weights()["mine"]
-    assert entry["images_seen"] == 16 and entry["steps"] == 2
-    assert (entry["machine"], entry["note"], entry["data"]) == ("a test", "small", "cartoons")
-    metrics = entry["metrics"]
-    assert 0 < metrics["held_out_loss"] < 5 and metrics["n"] == 20 and metrics["steps"] == 10
-    assert metrics["frechet"] > metrics["frechet_of_real"] and metrics["accuracy_of_real"] > 0.5
-    assert publish.main([*name, "--guidance", "2"]) == 0  # measured anew, nothing else changes
-    again = available_weights()["mine"]
-    assert again["metrics"]["guidance"] == 2 and again["sha256"] == entry["sha256"]
-    assert publish.main(["other", "--run", str(tmp_path / "nowhere")]) == 2
-    assert "nowhere" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("name", "epochs"), [("cartoons", [1, 2, 5, 10, 20]), ("cifar10-64", [8, 10, 15])]
+)
+def test_the_shipped_ladders_rise(name, epochs):
+    found = shipped_ladder(name)
+    assert [rung["epoch"] for rung in found["rungs"]] == epochs
+    losses = [rung["loss"] for rung in found["rungs"]]
+    assert losses == sorted(losses, reverse=True)
+    assert found["rungs"][-1]["frechet"] > found["noise_floor"]["frechet"] > 0
+
+
+def test_a_ladder_that_does_not_exist_names_those_that_do():
+    with pytest.raises(FileNotFoundError, match="'cifar10'; shipped ones: cartoons, cifar10-64"):
+        shipped_ladder("cifar10")

@@ -2,14 +2,12 @@
 
 It plays the part that the Inception network plays in FID, for small pictures and without a
 download. A distance on its features is not a FID and must not be compared with one. Two are
-shipped, one that knows the cartoons and one that knows CIFAR-10's photographs:
-
-    python -m ddpm_helpers.evaluation.classifier OUT.safetensors --data cartoons --epochs 4
+shipped, one that knows the cartoons and one that knows CIFAR-10's photographs; both come from
+`tools/train_classifier.py`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -160,22 +158,3 @@ def accuracy(classifier: Classifier, ds: ImageDataset, batch_size: int = 250) ->
     for x, y in ds.batches(batch_size, seed=0, shuffle=False):
         right += int((classifier(x).argmax(1) == y).sum())
     return right / len(ds)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train, measure on the test pictures, and write the file."""
-    parser = argparse.ArgumentParser(prog="python -m ddpm_helpers.evaluation.classifier")
-    parser.add_argument("path", type=Path, help="file to write, ending in .safetensors")
-    parser.add_argument("--data", default="cartoons", help="a source for ImageDataset (cartoons)")
-    parser.add_argument("--epochs", type=int, default=4, help="passes over its pictures (4)")
-    args = parser.parse_args(argv)
-    train, test = (ImageDataset(args.data, SIDE, split=split) for split in ("train", "test"))
-    save_classifier(args.path, train_classifier(train, epochs=args.epochs))
-    classifier = load_classifier(args.path)  # measured as it is stored: in float16
-    classifier.accuracy = accuracy(classifier, test)
-    save_classifier(args.path, classifier)
-    print(f"{args.path}: accuracy {classifier.accuracy:.2%} on the test pictures")
-
-
-if __name__ == "__main__":
-    main()

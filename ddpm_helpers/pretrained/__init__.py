@@ -2,12 +2,8 @@
 
 from ddpm_helpers.pretrained.distill import distill_model
 from ddpm_helpers.pretrained.fine_tune import config_for_weights, fine_tune_model, set_classes
-from ddpm_helpers.pretrained.weights import (
-    available_weights,
-    load_pretrained,
-    load_weights,
-    save_weights,
-)
+from ddpm_helpers.pretrained.shipped import available_weights, shipped_ladder
+from ddpm_helpers.pretrained.weights import load_pretrained, load_weights, save_weights
 
 __all__ = [
     "available_weights",
@@ -18,4 +14,5 @@ __all__ = [
     "load_weights",
     "save_weights",
     "set_classes",
+    "shipped_ladder",
 ]

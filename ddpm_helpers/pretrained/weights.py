@@ -20,10 +20,9 @@ from ddpm_helpers.config import data_of_run
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.model.wrapped import PREFIXES, unwrapped
+from ddpm_helpers.pretrained import shipped
 
-HERE = Path(__file__).parent
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-MANIFEST = HERE / "manifest.json"
 HUB_WEIGHTS = "model.safetensors"  # the name in a folder of huggingface_hub.PyTorchModelHubMixin
 _HEADER = "ddpm_helpers"  # the metadata entry that holds the description
 _SIZES = {"image_size", "channels", "width", "stem_stride"}  # whole numbers, at least 1
@@ -160,23 +159,17 @@ def data_of_weights(
     return found | {"channels": about["model"].get("channels", 3)}
 
 
-def available_weights() -> dict[str, dict[str, Any]]:
-    """The shipped weights: name -> manifest entry (file, sha256, data, steps, quality …)."""
-    return json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
-
-
 def _find(name_or_path: str | Path) -> tuple[Path, str | None]:
     """The file, and the sha256 that it must have if it is a shipped one."""
-    shipped = available_weights()
-    if str(name_or_path) in shipped:
-        entry = shipped[str(name_or_path)]
-        return HERE / entry["file"], entry["sha256"]
+    known = shipped.available_weights()
+    if entry := known.get(str(name_or_path)):
+        return shipped.HERE / entry["file"], entry["sha256"]
     path = Path(name_or_path)
     if path.is_dir():
         hub = path / HUB_WEIGHTS
         path = hub if hub.is_file() else path / "weights.safetensors"
     if not path.is_file():
-        names = ", ".join(shipped) or "none yet"
+        names = ", ".join(known) or "none yet"
         raise FileNotFoundError(f"no weights at {path}; shipped names: {names}")
     return path, None
 

@@ -1,7 +1,7 @@
 """Turn a finished training into shipped weights: half precision, and an entry in the manifest.
 
-python -m ddpm_helpers.evaluation.publish cartoons --run runs/cartoons
-python -m ddpm_helpers.evaluation.publish cartoons        # only measure them anew
+python -m tools.publish cartoons --run runs/cartoons
+python -m tools.publish cartoons        # only measure them anew
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.evaluation.report import evaluate
 from ddpm_helpers.model import DiffusionNet
-from ddpm_helpers.pretrained import weights
-from ddpm_helpers.pretrained.weights import available_weights, load_pretrained, save_weights
+from ddpm_helpers.pretrained import available_weights, load_pretrained, save_weights, shipped
+from ddpm_helpers.pretrained.weights import description
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 2 after one line on stderr.
     """
-    parser = argparse.ArgumentParser(prog="python -m ddpm_helpers.evaluation.publish")
+    parser = argparse.ArgumentParser(prog="python -m tools.publish")
     add = parser.add_argument
     add("name", help="what load_pretrained calls the weights")
     add("--run", type=Path, help="folder of a training; without it, what is shipped is measured")
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def publish(
     run: Path, name: str, *, machine: str, called: str | None = None, note: str | None = None
 ) -> dict[str, Any]:
-    """Write `name`.safetensors in float16 beside this module, and its entry in the manifest.
+    """Write `name`.safetensors in float16 among the shipped weights, and its entry in the manifest.
 
     Args:
         run: folder with `weights.safetensors` and `checkpoint.pt`.
@@ -77,11 +77,11 @@ def publish(
     model, diffusion = load_pretrained(run)
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
     config, history = state["config"], state["history"]
-    trained = weights.description(run)["trained"]
+    trained = description(run)["trained"]
     trained["data"] = called or Path(trained["data"]).name  # without the machine's path
     images_seen = state["step"] * config["batch_size"]
     path = save_weights(
-        weights.HERE / f"{name}.safetensors", model, diffusion, trained, dtype=torch.float16
+        shipped.HERE / f"{name}.safetensors", model, diffusion, trained, dtype=torch.float16
     )
     entry = {
         "file": path.name,
@@ -166,9 +166,9 @@ def describe_machine() -> str:
 
 
 def _write_manifest(manifest: dict[str, Any]) -> None:
-    beside = weights.MANIFEST.with_suffix(".tmp")
+    beside = shipped.MANIFEST.with_suffix(".tmp")
     beside.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, weights.MANIFEST)
+    os.replace(beside, shipped.MANIFEST)
 
 
 if __name__ == "__main__":

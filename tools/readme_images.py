@@ -1,7 +1,7 @@
-"""Every picture of README.md: `python -m ddpm_helpers.display.figures images/` makes them.
+"""Every picture of README.md: `python -m tools.readme_images images/` makes them.
 
 The pictures that a network draws need the shipped weights; without them they are left out, and
-the command says so. The ladder needs the weights of a whole run: `display.ladder`
+the command says so. The ladder needs the weights of a whole run: `tools.ladder`
 makes its figure.
 """
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 2 after one line on stderr.
     """
-    parser = argparse.ArgumentParser(prog="python -m ddpm_helpers.display.figures")
+    parser = argparse.ArgumentParser(prog="python -m tools.readme_images")
     parser.add_argument("folder", type=Path, help="where the pictures go")
     folder = parser.parse_args(argv).folder
     try:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             (folder / name).write_bytes(content)
             print(f"{folder / name}  {len(content) / 1e3:.0f} kB")
     except (OSError, ValueError) as error:
-        print(f"figures: error: {error}", file=sys.stderr)
+        print(f"readme_images: error: {error}", file=sys.stderr)
         return 2
     return 0
 

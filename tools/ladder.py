@@ -1,27 +1,31 @@
 """The ladder: what more training buys, measured on the weights that a run kept on its way.
 
-Every rung draws the same noises and classes, so that only the training differs. The command and
-the figure are `ddpm_helpers.display.ladder`.
+Every rung draws the same noises and classes, so that only the training differs.
+
+    ddpm train --keep-weights --out runs/a …
+    python -m tools.ladder runs/a --picture ladder.png --numbers ladder.json
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from ddpm_helpers.config import best_device
 from ddpm_helpers.data import ImageDataset
+from ddpm_helpers.display.canvas import figure_png
+from ddpm_helpers.display.plots import show_images
+from ddpm_helpers.evaluation import compare, draw_samples, loss_per_step, take, take_like
 from ddpm_helpers.evaluation.classifier import classifier_for
-from ddpm_helpers.evaluation.comparison import compare
-from ddpm_helpers.evaluation.report import loss_per_step
-from ddpm_helpers.evaluation.sets import draw_samples, take, take_like
-from ddpm_helpers.pretrained import weights
 from ddpm_helpers.pretrained.weights import description, load_pretrained
 
 SHOWN = 10  # pictures a rung in the figure, one of each class where there are ten
@@ -38,20 +42,6 @@ def rungs(run: str | Path) -> dict[int, Path]:
     if not files:
         raise FileNotFoundError(f"no weights_epoch_*.safetensors in {run}: train with keep_weights")
     return {int(path.stem.rsplit("_", 1)[1]): path for path in files}
-
-
-def shipped_ladder(name: str = "cartoons") -> dict[str, Any]:
-    """What `climb` found on a training whose ladder README.md shows.
-
-    Args:
-        name: cartoons or cifar10-64.
-    Raises:
-        FileNotFoundError: no ladder of that name; the message lists those that there are.
-    """
-    found = {p.stem.removeprefix("ladder_"): p for p in sorted(weights.HERE.glob("ladder_*.json"))}
-    if name not in found:
-        raise FileNotFoundError(f"no ladder of {name!r}; shipped ones: {', '.join(found)}")
-    return json.loads(found[name].read_text(encoding="utf-8"))
 
 
 def climb(
@@ -102,3 +92,55 @@ def climb(
             f"(real pictures {floor.frechet:.2f}), accuracy {found['accuracy']}")  # fmt: skip
     numbers = {"n": n, "options": options, "noise_floor": asdict(floor), "rungs": rows}
     return numbers, torch.cat(shown)
+
+
+def draw_ladder(numbers: dict[str, Any], pictures: Tensor) -> Figure:
+    """One row of pictures a rung, with its epoch and its Fréchet distance beside it.
+
+    Args:
+        numbers, pictures: as `climb` returns them.
+    """
+    floor = numbers["noise_floor"]["frechet"]
+    names = [
+        f"{row['epoch']} epoch{'s' * (row['epoch'] > 1)}: {row['frechet']:.2f}"
+        for row in numbers["rungs"]
+    ]
+    return show_images(
+        pictures, ncols=SHOWN, row_labels=names, scale=1 if pictures.shape[-1] >= 64 else 2,
+        title=f"The same noise after more and more training; distance to real pictures "
+        f"(their own: {floor:.2f})",
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Climb a run's ladder; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tools.ladder")
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a training with --keep-weights")
+    add("--data", default="cartoons", help="what it was trained on (cartoons)")
+    add("--n", type=int, default=500, help="pictures in each compared set (500)")
+    add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
+    add("--picture", type=Path, help="PNG of the same noises after every rung")
+    add("--numbers", type=Path, help="JSON file")
+    args = parser.parse_args(argv)
+    try:
+        first = next(iter(rungs(args.run).values()))
+        built = description(first)["model"]
+        side, channels = built["image_size"], built["channels"]
+        train, test = (
+            ImageDataset(args.data, side, split=split, channels=channels)
+            for split in ("train", "test")
+        )
+        numbers, pictures = climb(args.run, train, test, n=args.n, guidance=args.guidance)
+        if args.numbers:
+            args.numbers.write_text(json.dumps(numbers, indent=1) + "\n")
+        if args.picture:
+            args.picture.write_bytes(figure_png(draw_ladder(numbers, pictures)))
+    except (OSError, ValueError) as error:
+        print(f"ladder: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

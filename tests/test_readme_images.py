@@ -1,18 +1,15 @@
 """The command that makes the pictures of README.md."""
 
 import io
-import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from ddpm_helpers.data.cartoons import CLASSES
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.display import figures, ladder
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import save_weights
+from tools import readme_images
 
 
 def opened(content: bytes) -> Image.Image:
@@ -27,15 +24,15 @@ def weights(tmp_path_factory):
 
 
 def test_pictures_without_weights_are_small_pngs_and_the_same_every_time():
-    made = figures.draw_without_weights()
+    made = readme_images.draw_without_weights()
     assert set(made) == {"alpha_bar.png", "cartoons.png", "noising.png"}
     assert all(opened(content).format == "PNG" for content in made.values())
     assert all(len(content) < 300_000 for content in made.values())
-    assert made == figures.draw_without_weights()
+    assert made == readme_images.draw_without_weights()
 
 
 def test_pictures_with_weights(weights):
-    made = figures.draw_with_weights(str(weights), steps=3)
+    made = readme_images.draw_with_weights(str(weights), steps=3)
     film = opened(made.pop("denoising.gif"))
     assert film.format == "GIF" and film.n_frames >= 3 and film.info["loop"] == 0
     assert film.size == (4 * 96 + 12, 96)
@@ -43,23 +40,23 @@ def test_pictures_with_weights(weights):
 
 
 def test_photographs_are_drawn_by_class(weights):
-    made = figures.draw_photographs(str(weights))
+    made = readme_images.draw_photographs(str(weights))
     assert opened(made["photographs.png"]).height > 10 * 32
 
 
 def test_the_film_keeps_the_colours_of_its_frames():
     frames = [np.full((4, 6, 3), value, np.uint8) for value in (0, 90, 200)]
-    film = opened(figures.gif(frames))
+    film = opened(readme_images.gif(frames))
     for i, frame in enumerate(frames):
         film.seek(i)
         assert np.array_equal(np.asarray(film.convert("RGB")), frame)
 
 
 def test_the_command_writes_into_a_new_folder(tmp_path, monkeypatch, capsys, weights):
-    monkeypatch.setattr(figures, "draw_without_weights", lambda: {"a.png": b"1"})
-    monkeypatch.setattr(figures, "draw_with_weights", lambda name: {"b.gif": b"2"})
-    monkeypatch.setattr(figures, "draw_photographs", lambda name: {"c.png": name.encode()})
-    assert figures.main([str(tmp_path / "new" / "images")]) == 0
+    monkeypatch.setattr(readme_images, "draw_without_weights", lambda: {"a.png": b"1"})
+    monkeypatch.setattr(readme_images, "draw_with_weights", lambda name: {"b.gif": b"2"})
+    monkeypatch.setattr(readme_images, "draw_photographs", lambda name: {"c.png": name.encode()})
+    assert readme_images.main([str(tmp_path / "new" / "images")]) == 0
     assert {p.name for p in (tmp_path / "new/images").iterdir()} == {"a.png", "b.gif", "c.png"}
 
 
@@ -67,25 +64,11 @@ def test_missing_weights_are_said_and_a_bad_folder_is_one_line(tmp_path, monkeyp
     def missing(name):
         raise FileNotFoundError("no weights at cartoons")
 
-    monkeypatch.setattr(figures, "draw_without_weights", lambda: {"a.png": b"1"})
-    monkeypatch.setattr(figures, "draw_with_weights", missing)
-    monkeypatch.setattr(figures, "draw_photographs", missing)
-    assert figures.main([str(tmp_path)]) == 0
+    monkeypatch.setattr(readme_images, "draw_without_weights", lambda: {"a.png": b"1"})
+    monkeypatch.setattr(readme_images, "draw_with_weights", missing)
+    monkeypatch.setattr(readme_images, "draw_photographs", missing)
+    assert readme_images.main([str(tmp_path)]) == 0
     assert "no weights at cartoons" in capsys.readouterr().out
     (tmp_path / "file").write_text("")
-    assert figures.main([str(tmp_path / "file")]) == 2
+    assert readme_images.main([str(tmp_path / "file")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_the_ladder_is_a_command_too(tmp_path, capsys, monkeypatch):
-    d, net = DiffusionUtils(4), DiffusionNet(32, width=8, num_classes=10)
-    about = {"steps": 1, "classes": list(CLASSES)}
-    save_weights(tmp_path / "weights_epoch_0001.safetensors", net, d, about)
-    monkeypatch.setattr(ladder, "climb", lambda *a, **k: ({"noise_floor": {"frechet": 1.0},
-        "rungs": [{"epoch": 1, "frechet": 2.0}]}, torch.zeros(10, 3, 32, 32)))  # fmt: skip
-    files = ["--picture", str(tmp_path / "l.png"), "--numbers", str(tmp_path / "l.json")]
-    assert ladder.main([str(tmp_path), *files]) == 0
-    assert Image.open(tmp_path / "l.png").width > 300
-    assert json.loads((tmp_path / "l.json").read_text())["rungs"][0]["epoch"] == 1
-    assert ladder.main([str(tmp_path / "none")]) == 2
-    assert "ladder: error: no weights_epoch_" in capsys.readouterr().err

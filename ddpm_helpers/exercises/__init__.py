@@ -1,0 +1,60 @@
+"""Exercises of the notebooks that check themselves, and name the mistake in a wrong answer.
+
+    from ddpm_helpers.exercises import check
+
+    check("3.2", my_add_noise)
+
+Each `notebook_NN.py` lists the exercises of one notebook.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+
+from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, Verdict, judge
+
+__all__ = ["Exercise", "Trial", "Verdict", "check", "examine", "exercises_of", "judge"]
+
+
+def check(number: str, answer: Answer) -> None:
+    """Print whether an answer is right; if not, which mistake it makes.
+
+    An answer that still raises `NotImplementedError` is "not done yet", and the notebook goes on.
+
+    Args:
+        number: of the exercise, as the notebook gives it: "3.2".
+        answer: the function or class that was written for it.
+    Raises:
+        ValueError: no exercise has that number.
+    """
+    print(examine(number, answer).message)
+
+
+def examine(number: str, answer: Answer) -> Verdict:
+    """What `check` prints, as a value.
+
+    Raises:
+        ValueError: no exercise has that number.
+    """
+    known = {exercise.number: exercise for exercise in _exercises_beside(number)}
+    if number not in known:
+        raise ValueError(f"unknown exercise {number!r}; choose from {', '.join(known)}")
+    return judge(known[number], answer)
+
+
+def _exercises_beside(number: str) -> list[Exercise]:
+    """The exercises of the notebook that a number belongs to."""
+    notebook = number.partition(".")[0] if isinstance(number, str) else ""
+    if notebook.isdecimal() and find_spec(f"{__name__}.{module_name(int(notebook))}"):
+        return exercises_of(int(notebook))
+    raise ValueError(f"unknown exercise {number!r}; write notebook and exercise as text: '3.2'")
+
+
+def exercises_of(notebook: int) -> list[Exercise]:
+    """The exercises of one notebook, in its order."""
+    return import_module(f"{__name__}.{module_name(notebook)}").EXERCISES
+
+
+def module_name(notebook: int) -> str:
+    return f"notebook_{notebook:02d}"

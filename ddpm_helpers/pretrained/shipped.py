@@ -1,0 +1,31 @@
+"""What comes with the package: trained weights and the ladders of their trainings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+MANIFEST = HERE / "manifest.json"
+
+
+def available_weights() -> dict[str, dict[str, Any]]:
+    """The shipped weights: name -> manifest entry (file, sha256, data, steps, quality …)."""
+    return json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
+
+
+def shipped_ladder(name: str = "cartoons") -> dict[str, Any]:
+    """What more and more training bought, measured on weights that a training kept on its way.
+
+    Args:
+        name: cartoons or cifar10-64.
+    Returns:
+        `n`, `options` of the sampler, `noise_floor` and `rungs`, one for each epoch.
+    Raises:
+        FileNotFoundError: no ladder of that name; the message lists those that there are.
+    """
+    found = {p.stem.removeprefix("ladder_"): p for p in sorted(HERE.glob("ladder_*.json"))}
+    if name not in found:
+        raise FileNotFoundError(f"no ladder of {name!r}; shipped ones: {', '.join(found)}")
+    return json.loads(found[name].read_text(encoding="utf-8"))
