@@ -51,7 +51,7 @@ class ConsistencyDistillation(DiffusionUtils):
         self.stride = math.ceil(self.T / checks.count("steps", steps, most=self.T))
 
     def preview(self, steps: int) -> dict[str, Any]:
-        """Options of `sample` for the sample grids of a training: 2 steps, whatever is asked for."""
+        """Options of `sample` for the sample grids of a training: always 2 steps."""
         return {"sampler": "ddpm", "steps": min(2, self.T)}
 
     def loss(

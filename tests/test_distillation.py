@@ -1,0 +1,169 @@
+"""Consistency distillation: its target by hand, what a perfect student scores, and a real one."""
+
+import pytest
+import torch
+from toy_training import TwoColours
+
+from ddpm_helpers import DiffusionUtils, TrainConfig, TrainingPipeline, cli
+from ddpm_helpers.diffusion import ConsistencyDistillation
+from ddpm_helpers.diffusion.distillation import HUBER
+from ddpm_helpers.pretrained import distill_model, load_pretrained, save_weights
+from ddpm_helpers.training import build_model
+
+SHAPE = (1, 2, 2)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def says(d, x_0):
+    """A network that says one image, whatever it is shown."""
+
+    def model(x_t, t, y=None):
+        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
+        image = torch.full_like(x_t, x_0)
+        eps = (x_t - bar.sqrt() * image) / (1 - bar).clamp(min=1e-12).sqrt()
+        return bar.sqrt() * eps - (1 - bar).sqrt() * image
+
+    return model
+
+
+def test_the_loss_is_the_distance_of_two_answers_along_the_teachers_step():
+    """Written out with plain formulas; the student is a simple function of x and t."""
+    d = DiffusionUtils(10, "cosine", prediction="v")
+    short = ConsistencyDistillation(d, says(d, 0.5), steps=5)  # strides of 2
+    a, b = d.alpha_bar.sqrt(), (1 - d.alpha_bar).sqrt()
+    x_0, eps, t = randn(3, *SHAPE).clamp(-1, 1), randn(3, *SHAPE, seed=1), torch.tensor([10, 5, 2])
+
+    def student(x, t):
+        return 0.1 * x * t.to(x).reshape(-1, 1, 1, 1)
+
+    def f(x, t):
+        return a[t] * x - b[t] * 0.1 * x * t
+
+    for i, (t_i, s_i) in enumerate([(10, 8), (5, 3), (2, 0)]):
+        x_t = a[t_i] * x_0[i] + b[t_i] * eps[i]
+        eps_i = (x_t - a[t_i] * 0.5) / b[t_i]
+        x_s = a[s_i] * 0.5 + b[s_i] * eps_i
+        goal = f(x_s, s_i).clamp(-1, 1)
+        expected = ((f(x_t, t_i) - goal).square().mean() + HUBER**2).sqrt() - HUBER
+        got = short.loss(student, x_0, t, eps)[i]
+        assert got.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_only_the_first_answer_carries_a_gradient_and_a_consistent_student_none():
+    d = DiffusionUtils(10, "cosine", prediction="v")
+    short = ConsistencyDistillation(d, says(d, 0.5), steps=5)
+    x_0, eps, t = randn(4, *SHAPE), randn(4, *SHAPE, seed=1), torch.tensor([9, 7, 4, 3])
+    perfect = says(d, 0.5)
+    torch.testing.assert_close(short.loss(perfect, x_0, t, eps), torch.zeros(4).double())
+    w = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    calls = []
+
+    def student(x, t):
+        calls.append((int(t[0]), torch.is_grad_enabled()))
+        return perfect(x, t) + w
+
+    short.loss(student, x_0, t, eps).sum().backward()
+    assert calls == [(7, False), (9, True)] and w.grad is not None
+
+
+def test_without_a_teacher_the_same_noise_leads_down():
+    d = DiffusionUtils(10, "flow", prediction="flow")
+    short = ConsistencyDistillation(d, None, steps=10)
+    x_0, eps, t = randn(2, *SHAPE), randn(2, *SHAPE, seed=1), torch.tensor([10, 4])
+    seen = []
+
+    def student(x, t):
+        seen.append(x)
+        return x * 0
+
+    short.loss(student, x_0, t, eps)
+    torch.testing.assert_close(seen[0], d.add_noise(x_0, t - 1, eps)[0])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda d, x: ConsistencyDistillation(d, None, 11), "steps must be .* in 1..10, got 11"),
+        (
+            lambda d, x: ConsistencyDistillation(DiffusionUtils(10, prediction="x_0"), None),
+            "needs a network that predicts eps, v or flow, not x_0",
+        ),
+        (
+            lambda d, x: ConsistencyDistillation(d, None, 5).training_loss(
+                lambda x, t: x, x, min_snr_gamma=5.0
+            ),
+            "min_snr_gamma weighs the error of a denoiser: leave it out",
+        ),
+        (lambda d, x: TrainConfig(teacher_steps=0), "teacher_steps must lie in 1..500"),
+    ],
+)
+def test_refuses_what_makes_no_sense(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(DiffusionUtils(10, prediction="v"), torch.zeros(2, *SHAPE))
+
+
+# ---- with the pipeline -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """Weights of a small network, trained for a moment on two colours."""
+    config = TrainConfig(
+        image_size=16, width=8, timesteps=50, prediction="v", epochs=30, batch_size=8, lr=3e-3,
+        warmup_steps=5, ema_decay=0.9, flip=False, label_dropout=0.0,
+    )  # fmt: skip
+    data = TwoColours()
+    diffusion = DiffusionUtils(50, prediction="v")
+    pipeline = TrainingPipeline(build_model(config, 2), diffusion, data, config)
+    for _ in pipeline.steps():
+        pass
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_weights(path, pipeline.ema_model, diffusion, {"classes": list(data.classes)})
+    return path, config, data
+
+
+def one_step_error(weights_or_model, diffusion, data):
+    """How far the one-step images of both classes are from their colours."""
+    x = diffusion.sample(
+        weights_or_model, 8, y=torch.arange(8) % 2, sampler="ddpm", steps=1, seed=0
+    )
+    means = [x[k::2].mean((0, 2, 3)) for k in (0, 1)]
+    (batch, y) = next(iter(data.batches(8, seed=0)))
+    truth = [batch[y == k].mean((0, 2, 3)) for k in (0, 1)]
+    return sum((m - g).abs().max().item() for m, g in zip(means, truth, strict=True))
+
+
+def test_the_pipeline_trains_a_student_and_saves_weights_that_sample(teacher, tmp_path):
+    path, config, data = teacher
+    student, short = distill_model(path, data.classes, steps=5, say=lambda line: None)
+    before = short.teacher.gate.weight.clone()
+    pipeline = TrainingPipeline(student, short, data, config, tmp_path / "run")
+    history = pipeline.fit()
+    first, last = (sum(r.loss for r in part) / 5 for part in (history[:5], history[-5:]))
+    assert last < first
+    assert torch.equal(short.teacher.gate.weight, before)  # the teacher stays as it is
+    assert pipeline.samples(4).shape == (4, 3, 16, 16)
+    model, diffusion = load_pretrained(tmp_path / "run")
+    assert type(diffusion) is DiffusionUtils and diffusion.config == short.config
+    assert one_step_error(model, diffusion, data) < 0.5
+
+
+def test_the_command_line_distils_and_says_what_is_missing(teacher, tmp_path, capsys):
+    path, _, _ = teacher
+    words = ["train", "--preset", "ci", "--data", "cartoons", "--limit", "16", "--image-size", "32"]
+    small = tmp_path / "small.safetensors"
+    config = TrainConfig.preset("ci", width=8)
+    save_weights(small, build_model(config, 10), DiffusionUtils(500, prediction="v"))
+    run = tmp_path / "fast"
+    assert cli.main([*words, "--distill", str(small), "--out", str(run)]) == 0
+    assert "teacher_steps = 16" in (run / "config.toml").read_text()
+    again = [*words, "--out", str(tmp_path / "b"), "--config", str(run / "config.toml")]
+    again = [w for w in again if w not in ("--preset", "ci")]
+    assert cli.main(again) == 2
+    assert "teacher_steps = 16 needs a teacher: --distill WEIGHTS" in capsys.readouterr().err
+    resumed = [*words, "--distill", str(small), "--teacher-steps", "8", "--out", str(run)]
+    assert cli.main([*resumed, "--resume"]) == 2
+    assert "trained with teacher_steps = 16, not 8" in capsys.readouterr().err
