@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from ddpm_helpers import cli
+from ddpm_helpers.commands import train
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
@@ -198,6 +199,6 @@ def test_interrupting_ends_without_a_traceback(capsys, monkeypatch):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.cli_train, "settings", interrupt)
+    monkeypatch.setattr(train, "settings", interrupt)
     assert cli.main(["train"]) == 130
     assert "Traceback" not in capsys.readouterr().err

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ddpm_helpers import cli
 from ddpm_helpers.cli import main
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.data import ImageDataset, cifar10
@@ -206,7 +205,7 @@ def test_the_weights_say_what_they_are_compared_with(tmp_path, monkeypatch, told
     def asked(source, side, **options):
         raise ValueError(f"asked for {source} at {side}")
 
-    monkeypatch.setattr(cli, "_dataset", asked)
+    monkeypatch.setattr("ddpm_helpers.data.ImageDataset", asked)
     assert main(["evaluate", "--weights", str(path), *told]) == 2
     assert f"asked for {data} at 32" in capsys.readouterr().err
 
@@ -218,7 +217,7 @@ def test_a_run_says_itself_how_its_data_are_opened(tmp_path, monkeypatch, capsys
     def asked(source, side, **options):
         raise ValueError(f"asked for {source} with {options}")
 
-    monkeypatch.setattr(cli, "_dataset", asked)
+    monkeypatch.setattr("ddpm_helpers.data.ImageDataset", asked)
     for weights in (tmp_path, tmp_path / "weights.safetensors"):
         assert main(["evaluate", "--weights", str(weights)]) == 2
         words = "asked for an/album with {'split': 'train', 'fit': 'pad', 'channels': 3}"

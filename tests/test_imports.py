@@ -27,12 +27,11 @@ ALLOWED: dict[str, set[str]] = {
     "display": {
         *BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained", "doctor",
     },
-    "cli": {
+    "commands": {
         *BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained", "doctor",
-        "display", "cli_sample", "cli_train", "export",
+        "export",
     },
-    "cli_sample": {*BASE, "pretrained", "training"},
-    "cli_train": {*BASE, "data", "diffusion", "model", "pretrained", "training"},
+    "cli": {"commands"},
     "__main__": {"cli"},
 }  # fmt: skip
 

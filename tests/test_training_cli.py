@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 from toy_training import CONFIG, pipeline
 
-from ddpm_helpers import cli, cli_train, config
+from ddpm_helpers import cli, config
+from ddpm_helpers.commands import info
+from ddpm_helpers.commands import train as train_command
 from ddpm_helpers.config import PRESETS, TrainConfig
 from ddpm_helpers.pretrained import load_pretrained
 from ddpm_helpers.training import TrainingPipeline
@@ -244,25 +246,25 @@ def test_out_of_memory_on_the_command_line_is_one_line(monkeypatch, capsys):
     def full(*args):
         raise torch.OutOfMemoryError("step 1: the memory of cuda is full: halve batch_size (8)")
 
-    monkeypatch.setattr(cli.cli_train, "settings", full)
+    monkeypatch.setattr(train_command, "settings", full)
     assert cli.main(["train"]) == 2
     assert capsys.readouterr().err.endswith("halve batch_size (8)\n")
 
 
 def test_flops_are_those_of_its_convolutions_and_matrix_products():
     """Twice the width: about four times the work, as channels in and out both double."""
-    small, large = (cli_train.forward_flops(TrainConfig(width=w)) for w in (16, 32))
+    small, large = (info.forward_flops(TrainConfig(width=w)) for w in (16, 32))
     assert 3.5 < large / small < 4.2
 
 
 def test_info_names_flops_and_the_time_of_an_epoch(monkeypatch):
-    monkeypatch.setattr(cli_train, "measure_speed", lambda c: 250.0)
-    text = cli_train.describe_speed(CONFIG, 50_000)
+    monkeypatch.setattr(info, "measure_speed", lambda c: 250.0)
+    text = info.describe_speed(CONFIG, 50_000)
     assert "GFLOP forward per picture" in text and "about 200 s per epoch of 50,000" in text
 
 
 def test_speed_is_measured_on_a_few_steps_of_the_real_loop():
-    assert cli_train.measure_speed(CONFIG) > 0
+    assert info.measure_speed(CONFIG) > 0
 
 
 def test_a_gpu_that_cannot_be_used_is_said_once_and_the_cpu_taken(monkeypatch):

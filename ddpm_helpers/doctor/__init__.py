@@ -4,7 +4,6 @@ Each check is a function of plain values (a batch, a table, a loop, a network) t
 `Finding`. Nothing here knows this package's classes, `from_ours` and the command apart.
 """
 
-from ddpm_helpers.doctor.data import check_data, check_samples
 from ddpm_helpers.doctor.examine import examine, overfit_step
 from ddpm_helpers.doctor.finding import Finding, most_likely, worst
 from ddpm_helpers.doctor.guidance import (
@@ -13,6 +12,7 @@ from ddpm_helpers.doctor.guidance import (
     check_labels,
     check_null,
 )
+from ddpm_helpers.doctor.images import check_data, check_samples
 from ddpm_helpers.doctor.network import (
     check_checkerboard,
     check_modes,

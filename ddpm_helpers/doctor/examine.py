@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.doctor.data import check_data, check_samples
 from ddpm_helpers.doctor.finding import Finding, broken
 from ddpm_helpers.doctor.guidance import check_labels, check_null
+from ddpm_helpers.doctor.images import check_data, check_samples
 from ddpm_helpers.doctor.network import (
     check_checkerboard,
     check_modes,

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm_helpers.doctor.data import tile_rms
 from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.images import tile_rms
 from ddpm_helpers.doctor.tables import ask, one_line, rms
 
 Shape = tuple[int, int, int]

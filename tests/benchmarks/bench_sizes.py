@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from ddpm_helpers.cli_train import RandomPictures, forward_flops
+from ddpm_helpers.commands.info import RandomPictures, forward_flops
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.model import count_parameters
 from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model

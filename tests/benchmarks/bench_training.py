@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_helpers import DiffusionUtils, TrainConfig, TrainingPipeline
-from ddpm_helpers.cli_train import RandomPictures
+from ddpm_helpers.commands.info import RandomPictures
 from ddpm_helpers.config import best_device
 from ddpm_helpers.training import build_diffusion, build_model
 from ddpm_helpers.training.setup import bf16_is_fast

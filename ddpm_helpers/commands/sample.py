@@ -14,7 +14,7 @@ from ddpm_helpers.config import best_device
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the options of `ddpm sample`."""
+    """Give a parser the options of `ddpm sample`, and what runs it."""
     add = parser.add_argument
     add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
     add("--n", type=int, default=20, metavar="N", help="number of images (20)")
@@ -31,10 +31,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                        "(samples.png)")  # fmt: skip
     where.add_argument("--out-dir", type=Path, metavar="DIR", help="a folder instead: one PNG an "
                        "image, 00000.png and so on, for other tools")  # fmt: skip
-    parser.set_defaults(run=sample)
+    parser.set_defaults(run=run)
 
 
-def sample(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Draw images and write them as one PNG grid, or one PNG each."""
     from torchvision.utils import save_image
 

@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ddpm_helpers.config import best_device
 from ddpm_helpers.evaluation.inception import WEIGHTS, WHERE
 
 
-def add_evaluate(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the options of `ddpm evaluate`; the caller sets what runs it."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of `ddpm evaluate`, and what runs it."""
     add = parser.add_argument
     add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
     add("--data", help="what they were trained on (by default as the weights say)")
@@ -28,6 +29,32 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--inception-weights", type=Path, metavar="FILE", help=f"{WEIGHTS}, from the releases page "
         "of torch-fidelity; nothing is downloaded")  # fmt: skip
     add("--out", type=Path, help="JSON file for the numbers")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure weights: loss per step, and samples against the test pictures."""
+    from ddpm_helpers.data import ImageDataset
+    from ddpm_helpers.evaluation import evaluate
+    from ddpm_helpers.pretrained import load_pretrained
+    from ddpm_helpers.pretrained.weights import data_of_weights
+
+    check_options(args)
+    model, diffusion = load_pretrained(args.weights)
+    data = data_of_weights(args.weights, args.data, args.root)
+    source, side = data.pop("source", "cartoons"), model.image_shape[-1]
+    train, test = (ImageDataset(source, side, split=s, **data) for s in ("train", "test"))
+    options = {"sampler": args.sampler, "guidance": args.guidance, "seed": args.seed}
+    if args.steps is not None:
+        options["steps"] = args.steps
+    model.to(best_device())
+    evaluate(
+        diffusion, model, train, test, n=args.n, anyway=args.anyway,
+        inception=args.inception_weights,
+        keep=lambda numbers: write_numbers(numbers, args.out), **options,
+    )  # fmt: skip
+    if args.out is not None:
+        print(f"numbers in {args.out}")
 
 
 def check_options(args: argparse.Namespace) -> None:

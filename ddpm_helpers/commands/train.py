@@ -1,4 +1,4 @@
-"""`ddpm train`, and what a training costs here."""
+"""`ddpm train`: every field of `TrainConfig` is an option."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ddpm_helpers.config import (
     OF_SOURCE,
     PRESETS,
     TrainConfig,
-    best_device,
     data_settings,
     settings,
 )
@@ -25,7 +22,7 @@ BY_DEFAULT = "by default set by DDPM_PRESET, else by the hardware"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Every field of `TrainConfig` is an option, and its reason the help."""
+    """Give a parser the options of `ddpm train`, and what runs it; a field's reason is its help."""
     add = parser.add_argument
     base = parser.add_mutually_exclusive_group()
     base.add_argument("--preset", help=f"{', '.join(PRESETS)} ({BY_DEFAULT})")
@@ -54,10 +51,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         option = "--" + field.name.replace("_", "-")
         text = field.metadata["help"].replace("%", "%%")
         group.add_argument(option, default=argparse.SUPPRESS, help=text, **how)
-    parser.set_defaults(run=train)
+    parser.set_defaults(run=run)
 
 
-def train(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Train; checkpoints, history and sample grids go to --out. Returns the exit status."""
     from ddpm_helpers.data import ImageDataset
     from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model, files
@@ -158,57 +155,3 @@ def _name_of(path: Path, usual: str) -> str:
 
 def _silent(*words: object, **options: object) -> None:
     """What the processes beside the main one say."""
-
-
-def forward_flops(config: TrainConfig) -> int:
-    """Floating-point operations of the network for one picture, a multiply-add being two."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from ddpm_helpers.training import build_model
-
-    net = build_model(config, 10).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net(torch.zeros(1, *net.image_shape), torch.ones(1, dtype=torch.int64))
-    return counter.get_total_flops()
-
-
-def describe_speed(config: TrainConfig, pictures: int = 50_000) -> str:
-    """FLOPs and time of an epoch, from a few steps on random pictures here and now."""
-    batch = min(config.batch_size, 64 if best_device().type == "cuda" else 16)
-    short = replace(config, batch_size=batch, epochs=3, warmup_steps=0, accumulate=1)
-    speed = measure_speed(short)
-    flops = forward_flops(config)
-    return (
-        f"{flops / 1e9:.2f} GFLOP forward per picture; {speed:.0f} pictures/s here, "
-        f"about {pictures / speed:.0f} s per epoch of {pictures:,} (batch {batch})"
-    )
-
-
-def measure_speed(config: TrainConfig) -> float:
-    """Pictures a second of config.epochs steps, without the first, which warms up."""
-    from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
-
-    diffusion = build_diffusion(config)
-    data = RandomPictures(config.batch_size, config.image_size, config.channels)
-    pipeline = TrainingPipeline(build_model(config, 10), diffusion, data, config)
-    images = [(k + 1) * config.batch_size for k in range(pipeline.total_steps)]
-    rates = [record.images_per_second for record in pipeline.steps()]
-    first, *_, last = (n / rate for n, rate in zip(images, rates, strict=True))  # seconds so far
-    return (images[-1] - images[0]) / (last - first)
-
-
-class RandomPictures:
-    """One batch of noise with labels, in the form of an `ImageDataset`."""
-
-    classes, source = tuple("0123456789"), "noise"
-
-    def __init__(self, n: int, size: int, channels: int = 3) -> None:
-        self.images = torch.randint(0, 256, (n, channels, size, size), dtype=torch.uint8)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batches(self, batch_size: int, *, seed: int, epoch: int = 0, device: Any = None) -> Any:
-        """The batch, once an epoch, as `ImageDataset.batches` gives it."""
-        y = torch.arange(len(self)) % 10
-        yield (self.images.float() / 127.5 - 1).to(device), y.to(device)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.config import best_device, settings
-from ddpm_helpers.doctor.data import check_data
 from ddpm_helpers.doctor.examine import examine
 from ddpm_helpers.doctor.finding import VERDICTS, Finding, look, most_likely, worst
+from ddpm_helpers.doctor.images import check_data
 from ddpm_helpers.doctor.patient import from_ours
 from ddpm_helpers.doctor.training import check_average, check_history
 from ddpm_helpers.training import files
@@ -28,7 +28,7 @@ option ends with 2 as well, and prints nothing but one line on stderr; after an 
 line on stdout begins with the verdict."""
 
 
-def add_doctor(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of `ddpm doctor`, and what runs it."""
     parser.epilog = EXIT
     add = parser.add_argument

@@ -1,0 +1,1 @@
+"""The commands of `ddpm`, each with its options beside its job."""

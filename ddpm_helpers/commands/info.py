@@ -1,0 +1,108 @@
+"""`ddpm info`: versions, hardware, active settings, and what a training costs here."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ddpm_helpers import __version__
+from ddpm_helpers.config import T_SAMPLINGS, TrainConfig, best_device, settings
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser what runs `ddpm info`; it has no options."""
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print what a report of a problem should say."""
+    from ddpm_helpers.diffusion import PREDICTIONS, SAMPLERS, SCHEDULES
+    from ddpm_helpers.model import count_parameters
+    from ddpm_helpers.pretrained import available_weights
+    from ddpm_helpers.training import build_model
+
+    known = settings()
+    parameters = count_parameters(build_model(known.train, 10))
+    rows = {
+        "ddpm_helpers": __version__,
+        "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
+        "device": describe_device(known.device),
+        "settings": str(known),
+        "network": f"{parameters / 1e6:.1f} million parameters with preset {known.preset}",
+        "training": describe_speed(known.train),
+        "weights": ", ".join(available_weights()) or "none shipped",
+        "schedules": ", ".join(SCHEDULES),
+        "predictions": ", ".join(PREDICTIONS),
+        "t_sampling": ", ".join(T_SAMPLINGS),
+        "samplers": ", ".join(SAMPLERS),
+        "cache": str(known.cache_dir),
+    }
+    for name, value in rows.items():
+        print(f"{name:<13} {value}")
+
+
+def describe_device(device: torch.device) -> str:
+    """The device's name, and its memory where torch knows it."""
+    if device.type != "cuda":
+        return device.type
+    card = torch.cuda.get_device_properties(device)
+    return f"cuda, {card.name}, {card.total_memory / 2**30:.0f} GiB"
+
+
+def forward_flops(config: TrainConfig) -> int:
+    """Floating-point operations of the network for one picture, a multiply-add being two."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from ddpm_helpers.training import build_model
+
+    net = build_model(config, 10).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, *net.image_shape), torch.ones(1, dtype=torch.int64))
+    return counter.get_total_flops()
+
+
+def describe_speed(config: TrainConfig, pictures: int = 50_000) -> str:
+    """FLOPs and time of an epoch, from a few steps on random pictures here and now."""
+    batch = min(config.batch_size, 64 if best_device().type == "cuda" else 16)
+    short = replace(config, batch_size=batch, epochs=3, warmup_steps=0, accumulate=1)
+    speed = measure_speed(short)
+    flops = forward_flops(config)
+    return (
+        f"{flops / 1e9:.2f} GFLOP forward per picture; {speed:.0f} pictures/s here, "
+        f"about {pictures / speed:.0f} s per epoch of {pictures:,} (batch {batch})"
+    )
+
+
+def measure_speed(config: TrainConfig) -> float:
+    """Pictures a second of config.epochs steps, without the first, which warms up."""
+    from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
+
+    diffusion = build_diffusion(config)
+    data = RandomPictures(config.batch_size, config.image_size, config.channels)
+    pipeline = TrainingPipeline(build_model(config, 10), diffusion, data, config)
+    images = [(k + 1) * config.batch_size for k in range(pipeline.total_steps)]
+    rates = [record.images_per_second for record in pipeline.steps()]
+    first, *_, last = (n / rate for n, rate in zip(images, rates, strict=True))  # seconds so far
+    return (images[-1] - images[0]) / (last - first)
+
+
+class RandomPictures:
+    """One batch of noise with labels, in the form of an `ImageDataset`."""
+
+    classes, source = tuple("0123456789"), "noise"
+
+    def __init__(self, n: int, size: int, channels: int = 3) -> None:
+        self.images = torch.randint(0, 256, (n, channels, size, size), dtype=torch.uint8)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, batch_size: int, *, seed: int, epoch: int = 0, device: Any = None) -> Any:
+        """The batch, once an epoch, as `ImageDataset.batches` gives it."""
+        y = torch.arange(len(self)) % 10
+        yield (self.images.float() / 127.5 - 1).to(device), y.to(device)
