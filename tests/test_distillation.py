@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from toy_training import TwoColours
 
 from ddpm_helpers import DiffusionUtils, TrainConfig, TrainingPipeline, cli
@@ -105,6 +106,51 @@ def test_refuses_what_makes_no_sense(call, words):
         call(DiffusionUtils(10, prediction="v"), torch.zeros(2, *SHAPE))
 
 
+class Student(nn.Module):
+    """Reads one pixel and its step."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1)
+        )
+
+    def forward(self, x_t, t):
+        seen = torch.stack([x_t.flatten(), t.float() / 20], 1)
+        return self.layers(seen).reshape(x_t.shape)
+
+
+def test_one_call_of_a_student_ends_in_a_cloud_where_one_of_its_teacher_ends_between():
+    """Pixels lie near -0.6 or 0.6; the teacher, a formula, first says their mean, 0."""
+    d = DiffusionUtils(20, "flow", prediction="flow")
+
+    def teacher(x_t, t, y=None):
+        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
+        a, b, spread = bar.sqrt(), (1 - bar).sqrt(), 0.1
+        V = a**2 * spread**2 + b**2
+        centres = torch.tensor([-0.6, 0.6])
+        away = x_t[..., None] - a[..., None] * centres
+        w = torch.softmax(-(away**2) / (2 * V[..., None]), -1)
+        x_0 = (w * (centres + (a * spread**2 / V)[..., None] * away)).sum(-1)
+        return (w * (b / V)[..., None] * away).sum(-1) - x_0
+
+    torch.manual_seed(0)
+    short, student = ConsistencyDistillation(d, teacher, steps=20), Student()
+    optimizer = torch.optim.Adam(student.parameters(), 3e-3)
+    for _ in range(400):
+        which = torch.randint(2, (256, 1, 1, 1)) * 1.2 - 0.6
+        loss = short.training_loss(student, which + 0.1 * torch.randn(256, 1, 1, 1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    one = {"sampler": "ddpm", "steps": 1, "seed": 0, "shape": (1, 1, 1)}
+    arrived = [
+        ((d.sample(net, 500, **one).abs() - 0.6).abs() < 0.3).float().mean().item()
+        for net in (teacher, student)
+    ]
+    assert arrived[0] == 0 and arrived[1] > 0.5
+
+
 # ---- with the pipeline -------------------------------------------------------------------
 
 
@@ -112,8 +158,8 @@ def test_refuses_what_makes_no_sense(call, words):
 def teacher(tmp_path_factory):
     """Weights of a small network, trained for a moment on two colours."""
     config = TrainConfig(
-        image_size=16, width=8, timesteps=50, prediction="v", epochs=30, batch_size=8, lr=3e-3,
-        warmup_steps=5, ema_decay=0.9, flip=False, label_dropout=0.0,
+        image_size=16, width=8, timesteps=50, prediction="v", epochs=10, batch_size=8, lr=3e-3,
+        warmup_steps=5, ema_decay=0.9, flip=False, label_dropout=0.0, sample_every=0,
     )  # fmt: skip
     data = TwoColours()
     diffusion = DiffusionUtils(50, prediction="v")
@@ -123,17 +169,6 @@ def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
     save_weights(path, pipeline.ema_model, diffusion, {"classes": list(data.classes)})
     return path, config, data
-
-
-def one_step_error(weights_or_model, diffusion, data):
-    """How far the one-step images of both classes are from their colours."""
-    x = diffusion.sample(
-        weights_or_model, 8, y=torch.arange(8) % 2, sampler="ddpm", steps=1, seed=0
-    )
-    means = [x[k::2].mean((0, 2, 3)) for k in (0, 1)]
-    (batch, y) = next(iter(data.batches(8, seed=0)))
-    truth = [batch[y == k].mean((0, 2, 3)) for k in (0, 1)]
-    return sum((m - g).abs().max().item() for m, g in zip(means, truth, strict=True))
 
 
 def test_the_pipeline_trains_a_student_and_saves_weights_that_sample(teacher, tmp_path):
@@ -148,7 +183,7 @@ def test_the_pipeline_trains_a_student_and_saves_weights_that_sample(teacher, tm
     assert pipeline.samples(4).shape == (4, 3, 16, 16)
     model, diffusion = load_pretrained(tmp_path / "run")
     assert type(diffusion) is DiffusionUtils and diffusion.config == short.config
-    assert one_step_error(model, diffusion, data) < 0.5
+    assert model.classes == data.classes
 
 
 def test_the_command_line_distils_and_says_what_is_missing(teacher, tmp_path, capsys):

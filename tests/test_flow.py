@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ddpm_helpers import DiffusionUtils, TrainConfig
+from ddpm_helpers import DiffusionUtils, TrainConfig, cli, doctor, load_pretrained
 from ddpm_helpers.diffusion import SCHEDULES, beta_schedule, draw_steps, network_calls
 from ddpm_helpers.diffusion.editing import ddim_invert, inpaint, sdedit, slerp
 from ddpm_helpers.diffusion.likelihood import bits_per_dim
@@ -145,7 +145,7 @@ def test_heun_in_the_other_time_is_another_method():
 
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("heun", 2), ("dpm++", 2)])
 def test_gaussian_to_gaussian_converges_to_the_known_map(sampler, order):
-    """Data N(m, s^2) are m + s times the noise; half the stride, a half or a quarter of the error."""
+    """Data N(m, s^2) are m + s times the noise; half the stride divides the error by 2 or 4."""
     d, x_T = flow(1000), randn(2, *SHAPE)
     errors = []
     for steps in (50, 100):
@@ -273,3 +273,58 @@ def test_t_sampling_is_refused_with_the_choices():
         draw_steps(4, 10, "lognormal")
     with pytest.raises(ValueError, match=words):
         flow().training_loss(wavy, torch.zeros(2, *SHAPE), t_sampling="lognormal")
+
+
+# ---- the rest of the package -------------------------------------------------------------
+
+
+def test_a_flow_trains_resumes_and_says_what_it_is_on_the_command_line(tmp_path, capsys):
+    words = "train --data cartoons --limit 32 --preset ci --width 8 --timesteps 20 --warmup-steps 1"
+    flow_words = "--schedule flow --prediction flow --t-sampling logit_normal"
+    run = tmp_path / "run"
+    assert cli.main([*words.split(), *flow_words.split(), "--out", str(run)]) == 0
+    model, d = load_pretrained(run)
+    assert (d.schedule, d.prediction, d.alpha_bar[-1].item()) == ("flow", "flow", 0)
+    assert torch.isfinite(d.sample(model, 2, y=0, steps=3, sampler="dpm++", seed=0)).all()
+    more = [*words.split(), *flow_words.split()[:-1], "uniform", "--resume", "--out", str(run)]
+    assert cli.main(more) == 2
+    assert "trained with t_sampling = 'logit_normal', not 'uniform'" in capsys.readouterr().err
+    assert cli.main([*words.split(), "--schedule", "flow", "--prediction", "eps"]) == 2
+    assert "choose prediction x_0, v or flow" in capsys.readouterr().err
+
+
+def test_the_doctor_finds_a_perfect_flow_healthy_and_names_a_wrong_reading():
+    d = flow(100)
+    for sampler in ("ddpm", "ddim", "heun", "dpm++"):
+
+        def draw(model, x_T, sampler=sampler):
+            return d.sample(model, len(x_T), x_T=x_T, sampler=sampler, seed=0)
+
+        found = doctor.check_sampler(draw, d.alpha_bar, prediction="flow")
+        assert found.verdict == "ok", (sampler, found.sentence)
+    wrong = DiffusionUtils(100, "flow", prediction="v")
+
+    def misread(model, x_T):
+        return wrong.sample(model, len(x_T), x_T=x_T, sampler="ddim", seed=0)
+
+    sentence = doctor.check_sampler(misread, d.alpha_bar, prediction="flow").sentence
+    assert "treats the output as v, the network predicts flow" in sentence
+
+
+def test_the_doctor_weighs_the_loss_and_the_guess_of_a_flow():
+    """The best guess of a pixel from itself scores 1, and min-SNR weights are healthy."""
+    d, x_0 = flow(500), 0.5 * randn(64, 3, 16, 16)
+    guess = gaussian(d, mean=0.0, spread=0.5)
+    found = doctor.check_loss(guess, x_0, d.alpha_bar, prediction="flow")
+    assert all(abs(ratio - 1) < 0.05 for ratio in found.numbers.values())
+    weights = d.min_snr_weight(torch.arange(501), 5.0)
+    assert doctor.check_loss_weights(weights, d.alpha_bar, prediction="flow").verdict == "ok"
+
+
+def test_diffusers_is_refused_in_one_line():
+    pytest.importorskip("diffusers")
+    from ddpm_helpers.export.diffusers_net import make_scheduler
+
+    words = "prediction 'flow' has no counterpart in diffusers.*eps, x_0, v"
+    with pytest.raises(ValueError, match=words):
+        make_scheduler(DiffusionUtils(10, prediction="flow"))
