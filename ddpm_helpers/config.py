@@ -167,7 +167,7 @@ class TrainConfig:
         lines = []
         for f in fields(self):
             value = getattr(self, f.name)
-            start = "# " if value is None else ""  # TOML knows no None: left out, it is the default
+            start = "# " if value is None else ""  # TOML has no None: left out, it is the default
             lines.append(f"{start}{f.name} = {json.dumps(value)}  # {f.metadata['help']}\n")
         return "".join(lines)
 

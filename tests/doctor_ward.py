@@ -531,7 +531,7 @@ BUGS = [
     looped(7, "picture of the wrong step", "of the wrong step", ddim("picture of t")),
     looped(7, "picture without root", "scaled by alpha_bar: the square root",
            ddim("picture without root")),
-    looped(7, "eta in one place", "eta stands in one place", ddim("eta in one place", eta=1.0)),
+    looped(7, "eta in one place", "eta is used in one place", ddim("eta in one place", eta=1.0)),
     looped(7, "eta without noise", "adds none", ddim("eta without noise", eta=1.0)),
     looped(7, "ddpm without noise", "adds none", ddpm("no noise")),
     looped(7, "variance for sigma, eps form", "scaled by its variance", ddpm("variance as sigma")),

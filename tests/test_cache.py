@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm_helpers.data import cache, manage
+from ddpm_helpers.data import cache, cache_files, manage
 
 
 class Counting:
@@ -40,7 +40,7 @@ def test_what_changes_a_pixel_changes_the_name(tmp_path, monkeypatch):
     for other, size in ((Counting(version=2), 4), (Counting(version=1), 8)):
         cache.load(other.source, size, tmp_path)
         assert other.reads == 1
-    monkeypatch.setattr(cache, "FILTER", "another")
+    monkeypatch.setattr(cache_files, "FILTER", "another")
     other = Counting(version=1)
     cache.load(other.source, 4, tmp_path)
     assert other.reads == 1 and len(list(tmp_path.glob("*.npy"))) == 4
@@ -158,7 +158,7 @@ def test_a_lock_in_a_folder_that_is_read_only_by_now(tmp_path, temporary, monkey
             raise PermissionError(13, "Permission denied", str(path))
         return open(path, mode, **options)
 
-    monkeypatch.setattr(cache, "open", read_only, raising=False)
+    monkeypatch.setattr(cache_files, "open", read_only, raising=False)
     found = cache.load(Counting().source, 4, tmp_path)
     assert found.path.is_relative_to(temporary)
     assert "Permission denied" in capsys.readouterr().out
@@ -166,7 +166,9 @@ def test_a_lock_in_a_folder_that_is_read_only_by_now(tmp_path, temporary, monkey
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_no_reason_to_fill_another(tmp_path, temporary, monkeypatch):
-    monkeypatch.setattr(cache, "open", lambda p, *a, **k: open("/dev/full", *a, **k), raising=False)
+    monkeypatch.setattr(
+        cache_files, "open", lambda p, *a, **k: open("/dev/full", *a, **k), raising=False
+    )
     with pytest.raises(OSError, match="cannot write to the cache folder .*No space left"):
         cache.load(Counting().source, 64, tmp_path)
     assert not any(temporary.iterdir())
@@ -197,8 +199,8 @@ def test_headers_hold_any_number_of_pictures(tmp_path):
 def test_the_checksum_is_read_only_when_the_file_was_touched(tmp_path, monkeypatch):
     pictures, read = Counting(), []
     path = cache.load(pictures.source, 4, tmp_path).path
-    digest = cache._pixels_digest
-    monkeypatch.setattr(cache, "_pixels_digest", lambda *a: read.append(a) or digest(*a))
+    digest = cache_files._pixels_digest
+    monkeypatch.setattr(cache_files, "_pixels_digest", lambda *a: read.append(a) or digest(*a))
     cache.load(pictures.source, 4, tmp_path)
     assert not read
     os.utime(path, ns=(1, 1))  # as after copying it from another machine

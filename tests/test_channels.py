@@ -128,7 +128,7 @@ def test_the_command_line_prepares_grey_pictures(shades, tmp_path, monkeypatch, 
     assert cli.main(["data", str(shades), "--image-size", "16", "--channels", "1"]) == 0
     assert "6 grey pictures of 16×16" in capsys.readouterr().out
     assert cli.main(["data", "list", "--channels", "1"]) == 2
-    assert "--channels means nothing to `data list`" in capsys.readouterr().err
+    assert "--channels does not apply to `data list`" in capsys.readouterr().err
 
 
 GREY = TrainConfig.preset("ci", image_size=16, channels=1, width=8, timesteps=20, epochs=2,

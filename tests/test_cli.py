@@ -131,7 +131,7 @@ def test_refusals_name_the_value_and_the_choices(refused, weights, tmp_path, mon
     message = refused("data", "paintings")
     assert "paintings" in message and "cartoons" in message
     assert "list, verify, clear" in refused("data", "lst")
-    assert "--image-size means nothing to `data clear`" in refused(
+    assert "--image-size does not apply to `data clear`" in refused(
         "data", "clear", "--image-size", "8"
     )
     small = ["train", "--preset", "ci", "--data", "cartoons", "--limit", "8"]

@@ -45,7 +45,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(RAW, start)
         self.wfile.write(RAW[start : start + 40_000])
 
-    def docutanew(self, start):  # the same, by a server that knows no ranges
+    def docutanew(self, start):  # the same, by a server without ranges
         self.answer(RAW)
         self.wfile.write(RAW[:40_000])
 

@@ -222,19 +222,19 @@ def test_inversion_clips_on_request_alone():
 
 
 @pytest.mark.parametrize(("function", "name", "words"), [
-    (sdedit, "x_T", "x_T is no option of sdedit: leave it out, it starts from the pictures"),
-    (sdedit, "shape", "shape is no option of sdedit: leave it out"),
-    (inpaint, "sampler", "sampler is no option of inpaint: leave it out, it always draws from"),
-    (inpaint, "eta", "eta is no option of inpaint: leave it out"),
-    (inpaint, "variance", "variance is no option of inpaint: leave it out"),
-    (inpaint, "shape", "shape is no option of inpaint: leave it out"),
-    (ddim_invert, "seed", "seed is no option of ddim_invert: leave it out, no noise is drawn"),
-    (ddim_invert, "first", "first is no option of ddim_invert: leave it out"),
-    (ddim_invert, "eta", "eta is no option of ddim_invert: leave it out"),
-    (ddim_invert, "variance", "variance is no option of ddim_invert: leave it out"),
-    (ddim_invert, "sampler", "sampler is no option of ddim_invert: leave it out, it is ddim"),
-    (ddim_invert, "x_T", "x_T is no option of ddim_invert: give pictures, x_T is the result"),
-    (ddim_invert, "shape", "shape is no option of ddim_invert: leave it out"),
+    (sdedit, "x_T", "x_T is not an option of sdedit: leave it out, it starts from the pictures"),
+    (sdedit, "shape", "shape is not an option of sdedit: leave it out"),
+    (inpaint, "sampler", "sampler is not an option of inpaint: leave it out, it always draws from"),
+    (inpaint, "eta", "eta is not an option of inpaint: leave it out"),
+    (inpaint, "variance", "variance is not an option of inpaint: leave it out"),
+    (inpaint, "shape", "shape is not an option of inpaint: leave it out"),
+    (ddim_invert, "seed", "seed is not an option of ddim_invert: leave it out, no noise is drawn"),
+    (ddim_invert, "first", "first is not an option of ddim_invert: leave it out"),
+    (ddim_invert, "eta", "eta is not an option of ddim_invert: leave it out"),
+    (ddim_invert, "variance", "variance is not an option of ddim_invert: leave it out"),
+    (ddim_invert, "sampler", "sampler is not an option of ddim_invert: leave it out, it is ddim"),
+    (ddim_invert, "x_T", "x_T is not an option of ddim_invert: give pictures, x_T is the result"),
+    (ddim_invert, "shape", "shape is not an option of ddim_invert: leave it out"),
 ])  # fmt: skip
 def test_refuses_options_that_make_no_sense(function, name, words):
     more = {sdedit: [9], inpaint: [torch.ones(4, 4)], ddim_invert: []}[function]

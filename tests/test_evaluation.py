@@ -232,7 +232,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_loaded(tmp_path, monk
         (["--out", str(tmp_path / "no" / "x.json")], "no folder"),
         (["--out", str(tmp_path)], "is a folder"),
         (["--inception"], "needs --inception-weights FILE; get weights-inception"),
-        (["--inception-weights", "x"], "of no use without --inception"),
+        (["--inception-weights", "x"], "--inception-weights needs --inception"),
     ]
     for words, answer in calls:
         assert main(["evaluate", *words]) == 2
@@ -299,7 +299,7 @@ def test_a_damaged_or_foreign_classifier_is_one_line(tmp_path):
     ]
     for damage in damages:
         damage()
-        with pytest.raises(ValueError, match="c.safetensors is no classifier of this") as refused:
+        with pytest.raises(ValueError, match="is not a classifier of this") as refused:
             load_classifier(path)
         assert "\n" not in str(refused.value)
 

@@ -120,7 +120,7 @@ def test_without_classes_other_shares_are_refused_unless_asked_for(uneven):
         evaluate(D, Grey(), *splits, n=20, steps=1, say=lambda line: None)
     numbers = evaluate(D, Grey(), *splits, n=20, steps=1, anyway=True, say=lambda line: None)
     assert numbers["classes"] == {"test": {"cat": 5, "dog": 15}, "train": {"cat": 15, "dog": 5}}
-    assert numbers["samples"]["accuracy"] is None  # the classifier of photographs knows no "cat"
+    assert numbers["samples"]["accuracy"] is None  # the classifier of photographs has no "cat"
 
 
 def test_without_n_it_takes_what_there_is_and_says_when_training_has_seen_it(tmp_path, capsys):

@@ -99,7 +99,7 @@ def test_the_command_names_what_it_cannot_do(tmp_path, capsys):
     (full / "thesis.txt").write_text("the only copy")
     wrong = {
         "exists already": ["--to", "hub", "--out", str(full)],
-        "--sampler means nothing to hub": ["--to", "hub", "--sampler", "ddim"],
+        "--sampler does not apply to hub": ["--to", "hub", "--sampler", "ddim"],
         "must end in .onnx": ["--to", "onnx", "--out", str(tmp_path / "net.pt")],
         "'heun' has no counterpart": ["--to", "diffusers", "--sampler", "heun"],
     }

@@ -1,4 +1,4 @@
-"""Pictures of every kind come out with the right pixels; what is none cannot do harm."""
+"""Pictures of every kind come out with the right pixels; other files cannot do harm."""
 
 import errno
 import os
@@ -270,7 +270,7 @@ def test_a_picture_that_vanishes_between_listing_and_reading_is_skipped(
     assert "b.png: " in capsys.readouterr().out
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a line break is no part of a name there")
+@pytest.mark.skipif(os.name == "nt", reason="names cannot hold a line break there")
 def test_names_are_printable_where_the_terminal_knows_few_letters(place, tmp_path):
     for name in ("假期.png", "line\nbreak.png"):
         (place / name).touch()

@@ -43,6 +43,8 @@ KNOWN_CIRCLES: list[set[str]] = [
     },
 ]  # fmt: skip
 
+KNOWN_TWICE = {"report.py", "schedule.py"}  # this list only ever gets shorter
+
 
 def modules() -> list[Path]:
     return sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
@@ -169,6 +171,21 @@ def test_imports_for_types_and_from_a_folder_count(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", folder.parent)
     found = sorted(map(sorted, circles(graph())))
     assert found == [["diffusion", "diffusion.c"], ["diffusion.a", "diffusion.b"]]
+
+
+def test_no_two_files_have_one_name():
+    """A traceback, a tab of an editor and a question name the file alone."""
+    names = [p.name for p in modules() if p.name != "__init__.py"]
+    twice = {name for name in names if names.count(name) > 1}
+    assert twice <= KNOWN_TWICE, f"these names stand for several files: {sorted(twice)}"
+    assert twice == KNOWN_TWICE, f"take off the list: {sorted(KNOWN_TWICE - twice)}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_no_file_is_longer_than_300_lines(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    long = {"config.py", "pipeline.py"}  # this list only ever gets shorter
+    assert lines <= 300 or path.name in long, f"{path.name} has {lines} lines: divide it"
 
 
 def test_samplers_know_nothing_but_numbers():

@@ -106,7 +106,7 @@ def test_a_foreign_file_is_refused(tmp_path):
 def test_a_truncated_file_is_refused(net, tmp_path):
     path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(10))
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="no whole safetensors file"):
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
         load_pretrained(path)
 
 

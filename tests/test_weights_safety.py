@@ -30,7 +30,7 @@ def stored(path, model=None, diffusion=None):
 
 
 def describe(path, about):
-    """Give a file another description, which may be no JSON at all."""
+    """Give a file another description, which may not be JSON at all."""
     words = about if isinstance(about, str) else json.dumps(about)
     save_file(load_file(path), path, metadata={"ddpm_helpers": words})
 
@@ -90,8 +90,8 @@ KINDS = {
     ),
     "other classes": (lambda p: stored(p, network(classes=5)), "num_classes = 5, not 3"),
     "other size": (lambda p: stored(p, network(size=32)), "image_size = 32, not 16"),
-    "truncated": (cut, "no whole safetensors file"),
-    "altered": (alter, "no whole safetensors file"),
+    "truncated": (cut, "not a whole safetensors file"),
+    "altered": (alter, "not a whole safetensors file"),
 }
 
 
@@ -194,8 +194,8 @@ DESCRIPTIONS = {
     "endless": (("diffusion", {"timesteps": 10**15}), "cannot be built"),
     "huge": (("model", {"width": 2**16}), "does not fit its network: .*, got "),
     "number": ("3", "lacks the table 'model'"),
-    "no JSON": ("{", "is no JSON"),
-    "nested": ("[" * 100_000, "is no JSON"),
+    "not JSON": ("{", "is not JSON"),
+    "nested": ("[" * 100_000, "is not JSON"),
 }
 
 
@@ -226,7 +226,7 @@ class Evil:
 def test_a_pickle_under_the_name_of_weights_is_not_opened(save, tmp_path):
     path = tmp_path / "w.safetensors"
     save(Evil(tmp_path / "written"), path)
-    with pytest.raises(ValueError, match="no whole safetensors file"):
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
         load_pretrained(path)
     assert not (tmp_path / "written").exists()
 

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     if verb is not None:
         if given:
             option = "--" + next(iter(given)).replace("_", "-")
-            raise ValueError(f"{option} means nothing to `data {args.source or 'list'}`")
+            raise ValueError(f"{option} does not apply to `data {args.source or 'list'}`")
         for place in manage.places(cache_dir()):
             verb(place)
         return

@@ -70,7 +70,7 @@ def check_options(args: argparse.Namespace) -> None:
     if args.inception and args.inception_weights is None:
         raise ValueError(f"--inception needs --inception-weights FILE; {WHERE}")
     if args.inception_weights is not None and not args.inception:
-        raise ValueError("--inception-weights is of no use without --inception")
+        raise ValueError("--inception-weights needs --inception")
 
 
 def write_numbers(numbers: dict[str, Any], path: Path | None) -> None:

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
         ValueError, OSError: in one line.
     """
     if args.sampler is not None and args.to != "diffusers":
-        raise ValueError(f"--sampler means nothing to {args.to}: it holds no scheduler")
+        raise ValueError(f"--sampler does not apply to {args.to}: it holds no scheduler")
     out = args.out or Path(Path(args.weights).resolve().stem + SUFFIXES[args.to])
     if args.to == "onnx":
         export.export_onnx(args.weights, out)

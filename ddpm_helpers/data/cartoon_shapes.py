@@ -58,7 +58,11 @@ class Scene:
     # ---- where the next shapes go -------------------------------------------------------------
 
     def pose(
-        self, dx: Number = 0.0, dy: Number = 0.0, scale: Number = 1.0, turn: Number = 0.0,
+        self,
+        dx: Number = 0.0,
+        dy: Number = 0.0,
+        scale: Number = 1.0,
+        turn: Number = 0.0,
         flip: np.ndarray | None = None,
     ) -> None:
         """Move, scale, turn (radians) and mirror everything that is drawn from here on."""
@@ -88,7 +92,12 @@ class Scene:
         return np.sqrt(x * x + y * y) - _field(r)
 
     def box(
-        self, cx: Number, cy: Number, hx: Number, hy: Number, turn: Number = 0.0,
+        self,
+        cx: Number,
+        cy: Number,
+        hx: Number,
+        hy: Number,
+        turn: Number = 0.0,
         rounding: float = 0.0,
     ):
         """A rectangle with half-sides hx, hy; its corners rounded by `rounding`."""

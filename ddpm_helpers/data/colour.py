@@ -12,7 +12,7 @@ def to_srgb(picture: Any, profile: bytes | None) -> Any:
 
     Args:
         picture: the picture.
-        profile: its embedded ICC profile; sRGB is assumed if there is none, or a broken one.
+        profile: its embedded ICC profile; sRGB is assumed if there is none, or if it is broken.
     """
     from PIL import ImageCms
 

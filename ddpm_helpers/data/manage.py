@@ -12,7 +12,7 @@ _NAME = r"[a-z0-9]+-\d+-[0-9a-f]{16}"
 
 
 def places(folder: Path) -> list[Path]:
-    """The cache folder, and the temporary one where it had to stand in."""
+    """The cache folder, and the temporary one that took its place."""
     stand_in = cache.temporary_folder()
     return [folder, stand_in] if stand_in != folder and caches(stand_in) else [folder]
 

@@ -201,7 +201,7 @@ def _refuse(function: str, options: dict[str, Any], **reasons: str) -> None:
     """Refuse the options of sampling that make no sense for a function, saying what to do."""
     for name in options:
         if name in reasons:
-            raise ValueError(f"{name} is no option of {function}: {reasons[name]}")
+            raise ValueError(f"{name} is not an option of {function}: {reasons[name]}")
 
 
 def _shape(pictures: Tensor) -> tuple[int, int, int]:

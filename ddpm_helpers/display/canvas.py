@@ -82,7 +82,7 @@ def to_uint8(x: Tensor | np.ndarray) -> np.ndarray:
     Raises:
         ValueError: another shape, or NaN.
     """
-    # a copy of what is no tensor: torch warns of memory that it may not write to, as a cache's
+    # a copy of what is not a tensor: torch warns of memory that it may not write to, as a cache's
     x = (x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))).detach().cpu()
     if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
         raise ValueError(f"pictures must be (N, C, H, W) with C = 1 or 3, got {tuple(x.shape)}")

@@ -138,7 +138,7 @@ FAULTS = (
         lambda m: [right(m)], lambda m: m.sigma < 0.1 * m.posterior_sigma,
     ),
     Fault(
-        "eta stands in one place of two: noise is added, but sqrt(1 - alpha_bar - sigma^2) does "
+        "eta is used in one place of two: noise is added, but sqrt(1 - alpha_bar - sigma^2) does "
         "not make room for it",
         "Subtract sigma^2 under the root of the direction too",
         lambda m: [(math.sqrt(m.bar_s), math.sqrt(1 - m.bar_s))], lambda m: m.sigma > 0.01,

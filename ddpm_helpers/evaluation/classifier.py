@@ -98,7 +98,7 @@ def load_classifier(name_or_path: str | Path = "cartoons") -> Classifier:
         classifier.accuracy = about["accuracy"]
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())
-        raise ValueError(f"{path} is no classifier of this project: {why}") from error
+        raise ValueError(f"{path} is not a classifier of this project: {why}") from error
     return classifier.eval().requires_grad_(False)
 
 

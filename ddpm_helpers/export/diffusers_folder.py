@@ -23,7 +23,7 @@ any schedule can be expressed, and the predicted x_0 is bounded to [-1, 1] befor
 the same start noise `GuidedPipeline` draws what `DiffusionUtils.sample` draws, within 1e-4. Not
 expressed: Heun, `guidance_interval`, ddpm's variance "beta" in fewer than T steps (diffusers adds
 noise in the last one too), DDIM in a number of steps that does not divide T, DPM-Solver++ at a
-terminal SNR of zero. `DDPMPipeline` knows no classes, and rounds its steps unless their number
+terminal SNR of zero. `DDPMPipeline` takes no classes, and rounds its steps unless their number
 divides T.
 """
 

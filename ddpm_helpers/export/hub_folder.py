@@ -20,7 +20,7 @@ model, diffusion = load_pretrained("{folder}")  # this folder, downloaded
 x = diffusion.sample(model, 4, {y}sampler="dpm++", steps={steps}, seed=0)  # (4, {shape}) in [-1, 1]
 ```
 
-`model.safetensors` describes itself: network, schedule, classes and a checksum stand in its header.
+`model.safetensors` describes itself: network, schedule, classes and a checksum are in its header.
 `config.json` holds the arguments of `DiffusionNet`, so that a class made of it and
 `PyTorchModelHubMixin` loads the folder too; the schedule is under `"diffusion"` there.
 """

@@ -182,13 +182,13 @@ def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, tor
         raise ValueError(f"{path.name} is altered: sha256 {found}, not {wanted}")
     if raw.startswith(b"PK"):
         raise ValueError(
-            f"{path} is no whole safetensors file: it looks like a checkpoint, which --resume "
+            f"{path} is not a whole safetensors file: it looks like a checkpoint, which --resume "
             f"takes; give its run's folder, or the weights.safetensors beside it"
         )
     try:
         tensors = load(raw)
     except (SafetensorError, KeyError) as error:  # KeyError: a type of numbers torch has not
-        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     about = _description(path, raw)
     if about.get("sha256", (found := _digest(about, tensors))) != found:
         raise ValueError(f"{path} is altered: its sha256 is {found}, not {about['sha256']}")
@@ -203,7 +203,7 @@ def _description(path: Path, raw: bytes) -> dict[str, Any]:
     try:
         about = json.loads(entries[_HEADER])
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: its description is no JSON: {error}") from error
+        raise ValueError(f"{path}: its description is not JSON: {error}") from error
     for part in ("model", "diffusion", "trained"):
         if not isinstance(about, dict) or not isinstance(about.get(part), dict):
             raise ValueError(f"{path}: its description lacks the table {part!r}")

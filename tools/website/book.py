@@ -86,7 +86,7 @@ def _is_progress(output: dict[str, Any]) -> bool:
 
 
 def _alt_text(outputs: list[dict[str, Any]]) -> str | None:
-    """What stands in the place of a picture in plain text, unless it is an object's address."""
+    """The replacement for a picture in plain text, unless it is an object's address."""
     for output in outputs:
         data = output.get("data", {})
         text = "".join(data.get("text/plain", ""))
@@ -170,7 +170,7 @@ def write_contents(source: Path, names: dict[str, list[str]]) -> None:
 
 
 def _toctree(names: list[str], hidden_as: str = "") -> str:
-    """A table of contents; with a caption it stands in the side bar only."""
+    """A table of contents; with a caption it is in the side bar only."""
     options = f":hidden:\n:caption: {hidden_as}" if hidden_as else ":maxdepth: 1"
     return "\n".join(["", "```{toctree}", options, "", *names, "```", ""])
 
