@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from ddpm_helpers import checks
 from ddpm_helpers.device import to_device
 from ddpm_helpers.diffusion.process import DiffusionUtils
+from ddpm_helpers.diffusion.schedules import sub_sequence
 from ddpm_helpers.diffusion.walk import Labels, Model, network_output
 
 HUBER = 0.03  # rms error, in 0..2, below which an image counts with its square
@@ -23,7 +23,7 @@ class ConsistencyDistillation(DiffusionUtils):
     every point of the path, and need not see its end for that: what it says at t has to be what it
     says itself one step of the teacher further down, at s. At s = 0 that is the image.
 
-        x_s    = the teacher's DDIM step from x_t to s = max(0, t - T / steps)
+        x_s    = the teacher's DDIM step from x_t to the next s below t of its own steps to 0
         f(x, t) = predict_x_0(student(x, t), x, t)
         loss   = distance(f(x_t, t), f(x_s, s)), without gradient through the second
 
@@ -34,21 +34,23 @@ class ConsistencyDistillation(DiffusionUtils):
         diffusion: what the teacher was trained with; everything but the loss stays as it is there.
         teacher: callable `model(x_t, t, y)`, on the device of the training; None takes for x_s the
             image itself, noised to s with the noise of x_t: consistency training, which is rougher.
-        steps: of the teacher from T to 0, in 1..T: many follow its path closely, few pass on faster
-            what is known at 0.
+        steps: of the teacher from T to 0, in 1..T: many follow its path closely; few pass on faster
+            what is known at 0, and end in a long step, which leaves no grain.
     Raises:
         ValueError: steps out of range, or a network that predicts x_0, whose answer at t = 0 is not
             tied to the image.
-    Source: Song et al. 2023 (Consistency Models), algorithm 2; starting weights and x_t without a
-        grid as in Geng et al. 2024 (ECT); the distance: Song & Dhariwal 2024, section 3.3.
+    Source: Song et al. 2023 (Consistency Models), algorithm 2; starting from trained weights, and
+        with any t above s, as in Geng et al. 2024 (ECT); the distance: Song & Dhariwal 2024,
+        section 3.3.
     """
 
-    def __init__(self, diffusion: DiffusionUtils, teacher: Model | None, steps: int = 16) -> None:
+    def __init__(self, diffusion: DiffusionUtils, teacher: Model | None, steps: int = 10) -> None:
         super().__init__(**diffusion.config)
         if self.prediction == "x_0":
             raise ValueError("distillation needs a network that predicts eps, v or flow, not x_0")
         self.teacher = teacher
-        self.stride = math.ceil(self.T / checks.count("steps", steps, most=self.T))
+        steps = checks.count("steps", steps, most=self.T)
+        self.grid = torch.tensor(sub_sequence(self.T, steps)).flip(0)  # (steps + 1,), from 0 to T
 
     def preview(self, steps: int) -> dict[str, Any]:
         """Options of `sample` for the sample grids of a training: always 2 steps."""
@@ -75,7 +77,7 @@ class ConsistencyDistillation(DiffusionUtils):
         if y is not None and not isinstance(y, Tensor):
             y = checks.labels(y, len(x_0), model, x_0.device)
         x_t, eps = self.add_noise(x_0, t, eps)
-        s = (t - self.stride).clamp(min=0)
+        s = self.grid[torch.searchsorted(self.grid, t.cpu()) - 1]  # (B,), the next one below t
         with torch.no_grad():
             if self.teacher is not None:
                 x_0 = self.answer(self.teacher, x_t, t, y)

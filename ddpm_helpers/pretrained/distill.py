@@ -11,7 +11,7 @@ from ddpm_helpers.diffusion import ConsistencyDistillation
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained.fine_tune import fine_tune_model
 
-TEACHER_STEPS = 16
+TEACHER_STEPS = 10
 
 
 def distill_model(
