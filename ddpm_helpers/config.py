@@ -57,14 +57,14 @@ class TrainConfig:
         "cosine", "noise schedule; shifted_cosine is cosine made for 64×64, flow a straight path"
     )
     prediction: str = _setting("eps", "what the network predicts: eps, x_0, v or flow")
-    t_sampling: str = _setting(
-        "uniform", "how t is drawn: uniform, stratified in a batch, or logit_normal, for flow"
-    )
     epochs: int = _setting(20, "passes over the training pictures")
     batch_size: int = _setting(10, "pictures per optimiser step; 10 fits every graphics card")
     lr: float = _setting(1e-4, "peak learning rate")
     seed: int = _setting(0, "starts the weights, the order, the noise and the steps t")
     rescale_zero_snr: bool = _setting(False, "no signal at all at t = T; not with eps")
+    t_sampling: str = _setting(
+        "uniform", "how t is drawn: uniform, stratified in a batch, or logit_normal, for flow"
+    )
     channels: int = _setting(3, "3 for colour, 1 for grey: of the pictures and of the network")
     width: int = _setting(64, "channels of the first stage, a multiple of 8; ResNet-18 has 64")
     stem_stride: int = _setting(2, "what the network's stem divides the side by; 4 costs a quarter")
