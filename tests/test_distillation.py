@@ -90,7 +90,7 @@ def test_without_a_teacher_the_same_noise_leads_down():
         (lambda d, x: ConsistencyDistillation(d, None, 11), "steps must be .* in 1..10, got 11"),
         (
             lambda d, x: ConsistencyDistillation(DiffusionUtils(10, prediction="x_0"), None),
-            "needs a network that predicts eps, v or flow, not x_0",
+            "needs a network that predicts v or flow, not x_0",
         ),
         (
             lambda d, x: ConsistencyDistillation(d, None, 5).training_loss(

@@ -37,8 +37,8 @@ class ConsistencyDistillation(DiffusionUtils):
         steps: of the teacher from T to 0, in 1..T: many follow its path closely; few pass on faster
             what is known at 0, and end in a long step, which leaves no grain.
     Raises:
-        ValueError: steps out of range, or a network that predicts x_0, whose answer at t = 0 is not
-            tied to the image.
+        ValueError: steps out of range, or another prediction than v or flow: that of eps is divided
+            by nearly 0 at T, that of x_0 is not tied to the image at 0.
     Source: Song et al. 2023 (Consistency Models), algorithm 2; starting from trained weights, and
         with any t above s, as in Geng et al. 2024 (ECT); the distance: Song & Dhariwal 2024,
         section 3.3.
@@ -46,8 +46,10 @@ class ConsistencyDistillation(DiffusionUtils):
 
     def __init__(self, diffusion: DiffusionUtils, teacher: Model | None, steps: int = 10) -> None:
         super().__init__(**diffusion.config)
-        if self.prediction == "x_0":
-            raise ValueError("distillation needs a network that predicts eps, v or flow, not x_0")
+        if self.prediction not in ("v", "flow"):
+            raise ValueError(
+                f"distillation needs a network that predicts v or flow, not {self.prediction}"
+            )
         self.teacher = teacher
         steps = checks.count("steps", steps, most=self.T)
         self.grid = torch.tensor(sub_sequence(self.T, steps)).flip(0)  # (steps + 1,), from 0 to T
@@ -79,7 +81,7 @@ class ConsistencyDistillation(DiffusionUtils):
         x_t, eps = self.add_noise(x_0, t, eps)
         s = self.grid[torch.searchsorted(self.grid, t.cpu()) - 1]  # (B,), the next one below t
         with torch.no_grad():
-            if self.teacher is not None:
+            if self.teacher is not None:  # its image and its noise, not the true ones
                 x_0 = self.answer(self.teacher, x_t, t, y)
                 eps = self.noise_in(x_0, x_t, t)
             x_s, _ = self.add_noise(x_0, s, eps)
