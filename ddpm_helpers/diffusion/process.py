@@ -96,7 +96,7 @@ class DiffusionUtils(ForwardProcess):
         bar = self.alpha_bar[self._steps(t, t.reshape(-1, 1, 1, 1).float())]  # (B,)
         if self.prediction == "v":
             return torch.minimum(bar, gamma * (1 - bar))
-        if self.prediction == "flow":  # u - v weighs (a + b)^2 = 1 + 2 a b
+        if self.prediction == "flow":  # its error is (a + b) times v's; squared, 1 + 2 a b
             return torch.minimum(bar, gamma * (1 - bar)) / (1 + 2 * (bar * (1 - bar)).sqrt())
         if self.prediction == "eps":
             return (gamma * (1 - bar) / bar).clamp(max=1)
