@@ -22,6 +22,7 @@ from ddpm_helpers.device import best_device
 PRECISIONS = ("auto", "fp32", "bf16")
 LR_SCHEDULES = ("cosine", "constant", "wsd")
 OPTIMIZERS = ("adamw", "muon")
+T_SAMPLINGS = ("uniform", "stratified", "logit_normal")
 CHANNELS = (1, 3)
 # Where a source of pictures asks for other defaults: digits are grey, and no digits in a mirror.
 OF_SOURCE: dict[str, dict[str, Any]] = {
@@ -53,13 +54,18 @@ class TrainConfig:
 
     image_size: int = _setting(64, "side of the square pictures in pixels, a multiple of 16")
     timesteps: int = _setting(500, "T: half of DDPM's 1000 steps, so sampling takes half as long")
-    schedule: str = _setting("cosine", "noise schedule; shifted_cosine is cosine made for 64×64")
-    prediction: str = _setting("eps", "what the network predicts: eps, x_0 or v")
+    schedule: str = _setting(
+        "cosine", "noise schedule; shifted_cosine is cosine made for 64×64, flow a straight path"
+    )
+    prediction: str = _setting("eps", "what the network predicts: eps, x_0, v or flow")
     epochs: int = _setting(20, "passes over the training pictures")
     batch_size: int = _setting(10, "pictures per optimiser step; 10 fits every graphics card")
     lr: float = _setting(1e-4, "peak learning rate")
     seed: int = _setting(0, "starts the weights, the order, the noise and the steps t")
     rescale_zero_snr: bool = _setting(False, "no signal at all at t = T; not with eps")
+    t_sampling: str = _setting(
+        "uniform", "how t is drawn: uniform, stratified in a batch, or logit_normal, for flow"
+    )
     channels: int = _setting(3, "3 for colour, 1 for grey: of the pictures and of the network")
     width: int = _setting(64, "channels of the first stage, a multiple of 8; ResNet-18 has 64")
     stem_stride: int = _setting(2, "what the network's stem divides the side by; 4 costs a quarter")
@@ -77,6 +83,9 @@ class TrainConfig:
     min_snr_gamma: float | None = _setting(None, "weigh the loss by min(SNR, gamma); 5 is usual")
     ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
     precision: str = _setting("auto", "auto takes bf16 where the processor has it; or fp32, bf16")
+    teacher_steps: int | None = _setting(
+        None, "with --distill: the teacher's steps from T to 0 that one network call is to replace"
+    )
     compile: bool = _setting(False, "torch.compile: minutes once, then 1.3 times faster")
     accumulate: int = _setting(1, "parts that a batch is computed in: less memory, same training")
     max_bad_steps: int = _setting(5, "batches in a row with NaN or Inf before training gives up")
@@ -98,12 +107,18 @@ class TrainConfig:
             raise ValueError(f"min_snr_gamma must be above 0, or None; got {self.min_snr_gamma}")
         if not self.save_minutes >= 0:
             raise ValueError(f"save_minutes must be at least 0, got {self.save_minutes}")
+        if self.teacher_steps is not None and not 1 <= self.teacher_steps <= self.timesteps:
+            raise ValueError(
+                f"teacher_steps must lie in 1..{self.timesteps} (timesteps), or be None; "
+                f"got {self.teacher_steps}"
+            )
         for name in ("label_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        _check_choice("t_sampling", self.t_sampling, T_SAMPLINGS)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainConfig:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_helpers.diffusion import DiffusionUtils, network_calls, picture_noise
+from ddpm_helpers.diffusion import PREDICTIONS, DiffusionUtils, network_calls, picture_noise
 
 SHAPE = (3, 4, 4)
 KIND = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
@@ -320,7 +320,7 @@ def test_guidance_works_inside_its_interval_alone():
 # ---- weights of the loss -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_min_snr_weighs_every_target_as_min_snr_on_x_0(prediction):
     """Whatever is predicted, the weighted error is min(SNR, gamma) times the error in x_0."""
     d = DiffusionUtils(50, "cosine", prediction=prediction)
@@ -349,7 +349,7 @@ def test_min_snr_is_finite_at_both_ends_agrees_with_the_paper_and_refuses():
             d.training_loss(lambda x, t: x, x_0, min_snr_gamma=gamma)
 
 
-@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_targets_and_predictions_are_exact_inverses(prediction):
     """x_0, eps -> target -> x_0, eps; and any output -> x_0, eps -> the same output."""
     d = DiffusionUtils(50, "cosine", prediction=prediction)

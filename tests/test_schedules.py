@@ -25,6 +25,9 @@ def formula(name: str, t: int, T: int) -> float:
             return 1 / (1 + math.exp(-log_snr))
 
         return min(1 - bar(t) / bar(t - 1), 0.999)
+    if name == "flow":
+        before, after = ((T - t + 1) / (t - 1)) if t > 1 else math.inf, (T - t) / t  # (1 - s) / s
+        return 1 - (after**2 / (1 + after**2)) * (1 + 1 / before**2)
     u = (t - 1) / (T - 1) if T > 1 else 0.0
     if name == "linear":
         return START + (END - START) * u
@@ -44,14 +47,15 @@ def test_every_table_is_its_formula_and_a_schedule(name, T):
     # The cosine's 1 - f/f loses digits where it is small, in either implementation.
     expected = torch.tensor([formula(name, t, T) for t in range(1, T + 1)], dtype=torch.float64)
     torch.testing.assert_close(betas[1:], expected, rtol=1e-9, atol=1e-14)
-    assert (betas[1:] > 0).all() and (betas <= 0.999).all()
+    assert (betas[1:] > 0).all() and (betas[:-1] <= 0.999).all()
+    assert betas[-1] == 1 if name == "flow" else betas[-1] <= 0.999
     alpha_bar = (1 - betas).cumprod(0)
-    assert alpha_bar[0] == 1 and alpha_bar[-1] > 0
+    assert alpha_bar[0] == 1 and (alpha_bar[-1] == 0) == (name == "flow")
     assert (alpha_bar.diff() < 0).all()
 
 
 def test_the_contract_lists_every_schedule():
-    named = ("linear", "cosine", "quadratic", "exponential", "sigmoid", "shifted_cosine")
+    named = ("linear", "cosine", "quadratic", "exponential", "sigmoid", "shifted_cosine", "flow")
     assert tuple(SCHEDULES) == named
 
 

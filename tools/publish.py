@@ -46,11 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--machine", default=describe_machine(), help="what it was trained on")
     add("--n", type=int, default=1000, help="pictures in each compared set (1000)")
     add("--guidance", type=float, default=1.0, help="at which the samples are drawn (1)")
+    add("--sampler", default="dpm++", help="that draws them (dpm++)")
+    add("--steps", type=int, default=15, help="of that sampler (15)")
     args = parser.parse_args(argv)
     try:
         if args.run is not None:
             publish(args.run, args.name, machine=args.machine, called=args.called, note=args.note)
-        entry = measure(args.name, args.data, n=args.n, guidance=args.guidance)
+        options = {key: getattr(args, key) for key in ("guidance", "sampler", "steps")}
+        entry = measure(args.name, args.data, n=args.n, **options)
     except (OSError, ValueError) as error:
         print(f"publish: error: {error}", file=sys.stderr)
         return 2
@@ -101,15 +104,16 @@ def publish(
 
 
 def measure(
-    name: str, data: str | None = None, *, n: int = 1000, guidance: float = 1.0
-) -> dict[str, Any]:
+    name: str, data: str | None = None, *, n: int = 1000, guidance: float = 1.0,
+    sampler: str = "dpm++", steps: int = 15,
+) -> dict[str, Any]:  # fmt: skip
     """Measure shipped weights as learners get them, rounding included, and note it in the manifest.
 
     Args:
         name: of the weights.
         data: source of the pictures to compare with; by default what the manifest calls the data.
         n: pictures in each compared set.
-        guidance: at which the samples are drawn, by 15 steps of dpm++.
+        guidance, sampler, steps: how the samples are drawn, in at most T steps.
     Returns:
         The entry with its metrics.
     Raises:
@@ -122,12 +126,12 @@ def measure(
     train, test = (
         ImageDataset(source, side, split=split, channels=channels) for split in ("train", "test")
     )
-    options: dict[str, Any] = {"sampler": "dpm++", "steps": min(15, diffusion.T)}
+    options: dict[str, Any] = {"sampler": sampler, "steps": min(steps, diffusion.T)}
     options["guidance"] = guidance
     found = evaluate(diffusion, model.to(best_device()), train, test, n=n, **options)
-    metrics: dict[str, Any] = {
-        "held_out_loss": held_out_loss(model, diffusion, test), "n": n, **options,
-    }  # fmt: skip
+    distilled = entry["config"].get("teacher_steps") is not None  # has another loss than denoising
+    loss = {} if distilled else {"held_out_loss": held_out_loss(model, diffusion, test)}
+    metrics: dict[str, Any] = loss | {"n": n, **options}
     for key in ("frechet", "precision", "recall", "accuracy"):
         metrics[key], metrics[f"{key}_of_real"] = found["samples"][key], found["train"][key]
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in metrics.items()}

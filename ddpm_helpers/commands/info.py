@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ddpm_helpers import __version__
-from ddpm_helpers.config import TrainConfig, best_device, settings
+from ddpm_helpers.config import T_SAMPLINGS, TrainConfig, best_device, settings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print what a report of a problem should say."""
+    from ddpm_helpers.diffusion import PREDICTIONS, SAMPLERS, SCHEDULES
     from ddpm_helpers.model import count_parameters
     from ddpm_helpers.pretrained import available_weights
     from ddpm_helpers.training import build_model
@@ -35,6 +36,10 @@ def run(args: argparse.Namespace) -> None:
         "network": f"{parameters / 1e6:.1f} million parameters with preset {known.preset}",
         "training": describe_speed(known.train),
         "weights": ", ".join(available_weights()) or "none shipped",
+        "schedules": ", ".join(SCHEDULES),
+        "predictions": ", ".join(PREDICTIONS),
+        "t_sampling": ", ".join(T_SAMPLINGS),
+        "samplers": ", ".join(SAMPLERS),
         "cache": str(known.cache_dir),
     }
     for name, value in rows.items():

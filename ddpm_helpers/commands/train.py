@@ -15,7 +15,8 @@ from ddpm_helpers.config import (
     data_settings,
     settings,
 )
-from ddpm_helpers.pretrained import config_for_weights, fine_tune_model
+from ddpm_helpers.pretrained import config_for_weights, distill_model, fine_tune_model
+from ddpm_helpers.pretrained.distill import TEACHER_STEPS
 
 BY_DEFAULT = "by default set by DDPM_PRESET, else by the hardware"
 
@@ -30,7 +31,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--data", help="a source, as in `ddpm data` (by default set by DDPM_DATA, else cartoons)")
     add("--root", help="where the source's files lie or are downloaded to")
     add("--fit", help="pictures of a folder: crop to the centre, or pad (crop)")
-    add("--weights", help="start from these: a shipped name, a file, or a training's folder")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--weights", help="start from these: a shipped name, a file, or a training's"
+                       " folder")  # fmt: skip
+    start.add_argument("--distill", metavar="WEIGHTS", help="make a network of 1 to 4 steps of"
+                       " these, which are its start and its teacher")  # fmt: skip
     add("--out", type=Path, help="folder for checkpoints and sample grids (runs/PRESET-DATA)")
     before = parser.add_mutually_exclusive_group()
     before.add_argument("--resume", nargs="?", const=True, metavar="FILE", help="go on from the"
@@ -57,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     known = settings()
     data = read_data(args, known.data)
+    args.weights = args.distill or args.weights
     name, config = read_config(args, known.preset, data["source"])
     out = args.out or default_folder(name, data["source"], args.weights)
     if not args.resume and not args.overwrite and out.is_dir():
@@ -64,11 +70,13 @@ def run(args: argparse.Namespace) -> int:
     say = print if make_accelerator().is_main_process else _silent
     data |= {"image_size": config.image_size, "channels": config.channels, "limit": config.limit}
     ds = ImageDataset(**data)
+    classes = ds.classes if config.class_conditional else None
     if args.weights is None:
         model, diffusion = build_model(config, len(ds.classes)), build_diffusion(config)
-    else:
-        classes = ds.classes if config.class_conditional else None
+    elif config.teacher_steps is None:
         model, diffusion = fine_tune_model(args.weights, classes, say=say)
+    else:
+        model, diffusion = distill_model(args.weights, classes, steps=config.teacher_steps, say=say)
     pipeline = TrainingPipeline(model, diffusion, ds, config, out, overwrite=args.overwrite)
     if args.resume:
         pipeline.resume(None if args.resume is True else args.resume)
@@ -103,8 +111,14 @@ def read_config(args: argparse.Namespace, preset: str, source: str) -> tuple[str
         name = args.preset or preset
         config = TrainConfig.preset(name, **OF_SOURCE.get(source, {}))
     config = replace(config, **changes)
+    if args.distill is None and config.teacher_steps is not None:
+        raise ValueError(
+            f"teacher_steps = {config.teacher_steps} needs a teacher: --distill WEIGHTS"
+        )
     if args.weights is None:
         return name, config
+    if args.distill is not None and config.teacher_steps is None:
+        config = replace(config, teacher_steps=TEACHER_STEPS)
     fitting = config_for_weights(args.weights, config)
     for key, value in changes.items():
         if value != (stored := getattr(fitting, key)):

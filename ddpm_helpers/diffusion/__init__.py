@@ -1,5 +1,6 @@
 """Schedules, noising, the loss and the samplers; nothing here knows the network."""
 
+from ddpm_helpers.diffusion.distillation import ConsistencyDistillation
 from ddpm_helpers.diffusion.forward import PREDICTIONS
 from ddpm_helpers.diffusion.process import DiffusionUtils
 from ddpm_helpers.diffusion.samplers import SAMPLERS, Step
@@ -8,15 +9,18 @@ from ddpm_helpers.diffusion.schedules import (
     beta_schedule,
     rescale_zero_terminal_snr,
 )
+from ddpm_helpers.diffusion.training_steps import draw_steps
 from ddpm_helpers.diffusion.walk import network_calls, picture_noise
 
 __all__ = [
     "PREDICTIONS",
     "SAMPLERS",
     "SCHEDULES",
+    "ConsistencyDistillation",
     "DiffusionUtils",
     "Step",
     "beta_schedule",
+    "draw_steps",
     "network_calls",
     "picture_noise",
     "rescale_zero_terminal_snr",

@@ -13,7 +13,7 @@ from ddpm_helpers.device import to_device
 from ddpm_helpers.diffusion.samplers import posterior_coefficients
 from ddpm_helpers.diffusion.schedules import beta_table, rescale_zero_terminal_snr
 
-PREDICTIONS = ("eps", "x_0", "v")
+PREDICTIONS = ("eps", "x_0", "v", "flow")
 
 
 class ForwardProcess:
@@ -23,9 +23,10 @@ class ForwardProcess:
         timesteps: T, number of steps, at least 1.
         schedule: name of a schedule (see `beta_schedule`), or a table of betas (T + 1,) with
             betas[0] = 0.
-        prediction: what the network predicts: eps (the noise), x_0 (the clean image) or v.
-        rescale_zero_snr: change the schedule so that alpha_bar[T] = 0 exactly; not with eps, which
-            says nothing about x_0 there.
+        prediction: what the network predicts: eps (the noise), x_0 (the clean image), v, or flow,
+            the velocity eps - x_0 of the straight path between the two.
+        rescale_zero_snr: change the schedule so that alpha_bar[T] = 0 exactly, as it is with flow;
+            not with eps, which says nothing about x_0 there.
     Attributes:
         T: number of steps.
         betas, alphas, alpha_bar: float64 (T + 1,) on the CPU; alpha_bar[0] = 1 exactly.
@@ -34,7 +35,7 @@ class ForwardProcess:
         config: the arguments as plain values: enough to build the same object again.
     Raises:
         ValueError: unknown schedule or prediction, T below 1, or a table that is not a schedule.
-    Source: Ho et al. 2020, section 2; v: Salimans & Ho 2022, section 4.
+    Source: Ho et al. 2020, section 2; v: Salimans & Ho 2022, section 4; flow: Liu et al. 2023.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ForwardProcess:
         if prediction == "eps" and self.alpha_bar[-1] == 0:
             raise ValueError(
                 "alpha_bar[T] = 0 leaves no picture at T, so eps cannot tell x_0; "
-                "choose prediction x_0 or v"
+                "choose prediction x_0, v or flow"
             )
         self.config: dict[str, Any] = {
             "timesteps": self.T,
@@ -138,6 +139,7 @@ class ForwardProcess:
         """What the network should output at x_t = add_noise(x_0, t, eps).
 
             eps  |  x_0  |  v = sqrt(alpha_bar[t]) * eps - sqrt(1 - alpha_bar[t]) * x_0
+            flow: u = eps - x_0
 
         Args:
             x_0: clean images, (B, C, H, W).
@@ -152,6 +154,8 @@ class ForwardProcess:
         signal, noise = self._at(self._signal, t, x_0), self._at(self._noise, t, x_0)
         if self.prediction == "v":
             return signal * eps - noise * x_0
+        if self.prediction == "flow":
+            return eps - x_0
         return eps if self.prediction == "eps" else x_0
 
     def predict_x_0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
@@ -160,7 +164,7 @@ class ForwardProcess:
         Args:
             output: the network's output, of the chosen kind, (B, C, H, W).
             x_t: what it was given, shape of output.
-            t: steps, (B,) int64 in 0..T; at 0, eps and v give x_t unchanged.
+            t: steps, (B,) int64 in 0..T; at 0, all but x_0 give x_t unchanged.
         Returns:
             x_0, shape of x_t, not clipped.
         Raises:
@@ -171,6 +175,8 @@ class ForwardProcess:
         signal, noise = self._at(self._signal, t, x_t), self._at(self._noise, t, x_t)
         if self.prediction == "eps":
             return (x_t - noise * output) / signal
+        if self.prediction == "flow":  # noise * u = x_t - (signal + noise) * x_0
+            return (x_t - noise * output) / (signal + noise)
         return output if self.prediction == "x_0" else signal * x_t - noise * output
 
     def predict_eps(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
@@ -191,6 +197,8 @@ class ForwardProcess:
         signal, noise = self._at(self._signal, t, x_t, least), self._at(self._noise, t, x_t, least)
         if self.prediction == "x_0":
             return (x_t - signal * output) / noise
+        if self.prediction == "flow":  # signal * u = (signal + noise) * eps - x_t
+            return (x_t + signal * output) / (signal + noise)
         return output if self.prediction == "eps" else noise * x_t + signal * output
 
     # ---- tables --------------------------------------------------------------------------

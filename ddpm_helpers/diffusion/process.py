@@ -15,6 +15,7 @@ from ddpm_helpers import checks
 from ddpm_helpers.device import device_and_dtype, to_device
 from ddpm_helpers.diffusion.forward import ForwardProcess
 from ddpm_helpers.diffusion.schedules import sub_sequence
+from ddpm_helpers.diffusion.training_steps import draw_steps
 from ddpm_helpers.diffusion.walk import (
     Labels,
     Model,
@@ -35,6 +36,10 @@ class DiffusionUtils(ForwardProcess):
     """
 
     # ---- training ------------------------------------------------------------------------
+
+    def preview(self, steps: int) -> dict[str, Any]:
+        """Options of `sample` for the sample grids of a training: that many steps, at most T."""
+        return {"sampler": "ddim", "steps": min(steps, self.T)}
 
     def loss(
         self,
@@ -75,6 +80,7 @@ class DiffusionUtils(ForwardProcess):
         """The loss weight that bounds the share of steps with little noise: min(SNR, gamma) on x_0.
 
             x_0: min(SNR, gamma)   eps: min(SNR, gamma) / SNR   v: min(SNR, gamma) / (SNR + 1)
+            flow: min(SNR, gamma) / (sqrt(SNR) + 1) ** 2
 
         Args:
             t: steps, (B,) int64 in 0..T; SNR = alpha_bar / (1 - alpha_bar).
@@ -90,6 +96,8 @@ class DiffusionUtils(ForwardProcess):
         bar = self.alpha_bar[self._steps(t, t.reshape(-1, 1, 1, 1).float())]  # (B,)
         if self.prediction == "v":
             return torch.minimum(bar, gamma * (1 - bar))
+        if self.prediction == "flow":  # its error is (a + b) times v's; squared, 1 + 2 a b
+            return torch.minimum(bar, gamma * (1 - bar)) / (1 + 2 * (bar * (1 - bar)).sqrt())
         if self.prediction == "eps":
             return (gamma * (1 - bar) / bar).clamp(max=1)
         return (bar / (1 - bar)).clamp(max=gamma)
@@ -101,34 +109,39 @@ class DiffusionUtils(ForwardProcess):
         y: Labels | None = None,
         *,
         generator: torch.Generator | None = None,
+        t_sampling: str = "uniform",
         min_snr_gamma: float | None = None,
     ) -> Tensor:
         """One Monte-Carlo draw of the training loss: random steps, random noise, mean of `loss`.
 
         Args:
             model, x_0, y, min_snr_gamma: as for `loss`.
-            generator: where t (uniform in 1..T) and then eps come from; the global one if None.
+            generator: where t and then eps come from; the global one if None.
+            t_sampling: uniform in 1..T, stratified or logit_normal (see `draw_steps`).
         Returns:
             A scalar.
         Raises:
-            ValueError: shapes that differ.
+            ValueError: shapes that differ, or an unknown t_sampling.
         Source: Ho et al. 2020, algorithm 1.
         """
-        t, eps = self.draw(x_0, generator)
+        t, eps = self.draw(x_0, generator, t_sampling)
         return self.loss(model, x_0, t, eps, y, min_snr_gamma=min_snr_gamma).mean()
 
-    def draw(self, x_0: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Random steps and noise for one training step: t uniform in 1..T, eps ~ N(0, I).
+    def draw(
+        self, x_0: Tensor, generator: torch.Generator | None = None, t_sampling: str = "uniform"
+    ) -> tuple[Tensor, Tensor]:
+        """Random steps and noise for one training step: t in 1..T, eps ~ N(0, I).
 
         Args:
             x_0: clean images, (B, C, H, W).
             generator: where t and then eps come from; the global one of x_0's device if None.
+            t_sampling: uniform, stratified or logit_normal (see `draw_steps`).
         Returns:
             t, (B,) int64, and eps, shape and dtype of x_0, both on its device.
         """
         checks.images("x_0", x_0)
         device = x_0.device if generator is None else generator.device
-        t = torch.randint(1, self.T + 1, x_0.shape[:1], generator=generator, device=device)
+        t = draw_steps(len(x_0), self.T, t_sampling, generator, device)
         eps = torch.randn(x_0.shape, generator=generator, device=device, dtype=x_0.dtype)
         return t.to(x_0.device), eps.to(x_0.device)
 
@@ -165,7 +178,7 @@ class DiffusionUtils(ForwardProcess):
                 the network is called in its own dtype.
             n: number of images, at least 1.
             sampler: ddpm (ancestral), ddim, heun (up to two network calls a step, see
-                `network_calls`) or dpm++.
+                `network_calls`; with the schedule flow, in the time of flow matching) or dpm++.
             steps: how many, 1..T; None takes all T; or the steps themselves, falling, such as
                 [500, 300, 100]; the 0 at the end is added.
             eta: noise of ddim, 0 (none, the default) to 1 (as much as ddpm).
@@ -190,7 +203,7 @@ class DiffusionUtils(ForwardProcess):
         Raises:
             ValueError: at once, with the value and the choices.
         """
-        run = choose_sampler(sampler, eta, variance)
+        run = choose_sampler(sampler, eta, variance, straight=self.schedule == "flow")
         ts = sub_sequence(self.T, steps, spacing)
         guidance, guided = guided_steps(guidance, guidance_interval, y, self.T)
         n = checks.count("n", n)

@@ -101,32 +101,43 @@ def ddim(
 
 
 def heun(
-    denoise: Denoise, x_t: Tensor, ts: list[int], bar: Tensor, noise: Noise
-) -> Iterator[Step]:
+    denoise: Denoise, x_t: Tensor, ts: list[int], bar: Tensor, noise: Noise,
+    *, straight: bool = False,
+) -> Iterator[Step]:  # fmt: skip
     """A step of DDIM, then the same step again with the mean of the slopes at both of its ends.
 
-    In z = x_t / sqrt(bar_t), with sigma = sqrt(1 / bar_t - 1), DDIM is Euler's method for
-    dz / dsigma = eps. Two network calls a step, where `is_corrected`; one elsewhere.
+    In z = x_t / a, with a = sqrt(bar_t), b = sqrt(1 - bar_t) and sigma = b / a, DDIM is Euler's
+    method for dz / dsigma = eps. It also is Euler's method for dz / ds = eps - x_0 in
+    z = x_t / (a + b) with s = b / (a + b), the time of flow matching; but the means of two slopes
+    differ. `straight` takes the latter, whose s ends at 1 where sigma is infinite.
+    Two network calls a step, where `is_corrected`; one elsewhere.
     Source: Karras et al. 2022 (EDM), algorithm 1.
     """
-    sigma = (1 / bar - 1).sqrt()  # (T + 1,), 0 at t = 0
+    a, b = bar.sqrt(), (1 - bar).sqrt()  # (T + 1,)
+    sigma, flow_time = b / a, b / (a + b)
     for t, s in pairwise(ts):
         x_0 = denoise(x_t, t)  # (n, C, H, W)
         yield Step(t, x_t, x_0)
-        eps = (x_t - bar[t].sqrt() * x_0) / (1 - bar[t]).sqrt()  # the slope at t
-        x_t = bar[s].sqrt() * x_0 + (1 - bar[s]).sqrt() * eps
-        if is_corrected(bar[t], bar[s]):
-            eps_s = (x_t - bar[s].sqrt() * denoise(x_t, s)) / (1 - bar[s]).sqrt()
-            x_t = x_t + bar[s].sqrt() * (sigma[s] - sigma[t]) * (eps_s - eps) / 2
+        eps = (x_t - a[t] * x_0) / b[t]  # the slope at t
+        x_t = a[s] * x_0 + b[s] * eps
+        if is_corrected(bar[t], bar[s], straight=straight):
+            eps_s = (x_t - a[s] * denoise(x_t, s)) / b[s]
+            stride = a[s] * (sigma[s] - sigma[t])  # of x_t, for a change of eps by 1
+            if straight:  # a change of eps by 1 is one of eps - x_0 by 1 + b / a
+                stride = (a[s] + b[s]) * (flow_time[s] - flow_time[t]) * (1 + sigma[s])
+            x_t = x_t + stride * (eps_s - eps) / 2
     yield Step(0, x_t, x_t)
 
 
-def is_corrected(bar_t: Tensor, bar_s: Tensor) -> bool:
+def is_corrected(bar_t: Tensor, bar_s: Tensor, *, straight: bool = False) -> bool:
     """Whether Heun's step from t to s is corrected: sigma falls, but by HEUN_RATIO at most.
 
     Over a larger fall, the slope at s says nothing about the first half of the step. The
     inequality is squared and free of divisions, since sigma is infinite at alpha_bar = 0.
+    In the time of flow matching (`straight`) every step is corrected but the one to t = 0.
     """
+    if straight:
+        return bool(bar_s < 1)
     return bool(bar_s < 1 and (1 - bar_t) * bar_s <= HEUN_RATIO**2 * (1 - bar_s) * bar_t)
 
 

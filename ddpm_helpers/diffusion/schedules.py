@@ -26,10 +26,11 @@ def beta_schedule(name: str, T: int) -> Tensor:
     """The table of betas of a named schedule.
 
     Args:
-        name: linear, cosine, quadratic, exponential, sigmoid or shifted_cosine.
+        name: linear, cosine, quadratic, exponential, sigmoid, shifted_cosine or flow.
         T: number of steps, at least 1.
     Returns:
-        float64 (T + 1,): betas[0] = 0, and 0 < betas[t] <= 0.999 for t in 1..T.
+        float64 (T + 1,): betas[0] = 0, and 0 < betas[t] <= 0.999 for t in 1..T; but betas[T] = 1
+        with flow, which leaves nothing of the image at T.
     Raises:
         ValueError: unknown name, or a T that is not a whole number of at least 1.
     """
@@ -95,6 +96,21 @@ def sigmoid(T: int) -> Tensor:
     return BETA_START + (BETA_END - BETA_START) * rise
 
 
+def flow(T: int) -> Tensor:
+    """The straight path of flow matching, (1 - s) * x_0 + s * eps with s = t / T.
+
+        alpha_bar[t] = (1 - s) ** 2 / ((1 - s) ** 2 + s ** 2)
+
+    The noised image of this schedule is that path divided by sqrt((1 - s) ** 2 + s ** 2), one
+    number a step, so that a signal of variance 1 keeps it.
+
+    Source: Lipman et al. 2023, section 4.1, with sigma_min = 0; Liu et al. 2023, eq. 1.
+    """
+    s = torch.arange(T + 1, dtype=torch.float64) / T
+    alpha_bar = (1 - s) ** 2 / ((1 - s) ** 2 + s**2)  # (T + 1,), from 1 to 0
+    return 1 - alpha_bar[1:] / alpha_bar[:-1]  # (T,)
+
+
 SCHEDULES: dict[str, Callable[[int], Tensor]] = {
     "linear": linear,
     "cosine": cosine,
@@ -102,6 +118,7 @@ SCHEDULES: dict[str, Callable[[int], Tensor]] = {
     "exponential": exponential,
     "sigmoid": sigmoid,
     "shifted_cosine": shifted_cosine,
+    "flow": flow,
 }
 
 

@@ -65,7 +65,8 @@ def network_calls(
     """How often a sampler calls the network: what it costs, in time.
 
     Args:
-        diffusion: heun corrects a step where its noise level does not fall too fast.
+        diffusion: heun corrects a step where its noise level does not fall too fast; with the
+            schedule flow, every step but the last.
         steps, sampler, spacing: as for `DiffusionUtils.sample_steps`.
     Returns:
         One call a step, for heun up to two. With guidance, a call has twice as many images.
@@ -74,7 +75,8 @@ def network_calls(
     """
     checks.one_of("sampler", sampler, SAMPLERS)
     ts, bar = sub_sequence(diffusion.T, steps, spacing), diffusion.alpha_bar
-    corrected = sum(is_corrected(bar[t], bar[s]) for t, s in pairwise(ts))
+    straight = diffusion.schedule == "flow"
+    corrected = sum(is_corrected(bar[t], bar[s], straight=straight) for t, s in pairwise(ts))
     return len(ts) - 1 + (corrected if sampler == "heun" else 0)
 
 
@@ -164,9 +166,9 @@ def denoiser(
 
 
 def choose_sampler(
-    name: str, eta: float | None, variance: str | None
+    name: str, eta: float | None, variance: str | None, *, straight: bool = False
 ) -> Callable[..., Iterator[Step]]:
-    """The sampler with its own setting, if it has one."""
+    """The sampler with its own setting, if it has one; `straight` is heun's, and the schedule's."""
     run = SAMPLERS[checks.one_of("sampler", name, SAMPLERS)]
     for setting, value, owner in (("eta", eta, "ddim"), ("variance", variance, "ddpm")):
         if value is not None and name != owner:
@@ -177,7 +179,7 @@ def choose_sampler(
         return partial(run, eta=checks.number("eta", eta, 0, 1))
     if variance is not None:
         return partial(run, variance=checks.one_of("variance", variance, VARIANCES))
-    return run
+    return partial(run, straight=straight) if name == "heun" else run
 
 
 def guided_steps(

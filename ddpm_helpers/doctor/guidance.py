@@ -63,7 +63,7 @@ def check_null(
         y: their classes, (B,).
         alpha_bar: table, see `check_sampler`.
         null: the label that means none.
-        prediction: eps, x_0 or v.
+        prediction: eps, x_0, v or flow.
     Returns:
         A `Finding` with the losses `right`, `none` and `wrong`, over several t.
     Raises:

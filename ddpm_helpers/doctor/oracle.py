@@ -100,7 +100,7 @@ class Oracle:
     Args:
         x_0: the known picture, (B, C, H, W) in [-1, 1].
         bars: alpha_bar by t.
-        prediction: what it answers: eps, x_0 or v.
+        prediction: what it answers: eps, x_0, v or flow.
         shift: reads every t as t + shift.
         error: share by which its answers are wrong.
         spread: 0, or the spread s of a Gaussian around x_0: then it answers with

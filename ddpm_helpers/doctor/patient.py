@@ -26,7 +26,7 @@ class Patient:
 
     Attributes:
         alpha_bar: table by the t that the network hears, see `check_sampler`.
-        prediction: what the network predicts: eps, x_0 or v.
+        prediction: what the network predicts: eps, x_0, v or flow.
         sample: `sample(model, x_T) -> x_0`, the loop, see `check_sampler`.
         model: `model(x_t, t)` or `model(x_t, t, y)`, (B, C, H, W) -> the same.
         module: the nn.Module in it, for what a function cannot tell: modes, halves, gradients.

@@ -48,7 +48,7 @@ def check_sampler(
     Args:
         sample_fn: the loop.
         alpha_bar: table of the schedule that the network was trained with, (T,) or (T + 1,).
-        prediction: what the network was trained to predict: eps, x_0 or v.
+        prediction: what the network was trained to predict: eps, x_0, v or flow.
         shape: (C, H, W) of the oracle's pictures; small ones are as good as large ones.
         n: pictures, at least 2, and n * C * H * W at least 2000.
         seed: of pictures and noise.

@@ -52,7 +52,7 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
     if bar[-1] == 0 and prediction == "eps":
         return broken(
             "schedule", "nothing is left at T, so a network that predicts eps cannot tell x_0",
-            "Let it predict v or x_0, or end a little above 0", **numbers,
+            "Let it predict v, flow or x_0, or end a little above 0", **numbers,
         )  # fmt: skip
     if end > LEFT:
         verdict = broken if end > TOO_MUCH_LEFT else look
@@ -131,12 +131,13 @@ def check_loss_weights(weights: Any, alpha_bar: Any, *, prediction: str = "eps")
     """Do the weights of the loss favour what min-SNR (or none) would?
 
     As weights of the error in x_0 they are SNR for plain eps, 1 for plain x_0, SNR + 1 for plain v,
-    and min(SNR, gamma) for min-SNR; never do they rise with the noise.
+    (sqrt(SNR) + 1)² for plain flow, and min(SNR, gamma) for min-SNR; never do they rise with the
+    noise.
 
     Args:
         weights: factor of each t's squared error in the network's own output, as long as alpha_bar.
         alpha_bar: table, see `check_sampler`.
-        prediction: eps, x_0 or v.
+        prediction: eps, x_0, v or flow.
     Returns:
         A `Finding` with the weights of the error in x_0 at the ends, `low_t` and `high_t`.
     Raises:
@@ -152,8 +153,10 @@ def check_loss_weights(weights: Any, alpha_bar: Any, *, prediction: str = "eps")
     bar, weight = bars.table[bars.first :], table[bars.first :]
     inside = (bar > 0) & (bar < 1)
     snr = (bar / (1 - bar))[inside]
-    factor = {"eps": snr, "x_0": torch.ones_like(snr), "v": snr + 1}[check_kind(prediction)]
-    on_x_0 = weight[inside] * factor
+    factors = {
+        "eps": snr, "x_0": torch.ones_like(snr), "v": snr + 1, "flow": (snr.sqrt() + 1) ** 2,
+    }  # fmt: skip
+    on_x_0 = weight[inside] * factors[check_kind(prediction)]
     numbers = {"low_t": float(on_x_0[0]), "high_t": float(on_x_0[-1])}
     if not torch.isfinite(weight).all() or float(weight.min()) < 0:
         return broken(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KINDS = ("eps", "x_0", "v")
+KINDS = ("eps", "x_0", "v", "flow")
 
 
 class Bars:
@@ -68,9 +68,11 @@ def check_kind(prediction: str) -> str:
 
 
 def target(prediction: str, x_0: Tensor, eps: Tensor, bar: Any) -> Tensor:
-    """What a perfect network says: eps, x_0, or v = sqrt(bar) eps - sqrt(1 - bar) x_0."""
+    """What a perfect network says: eps, x_0, v = sqrt(bar) eps - sqrt(1 - bar) x_0, or flow."""
     if prediction == "v":
         return bar**0.5 * eps - (1 - bar) ** 0.5 * x_0
+    if prediction == "flow":
+        return eps - x_0
     return eps if prediction == "eps" else x_0
 
 

@@ -30,7 +30,7 @@ def check_loss(
         model: `model(x_t, t)`, or `model(x_t, t, y)` if y is given.
         x_0: real pictures, (B, C, H, W) in [-1, 1], 16 or more.
         alpha_bar: table, see `check_sampler`.
-        prediction: eps, x_0 or v.
+        prediction: eps, x_0, v or flow.
         y: their classes, (B,), or None.
     Returns:
         A `Finding`; `loss_at_T*0.1` … are losses over the guess's: below 1 it has learned shapes.
@@ -75,7 +75,8 @@ def _one_pixel_guess(x_0: Tensor, bar: float, kind: str) -> float:
     """Mean squared error of the best guess that is linear in one pixel (Wiener)."""
     spread = float(x_0.double().var())
     on_x_0 = spread * (1 - bar) / (bar * spread + 1 - bar)
-    return on_x_0 * {"x_0": 1.0, "eps": bar / (1 - bar), "v": 1 / (1 - bar)}[kind]
+    flow = (bar**0.5 + (1 - bar) ** 0.5) ** 2 / (1 - bar)
+    return on_x_0 * {"x_0": 1.0, "eps": bar / (1 - bar), "v": 1 / (1 - bar), "flow": flow}[kind]
 
 
 def check_history(losses: Sequence[float]) -> Finding:

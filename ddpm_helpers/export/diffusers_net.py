@@ -110,12 +110,18 @@ def make_scheduler(diffusion: DiffusionUtils, sampler: str = "ddpm", *, clip: bo
     Returns:
         The scheduler. `set_steps` asks it for the same steps as `DiffusionUtils.sample`.
     Raises:
-        ValueError: a sampler without a counterpart, or dpm++ at a terminal SNR of zero.
+        ValueError: a sampler or a prediction without a counterpart, or dpm++ at a terminal SNR of
+            zero.
     """
     if sampler not in SCHEDULERS:
         raise ValueError(
             f"sampler {sampler!r} has no counterpart in diffusers; choose from "
             f"{', '.join(SCHEDULERS)}"
+        )
+    if diffusion.prediction not in PREDICTION_TYPES:
+        raise ValueError(
+            f"prediction {diffusion.prediction!r} has no counterpart in diffusers' schedulers of "
+            f"alpha_bar; exported are {', '.join(PREDICTION_TYPES)}"
         )
     if sampler == "dpm++" and diffusion.alpha_bar[-1] == 0:
         raise ValueError(

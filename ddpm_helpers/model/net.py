@@ -12,7 +12,7 @@ from ddpm_helpers.model.encoder import Encoder
 
 
 class DiffusionNet(nn.Module):
-    """Predicts eps, x_0 or v from noisy images and their steps.
+    """Predicts eps, x_0, v or flow from noisy images and their steps.
 
         output = decoder(encoder(x_t)) + gate(t) * x_t
 
@@ -75,7 +75,7 @@ class DiffusionNet(nn.Module):
         self.gate = zero_init(nn.Linear(t_dim, channels))
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """Predict eps, x_0 or v, whichever the training asks for.
+        """Predict eps, x_0, v or flow, whichever the training asks for.
 
         Args:
             x_t: noisy images, (B, C, S, S), in the dtype of the weights.

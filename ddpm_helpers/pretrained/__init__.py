@@ -1,5 +1,6 @@
 """Trained weights: saving them, finding them, checking them."""
 
+from ddpm_helpers.pretrained.distill import distill_model
 from ddpm_helpers.pretrained.fine_tune import config_for_weights, fine_tune_model, set_classes
 from ddpm_helpers.pretrained.shipped import available_weights, shipped_ladder
 from ddpm_helpers.pretrained.weights import load_pretrained, load_weights, save_weights
@@ -7,6 +8,7 @@ from ddpm_helpers.pretrained.weights import load_pretrained, load_weights, save_
 __all__ = [
     "available_weights",
     "config_for_weights",
+    "distill_model",
     "fine_tune_model",
     "load_pretrained",
     "load_weights",

@@ -26,7 +26,7 @@ PARTS = {"model", "ema_model", "optimizer", "step", "history", "config"}  # of e
 # With another value of one of these, the rest of the run would belong to another training.
 FIXED = (
     "image_size", "timesteps", "schedule", "prediction", "rescale_zero_snr", "batch_size", "seed",
-    "width", "limit", "optimizer", "channels",
+    "width", "limit", "optimizer", "channels", "t_sampling", "teacher_steps",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.diffusion import draw_steps
 from ddpm_helpers.model import NO_LABEL
 
 
@@ -36,17 +37,20 @@ def augment(
     return x_0, torch.where(hide < config.label_dropout, NO_LABEL, y)
 
 
-def draw_noise(x_0: Tensor, T: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """t uniform in 1..T, (B,) on the CPU where the tables are, and eps ~ N(0, I) like x_0.
+def draw_noise(
+    x_0: Tensor, T: int, generator: torch.Generator, t_sampling: str = "uniform"
+) -> tuple[Tensor, Tensor]:
+    """t in 1..T, (B,) on the CPU where the tables are, and eps ~ N(0, I) like x_0.
 
     Args:
         x_0: (B, C, H, W).
         T: the last step.
         generator: on the device of x_0.
+        t_sampling: see `draw_steps`.
     """
     on_cpu = generator.device.type == "cpu"
     host = generator if on_cpu else torch.Generator().manual_seed(generator.initial_seed())
-    t = torch.randint(1, T + 1, (len(x_0),), generator=host)
+    t = draw_steps(len(x_0), T, t_sampling, host)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
     return t, eps
 

@@ -122,7 +122,8 @@ class TrainingPipeline(TrainingState):
         images = len(x_0) / self.accelerator.num_processes  # which average their gradients
         generator = step_generator(config.seed, self.step, self.device)
         x_0, y = augment(x_0, y, config, generator)  # some images mirrored, some labels hidden
-        t, eps = draw_noise(x_0, T, generator)  # t in 1..T, (B,); eps ~ N(0, I), (B, C, S, S)
+        # t in 1..T, (B,); eps ~ N(0, I), (B, C, S, S)
+        t, eps = draw_noise(x_0, T, generator, config.t_sampling)
         self.model.train()
         self.optimizer.zero_grad()
         quarters = LossByQuarter(T, self.device)

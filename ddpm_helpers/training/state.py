@@ -185,10 +185,9 @@ class TrainingState:
         y = None
         if self.ema_model.num_classes is not None:
             y = torch.arange(n, device=self.device) % self.ema_model.num_classes
-        steps = min(steps, self.diffusion.T)
         with self.autocast():
             x = self.diffusion.sample(
-                self.ema_model, n, sampler="ddim", steps=steps, y=y, seed=self.config.seed
+                self.ema_model, n, y=y, seed=self.config.seed, **self.diffusion.preview(steps)
             )
         return x.float().cpu()
 

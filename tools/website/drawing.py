@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_helpers.export import export_onnx
-from ddpm_helpers.pretrained import available_weights, load_pretrained
+from ddpm_helpers.pretrained import load_pretrained
 
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")  # of onnxruntime-web's dist/
+# The networks of the page, which offers many steps: weights made for few are not among them.
 TITLES = {"cartoons": "Cartoons, 32×32", "cifar10-64": "Photographs, 64×64"}
 
 
@@ -31,7 +32,7 @@ def write_drawing(sources: Path, runtime: Path, site: Path) -> None:
         shutil.copyfile(runtime / name, place / "ort" / name)
     (place / "models").mkdir()
     wasm = _file(place, f"ort/{RUNTIME[1]}")
-    models = [write_model(name, place) for name in available_weights()]
+    models = [write_model(name, place) for name in TITLES]
     known = {"runtime": [wasm], "models": models}
     (place / "models" / "models.json").write_text(json.dumps(known), encoding="utf-8")
 

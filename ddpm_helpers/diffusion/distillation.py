@@ -1,0 +1,93 @@
+"""Consistency distillation: a network learns to do in one call what its teacher does in many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers import checks
+from ddpm_helpers.device import to_device
+from ddpm_helpers.diffusion.process import DiffusionUtils
+from ddpm_helpers.diffusion.schedules import sub_sequence
+from ddpm_helpers.diffusion.walk import Labels, Model, network_output
+
+
+class ConsistencyDistillation(DiffusionUtils):
+    """A diffusion whose loss teaches few steps: give it to `TrainingPipeline` instead.
+
+    The teacher's DDIM path leads every x_t to one image. The student learns to say that image at
+    every point of the path, and need not see its end for that: what it says at t has to be what it
+    says itself one step of the teacher further down, at s. At s = 0 that is the image.
+
+        x_s  = the teacher's DDIM step from x_t to the next s below t of its own steps to 0
+        goal = the image that the student sees in x_s; x_s itself at s = 0
+        loss = the usual one at x_t, as if goal were x_0: no gradient flows through it
+
+    The student is to start from the teacher's weights. Draw from it with sampler="ddpm" and 1, 2 or
+    4 steps: each step says an image and noises it anew.
+
+    Args:
+        diffusion: what the teacher was trained with; everything but the loss stays as it is there.
+        teacher: callable `model(x_t, t, y)`, on the device of the training; None takes for x_s the
+            image itself, noised to s with the noise of x_t: consistency training, which is rougher.
+        steps: of the teacher from T to 0, in 1..T: many follow its path closely; few pass on faster
+            what is known at 0, and end in a long step, which leaves no grain.
+    Raises:
+        ValueError: steps out of range, or another prediction than v or flow: that of eps says
+            nothing of the image at T, that of x_0 is not tied to it at 0.
+    Source: Song et al. 2023 (Consistency Models), algorithm 2; starting from trained weights, any t
+        above s, and more weight where there is little noise, as in Geng et al. 2024 (ECT).
+    """
+
+    def __init__(self, diffusion: DiffusionUtils, teacher: Model | None, steps: int = 10) -> None:
+        super().__init__(**diffusion.config)
+        if self.prediction not in ("v", "flow"):
+            raise ValueError(
+                f"distillation needs a network that predicts v or flow, not {self.prediction}"
+            )
+        self.teacher = teacher
+        steps = checks.count("steps", steps, most=self.T)
+        self.grid = torch.tensor(sub_sequence(self.T, steps)).flip(0)  # (steps + 1,), from 0 to T
+
+    def preview(self, steps: int) -> dict[str, Any]:
+        """Options of `sample` for the sample grids of a training: always 2 steps."""
+        return {"sampler": "ddpm", "steps": min(2, self.T)}
+
+    def loss(
+        self,
+        model: Model,
+        x_0: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        y: Labels | None = None,
+        *,
+        min_snr_gamma: float | None = None,
+    ) -> Tensor:
+        """Each image's mean squared error, with the student's answer further down as x_0.
+
+        Args, Returns, Raises: as for `DiffusionUtils.loss`, with t in 1..T.
+        """
+        if y is not None and not isinstance(y, Tensor):
+            y = checks.labels(y, len(x_0), model, x_0.device)
+        x_t, eps = self.add_noise(x_0, t, eps)
+        s = self.grid[torch.searchsorted(self.grid, t.cpu()) - 1]  # (B,), the next one below t
+        with torch.no_grad():
+            if self.teacher is not None:  # its image and its noise, not the true ones
+                x_0 = self._seen(self.teacher, x_t, t, y)
+                eps = self._noise_beside(x_0, x_t, t)
+            x_s, _ = self.add_noise(x_0, s, eps)
+            goal = self._seen(model, x_s, s, y)
+            rest = self._noise_beside(goal, x_t, t)  # goal and rest make x_t again
+        return super().loss(model, goal, t, rest, y, min_snr_gamma=min_snr_gamma)
+
+    def _seen(self, model: Model, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """The image that a network sees in x_t, bounded to [-1, 1] as in sampling."""
+        output = network_output(model, x_t, to_device(t, x_t.device), y)
+        return self.predict_x_0(output, x_t, t).clamp(-1, 1)
+
+    def _noise_beside(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """What is noise in x_t if x_0 is its image; t in 1..T."""
+        signal, noise = self._at(self._signal, t, x_t), self._at(self._noise, t, x_t, least=1)
+        return (x_t - signal * x_0) / noise

@@ -1,0 +1,330 @@
+"""Flow matching: the straight path, its predictions, its times and samplers, in closed form."""
+
+import math
+
+import pytest
+import torch
+
+from ddpm_helpers import DiffusionUtils, TrainConfig, cli, doctor, load_pretrained
+from ddpm_helpers.diffusion import SCHEDULES, beta_schedule, draw_steps, network_calls
+from ddpm_helpers.diffusion.editing import ddim_invert, inpaint, sdedit, slerp
+from ddpm_helpers.diffusion.likelihood import bits_per_dim
+
+SHAPE = (2, 3, 3)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def flow(T=50, schedule="flow"):
+    return DiffusionUtils(T, schedule, prediction="flow")
+
+
+def gaussian(d, mean=0.3, spread=0.4):
+    """The perfect network for pixels from N(mean, spread^2): (x_t, t) -> eps - x_0, on average."""
+
+    def model(x_t, t):
+        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
+        a, b = bar.sqrt(), (1 - bar).sqrt()
+        gain = a * spread**2 / (a**2 * spread**2 + b**2)
+        x_0 = mean + gain * (x_t - a * mean)
+        eps = b / (a**2 * spread**2 + b**2) * (x_t - a * mean)
+        return eps - x_0
+
+    return model
+
+
+# ---- the path ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("T", [1, 2, 7, 500])
+def test_x_t_is_the_straight_path_up_to_one_number_a_step(T):
+    d, x_0, eps, t = (
+        flow(T),
+        randn(T + 1, *SHAPE),
+        randn(T + 1, *SHAPE, seed=1),
+        torch.arange(T + 1),
+    )
+    s = (t.double() / T).reshape(-1, 1, 1, 1)
+    path = (1 - s) * x_0 + s * eps
+    x_t, _ = d.add_noise(x_0, t, eps)
+    torch.testing.assert_close(x_t * ((1 - s) ** 2 + s**2).sqrt(), path, rtol=0, atol=1e-10)
+    assert torch.equal(x_t[0], x_0[0]) and torch.equal(x_t[-1], eps[-1])
+
+
+def test_the_velocity_is_the_slope_of_the_path():
+    """(z at s + h - z at s - h) / 2h of the straight path is the target at every step."""
+    x_0, eps, h = randn(1, *SHAPE), randn(1, *SHAPE, seed=1), 1e-3
+    for s in (0.2, 0.5, 0.9):
+        ends = [(1 - u) * x_0 + u * eps for u in (s - h, s + h)]
+        t = torch.tensor([round(50 * s)])
+        torch.testing.assert_close(flow().target(x_0, eps, t), (ends[1] - ends[0]) / (2 * h))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_all_predictions_of_one_guess_agree_at_both_ends_too(schedule):
+    """A guess of (x_0, eps) goes out as v, x_0 and flow, and comes back, from t = 0 to T."""
+    T, t = 40, torch.arange(41)
+    x_0, eps = randn(41, *SHAPE), randn(41, *SHAPE, seed=1)
+    for kind in ("flow", "v", "x_0"):
+        d = DiffusionUtils(T, schedule, prediction=kind)
+        x_t, _ = d.add_noise(x_0, t, eps)
+        output = d.target(x_0, eps, t)
+        torch.testing.assert_close(d.predict_x_0(output, x_t, t), x_0, rtol=0, atol=1e-12)
+        if kind != "x_0":
+            torch.testing.assert_close(d.predict_eps(output, x_t, t), eps, rtol=0, atol=1e-12)
+
+
+def test_at_the_ends_the_known_half_of_the_answer_is_exact():
+    d, x, said = flow(), randn(1, *SHAPE), randn(1, *SHAPE, seed=1)
+    first, last = torch.tensor([0]), torch.tensor([d.T])
+    assert torch.equal(d.predict_x_0(said, x, first), x)
+    assert torch.equal(d.predict_eps(said, x, last), x)
+    assert torch.equal(d.predict_x_0(said, x, last), x - said)
+
+
+@pytest.mark.parametrize("schedule", ["flow", "cosine"])
+def test_the_loss_is_that_of_v_times_the_square_of_a_plus_b(schedule):
+    """u - u' = (a + b) (v - v') for two guesses at the same x_t."""
+    f, v = (DiffusionUtils(50, schedule, prediction=kind) for kind in ("flow", "v"))
+    t = torch.arange(51)
+    x_0, eps, other = randn(51, *SHAPE), randn(51, *SHAPE, seed=1), randn(51, *SHAPE, seed=2)
+    x_t, _ = f.add_noise(x_0, t, eps)
+    guess = v.predict_x_0(other, x_t, t), v.predict_eps(other, x_t, t)
+    a, b = f.alpha_bar.sqrt(), (1 - f.alpha_bar).sqrt()
+    loss_f = f.loss(lambda x, t: f.target(*guess, t), x_0, t, eps)
+    loss_v = v.loss(lambda x, t: other, x_0, t, eps)
+    torch.testing.assert_close(loss_f, loss_v * (a + b) ** 2)
+    assert not torch.allclose(loss_f, loss_v)
+
+
+# ---- sampling ----------------------------------------------------------------------------
+
+
+def velocity(d, z, s):
+    """A network that is shown z of the straight path and its time s."""
+    n = math.hypot(1 - s, s)
+    return torch.tanh(z / n * 0.7 + round(s * d.T) * 0.01)
+
+
+def wavy(x_t, t):
+    return torch.tanh(x_t * 0.7 + t.to(x_t).reshape(-1, 1, 1, 1) * 0.01)
+
+
+def solve(d, z, steps, order):
+    """Euler (1) or Heun (2) for dz/ds = u from s = 1 to 0; Heun's last step is Euler's."""
+    for k in range(steps, 0, -1):
+        s, r = k / steps, (k - 1) / steps
+        u = velocity(d, z, s)
+        ahead = z + (r - s) * u
+        if order == 2 and r > 0:
+            ahead = z + (r - s) * (u + velocity(d, ahead, r)) / 2
+        z = ahead
+    return z
+
+
+@pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("heun", 2)])
+@pytest.mark.parametrize("steps", [1, 2, 5, 100])
+def test_the_solvers_of_flow_matching_are_ddim_and_heun(sampler, order, steps):
+    d, x_T = flow(100), randn(4, *SHAPE)
+    x = d.sample(wavy, 4, sampler=sampler, steps=steps, x_T=x_T, clip=False)
+    torch.testing.assert_close(x, solve(d, x_T, steps, order), rtol=0, atol=1e-10)
+    assert network_calls(d, steps, sampler) == (steps if order == 1 else 2 * steps - 1)
+
+
+def test_heun_in_the_other_time_is_another_method():
+    """The same table under no name takes its means in sigma: close, and not the same."""
+    d, x_T = flow(100), randn(4, *SHAPE)
+    unnamed = DiffusionUtils(100, beta_schedule("flow", 100), prediction="flow")
+    named, other = (
+        e.sample(wavy, 4, sampler="heun", steps=10, x_T=x_T, clip=False) for e in (d, unnamed)
+    )
+    assert 1e-4 < (named - other).abs().max() < 0.2
+
+
+@pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("heun", 2), ("dpm++", 2)])
+def test_gaussian_to_gaussian_converges_to_the_known_map(sampler, order):
+    """Data N(m, s^2) are m + s times the noise; half the stride divides the error by 2 or 4."""
+    d, x_T = flow(1000), randn(2, *SHAPE)
+    errors = []
+    for steps in (50, 100):
+        x = d.sample(gaussian(d), 2, sampler=sampler, steps=steps, x_T=x_T, clip=False)
+        errors.append((x - (0.3 + 0.4 * x_T)).abs().max().item())
+    assert errors[1] < 0.02
+    assert errors[0] / errors[1] > {1: 1.8, 2: 2.5}[order]
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpm++"])
+def test_every_sampler_draws_a_mixture_from_its_perfect_velocity(sampler):
+    """Two narrow clouds at -0.6 and 0.6, two thirds and one third: shares and spread come out."""
+    d = flow(200)
+
+    def model(x_t, t):
+        bar = d.alpha_bar[t[0]].to(x_t)
+        a, b = bar.sqrt(), (1 - bar).sqrt()
+        V = a**2 * 0.1**2 + b**2
+        centres = torch.tensor([-0.6, 0.6]).to(x_t)
+        away = x_t[..., None] - a * centres  # (n, 1, 1, 1, 2)
+        w = torch.softmax(torch.tensor([2 / 3, 1 / 3]).log().to(x_t) - away**2 / (2 * V), -1)
+        x_0 = (w * (centres + a * 0.1**2 / V * away)).sum(-1)
+        return (w * b / V * away).sum(-1) - x_0
+
+    x = d.sample(model, 2000, sampler=sampler, seed=0, shape=(1, 1, 1), clip=False).flatten()
+    right = x[x > 0]
+    assert abs(len(right) / 2000 - 1 / 3) < 0.04  # four standard deviations
+    assert abs(right.mean() - 0.6) < 0.02 and abs(right.std() - 0.1) < 0.02
+
+
+def test_the_path_of_the_reference_library_is_ours():
+    """flow_matching counts from noise to data: its time is 1 - s."""
+    path = pytest.importorskip("flow_matching.path")
+    x_0, eps, s = randn(3, *SHAPE), randn(3, *SHAPE, seed=1), torch.tensor([0.1, 0.5, 0.8])
+    theirs = path.CondOTProbPath().sample(x_0=eps, x_1=x_0, t=1 - s.double())
+    d, t = flow(10), (s * 10).round().long()
+    a, b = (w.sqrt().reshape(-1, 1, 1, 1) for w in (d.alpha_bar[t], 1 - d.alpha_bar[t]))
+    x_t, _ = d.add_noise(x_0, t, eps)
+    torch.testing.assert_close(x_t / (a + b), theirs.x_t, rtol=0, atol=1e-7)
+    torch.testing.assert_close(d.target(x_0, eps, t), -theirs.dx_t)
+
+
+# ---- everything else on the straight path ------------------------------------------------
+
+
+def test_editing_and_the_likelihood_bound_work_without_signal_at_T():
+    d = flow(40)
+    model = gaussian(d)
+    x_0 = (0.3 + 0.4 * randn(2, *SHAPE)).clamp(-0.9, 0.9)
+    noise = ddim_invert(d, model, x_0, repeats=20)
+    back = d.sample(model, 2, sampler="ddim", x_T=noise, clip=False)
+    torch.testing.assert_close(back, x_0.float(), rtol=0, atol=1e-4)
+    mask = torch.zeros(3, 3, dtype=torch.bool)
+    mask[0] = True
+    filled = inpaint(d, model, x_0, mask, steps=10, seed=0)
+    assert torch.equal(filled[..., 1:, :], x_0[..., 1:, :].float()) and torch.isfinite(filled).all()
+    assert torch.isfinite(sdedit(d, model, x_0, 40, steps=5, seed=0)).all()
+    assert torch.isfinite(slerp(noise[0], noise[1], torch.tensor([0.5]))).all()
+    bits = bits_per_dim(d, model, x_0)
+    assert (bits.prior == 0).all() and torch.isfinite(bits.total).all()
+
+
+def test_guidance_reaches_the_picture_through_a_velocity():
+    d = flow(20)
+
+    def model(x_t, t, y):
+        d_y = 0.2 * y.to(x_t).reshape(-1, 1, 1, 1)  # the class says the x_0; "no label" says -0.2
+        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
+        eps = (x_t - bar.sqrt() * d_y) / (1 - bar).sqrt()
+        return eps - d_y
+
+    options = {"sampler": "ddim", "shape": SHAPE, "seed": 0, "y": 1}
+    plain, strong = (d.sample(model, 1, guidance=w, **options) for w in (1.0, 2.0))
+    torch.testing.assert_close(plain, torch.full_like(plain, 0.2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(strong, torch.full_like(plain, 0.6), atol=1e-5, rtol=0)
+
+
+# ---- which t a batch sees ----------------------------------------------------------------
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("T", [1, 10, 500])
+@pytest.mark.parametrize("n", [1, 7, 64])
+def test_stratified_takes_one_t_from_each_part_in_random_order(n, T):
+    t = draw_steps(n, T, "stratified", seeded())
+    assert t.dtype == torch.int64 and t.shape == (n,)
+    share = t.sort().values.double() / T  # t is share * T, rounded up
+    k = torch.arange(n)
+    assert (share > k / n - 1e-9).all() and (share <= (k + 1) / n + 1 / T).all()
+    if n == 64 and T == 500:
+        assert not torch.equal(t, t.sort().values)
+
+
+def test_logit_normal_has_the_quantiles_of_its_formula():
+    t = torch.cat([draw_steps(100, 500, "logit_normal", seeded(k)) for k in range(200)]).double()
+    for share, z in ((0.5, 0.0), (0.8413, 1.0), (0.1587, -1.0), (0.97725, 2.0)):
+        expected = 500 / (1 + math.exp(-z))
+        assert abs(t.quantile(share).item() - expected) < 4
+    assert t.min() >= 1 and t.max() <= 500
+
+
+def test_uniform_is_what_it_was_and_repeats():
+    expected = torch.randint(1, 501, (32,), generator=seeded(3))
+    assert torch.equal(draw_steps(32, 500, "uniform", seeded(3)), expected)
+
+
+def test_the_loss_of_a_stratified_batch_varies_less():
+    d, x_0 = flow(500), torch.zeros(32, *SHAPE)
+
+    def spread(how):
+        losses = [d.draw(x_0, seeded(k), how)[0].double().mean() for k in range(100)]
+        return torch.stack(losses).std().item()
+
+    assert spread("stratified") < 0.1 * spread("uniform")
+
+
+def test_t_sampling_is_refused_with_the_choices():
+    words = "unknown t_sampling 'lognormal'; choose from uniform, stratified, logit_normal"
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(t_sampling="lognormal")
+    with pytest.raises(ValueError, match=words):
+        draw_steps(4, 10, "lognormal")
+    with pytest.raises(ValueError, match=words):
+        flow().training_loss(wavy, torch.zeros(2, *SHAPE), t_sampling="lognormal")
+
+
+# ---- the rest of the package -------------------------------------------------------------
+
+
+def test_a_flow_trains_resumes_and_says_what_it_is_on_the_command_line(tmp_path, capsys):
+    words = "train --data cartoons --limit 32 --preset ci --width 8 --timesteps 20 --warmup-steps 1"
+    flow_words = "--schedule flow --prediction flow --t-sampling logit_normal"
+    run = tmp_path / "run"
+    assert cli.main([*words.split(), *flow_words.split(), "--out", str(run)]) == 0
+    model, d = load_pretrained(run)
+    assert (d.schedule, d.prediction, d.alpha_bar[-1].item()) == ("flow", "flow", 0)
+    assert torch.isfinite(d.sample(model, 2, y=0, steps=3, sampler="dpm++", seed=0)).all()
+    more = [*words.split(), *flow_words.split()[:-1], "uniform", "--resume", "--out", str(run)]
+    assert cli.main(more) == 2
+    assert "trained with t_sampling = 'logit_normal', not 'uniform'" in capsys.readouterr().err
+    assert cli.main([*words.split(), "--schedule", "flow", "--prediction", "eps"]) == 2
+    assert "choose prediction x_0, v or flow" in capsys.readouterr().err
+
+
+def test_the_doctor_finds_a_perfect_flow_healthy_and_names_a_wrong_reading():
+    d = flow(100)
+    for sampler in ("ddpm", "ddim", "heun", "dpm++"):
+
+        def draw(model, x_T, sampler=sampler):
+            return d.sample(model, len(x_T), x_T=x_T, sampler=sampler, seed=0)
+
+        found = doctor.check_sampler(draw, d.alpha_bar, prediction="flow")
+        assert found.verdict == "ok", (sampler, found.sentence)
+    wrong = DiffusionUtils(100, "flow", prediction="v")
+
+    def misread(model, x_T):
+        return wrong.sample(model, len(x_T), x_T=x_T, sampler="ddim", seed=0)
+
+    sentence = doctor.check_sampler(misread, d.alpha_bar, prediction="flow").sentence
+    assert "treats the output as v, the network predicts flow" in sentence
+
+
+def test_the_doctor_weighs_the_loss_and_the_guess_of_a_flow():
+    """The best guess of a pixel from itself scores 1, and min-SNR weights are healthy."""
+    d, x_0 = flow(500), 0.5 * randn(64, 3, 16, 16)
+    guess = gaussian(d, mean=0.0, spread=0.5)
+    found = doctor.check_loss(guess, x_0, d.alpha_bar, prediction="flow")
+    assert all(abs(ratio - 1) < 0.05 for ratio in found.numbers.values())
+    weights = d.min_snr_weight(torch.arange(501), 5.0)
+    assert doctor.check_loss_weights(weights, d.alpha_bar, prediction="flow").verdict == "ok"
+
+
+def test_diffusers_is_refused_in_one_line():
+    pytest.importorskip("diffusers")
+    from ddpm_helpers.export.diffusers_net import make_scheduler
+
+    words = "prediction 'flow' has no counterpart in diffusers.*eps, x_0, v"
+    with pytest.raises(ValueError, match=words):
+        make_scheduler(DiffusionUtils(10, prediction="flow"))
