@@ -12,7 +12,7 @@ QUIET = --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 SITE_PY := .venv-site/bin/python
 SITE_PACKAGES := import sysconfig; print(sysconfig.get_path('purelib'))
-NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb))
 
 # The tests run on two processes of one thread each, on tiny settings and the built-in pictures.
 TEST_ENV = DDPM_PRESET=ci DDPM_DATA=cartoons OMP_NUM_THREADS=1

@@ -79,9 +79,14 @@ def test_no_switch_but_the_settings(path):
 def test_opens_with_a_title_and_ends_with_exercises_and_references(path):
     text = cells(path, "markdown")
     assert re.match(r"# \S", text[0])
-    titles = re.findall(r"^##+ +(.*)$", "\n\n".join(text), re.M)
-    ending = " ".join(titles[-8:]).lower()
-    assert all(word in ending for word in ("recap", "exercises", "references")), titles
+    if path.parent == FOLDER:
+        titles = re.findall(r"^##+ +(.*)$", "\n\n".join(text), re.M)
+        ending = " ".join(titles[-8:]).lower()
+        assert all(word in ending for word in ("recap", "exercises", "references")), titles
+    else:  # solutions lead back to the notebook that asks
+        back = re.search(r"\]\(\.\./(\d\d)_\w+\.ipynb\)", "\n".join(text))
+        assert back and path.stem == f"{back[1]}_solutions"
+        assert (path.parent / back[0][2:-1]).is_file()
 
 
 def test_equation_numbers_are_unique(path):
