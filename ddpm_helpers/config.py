@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ddpm_helpers.config_file import check_choice, read_table
 from ddpm_helpers.device import best_device
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -30,7 +30,6 @@ OF_SOURCE: dict[str, dict[str, Any]] = {
     "fashion_mnist": {"channels": 1},
 }
 RETIRED = ("read_every",)  # settings of older runs that say nothing any more
-DATA_FIELDS = {"source": str, "root": str, "fit": str}  # what opens a run's data again
 COUNTS = (
     "image_size", "timesteps", "epochs", "batch_size", "width", "accumulate",
     "max_bad_steps", "keep_checkpoints",
@@ -115,10 +114,10 @@ class TrainConfig:
         for name in ("label_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
-        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        _check_choice("t_sampling", self.t_sampling, T_SAMPLINGS)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("t_sampling", self.t_sampling, T_SAMPLINGS)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainConfig:
@@ -131,7 +130,7 @@ class TrainConfig:
             ValueError: unknown preset, or a value that is out of range.
             TypeError: a field that does not exist.
         """
-        _check_choice("preset", name, tuple(PRESETS))
+        check_choice("preset", name, tuple(PRESETS))
         return replace(PRESETS[name], **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,7 +152,7 @@ class TrainConfig:
             ValueError: no TOML or JSON, an unknown field, or a value of the wrong kind.
         """
         path = Path(path)
-        values = _read_table(path)
+        values = read_table(path)
         for name in ("data", *RETIRED):
             values.pop(name, None)
         for name, value in values.items():
@@ -174,66 +173,12 @@ class TrainConfig:
         return "".join(lines)
 
 
-def data_settings(path: str | Path) -> dict[str, Any]:
-    """What a run's `config.toml` says about its data: arguments of `ImageDataset`.
-
-    Returns:
-        Some of `source`, `root` and `fit`; none where the file has no table `data`.
-    Raises:
-        FileNotFoundError, ValueError: as for `TrainConfig.load`.
-    """
-    path = Path(path)
-    values = _read_table(path).get("data", {})
-    if not isinstance(values, dict):
-        raise ValueError(f"{path.name}: data must be a table, got {values!r}")
-    for name, value in values.items():
-        _check_choice(f"field of data in {path.name}", name, tuple(DATA_FIELDS))
-        if type(value) is not DATA_FIELDS[name]:
-            kind = DATA_FIELDS[name].__name__
-            raise ValueError(f"{path.name}: {name} must be of type {kind}, got {value!r}")
-    return values
-
-
-def data_of_run(weights: str | Path) -> dict[str, Any]:
-    """`data_settings` of the run in whose folder weights lie; none for weights of another place.
-
-    Args:
-        weights: a run's folder, or a file in it.
-    """
-    path = Path(weights)
-    beside = (path if path.is_dir() else path.parent) / "config.toml"
-    return data_settings(beside) if path.exists() and beside.is_file() else {}
-
-
-def data_table(values: dict[str, Any]) -> str:
-    """What `data_settings` reads back, in TOML."""
-    lines = [f"{name} = {json.dumps(v, ensure_ascii=False)}\n" for name, v in values.items()]
-    return "\n[data]\n" + "".join(lines) if lines else ""
-
-
-def _read_table(path: Path) -> dict[str, Any]:
-    readers = {".toml": tomllib.loads, ".json": json.loads}
-    if path.suffix not in readers:
-        raise ValueError(f"a configuration ends in .toml or .json, got {path.name!r}")
-    if not path.is_file():
-        raise FileNotFoundError(f"no configuration at {path}")
-    try:
-        return readers[path.suffix](path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of both readers
-        raise ValueError(f"{path} cannot be read: {error}") from error
-
-
 def _check_field(file: str, name: str, value: Any) -> None:
     kinds = {f.name: str(f.type).split(" | ") for f in fields(TrainConfig)}
-    _check_choice(f"field in {file}", name, tuple(kinds))
+    check_choice(f"field in {file}", name, tuple(kinds))
     found = "None" if value is None else type(value).__name__
     if found not in (*kinds[name], *(["int"] if "float" in kinds[name] else [])):
         raise ValueError(f"{file}: {name} must be of type {kinds[name][0]}, got {value!r}")
-
-
-def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"unknown {what} {value!r}; choose from {', '.join(choices)}")
 
 
 PRESETS = {
@@ -303,7 +248,7 @@ def settings() -> Settings:
     """
     device = best_device()
     preset = os.environ.get("DDPM_PRESET") or ("gpu" if device.type == "cuda" else "laptop")
-    _check_choice("DDPM_PRESET", preset, tuple(PRESETS))
+    check_choice("DDPM_PRESET", preset, tuple(PRESETS))
     data = os.environ.get("DDPM_DATA") or "cartoons"
     return Settings(
         preset=preset,

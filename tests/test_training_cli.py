@@ -140,7 +140,7 @@ def test_a_runs_settings_bring_its_data_along(train, album, tmp_path):
     assert status == 0 and "pictures of album" in out
     a, b = (torch.load(tmp_path / f / "checkpoint.pt", weights_only=True) for f in "ab")
     assert all(v.equal(b["model"][k]) for k, v in a["model"].items())
-    assert config.data_of_run(tmp_path / "b" / "weights.safetensors") == {
+    assert config_file.data_of_run(tmp_path / "b" / "weights.safetensors") == {
         "source": "album", "fit": "pad",
     }  # fmt: skip
     out = train("--config", "a/config.toml", "--data", "cartoons", "--out", "c", tiny="")[1]

@@ -12,9 +12,9 @@ from ddpm_helpers.config import (
     OF_SOURCE,
     PRESETS,
     TrainConfig,
-    data_settings,
     settings,
 )
+from ddpm_helpers.config_file import data_settings
 from ddpm_helpers.pretrained import config_for_weights, distill_model, fine_tune_model
 from ddpm_helpers.pretrained.distill import TEACHER_STEPS
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from ddpm_helpers.checks import count as check_count
-from ddpm_helpers.config import data_of_run
+from ddpm_helpers.config_file import data_of_run
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.model.wrapped import PREFIXES, unwrapped

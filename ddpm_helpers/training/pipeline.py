@@ -122,8 +122,7 @@ class TrainingPipeline(TrainingState):
         images = len(x_0) / self.accelerator.num_processes  # which average their gradients
         generator = step_generator(config.seed, self.step, self.device)
         x_0, y = augment(x_0, y, config, generator)  # some images mirrored, some labels hidden
-        # t in 1..T, (B,); eps ~ N(0, I), (B, C, S, S)
-        t, eps = draw_noise(x_0, T, generator, config.t_sampling)
+        t, eps = draw_noise(x_0, T, generator, config.t_sampling)  # (B,); (B, C, S, S)
         self.model.train()
         self.optimizer.zero_grad()
         quarters = LossByQuarter(T, self.device)

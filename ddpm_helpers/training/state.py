@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.config import TrainConfig, data_table
+from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.config_file import data_table
 from ddpm_helpers.device import bf16_is_fast, compiled, make_accelerator
 from ddpm_helpers.files import write_atomic
 from ddpm_helpers.model import DiffusionNet

@@ -1,0 +1,71 @@
+"""The files of a configuration, and what the one of a run says about its data."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+DATA_FIELDS = {"source": str, "root": str, "fit": str}  # what opens a run's data again
+
+
+def data_settings(path: str | Path) -> dict[str, Any]:
+    """What a run's `config.toml` says about its data: arguments of `ImageDataset`.
+
+    Returns:
+        Some of `source`, `root` and `fit`; none where the file has no table `data`.
+    Raises:
+        FileNotFoundError, ValueError: as for `TrainConfig.load`.
+    """
+    path = Path(path)
+    values = read_table(path).get("data", {})
+    if not isinstance(values, dict):
+        raise ValueError(f"{path.name}: data must be a table, got {values!r}")
+    for name, value in values.items():
+        check_choice(f"field of data in {path.name}", name, tuple(DATA_FIELDS))
+        if type(value) is not DATA_FIELDS[name]:
+            kind = DATA_FIELDS[name].__name__
+            raise ValueError(f"{path.name}: {name} must be of type {kind}, got {value!r}")
+    return values
+
+
+def data_of_run(weights: str | Path) -> dict[str, Any]:
+    """`data_settings` of the run in whose folder weights lie; none for weights of another place.
+
+    Args:
+        weights: a run's folder, or a file in it.
+    """
+    path = Path(weights)
+    beside = (path if path.is_dir() else path.parent) / "config.toml"
+    return data_settings(beside) if path.exists() and beside.is_file() else {}
+
+
+def data_table(values: dict[str, Any]) -> str:
+    """What `data_settings` reads back, in TOML."""
+    lines = [f"{name} = {json.dumps(v, ensure_ascii=False)}\n" for name, v in values.items()]
+    return "\n[data]\n" + "".join(lines) if lines else ""
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """What a .toml or .json file holds.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another ending, or neither TOML nor JSON.
+    """
+    readers = {".toml": tomllib.loads, ".json": json.loads}
+    if path.suffix not in readers:
+        raise ValueError(f"a configuration ends in .toml or .json, got {path.name!r}")
+    if not path.is_file():
+        raise FileNotFoundError(f"no configuration at {path}")
+    try:
+        return readers[path.suffix](path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of both readers
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is not one of the choices, with one line that names both."""
+    if value not in choices:
+        raise ValueError(f"unknown {what} {value!r}; choose from {', '.join(choices)}")
