@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from toy_training import CONFIG, pipeline
 
-from ddpm_helpers import cli, config, device
+from ddpm_helpers import cli, config_file, device
 from ddpm_helpers.commands import info
 from ddpm_helpers.commands import train as train_command
 from ddpm_helpers.config import PRESETS, TrainConfig
