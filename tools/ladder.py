@@ -20,8 +20,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ddpm_helpers.config import best_device
 from ddpm_helpers.data import ImageDataset
+from ddpm_helpers.device import best_device
 from ddpm_helpers.display.canvas import figure_png
 from ddpm_helpers.display.plots import show_images
 from ddpm_helpers.evaluation import compare, draw_samples, loss_per_step, take, take_like

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from ddpm_helpers.config import best_device
 from ddpm_helpers.data import ImageDataset
+from ddpm_helpers.device import best_device
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.evaluation.report import evaluate
 from ddpm_helpers.model import DiffusionNet

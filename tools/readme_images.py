@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddpm_helpers.config import best_device
 from ddpm_helpers.data.cartoons import CLASSES, draw
+from ddpm_helpers.device import best_device
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.display.canvas import enlarge, figure_png, tile, to_uint8
 from ddpm_helpers.display.plots import denoising_path, noising_strip, plot_schedules, show_images

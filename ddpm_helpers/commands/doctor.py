@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.config import best_device, settings
+from ddpm_helpers.config import settings
+from ddpm_helpers.device import best_device
 from ddpm_helpers.doctor.examine import examine
 from ddpm_helpers.doctor.finding import VERDICTS, Finding, look, most_likely, worst
 from ddpm_helpers.doctor.images import check_data

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ddpm_helpers.config import best_device
+from ddpm_helpers.device import best_device
 from ddpm_helpers.evaluation.inception import WEIGHTS, WHERE
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ddpm_helpers import __version__
-from ddpm_helpers.config import T_SAMPLINGS, TrainConfig, best_device, settings
+from ddpm_helpers.config import T_SAMPLINGS, TrainConfig, settings
+from ddpm_helpers.device import best_device
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

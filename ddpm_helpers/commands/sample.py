@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers import checks
-from ddpm_helpers.config import best_device
+from ddpm_helpers.device import best_device
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -36,8 +36,12 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
     return figure
 
 
-def line_style(i: int, every: int = 1) -> dict[str, Any]:
-    """Colour, dashes and marker of the i-th line of a figure, as arguments of `ax.plot`."""
+def line_style(i: int, every: int | list[int] = 1) -> dict[str, Any]:
+    """Colour, dashes and marker of the i-th line of a figure, as arguments of `ax.plot`.
+
+    Args:
+        every: mark each so many-th point, or the points of these indices.
+    """
     k = i % len(COLOURS)
     return {
         "color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "markevery": every,

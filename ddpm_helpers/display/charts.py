@@ -61,7 +61,8 @@ def _curves(diffusions: Mapping[str, DiffusionUtils], value: Callable, ax: Axes 
     ax = new_figure(6.4, 3.8).add_subplot() if ax is None else ax
     for i, (name, one) in enumerate(diffusions.items()):
         t = np.arange(one.T + 1) / (1 if len(lengths) == 1 else one.T)
-        ax.plot(t, value(one.alpha_bar.numpy()), label=name, **line_style(i, max(1, one.T // 8)))
+        marks = np.linspace(0, one.T, 9).round().astype(int).tolist()  # both ends are marked
+        ax.plot(t, value(one.alpha_bar.numpy()), label=name, **line_style(i, marks))
     ax.set_xlabel("step t" if len(lengths) == 1 else "t / T")
     ax.grid(alpha=0.3)
     ax.legend()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ddpm_helpers.config import best_device
+from ddpm_helpers.device import best_device
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # its name ends in how its sha256 begins
 LEAST = 10  # pictures in each set: Inception's score takes them in ten parts

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ddpm_helpers.config import best_device
+from ddpm_helpers.device import best_device
 from ddpm_helpers.diffusion import ConsistencyDistillation
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained.fine_tune import fine_tune_model

@@ -24,8 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_helpers import DiffusionUtils, TrainConfig, TrainingPipeline
 from ddpm_helpers.commands.info import RandomPictures
-from ddpm_helpers.config import best_device
-from ddpm_helpers.device import bf16_is_fast
+from ddpm_helpers.device import best_device, bf16_is_fast
 from ddpm_helpers.training import build_diffusion, build_model
 
 Net = Callable[[Tensor, Tensor], Tensor]
