@@ -1,28 +1,31 @@
-"""What the two traps at full resolution cost: held-out loss after the same processor time.
+"""What each part of the network is worth: pictures drawn after the same processor time.
 
-Every variant trains from the same seed on the same pictures, and stops after the same CPU
-seconds (of all cores together, so that a busy machine favours none of them).
+Every variant trains from the same seed for the same CPU seconds (of all cores together, so that a
+busy machine favours none of them), its learning rate falling to 0 at the end of them. Then it draws
+the same noises. Notebook 04 shows the numbers and the picture.
 
-    python tests/benchmarks/bench_architecture.py --seconds 120
+    python tests/benchmarks/bench_architecture.py --seconds 75 --picture images/network_parts.png
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ddpm_helpers import DiffusionNet, DiffusionUtils, ImageDataset, TrainConfig, TrainingPipeline
-from ddpm_helpers.training import build_diffusion, build_model
+from ddpm_helpers.display.canvas import figure_png
+from ddpm_helpers.display.plots import show_images
+from ddpm_helpers.evaluation import compare, draw_samples, take, take_like
+from ddpm_helpers.evaluation.classifier import classifier_for
+from ddpm_helpers.training import build_diffusion
 
-
-def strided_stem(net: DiffusionNet) -> None:
-    """ResNet-18's stem: a strided convolution, which mixes 2x2 pixels before anyone looks."""
-    width = net.config["width"]
-    net.encoder.stem = nn.Conv2d(3, width, 3, stride=2, padding=1)
+Change = Callable[[DiffusionNet], object]
 
 
 def no_gate(net: DiffusionNet) -> None:
@@ -30,13 +33,14 @@ def no_gate(net: DiffusionNet) -> None:
     net.gate.requires_grad_(False)
 
 
-def no_stem_map(net: DiffusionNet) -> None:
-    """The decoder's last layer sees nothing of the encoder's stem."""
-
-    def blank(module: nn.Module, inputs: tuple, features: list[Tensor]) -> list[Tensor]:
-        return [torch.zeros_like(features[0]), *features[1:]]
-
-    net.encoder.register_forward_hook(blank)
+def resnet_stem(net: DiffusionNet) -> None:
+    """ResNet-18's own stem: it keeps a quarter of the side, and so do the stages."""
+    width = net.config["width"]
+    net.encoder.stem = nn.Sequential(
+        nn.Conv2d(net.config["channels"], width, 7, stride=2, padding=3),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )
 
 
 def kernel_3(net: DiffusionNet) -> None:
@@ -50,56 +54,110 @@ def kernel_3(net: DiffusionNet) -> None:
     net.decoder.to_pixels = plain(net.decoder.to_pixels)
 
 
-VARIANTS: dict[str, list[Callable[[DiffusionNet], None]]] = {
-    "as built": [],
-    "without the gate": [no_gate],
-    "without the stem's map": [no_stem_map],
-    "strided stem": [strided_stem],
-    "kernel 3": [kernel_3],
-    "naive: all four": [no_gate, no_stem_map, strided_stem, kernel_3],
+def no_maps(net: DiffusionNet) -> None:
+    """The decoder sees the coarsest map alone."""
+
+    def blank(module: nn.Module, inputs: tuple, maps: list[Tensor]) -> list[Tensor]:
+        return [*(torch.zeros_like(m) for m in maps[:-1]), maps[-1]]
+
+    net.encoder.register_forward_hook(blank)
+
+
+def no_time(net: DiffusionNet) -> None:
+    """The network is told the class, but not the step."""
+    net.time.register_forward_hook(lambda module, inputs, t_emb: torch.zeros_like(t_emb))
+
+
+# What is changed, and what the stem divides the side by.
+VARIANTS: dict[str, tuple[list[Change], int]] = {
+    "as built": ([], 2),
+    "no gate": ([no_gate], 2),
+    "ResNet's own stem": ([resnet_stem], 4),
+    "ResNet's own stem, no gate": ([resnet_stem, no_gate], 4),
+    "kernel 3": ([kernel_3], 2),
+    "no feature maps": ([no_maps], 2),
+    "no feature maps, no gate": ([no_maps, no_gate], 2),
+    "no time": ([no_time], 2),
 }
 
 
+def make(name: str, config: TrainConfig, data: ImageDataset) -> TrainingPipeline:
+    """A variant before its first step."""
+    changes, stem_stride = VARIANTS[name]
+    torch.manual_seed(config.seed)
+    net = DiffusionNet(
+        config.image_size, channels=config.channels, width=config.width,
+        num_classes=len(data.classes), stem_stride=stem_stride,
+    )  # fmt: skip
+    for change in changes:
+        change(net)
+    return TrainingPipeline(net, build_diffusion(config), data, config)
+
+
+def step_seconds(
+    names: Sequence[str], config: TrainConfig, data: ImageDataset, rounds: int = 4
+) -> dict[str, float]:
+    """Processor time of a step of each variant: medians of rounds in which all take their turn."""
+    running = {name: make(name, config, data).steps() for name in names}
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for k in range(rounds):
+        for name, steps in running.items():
+            began = time.process_time()
+            for _ in range(4):
+                next(steps)
+            if k:  # the first round warms up
+                found[name].append((time.process_time() - began) / 4)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+@torch.no_grad()
 def held_out_loss(net: nn.Module, diffusion: DiffusionUtils, test: ImageDataset) -> float:
-    """Mean loss over 256 test pictures at fixed steps and noise."""
+    """Mean loss over test pictures at fixed steps and noise."""
     generator = torch.Generator().manual_seed(123)
     losses = []
-    with torch.no_grad():
-        for x_0, y in test.batches(64, seed=0, shuffle=False):
-            t = torch.randint(1, diffusion.T + 1, (len(x_0),), generator=generator)
-            eps = torch.randn(x_0.shape, generator=generator)
-            losses.append(diffusion.loss(net, x_0, t, eps, y).mean().item())
+    for x_0, y in test.batches(64, seed=0, shuffle=False):
+        t = torch.randint(1, diffusion.T + 1, (len(x_0),), generator=generator)
+        eps = torch.randn(x_0.shape, generator=generator)
+        losses.append(diffusion.loss(net, x_0, t, eps, y).mean().item())
     return sum(losses) / len(losses)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=120, help="CPU seconds for each variant")
-    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=75, help="CPU seconds for each variant")
     parser.add_argument("--data", default="cartoons", help="a source for ImageDataset")
-    parser.add_argument("--only", nargs="*", help="names of variants")
+    parser.add_argument("--n", type=int, default=200, help="pictures drawn and compared")
+    parser.add_argument("--only", nargs="*", choices=VARIANTS, metavar="NAME", help="of a variant")
+    parser.add_argument("--picture", type=Path, help="write ten samples of each as a PNG")
     args = parser.parse_args()
-    config = TrainConfig.preset(
-        "laptop", image_size=args.image_size, lr_schedule="constant", lr=1e-3, epochs=100,
-        batch_size=32,
-    )  # fmt: skip
-    data = ImageDataset(args.data, args.image_size)
-    test = ImageDataset(args.data, args.image_size, split="test", limit=256)
-    print(f"{'variant':24} {'steps':>6} {'pictures/CPU s':>15} {'held-out loss':>14}")
-    for name in args.only or VARIANTS:
-        net = build_model(config, len(data.classes))
-        for change in VARIANTS[name]:
-            change(net)
-        diffusion = build_diffusion(config)
-        pipeline = TrainingPipeline(net, diffusion, data, config)
-        start = time.process_time()
+    names = args.only or list(VARIANTS)
+    config = TrainConfig.preset("laptop", ema_decay=0.99, warmup_steps=50)
+    data = ImageDataset(args.data, config.image_size)
+    test = ImageDataset(args.data, config.image_size, split="test")
+    some = ImageDataset(args.data, config.image_size, split="test", limit=512)
+    real, y = take(test, args.n)
+    classifier = classifier_for(data)
+    floor = compare(real, take_like(data, y), y, classifier).frechet
+    print(f"{args.data}, {args.seconds:.0f} CPU s each, {args.n} pictures; floor {floor:.2f}")
+    print(f"{'':28} {'seen':>7} {'held-out loss':>13} {'Frechet':>8} {'accuracy':>8}")
+    each, rows = step_seconds(names, config, data), []
+    for name in names:
+        seen = max(1, int(args.seconds / each[name])) * config.batch_size
+        pipeline = make(name, config, ImageDataset(args.data, config.image_size, limit=seen))
         for _ in pipeline.steps():
-            if time.process_time() - start > args.seconds:
-                break
-        used = time.process_time() - start
-        loss = held_out_loss(pipeline.ema_model, diffusion, test)
-        seen = pipeline.step * config.batch_size
-        print(f"{name:24} {pipeline.step:6} {seen / used:15.1f} {loss:14.4f}", flush=True)
+            pass
+        net, diffusion = pipeline.ema_model, pipeline.diffusion
+        loss = held_out_loss(net, diffusion, some)
+        options = {"y": y, "sampler": "dpm++", "steps": 15}
+        drawn = torch.cat([x for x, _ in draw_samples(diffusion, net, args.n, **options)])
+        row = compare(real, drawn, y, classifier)
+        numbers = f"{seen:7,} {loss:13.4f} {row.frechet:8.2f} {row.accuracy:8.1%}"
+        print(f"{name:28} {numbers}", flush=True)
+        rows.append(pipeline.samples(10))
+    if args.picture:
+        titles = [*data.classes, *[""] * 10 * (len(rows) - 1)] if len(data.classes) == 10 else None
+        sheet = show_images(torch.cat(rows), ncols=10, scale=2, titles=titles, row_labels=names)
+        args.picture.write_bytes(figure_png(sheet))
 
 
 if __name__ == "__main__":
