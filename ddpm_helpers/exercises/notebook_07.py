@@ -1,0 +1,220 @@
+"""Exercises of notebook 07: fast samplers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers.diffusion.schedules import sub_sequence
+from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial
+
+Slope = Callable[[Tensor, float], Tensor]
+
+
+# ---- 7.1 and 7.2: walks along du/dsigma = slope ------------------------------------------
+
+
+def _bent(u: Tensor, sigma: float) -> Tensor:
+    """The exact slope for data that are one Gaussian of standard deviation 0.5 around 0.3."""
+    return (u - 0.3) * sigma / (sigma**2 + 0.25)
+
+
+def _dividing(u: Tensor, sigma: float) -> Tensor:
+    """The slope for a picture of one value, 0.3: a network divides by sigma here."""
+    return (u - 0.3) / torch.tensor(sigma, dtype=u.dtype)
+
+
+def _walked(answer: Answer, slope: Slope, *sigmas: float) -> Tensor:
+    u = torch.tensor([-2.0, 0.5, 3.0], dtype=torch.float64).view(3, 1, 1, 1) * sigmas[0]
+    return answer(slope, u, list(sigmas))
+
+
+WALKS = [
+    Trial("one step, from sigma 2 to 1", lambda f: _walked(f, _bent, 2.0, 1.0)),
+    Trial("three steps, from sigma 4 to 0.5", lambda f: _walked(f, _bent, 4.0, 2.0, 1.0, 0.5)),
+    Trial("two steps that end at sigma 0", lambda f: _walked(f, _dividing, 2.0, 1.0, 0.0)),
+]
+
+
+def _euler(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+    for here, there in pairwise(sigmas):
+        u = u + (there - here) * slope(u, here)  # (7.3)
+    return u
+
+
+def _euler_upwards(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+    for here, there in pairwise(sigmas):
+        u = u + (here - there) * slope(u, here)
+    return u
+
+
+def _euler_slope_once(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+    first = slope(u, sigmas[0])
+    for here, there in pairwise(sigmas):
+        u = u + (there - here) * first
+    return u
+
+
+def _euler_slope_ahead(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+    for here, there in pairwise(sigmas):
+        u = u + (there - here) * slope(u, there)
+    return u
+
+
+def _heun(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+    for here, there in pairwise(sigmas):
+        first = slope(u, here)
+        ahead = u + (there - here) * first
+        if there > 0:
+            first = (first + slope(ahead, there)) / 2  # (7.5)
+        u = u + (there - here) * first
+    return u
+
+
+def _heun_corrects_at_zero(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+    for here, there in pairwise(sigmas):
+        first = slope(u, here)
+        ahead = u + (there - here) * first
+        u = u + (there - here) * (first + slope(ahead, there)) / 2
+    return u
+
+
+def _heun_two_steps(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+    for here, there in pairwise(sigmas):
+        first = slope(u, here)
+        u = u + (there - here) * first
+        if there > 0:
+            u = u + (there - here) * (first + slope(u, there)) / 2
+    return u
+
+
+def _heun_same_place(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+    for here, there in pairwise(sigmas):
+        first = slope(u, here)
+        if there > 0:
+            first = (first + slope(u, there)) / 2
+        u = u + (there - here) * first
+    return u
+
+
+def _heun_sum(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+    for here, there in pairwise(sigmas):
+        first = slope(u, here)
+        if there > 0:
+            first = first + slope(u + (there - here) * first, there)
+        u = u + (there - here) * first
+    return u
+
+
+# ---- 7.3: one step of DPM-Solver++ -------------------------------------------------------
+
+
+def _log_ratio(bar: float) -> float:
+    """lambda = -log sigma."""
+    return 0.5 * math.log(bar / (1 - bar))
+
+
+def _dpm_step(
+    x_t: Tensor, x_0: Tensor, x_0_before: Tensor, bars: tuple[float, float, float],
+    middle: Callable[[float, float], float] = lambda h, before: h / (2 * before),
+    log_ratio: Callable[[float], float] = _log_ratio, power: float = 0.5,
+) -> Tensor:  # fmt: skip
+    """The step, and with other arguments its mistakes."""
+    bar_before, bar_t, bar_s = bars
+    h = log_ratio(bar_s) - log_ratio(bar_t)
+    share = middle(h, log_ratio(bar_t) - log_ratio(bar_before))
+    x_0_mid = x_0 + share * (x_0 - x_0_before)  # (7.8)
+    shrink = ((1 - bar_s) / (1 - bar_t)) ** power
+    return shrink * x_t + math.sqrt(bar_s) * (1 - math.exp(-h)) * x_0_mid  # (7.7)
+
+
+def _dpm(answer: Answer, *bars: float) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    x_t, x_0, x_0_before = torch.randn(3, 2, 1, 2, 2, generator=generator).double()
+    return answer(x_t, x_0, x_0_before, bars)
+
+
+# ---- 7.4: where the steps lie ------------------------------------------------------------
+
+
+def _trailing(T: int, k: int) -> list[int]:
+    return sub_sequence(T, k, "trailing")
+
+
+STEPS = [
+    Trial("T = 500, k = 4", lambda f: list(f(500, 4))),
+    Trial("T = 10, k = 3", lambda f: list(f(10, 3))),
+    Trial("T = 6, k = 6", lambda f: list(f(6, 6))),
+]
+
+EXERCISES = [
+    Exercise(
+        "7.1",
+        "Euler's method: follow the slope from sigma to sigma",
+        _euler,
+        WALKS[:2],
+        {
+            "the stride has the wrong sign: it is sigma_s - sigma_t, which is negative, "
+            "equation (7.3)": _euler_upwards,
+            "the slope is asked for once only: ask again at every new place": _euler_slope_once,
+            "the slope is taken at the end of the stride: Euler takes it where it stands, "
+            "at sigma_t": _euler_slope_ahead,
+        },
+    ),
+    Exercise(
+        "7.2",
+        "Heun's method: a step, a second slope, and the step again with the mean of both",
+        _heun,
+        WALKS,
+        {
+            "the last step is corrected too, and the slope at sigma = 0 divides by 0: "
+            "take a plain step there": _heun_corrects_at_zero,
+            "the corrected step starts from the trial point: start it from u_t again, "
+            "equation (7.5)": _heun_two_steps,
+            "the second slope is taken at u_t: take it at the trial point, "
+            "equation (7.5)": _heun_same_place,
+            "the two slopes are added: their mean is half of that": _heun_sum,
+        },
+    ),
+    Exercise(
+        "7.3",
+        "one step of DPM-Solver++, from the last two network calls",
+        _dpm_step,
+        [
+            Trial("a stride as long as the one before", lambda f: _dpm(f, 0.1, 0.3, 0.65)),
+            Trial("a longer stride than before", lambda f: _dpm(f, 0.2, 0.3, 0.9)),
+        ],
+        {
+            "the lengths of the strides are swapped: it is h / (2 h'), with h the stride to "
+            "come, equation (7.8)": partial(_dpm_step, middle=lambda h, last: last / (2 * h)),
+            "the line is followed to the end of the stride: read it off at the middle, "
+            "h / (2 h'), equation (7.8)": partial(_dpm_step, middle=lambda h, last: h / last),
+            "the line is followed backwards: it is x_0 minus x_0_before, equation (7.8)":
+                partial(_dpm_step, middle=lambda h, last: -h / (2 * last)),
+            "lambda lacks its 1/2: it is -log sigma, and sigma is a square root":
+                partial(_dpm_step, log_ratio=lambda bar: 2 * _log_ratio(bar)),
+            "the factor of x_t lacks its square root, equation (7.7)":
+                partial(_dpm_step, power=1.0),
+        },
+    ),
+    Exercise(
+        "7.4",
+        "k trailing steps from T to 0",
+        _trailing,
+        STEPS,
+        {
+            "these are leading steps: they never visit T, where sampling starts":
+                lambda T, k: sub_sequence(T, k, "leading"),
+            "the 0 at the end is missing: the last stride leads to the picture":
+                lambda T, k: _trailing(T, k)[:-1],
+            "the steps rise: sampling starts at T": lambda T, k: _trailing(T, k)[::-1],
+            "t counts from 0 here: the first step is T, not T - 1":
+                lambda T, k: [max(t - 1, 0) for t in _trailing(T, k)],
+        },
+    ),
+]  # fmt: skip

@@ -1,0 +1,173 @@
+"""Exercises of notebook 08: guidance and editing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers.diffusion.editing import slerp
+from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial
+
+# ---- 8.1: label dropout ------------------------------------------------------------------
+
+
+def _hidden(answer: Answer, n: int, share: float, batches: int = 1) -> dict[str, Any]:
+    """What an answer does to labels 0..9, in numbers that do not depend on the draws."""
+    given = [torch.arange(n) % 10 for _ in range(batches)]
+    outs = [answer(y, share) for y in given]
+    y, out = torch.arange(n).repeat(batches) % 10, torch.cat(outs)
+    changed = (out != y).view(batches, n)
+    return {
+        "hidden, to a tenth": round(changed.double().mean().item(), 1),
+        "in their place": out[changed.flatten()].unique().tolist(),
+        "batches of which a part is hidden": bool((changed.any(1) & ~changed.all(1)).any()),
+        "the given labels stay as they are": all(torch.equal(g, y[:n]) for g in given),
+    }
+
+
+def _dropout(y: Tensor, share: float) -> Tensor:
+    return torch.where(torch.rand(len(y)) < share, -1, y)
+
+
+def _by_batch(y: Tensor, share: float) -> Tensor:
+    return torch.full_like(y, -1) if torch.rand(()) < share else y.clone()
+
+
+def _as_class_0(y: Tensor, share: float) -> Tensor:
+    return torch.where(torch.rand(len(y)) < share, 0, y)
+
+
+def _hides_the_rest(y: Tensor, share: float) -> Tensor:
+    return torch.where(torch.rand(len(y)) < share, y, -1)
+
+
+def _in_place(y: Tensor, share: float) -> Tensor:
+    y[torch.rand(len(y)) < share] = -1
+    return y
+
+
+# ---- 8.2: the guided prediction ----------------------------------------------------------
+
+
+def _predictions(answer: Answer, w: float) -> Tensor:
+    with_y, without = torch.randn(2, 2, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    return answer(with_y, without, w)
+
+
+def _guided(with_y: Tensor, without: Tensor, w: float) -> Tensor:
+    return without + w * (with_y - without)  # (8.4)
+
+
+# ---- 8.3: on the arc ---------------------------------------------------------------------
+
+
+def _between(answer: Answer, m: float) -> Tensor:
+    a, b = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2)).double()
+    return answer(a, b, m)
+
+
+def _slerp(a: Tensor, b: Tensor, m: float) -> Tensor:
+    return slerp(a, b, torch.tensor([m]))[0]
+
+
+def _arc(a: Tensor, b: Tensor, m: float, cosine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    phi = cosine(a, b).acos()
+    return (((1 - m) * phi).sin() * a + (m * phi).sin() * b) / phi.sin()
+
+
+def _by_rows(a: Tensor, b: Tensor) -> Tensor:
+    return torch.nn.functional.cosine_similarity(a, b, dim=-1)[..., None]
+
+
+def _scaled_line(a: Tensor, b: Tensor, m: float) -> Tensor:
+    line = (1 - m) * a + m * b
+    return line / line.norm() * a.norm()
+
+
+# ---- 8.4: what is known, pasted at its noise level ---------------------------------------
+
+
+def _pasted(answer: Answer, bar_s: float) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    sampled, x_0, z = torch.randn(3, 2, 3, 4, 4, generator=generator)
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[:, 1:] = True
+    return answer(sampled, x_0, mask, bar_s, z)
+
+
+def _paste(sampled: Tensor, x_0: Tensor, mask: Tensor, bar_s: float, z: Tensor) -> Tensor:
+    known = bar_s**0.5 * x_0 + (1 - bar_s) ** 0.5 * z
+    return torch.where(mask, sampled, known)  # (8.6)
+
+
+EXERCISES = [
+    Exercise(
+        "8.1",
+        "hide a share of the labels",
+        _dropout,
+        [
+            Trial("20,000 labels, share 0.1", lambda f: _hidden(f, 20_000, 0.1)),
+            Trial("40 batches of 500 labels, share 0.3", lambda f: _hidden(f, 500, 0.3, 40)),
+        ],
+        {
+            "one draw decides for the whole batch: draw a number for each picture": _by_batch,
+            "hidden labels become class 0, an airplane for the network: "
+            '"no label" is -1 here': _as_class_0,
+            "the share is kept and the rest hidden: turn the comparison round": _hides_the_rest,
+            "the labels that were given are overwritten, and the next epoch finds them "
+            "hidden: return a new tensor": _in_place,
+        },
+    ),
+    Exercise(
+        "8.2",
+        "the guided prediction",
+        _guided,
+        [Trial(f"w = {w:g}", partial(_predictions, w=w)) for w in (0.0, 1.0, 3.0)],
+        {
+            "the two predictions are swapped: w = 1 must be the one with the class, "
+            "equation (8.4)": lambda a, b, w: _guided(b, a, w),
+            "this is Ho and Salimans's w, which is ours minus 1: start from the prediction "
+            "without a class, equation (8.4)": lambda a, b, w: a + w * (a - b),
+            "the direction alone is no prediction: add it to the one without a class, "
+            "equation (8.4)": lambda a, b, w: w * (a - b),
+        },
+    ),
+    Exercise(
+        "8.3",
+        "a point on the arc between two noises",
+        _slerp,
+        [Trial(f"m = {m:g}", partial(_between, m=m)) for m in (0.0, 0.25, 0.5)],
+        {
+            "this is the straight line, whose middle is too short: take the arc, "
+            "equation (8.5)": lambda a, b, m: (1 - m) * a + m * b,
+            "m = 0 must give a and m = 1 b: the two shares are swapped":
+                lambda a, b, m: _slerp(b, a, m),
+            "the cosine lacks the norms: divide a . b by |a| |b|, equation (8.5)":
+                lambda a, b, m: _arc(a, b, m, lambda a, b: (a * b).sum()),
+            "the angle is taken row by row: a noise is one vector of all its values":
+                lambda a, b, m: _arc(a, b, m, _by_rows),
+            "this is the line, stretched to the length of a: its points do not lie evenly on "
+            "the arc; take the sines of (8.5)": _scaled_line,
+        },
+    ),
+    Exercise(
+        "8.4",
+        "paste the known part at the noise level of step s",
+        _paste,
+        [Trial(f"alpha_bar = {bar:g}", partial(_pasted, bar_s=bar)) for bar in (0.3, 1.0)],
+        {
+            "the mask is upside down: it is True where the network fills in, equation (8.6)":
+                lambda x, x_0, mask, bar, z: _paste(x, x_0, ~mask, bar, z),
+            "the known part is pasted clean: noise it to step s first, equation (8.6)":
+                lambda x, x_0, mask, bar, z: torch.where(mask, x, x_0),
+            "this uses alpha_bar where its square root belongs, equation (8.6)":
+                lambda x, x_0, mask, bar, z: torch.where(mask, x, bar * x_0 + (1 - bar) * z),
+            "the part that is filled in gets noise too: it has it already":
+                lambda x, x_0, mask, bar, z: _paste(x + (1 - bar) ** 0.5 * z, x_0, mask, bar, z),
+        },
+    ),
+]  # fmt: skip

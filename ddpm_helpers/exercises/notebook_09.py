@@ -1,0 +1,202 @@
+"""Exercises of notebook 09: measures of pictures."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.evaluation.distances import (
+    frechet_distance,
+    nearest_neighbours,
+    precision_recall,
+)
+from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial
+
+
+def _points(n: int, width: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(width, width, generator=generator, dtype=torch.float64)
+    return shift + scale * torch.randn(n, width, generator=generator, dtype=torch.float64) @ mixing
+
+
+# ---- 9.1: the Fréchet distance -----------------------------------------------------------
+
+
+def _frechet_trial(text: str, **other: float) -> Trial:
+    return Trial(text, lambda f: f(_points(12, 3, 1), _points(12, 3, 2, **other)))
+
+
+def _frechet(
+    a: Tensor, b: Tensor, *, power: int = 2, factor: float = 2.0, by_element: bool = False
+) -> Tensor:
+    """The distance, and with other arguments its mistakes."""
+    C_a, C_b = torch.cov(a.T), torch.cov(b.T)
+    roots = torch.linalg.eigvals(C_a @ C_b).sqrt().real.sum()
+    if by_element:
+        roots = (C_a @ C_b).abs().sqrt().trace()
+    means = (a.mean(0) - b.mean(0)).norm() ** power
+    return means + C_a.trace() + C_b.trace() - factor * roots
+
+
+def _frechet_of_rows(a: Tensor, b: Tensor) -> Tensor:
+    C_a, C_b = torch.cov(a), torch.cov(b)
+    roots = torch.linalg.eigvals(C_a @ C_b).sqrt().real.sum()
+    return (a.mean(0) - b.mean(0)).square().sum() + C_a.trace() + C_b.trace() - 2 * roots
+
+
+# ---- 9.2: precision and recall -----------------------------------------------------------
+
+
+def _sets(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    return real.clone(), fake.clone()
+
+
+REAL = _points(40, 2, 5)
+NARROW, WIDE = 0.35 * REAL[:30] + 0.05, _points(40, 2, 5, 0.4, 1.8)
+
+
+def _among(points: Tensor, cloud: Tensor, k: int) -> float:
+    radius = torch.cdist(cloud, cloud).kthvalue(k, dim=1).values
+    return (torch.cdist(points, cloud) <= radius).any(1).double().mean().item()
+
+
+def _own_neighbour(real: Tensor, fake: Tensor) -> tuple[float, float]:
+    return _among(fake, real, 3), _among(real, fake, 3)  # the first of them is the point itself
+
+
+def _one_radius(real: Tensor, fake: Tensor) -> tuple[float, float]:
+    def share(points: Tensor, cloud: Tensor) -> float:
+        radius = torch.cdist(cloud, cloud).kthvalue(4, dim=1).values.mean()
+        return (torch.cdist(points, cloud) <= radius).any(1).double().mean().item()
+
+    return share(fake, real), share(real, fake)
+
+
+# ---- 9.3: the nearest training picture ---------------------------------------------------
+
+
+def _neighbours(answer: Answer) -> object:
+    generator = torch.Generator().manual_seed(7)
+    training = torch.randn(7, 3, 4, 4, generator=generator)
+    samples = training[[4, 1, 6]] + 0.3 * torch.randn(3, 3, 4, 4, generator=generator)
+    return answer(samples, training)
+
+
+def _nearest(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
+    found = nearest_neighbours(x, training)
+    return found.index[:, 0], found.distance[:, 0]
+
+
+def _in_order(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
+    away = (x - training[: len(x)]).square().flatten(1).mean(1).sqrt()
+    return torch.arange(len(x)), away
+
+
+def _farthest(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
+    away = torch.cdist(x.flatten(1), training.flatten(1)) / math.sqrt(x[0].numel())
+    return away.argmax(1), away.max(1).values
+
+
+def _for_each_training_picture(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
+    return _nearest(training, x)
+
+
+# ---- 9.4: a term of the bound ------------------------------------------------------------
+
+
+def _term_trial(t: int) -> Trial:
+    def run(answer: Answer) -> object:
+        x_0, error = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(6))
+        bar = DiffusionUtils(100).alpha_bar
+        return answer(x_0.double(), (x_0 + 0.1 * error).double(), t, bar)
+
+    return Trial(f"t = {t}", run)
+
+
+def _bits(
+    x_0: Tensor, guess: Tensor, t: int, bar: Tensor, *,
+    log_2: float = math.log(2), power: int = 2, of_beta: bool = False, total: bool = False,
+) -> Tensor:  # fmt: skip
+    """L_{t-1} in bits per dimension, and with other arguments its mistakes."""
+    beta = 1 - bar[t] / bar[t - 1]
+    a = bar[t - 1].sqrt() * beta / (1 - bar[t])
+    variance = beta if of_beta else (1 - bar[t - 1]) / (1 - bar[t]) * beta
+    square = (x_0 - guess).square().flatten(1)
+    return a**power / (2 * variance) * (square.sum(1) if total else square.mean(1)) / log_2
+
+
+EXERCISES = [
+    Exercise(
+        "9.1",
+        "the Fréchet distance of two sets of features",
+        lambda a, b: torch.tensor(frechet_distance(a, b), dtype=torch.float64),
+        [
+            _frechet_trial("other means", shift=1.5),
+            _frechet_trial("another width", scale=2.0),
+        ],
+        {
+            "the root is taken entry by entry: it is the root of a matrix, and its trace is the "
+            "sum of the roots of the eigenvalues of C_a C_b":
+                lambda a, b: _frechet(a, b, by_element=True),
+            "the distance of the means lacks its square, equation (9.2)":
+                lambda a, b: _frechet(a, b, power=1),
+            "the root counts twice, equation (9.2)": lambda a, b: _frechet(a, b, factor=1.0),
+            "torch.cov takes variables as rows: give it a.T, or it compares pictures "
+            "instead of features": _frechet_of_rows,
+        },
+        tolerance=1e-4,
+    ),
+    Exercise(
+        "9.2",
+        "precision and recall",
+        precision_recall,
+        [
+            Trial("fakes that are too much alike", lambda f: f(*_sets(REAL, NARROW))),
+            Trial("fakes that are too wild", lambda f: f(*_sets(REAL, WIDE))),
+        ],
+        {
+            "the two are swapped: precision is the share of the fakes that lie among the "
+            "real ones": lambda real, fake: precision_recall(fake, real),
+            "each point counts as its own first neighbour: take the fourth smallest distance":
+                _own_neighbour,
+            "one mean radius for all: each point has its own, wide where the set is sparse":
+                _one_radius,
+        },
+    ),
+    Exercise(
+        "9.3",
+        "the nearest training picture of each sample, and how far it is",
+        _nearest,
+        [Trial("3 samples and 7 training pictures", _neighbours)],
+        {
+            "sample i is compared with training picture i alone: compare it with all": _in_order,
+            "this is the sum of squares: take the root of the mean":
+                lambda x, training: (_nearest(x, training)[0],
+                                     _nearest(x, training)[1].square() * x[0].numel()),
+            "this is the mean square: its root is in the units of the pixels":
+                lambda x, training: (_nearest(x, training)[0], _nearest(x, training)[1].square()),
+            "this is the most distant one": _farthest,
+            "this asks for each training picture's nearest sample: turn the two round":
+                _for_each_training_picture,
+        },
+        tolerance=1e-4,
+    ),
+    Exercise(
+        "9.4",
+        "a term of the bound, in bits per dimension",
+        _bits,
+        [_term_trial(2), _term_trial(40)],
+        {
+            "these are nats: divide by log 2": partial(_bits, log_2=1.0),
+            "this is the sum over all values: per dimension means their mean":
+                partial(_bits, total=True),
+            "a_t lacks its square, equation (9.6)": partial(_bits, power=1),
+            "this divides by beta_t: the posterior's variance is smaller, equation (6.10)":
+                partial(_bits, of_beta=True),
+        },
+    ),
+]  # fmt: skip
