@@ -138,7 +138,7 @@ def test_each_shipped_file_is_whole_small_and_described(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "epochs"), [("cartoons", [1, 2, 5, 10, 20]), ("cifar10-64", [8, 10, 15])]
+    ("name", "epochs"), [("cartoons", [1, 2, 5, 10, 20]), ("cifar10-64", [8, 10, 15, 20])]
 )
 def test_the_shipped_ladders_rise(name, epochs):
     found = shipped_ladder(name)
