@@ -140,6 +140,16 @@ def test_differences_are_told_in_words(want, got, why):
     assert why in judge(exercise, lambda: got).message
 
 
+@torch.no_grad()
+def test_answers_may_differentiate_where_the_notebook_has_gradients_off():
+    def slope(x):
+        x = torch.tensor(x, requires_grad=True)
+        return torch.autograd.grad(x**2, x)[0]
+
+    exercise = Exercise("3.9", "slope", lambda x: 2 * x, [Trial("3", lambda f: f(3.0))])
+    assert judge(exercise, slope).state == "right"
+
+
 def test_draws_are_the_same_for_answer_and_solution_and_the_generator_stays_as_it_was():
     exercise = Exercise("3.9", "draw", lambda: torch.rand(3), [Trial("once", lambda f: f())])
     torch.manual_seed(5)

@@ -102,7 +102,7 @@ def _same(exercise: Exercise, outcomes: list[Any], mistaken: Answer) -> bool:
 
 def _outcome(trial: Trial, answer: Answer) -> Any:
     """What a trial returns, or the error that it raises; the global generator stays as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():  # notebooks may have it off
         torch.manual_seed(0)
         try:
             return trial.run(answer)
