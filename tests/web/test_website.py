@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tools.website.book import find_pages, gather, prepare, retarget
+from tools.website.book import find_pages, gather, name_anchors, prepare, retarget
 from tools.website.links import broken_links
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -89,6 +89,13 @@ def test_progress_bars_go_and_pictures_get_a_text(repository):
     assert [one["data"] for one in first["outputs"]] == [slider]
     assert second["metadata"]["mystnb"]["image"]["alt"] == ("Figure of the section “3. The slider”")
     assert third["metadata"]["mystnb"]["image"]["alt"] == "Ten noisy ships"
+
+
+def test_anchors_get_names_of_their_own_and_links_to_them_follow():
+    cells = [markdown("[5](#loss), [numbers](#measured)"), markdown('<a id="loss"></a>\n## Loss')]
+    first, second = name_anchors(notebook(*cells), "10_bugs")["cells"]
+    assert first["source"] == "[5](#10_bugs-loss), [numbers](#measured)"
+    assert second["source"] == "(10_bugs-loss)=\n## Loss"
 
 
 def test_only_solutions_are_folded():

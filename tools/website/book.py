@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")  # Markdown's ](target#fragment)
+ANCHOR = re.compile(r'<a id="([\w-]+)"></a>')  # a place that a notebook links to
 PROGRESS = re.compile(r"\d+%\|")  # a line of tqdm
 WIDGET = "application/vnd.jupyter.widget-view+json"
 DRAW = '<p><a href="draw.html">Draw a picture in this browser</a></p>'
@@ -30,7 +31,8 @@ def gather(root: Path, source: Path, *, draw: bool = False) -> None:
     for page in [root / "README.md", *sum(pages.values(), [])]:
         text = page.read_text(encoding="utf-8")
         if page.suffix == ".ipynb":
-            text = json.dumps(prepare(json.loads(text), fold=page in pages["solutions"]))
+            notebook = prepare(json.loads(text), fold=page in pages["solutions"])
+            text = json.dumps(name_anchors(notebook, page.stem))
         if page.name == "README.md" and draw:
             text = re.sub(r"^# .+$", rf"\g<0>\n\n{DRAW}", text, count=1, flags=re.M)
         place = "index.md" if page.name == "README.md" else page.relative_to(root)
@@ -77,6 +79,24 @@ def prepare(notebook: dict[str, Any], *, fold: bool = False) -> dict[str, Any]:
             tags.append("hide-cell")
         alt = _alt_text(cell["outputs"]) or f"Figure of the section “{heading.replace('$', '')}”"
         cell["metadata"]["mystnb"] = {"image": {"alt": alt}}
+    return notebook
+
+
+def name_anchors(notebook: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """HTML anchors of a notebook, and the links to them, as Sphinx wants them.
+
+    Args:
+        notebook: as its JSON says; changed.
+        prefix: makes their names those of this notebook alone.
+    """
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    names = {name for text in texts for name in ANCHOR.findall(text)}
+    for cell, text in zip(cells, texts, strict=True):
+        for name in names:
+            text = text.replace(f'<a id="{name}"></a>', f"({prefix}-{name})=")
+            text = text.replace(f"](#{name})", f"](#{prefix}-{name})")
+        cell["source"] = text
     return notebook
 
 
