@@ -274,7 +274,7 @@ def test_bad_batches_in_a_row_stop_the_run_and_the_last_checkpoint_is_good(tmp_p
         with pytest.raises(FloatingPointError, match="step 6: .*2 batches in a row.*lower lr"):
             p.fit()
     spoil(p, {6})
-    with pytest.warns(match="step 7: .*batch left out"):  # who goes on all the same starts anew
+    with pytest.warns(match="step 7: .*batch left out"):  # a new call counts from 0
         next(p.steps())
     state = checkpoint.newest(tmp_path)[1]
     assert state["step"] == 6 and all(v.isfinite().all() for v in state["ema_model"].values())

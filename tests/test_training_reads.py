@@ -105,7 +105,7 @@ def test_too_many_bad_batches_are_noticed_at_the_next_read():
     spoil(p, {4, 5})
     with pytest.warns(match="step 5"), pytest.raises(FloatingPointError, match="step 6: .*2 bat"):
         p.fit()
-    assert p.step == 10 and len(p.fit()) == 12  # who goes on all the same starts anew
+    assert p.step == 10 and len(p.fit()) == 12  # a new call counts from 0
 
 
 def test_a_loss_that_is_finite_with_a_gradient_that_is_not_is_bad_too():

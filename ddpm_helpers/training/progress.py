@@ -10,7 +10,7 @@ from typing import Any
 from ddpm_helpers.training.metrics import StepRecord
 
 SECONDS = 30.0  # between two lines where nobody watches, such as a job's log
-EVERY = 10  # steps between two looks at the loss, which a GPU would be waited for
+EVERY = 10  # steps between two reads of the loss, each of which makes a GPU wait
 
 
 class Progress:

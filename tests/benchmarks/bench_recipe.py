@@ -22,21 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_helpers import DiffusionNet, DiffusionUtils, ImageDataset, TrainConfig
+from ddpm_helpers.diffusion import draw_steps
 from ddpm_helpers.evaluation import compare, draw_samples, take, take_like
 from ddpm_helpers.evaluation.classifier import classifier_for
 from ddpm_helpers.training import ema_decay_at, learning_rate, update_ema
 from ddpm_helpers.training.muon import Muon
 
 T, PARTS = 500, 10
-
-
-def uniform(n: int) -> Tensor:
-    return torch.randint(1, T + 1, (n,))
-
-
-def stratified(n: int) -> Tensor:
-    """One t from each n-th part of 1..T: t_i = (i + u) T / n."""
-    return ((torch.randperm(n) + torch.rand(n)) * T / n).ceil().clamp(1, T).long()
 
 
 def normal(x_0: Tensor) -> Tensor:
@@ -71,7 +63,7 @@ class BestLinearGuess(nn.Module):
 @dataclass(frozen=True)
 class Variant:
     name: str
-    steps: Callable[[int], Tensor] = uniform
+    t_sampling: str = "uniform"
     noise: Callable[[Tensor], Tensor] = normal
     guess: bool = False
     parts: int = 1  # sub-classes of each class
@@ -79,7 +71,7 @@ class Variant:
 
 VARIANTS = (
     Variant("as it is"),
-    Variant("t stratified in a batch", steps=stratified),
+    Variant("t stratified in a batch", t_sampling="stratified"),
     Variant("nearest of four noises", noise=nearest_of_four),
     Variant("best linear guess of v added", guess=True),
     Variant("ten sub-classes of each class", parts=PARTS),
@@ -142,7 +134,7 @@ def train(variant: Variant, ds: ImageDataset, y: Tensor, args: argparse.Namespac
         range(1, args.steps + 1), batches(ds, y, args.batch, seed), strict=False
     ):
         hidden = torch.where(torch.rand(len(labels)) < 0.1, -1, labels)
-        t, eps = variant.steps(len(x_0)), variant.noise(x_0)
+        t, eps = draw_steps(len(x_0), T, variant.t_sampling), variant.noise(x_0)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.steps, config)
         with torch.autocast("cpu", torch.bfloat16):
