@@ -8,6 +8,7 @@ from toy_training import TwoColours
 from ddpm_helpers import DiffusionUtils, TrainConfig, TrainingPipeline, cli
 from ddpm_helpers.diffusion import ConsistencyDistillation
 from ddpm_helpers.pretrained import distill_model, load_pretrained, save_weights
+from ddpm_helpers.pretrained.weights import few_steps
 from ddpm_helpers.training import build_model
 
 SHAPE = (1, 2, 2)
@@ -177,6 +178,7 @@ def test_the_pipeline_trains_a_student_and_saves_weights_that_sample(teacher, tm
     model, diffusion = load_pretrained(tmp_path / "run")
     assert type(diffusion) is DiffusionUtils and diffusion.config == short.config
     assert model.classes == data.classes
+    assert few_steps(tmp_path / "run") == 2 and few_steps(path) is None
 
 
 def test_the_command_line_distils_and_says_what_is_missing(teacher, tmp_path, capsys):
@@ -188,6 +190,14 @@ def test_the_command_line_distils_and_says_what_is_missing(teacher, tmp_path, ca
     run = tmp_path / "fast"
     assert cli.main([*words, "--distill", str(small), "--out", str(run)]) == 0
     assert "teacher_steps = 10" in (run / "config.toml").read_text()
+    sheets = {}
+    for options in ([], ["--sampler", "ddpm", "--steps", "2"], ["--steps", "3"]):
+        png = tmp_path / f"{len(sheets)}.png"
+        command = ["sample", "--weights", str(run), "--n", "2", "--out", str(png)]
+        assert cli.main([*command, *options]) == 0
+        sheets[tuple(options)] = png.read_bytes()
+    by_default, two, three = sheets.values()
+    assert by_default == two != three
     again = [*words, "--out", str(tmp_path / "b"), "--config", str(run / "config.toml")]
     again = [w for w in again if w not in ("--preset", "ci")]
     assert cli.main(again) == 2

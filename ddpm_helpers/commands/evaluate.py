@@ -20,8 +20,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--n", type=int, metavar="N", help="pictures in each compared set (1000, or what there is)")
     add("--anyway", action="store_true", help="compare also where train and test hold the classes "
         "in different shares")  # fmt: skip
-    add("--sampler", default="dpm++", help="way to walk from noise to picture (dpm++)")
-    add("--steps", type=int, help="sampling steps (50, or T if that is less)")
+    add("--sampler", help="way to walk from noise to picture (dpm++; for distilled weights ddpm)")
+    add("--steps", type=int, help="sampling steps (50, or T if that is less; of distilled weights "
+        "the few that they were made for)")  # fmt: skip
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
     add("--seed", type=int, default=0, help="of the samples (0)")
     add("--inception", action="store_true", help="FID, KID and Inception score too: needs "
@@ -37,16 +38,19 @@ def run(args: argparse.Namespace) -> None:
     from ddpm_helpers.data import ImageDataset
     from ddpm_helpers.evaluation import evaluate
     from ddpm_helpers.pretrained import load_pretrained
-    from ddpm_helpers.pretrained.weights import data_of_weights
+    from ddpm_helpers.pretrained.weights import data_of_weights, few_steps
 
     check_options(args)
     model, diffusion = load_pretrained(args.weights)
     data = data_of_weights(args.weights, args.data, args.root)
     source, side = data.pop("source", "cartoons"), model.image_shape[-1]
     train, test = (ImageDataset(source, side, split=s, **data) for s in ("train", "test"))
-    options = {"sampler": args.sampler, "guidance": args.guidance, "seed": args.seed}
-    if args.steps is not None:
-        options["steps"] = args.steps
+    options: dict[str, Any] = {"guidance": args.guidance, "seed": args.seed}
+    if few := few_steps(args.weights):
+        options |= {"sampler": "ddpm", "steps": few}
+    for name in ("sampler", "steps"):
+        if (value := getattr(args, name)) is not None:
+            options[name] = value
     model.to(best_device())
     evaluate(
         diffusion, model, train, test, n=args.n, anyway=args.anyway,

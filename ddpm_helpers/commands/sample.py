@@ -22,7 +22,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "not depend on it (50)")  # fmt: skip
     add("--y", nargs="+", metavar="CLASS", help="classes by name or number, in turn (all)")
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
-    add("--steps", type=int, help="sampling steps (by default the T of the training)")
+    add("--steps", type=int, help="sampling steps (by default the T of the training; of distilled "
+        "weights the few that they were made for)")  # fmt: skip
     add("--sampler", default="ddpm", help="way to walk from noise to image (ddpm)")
     add("--seed", type=int, default=0, help="the same seed draws the same images (0)")
     add("--columns", type=int, default=10, metavar="N", help="images a row of the grid (10)")
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from torchvision.utils import save_image
 
     from ddpm_helpers.pretrained import load_pretrained
+    from ddpm_helpers.pretrained.weights import few_steps
 
     for option in ("n", "columns", "batch_size"):
         checks.count("--" + option.replace("_", "-"), getattr(args, option))
@@ -47,6 +49,8 @@ def run(args: argparse.Namespace) -> None:
     else:
         _prepare_folder(args.out_dir)
     model, diffusion = load_pretrained(args.weights)
+    if args.steps is None:
+        args.steps = few_steps(args.weights) or diffusion.T
     model.to(best_device())
     y = class_numbers(args.y, args.n, model.num_classes, getattr(model, "classes", ()))
     parts: list[Tensor] = []
@@ -79,7 +83,7 @@ def _draw(args: argparse.Namespace, model, diffusion, y: Tensor | None, first: i
         first=first,
     )
     name = f"images {first + 1} to {first + count} of {args.n}"
-    for step in tqdm(walk, name, total=(args.steps or diffusion.T) + 1, unit="step", disable=None):
+    for step in tqdm(walk, name, total=args.steps + 1, unit="step", disable=None):
         last = step
     return last.x_t.float().cpu()
 

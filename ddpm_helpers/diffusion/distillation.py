@@ -48,12 +48,13 @@ class ConsistencyDistillation(DiffusionUtils):
                 f"distillation needs a network that predicts v or flow, not {self.prediction}"
             )
         self.teacher = teacher
+        self.few_steps = min(2, self.T)
         steps = checks.count("steps", steps, most=self.T)
         self.grid = torch.tensor(sub_sequence(self.T, steps)).flip(0)  # (steps + 1,), from 0 to T
 
     def preview(self, steps: int) -> dict[str, Any]:
-        """Options of `sample` for the sample grids of a training: always 2 steps."""
-        return {"sampler": "ddpm", "steps": min(2, self.T)}
+        """Options of `sample` for the sample grids of a training: always the few steps."""
+        return {"sampler": "ddpm", "steps": self.few_steps}
 
     def loss(
         self,

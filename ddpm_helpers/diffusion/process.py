@@ -33,7 +33,11 @@ class DiffusionUtils(ForwardProcess):
     """A noise schedule, and what one does with it and a network: train, and draw images.
 
     Args: see `ForwardProcess`.
+    Attributes:
+        few_steps: how many steps of ddpm a network is distilled to; None if it is not.
     """
+
+    few_steps: int | None = None
 
     # ---- training ------------------------------------------------------------------------
 

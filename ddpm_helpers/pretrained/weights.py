@@ -137,6 +137,15 @@ def description(name_or_path: str | Path) -> dict[str, Any]:
     return _read(name_or_path)[1]
 
 
+def few_steps(name_or_path: str | Path) -> int | None:
+    """Steps of ddpm that distilled weights were made for; None for others.
+
+    Args, Raises: as for `load_pretrained`.
+    """
+    found: int | None = description(name_or_path)["trained"].get("few_steps")
+    return found
+
+
 def data_of_weights(
     name_or_path: str | Path, data: str | None = None, root: str | None = None
 ) -> dict[str, Any]:

@@ -205,6 +205,8 @@ class TrainingState:
             "steps": self.step,
             "classes": list(self.dataset.classes),
         }
+        if self.diffusion.few_steps is not None:
+            trained["few_steps"] = self.diffusion.few_steps
         save_weights(path, self.ema_model, self.diffusion, trained)
 
     @contextmanager
