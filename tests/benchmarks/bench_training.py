@@ -7,6 +7,8 @@ comparison on a graphics card. The peak is that of a 3x3 convolution, forward an
 backward, bf16 and channels_last where this processor has bf16.
 
     python tests/benchmarks/bench_training.py --batch 16 --rounds 5
+    python tests/benchmarks/bench_training.py --ours --preset laptop --batch 32 --rounds 200
+    python tests/benchmarks/bench_training.py --ours --preset laptop --batch 128 --optimizer muon
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_helpers import DiffusionUtils, TrainConfig, TrainingPipeline
 from ddpm_helpers.commands.info import RandomPictures
 from ddpm_helpers.device import best_device, bf16_is_fast
-from ddpm_helpers.training import build_diffusion, build_model
+from ddpm_helpers.training import build_diffusion, build_model, update_ema
+from ddpm_helpers.training.draws import augment, draw_noise
 
 Net = Callable[[Tensor, Tensor], Tensor]
 
@@ -59,8 +63,12 @@ def endless(pipeline: TrainingPipeline) -> Iterator[object]:
         yield from pipeline.steps()
 
 
-def ours(config: TrainConfig) -> tuple[Runner, Runner]:
-    """`TrainingPipeline.steps()`, and its bare forward, backward and optimiser; not compiled."""
+def ours(config: TrainConfig) -> tuple[Runner, ...]:
+    """`TrainingPipeline.steps()`, what any loop of the same training does, and less and less of it.
+
+    "written out" draws, clips and averages as well, but saves, counts and checks nothing; "bare" is
+    forward, backward and optimiser; "optimiser" steps with the same gradients again. Not compiled.
+    """
     config = replace(config, compile=False)
     diffusion = build_diffusion(config)
     data = RandomPictures(config.batch_size, config.image_size)
@@ -78,10 +86,33 @@ def ours(config: TrainConfig) -> tuple[Runner, Runner]:
         optimizer.step()
         optimizer.zero_grad()
 
+    def written_out() -> None:
+        x_0, labels = augment(x, y, config, generator)
+        t, eps = draw_noise(x_0, config.timesteps, generator)
+        with pipeline.autocast():
+            loss = diffusion.loss(net, x_0, t, eps, labels).mean()
+        loss.backward()
+        clip_grad_norm_(net.parameters(), config.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        update_ema(pipeline.ema_model, net, config.ema_decay, finite)
+
+    generator = torch.Generator(pipeline.device).manual_seed(0)
+    finite = torch.tensor(True, device=pipeline.device)
+    gradients = [(p, torch.randn_like(p)) for p in net.parameters()]
+
+    def optimiser() -> None:
+        for p, gradient in gradients:
+            p.grad = gradient
+        optimizer.step()
+        optimizer.zero_grad()
+
     flops = count_flops(lambda x, t: net(x, t), config.image_size)
     return (
         Runner("ours: steps()", flops, lambda: next(steps)),
+        Runner("ours: written out", flops, written_out),
         Runner("ours: bare step", flops, bare),
+        Runner("ours: optimiser", flops, optimiser),
     )
 
 
@@ -191,10 +222,23 @@ def main() -> None:
     parser.add_argument("--preset", default="classic")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--optimizer", default="adamw", help="of our training: adamw or muon")
+    parser.add_argument("--ours", action="store_true", help="only what `steps()` and the optimiser "
+                        "cost, without other networks")
     parser.add_argument("--fast-peers", action="store_true", help="compiled, in bf16, as well")
     args = parser.parse_args()
-    config = TrainConfig.preset(args.preset, batch_size=args.batch, epochs=100, warmup_steps=0)
-    mine, bare = ours(config)
+    config = TrainConfig.preset(
+        args.preset, batch_size=args.batch, epochs=100, warmup_steps=0, optimizer=args.optimizer
+    )
+    mine, written_out, bare, optimiser = runners = [*ours(config)]
+    if args.ours:
+        seconds = measure(runners, args.rounds)
+        for other in (written_out, bare):
+            extra = seconds[mine.name] / seconds[other.name] - 1
+            print(f"{mine.name} takes {extra:.1%} more than {other.name}")
+        share = seconds[optimiser.name] / seconds[mine.name]
+        print(f"of steps(), the optimiser ({config.optimizer}) takes {share:.1%}")
+        return
     runners = [mine, bare, ours_compiled(config, mine.flops)]
     peers = [diffusers_unet]
     if importlib.util.find_spec("denoising_diffusion_pytorch"):
