@@ -63,7 +63,7 @@ def images(name: str, x: Tensor) -> Tensor:
     """A batch of floating-point images, (B, C, H, W)."""
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(
-            f"{name} must be float pictures (B, C, H, W), got {x.dtype} {tuple(x.shape)}"
+            f"{name} must be float images (B, C, H, W), got {x.dtype} {tuple(x.shape)}"
         )
     return x
 
@@ -76,8 +76,8 @@ def labels(
     Args:
         y: class numbers or names, one for each image or one for all; NO_LABEL for no class.
         n: number of images.
-        model: its `num_classes` says how many classes there are (None: it takes no labels), its
-            `classes` what they are called; without the first, every number is accepted.
+        model: its `num_classes` is the number of classes (None: it takes no labels), its `classes`
+            their names; if it has no `num_classes`, every number is accepted.
         device: where the labels go.
     Returns:
         int64 (n,).
@@ -97,7 +97,7 @@ def labels(
     if numbers.ndim == 0:
         numbers = numbers.expand(n)
     if numbers.shape != (n,):
-        raise ValueError(f"y must be ({n},), one label a picture; got {tuple(numbers.shape)}")
+        raise ValueError(f"y must be ({n},), one label per image; got {tuple(numbers.shape)}")
     low, high = int(numbers.min()), int(numbers.max())
     if low < NO_LABEL or high >= classes:
         top = "" if classes == math.inf else f"..{classes - 1}"
@@ -106,7 +106,7 @@ def labels(
 
 
 def class_number(word: str, classes: float, names: Sequence[str]) -> int:
-    """The number of the class that is called `word`, or else that has it for its number.
+    """The number of the class that `word` names, or else the number that `word` spells.
 
     Args:
         word: "cat", or "3".

@@ -1,4 +1,4 @@
-"""The jobs of the notebooks without a notebook: `ddpm data | train | sample | evaluate | …`."""
+"""Train, sample and measure diffusion models from a shell: `ddpm data | train | sample | …`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: its words; those of the command line if None.
+        argv: its arguments; None takes those of the process.
     Returns:
-        Exit status: 0, or 2 after a one-line error on stderr, or 130 when interrupted, or 143
-        after SIGTERM; of `doctor` also 1 and 2 by its verdict.
+        Exit status: 0; 2 after a one-line error on stderr; 130 when interrupted, 143 after
+        SIGTERM; from `doctor` also 1 or 2, by its verdict.
     """
     args = build_parser().parse_args(argv)
     try:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except torch.OutOfMemoryError as error:
         ours = str(error).startswith("step ")  # a training says itself what to halve
-        return _fail(str(error) if ours else "the memory is full: ask for fewer pictures at a time")
+        return _fail(str(error) if ours else "out of memory: ask for fewer pictures at a time")
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

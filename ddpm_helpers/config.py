@@ -1,8 +1,8 @@
 """Every setting of the project: a type, a default and the reason for it.
 
 `TrainConfig` holds what a training run needs, `settings()` what comes from outside through the
-three environment variables DDPM_PRESET, DDPM_DATA and DDPM_CACHE. Nothing else reads the
-environment, so this page is the whole list of switches.
+three environment variables DDPM_PRESET, DDPM_DATA and DDPM_CACHE. The project has no other
+variables, so this file lists all of its switches.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ LR_SCHEDULES = ("cosine", "constant", "wsd")
 OPTIMIZERS = ("adamw", "muon")
 T_SAMPLINGS = ("uniform", "stratified", "logit_normal")
 CHANNELS = (1, 3)
-# Where a source of pictures asks for other defaults: digits are grey, and no digits in a mirror.
+# Defaults that depend on the source: MNIST is greyscale, and a mirrored digit is not a digit.
 OF_SOURCE: dict[str, dict[str, Any]] = {
     "mnist": {"channels": 1, "flip": False},
     "fashion_mnist": {"channels": 1},
 }
-RETIRED = ("read_every",)  # settings of older runs that say nothing any more
+RETIRED = ("read_every",)  # settings of older runs that no longer exist
 COUNTS = (
     "image_size", "timesteps", "epochs", "batch_size", "width", "accumulate",
     "max_bad_steps", "keep_checkpoints",
@@ -51,48 +51,48 @@ class TrainConfig:
         ValueError: a count below its minimum, or a choice that does not exist.
     """
 
-    image_size: int = _setting(64, "side of the square pictures in pixels, a multiple of 16")
+    image_size: int = _setting(64, "side of the images in pixels, a multiple of 8 * stem_stride")
     timesteps: int = _setting(500, "T: half of DDPM's 1000 steps, so sampling takes half as long")
     schedule: str = _setting(
-        "cosine", "noise schedule; shifted_cosine is cosine made for 64×64, flow a straight path"
+        "cosine", "noise schedule; shifted_cosine is cosine for 64×64, flow the straight path"
     )
     prediction: str = _setting("eps", "what the network predicts: eps, x_0, v or flow")
     epochs: int = _setting(20, "passes over the training pictures")
     batch_size: int = _setting(10, "pictures per optimiser step; 10 fits every graphics card")
     lr: float = _setting(1e-4, "peak learning rate")
-    seed: int = _setting(0, "starts the weights, the order, the noise and the steps t")
+    seed: int = _setting(0, "decides initial weights, order, noise and steps t")
     rescale_zero_snr: bool = _setting(False, "no signal at all at t = T; not with eps")
     t_sampling: str = _setting(
         "uniform", "how t is drawn: uniform, stratified in a batch, or logit_normal, for flow"
     )
-    channels: int = _setting(3, "3 for colour, 1 for grey: of the pictures and of the network")
+    channels: int = _setting(3, "of the pictures and the network: 3 for colour, 1 for greyscale")
     width: int = _setting(64, "channels of the first stage, a multiple of 8; ResNet-18 has 64")
-    stem_stride: int = _setting(2, "what the network's stem divides the side by; 4 costs a quarter")
+    stem_stride: int = _setting(2, "what the stem divides the side by, 2 or 4; 4 costs a quarter")
     class_conditional: bool = _setting(True, "tell the network the class of each picture")
-    label_dropout: float = _setting(0.1, "share of labels hidden, so that guidance works later")
-    limit: int | None = _setting(None, "train on the first so many pictures only")
-    flip: bool = _setting(True, "mirror half of the pictures; not for text, digits, faces")
+    label_dropout: float = _setting(0.1, "share of labels hidden in training; guidance needs some")
+    limit: int | None = _setting(None, "train on only the first so many pictures")
+    flip: bool = _setting(True, "flip half of the pictures left to right; not text, digits, faces")
     optimizer: str = _setting("adamw", "adamw, or muon, which learns more from each picture")
     lr_schedule: str = _setting(
         "cosine", "cosine, constant, or wsd: constant, then linear to 0 over the last fifth"
     )
     warmup_steps: int = _setting(200, "steps of linear warm-up: Adam's averages start empty")
-    weight_decay: float = _setting(0.0, "pull towards 0; diffusion networks rarely overfit")
-    grad_clip: float = _setting(1.0, "largest gradient norm: one odd batch cannot undo an hour")
-    min_snr_gamma: float | None = _setting(None, "weigh the loss by min(SNR, gamma); 5 is usual")
-    ema_decay: float = _setting(0.999, "averaged weights remember about 1 / (1 - decay) steps")
-    precision: str = _setting("auto", "auto takes bf16 where the processor has it; or fp32, bf16")
+    weight_decay: float = _setting(0.0, "pulls weights to 0; diffusion networks rarely overfit")
+    grad_clip: float = _setting(1.0, "largest gradient norm, so no odd batch can undo an hour")
+    min_snr_gamma: float | None = _setting(None, "weight the loss by min(SNR, gamma); 5 is usual")
+    ema_decay: float = _setting(0.999, "averaged weights span about 1 / (1 - decay) steps")
+    precision: str = _setting("auto", "fp32, bf16, or auto: bf16 where the hardware computes in it")
     teacher_steps: int | None = _setting(
-        None, "with --distill: the teacher's steps from T to 0 that one network call is to replace"
+        None, "with --distill: how many steps of the teacher lead from T to 0"
     )
-    compile: bool = _setting(False, "torch.compile: minutes once, then 1.3 times faster")
-    accumulate: int = _setting(1, "parts that a batch is computed in: less memory, same training")
+    compile: bool = _setting(False, "torch.compile: takes minutes once, then 1.3 times as fast")
+    accumulate: int = _setting(1, "parts that a batch is split into: less memory, same training")
     max_bad_steps: int = _setting(5, "batches in a row with NaN or Inf before training gives up")
-    keep_checkpoints: int = _setting(2, "checkpoints that stay: should one break, one is left")
+    keep_checkpoints: int = _setting(2, "newest checkpoints kept: if one is damaged, one is left")
     sample_every: int = _setting(1, "epochs between sample grids in out_dir; 0 makes none")
     keep_weights: bool = _setting(False, "keep the weights of epoch 1, 2, 5, 10, 20, 50, … too")
     save_every: int = _setting(1, "epochs between checkpoints in out_dir; 0 saves at the end only")
-    save_minutes: float = _setting(10.0, "and minutes, from the first step on; 0 looks at no clock")
+    save_minutes: float = _setting(10.0, "minutes between checkpoints, from step 1 on; 0 is never")
 
     def __post_init__(self) -> None:
         for name in COUNTS:
@@ -141,15 +141,15 @@ class TrainConfig:
     def load(cls, path: str | Path, **changes: Any) -> TrainConfig:
         """Read a configuration from a file, such as the `config.toml` that a run leaves.
 
-        Its table `data`, which `data_settings` reads, is passed over, and so are settings that
-        are no more.
+        Its table `data`, which `data_settings` reads, is ignored, and so are settings that no
+        longer exist.
 
         Args:
             path: a .toml or .json file; fields that it leaves out take their defaults.
             changes: fields to set on top of it.
         Raises:
             FileNotFoundError: no such file.
-            ValueError: no TOML or JSON, an unknown field, or a value of the wrong kind.
+            ValueError: not TOML or JSON, an unknown field, or a value of the wrong type.
         """
         path = Path(path)
         values = read_table(path)
@@ -164,7 +164,7 @@ class TrainConfig:
         Path(path).write_text(self.to_toml(), encoding="utf-8")
 
     def to_toml(self) -> str:
-        """What `save` writes."""
+        """The text that `save` writes."""
         lines = []
         for f in fields(self):
             value = getattr(self, f.name)
@@ -212,13 +212,13 @@ def cache_dir() -> Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a notebook runs with; printing it says it in one line.
+    """The settings of a notebook; `print` shows them in one line.
 
     Attributes:
         preset: name of the training preset.
         data: a `source` for `ImageDataset`.
         cache_dir: where caches and downloads live.
-        train: the preset's `TrainConfig`, with what the data asks for (see `OF_SOURCE`).
+        train: the preset's `TrainConfig`, with the defaults of the data (see `OF_SOURCE`).
         device: where tensors go.
     """
 

@@ -1,4 +1,4 @@
-"""The files of a configuration, and what the one of a run says about its data."""
+"""Configuration files, and what a run's configuration file says about its data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def data_settings(path: str | Path) -> dict[str, Any]:
     """What a run's `config.toml` says about its data: arguments of `ImageDataset`.
 
     Returns:
-        Some of `source`, `root` and `fit`; none where the file has no table `data`.
+        Some of `source`, `root` and `fit`; an empty dict if the file has no table `data`.
     Raises:
         FileNotFoundError, ValueError: as for `TrainConfig.load`.
     """
@@ -31,7 +31,7 @@ def data_settings(path: str | Path) -> dict[str, Any]:
 
 
 def data_of_run(weights: str | Path) -> dict[str, Any]:
-    """`data_settings` of the run in whose folder weights lie; none for weights of another place.
+    """`data_settings` of the run that weights belong to; empty for weights outside of a run.
 
     Args:
         weights: a run's folder, or a file in it.
@@ -42,26 +42,26 @@ def data_of_run(weights: str | Path) -> dict[str, Any]:
 
 
 def data_table(values: dict[str, Any]) -> str:
-    """What `data_settings` reads back, in TOML."""
+    """The table `data` in TOML, which `data_settings` reads back."""
     lines = [f"{name} = {json.dumps(v, ensure_ascii=False)}\n" for name, v in values.items()]
     return "\n[data]\n" + "".join(lines) if lines else ""
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """What a .toml or .json file holds.
+    """The content of a .toml or .json file.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another ending, or neither TOML nor JSON.
+        ValueError: another file extension, or neither TOML nor JSON.
     """
     readers = {".toml": tomllib.loads, ".json": json.loads}
     if path.suffix not in readers:
-        raise ValueError(f"a configuration ends in .toml or .json, got {path.name!r}")
+        raise ValueError(f"a configuration file must end in .toml or .json, got {path.name!r}")
     if not path.is_file():
         raise FileNotFoundError(f"no configuration at {path}")
     try:
         return readers[path.suffix](path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of both readers
+    except ValueError as error:  # both readers raise it
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 

@@ -28,7 +28,7 @@ def best_device() -> torch.device:
 
 @cache
 def _works(device: str) -> bool:
-    """Whether one addition succeeds; said once if not. A driver may be too old for this torch."""
+    """Whether one addition succeeds there, or else a warning: a driver may be too old for torch."""
     try:
         torch.ones(1, device=device).add(1).item()
     except (RuntimeError, AssertionError) as error:
@@ -39,9 +39,9 @@ def _works(device: str) -> bool:
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """A tensor on another device, without waiting for what a GPU is still computing.
+    """Copy a tensor to another device, without waiting for what a GPU is still computing.
 
-    A copy from pageable memory would wait, so values go through pinned memory.
+    A copy from pageable memory would wait, so the values go through pinned memory.
     """
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
@@ -64,10 +64,10 @@ def device_and_dtype(
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """The network behind torch.compile, which fuses what lies between its convolutions.
+    """Compile a network with torch.compile, which fuses the operations between its convolutions.
 
-    It shares the weights of `model`. Where what the compiler needs is missing, a warning says what,
-    and the network comes back as it is.
+    The result shares the weights of `model`. Where something that the compiler needs is missing,
+    a warning names it, and the network is returned as it is.
     """
     compilers = [os.environ.get("CXX"), "g++", "clang++", "cl"]
     if not any(name and shutil.which(name) for name in compilers):
@@ -91,11 +91,11 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 def make_accelerator() -> Accelerator:
-    """Hugging Face Accelerate, which knows the device and the other processes of this run.
+    """Make the `Accelerator`, which knows the device and the other processes of this run.
 
     Its own mixed precision is one setting for a whole Python process, while a notebook may
-    compare two: the pipeline uses torch.autocast itself. Precision and accumulation are those of
-    the configuration, whatever `accelerate config` left in the environment.
+    compare two, so the pipeline uses torch.autocast itself. Precision and accumulation are those
+    of the configuration, whatever `accelerate config` left in the environment.
 
     Raises:
         ValueError: launched for FSDP.

@@ -18,7 +18,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def write_temporary(path: Path, content: bytes) -> Path:
-    """Write `path`.tmp, to be renamed; removed again where that fails, with an OSError."""
+    """Write `path`.tmp, for the caller to rename; if writing fails, remove it: an OSError."""
     temporary = path.with_name(path.name + ".tmp")  # on the same disk, or os.replace would copy
     try:
         with open(temporary, "wb") as file:
@@ -28,12 +28,12 @@ def write_temporary(path: Path, content: bytes) -> Path:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         why = not_written(path, len(content), error)
-        raise OSError(f"{why}; the one before it is untouched") from error
+        raise OSError(f"{why}; the old file is untouched") from error
     return temporary
 
 
 def flush_folder(folder: Path) -> None:
-    """Bring new names to the disk too, not only the content."""
+    """Flush a folder to the disk, so that the names of new files survive a power cut too."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         os.fsync(handle)
@@ -48,5 +48,5 @@ def not_written(path: Path, needed: int, error: OSError) -> str:
 
 
 def megabytes(count: int) -> str:
-    """Bytes in words."""
+    """A number of bytes as text, such as "1.5 MB"."""
     return f"{count / 1e6:,.1f} MB"

@@ -25,7 +25,7 @@ class Counting:
             yield np.full((1, 3, size, size), i % 256, np.uint8), np.array([i % 2])
 
 
-def test_the_second_time_is_read_from_disk(tmp_path):
+def test_the_second_load_reads_the_cache_from_disk(tmp_path):
     pictures = Counting()
     for _ in range(2):
         found = cache.load(pictures.source, 4, tmp_path)
@@ -35,7 +35,7 @@ def test_the_second_time_is_read_from_disk(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_what_changes_a_pixel_changes_the_name(tmp_path, monkeypatch):
+def test_every_setting_that_changes_a_pixel_changes_the_caches_name(tmp_path, monkeypatch):
     cache.load(Counting(version=1).source, 4, tmp_path)
     for other, size in ((Counting(version=2), 4), (Counting(version=1), 8)):
         cache.load(other.source, size, tmp_path)
@@ -109,7 +109,7 @@ def lose_manifest(pixels, manifest):
         flip_a_bit, lose_the_end, swap_labels, rename_classes, not_an_array,
     ],
 )  # fmt: skip
-def test_a_damaged_cache_is_made_again(damage, tmp_path):
+def test_a_damaged_cache_is_rebuilt(damage, tmp_path):
     pictures = Counting()
     path = cache.load(pictures.source, 4, tmp_path).path
     damage(path, path.with_suffix(".json"))
@@ -152,7 +152,7 @@ def test_a_folder_in_the_caches_place_is_one_clear_line(tmp_path, temporary, cap
     assert found.path.is_relative_to(temporary) and capsys.readouterr().out.count("\n") == 1
 
 
-def test_a_lock_in_a_folder_that_is_read_only_by_now(tmp_path, temporary, monkeypatch, capsys):
+def test_a_lock_in_a_folder_that_has_become_read_only(tmp_path, temporary, monkeypatch, capsys):
     def read_only(path, mode, **options):
         if "w" in mode and not Path(path).is_relative_to(temporary):
             raise PermissionError(13, "Permission denied", str(path))
@@ -239,7 +239,7 @@ def test_another_users_temporary_folder_is_not_trusted(tmp_path, temporary):
     assert cache.temporary_folder().resolve() != tmp_path
 
 
-def test_no_place_at_all_is_one_clear_line(tmp_path, temporary):
+def test_no_writable_folder_at_all_is_one_clear_line(tmp_path, temporary):
     (tmp_path / "file").write_text("in the way")
     if hasattr(os, "getuid"):
         (temporary / f"ddpm_helpers-{os.getuid()}").mkdir()
@@ -257,7 +257,7 @@ def flip_unseen(path):
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
-def test_verify_finds_and_removes_what_no_look_at_the_file_tells(tmp_path, capsys):
+def test_verify_finds_and_removes_damage_that_only_a_checksum_shows(tmp_path, capsys):
     damaged, whole = Counting(version=1), Counting(version=2)
     path = cache.load(damaged.source, 4, tmp_path).path
     cache.load(whole.source, 4, tmp_path)
@@ -272,7 +272,7 @@ def test_verify_finds_and_removes_what_no_look_at_the_file_tells(tmp_path, capsy
     manage.verify(tmp_path)
 
 
-def test_what_cannot_be_removed_is_said(tmp_path, capsys, monkeypatch):
+def test_caches_that_cannot_be_removed_are_reported(tmp_path, capsys, monkeypatch):
     path = cache.load(Counting().source, 4, tmp_path).path
 
     def refuse(self, missing_ok=False):

@@ -53,7 +53,7 @@ def wait_for(condition):
         time.sleep(0.02)
 
 
-def test_one_makes_it_and_all_see_the_same(tmp_path):
+def test_one_process_builds_the_cache_and_all_see_the_same(tmp_path):
     folder = tmp_path / "with space ü 图"
     folder.mkdir()
     answers = forked.Queue()
@@ -68,7 +68,7 @@ def test_one_makes_it_and_all_see_the_same(tmp_path):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills with SIGKILL")
 @pytest.mark.parametrize("pictures", [0, 20])
-def test_a_waiter_says_so_and_takes_over_when_the_builder_is_killed(pictures, tmp_path, capfd):
+def test_a_waiting_process_says_so_and_takes_over_from_a_killed_builder(pictures, tmp_path, capfd):
     answers = forked.Queue()
     builder = forked.Process(target=open_it, args=(tmp_path, 0.05 if pictures else 60, answers))
     builder.start()
@@ -92,7 +92,7 @@ def test_a_waiter_says_so_and_takes_over_when_the_builder_is_killed(pictures, tm
     assert not list((tmp_path / "cache").glob("*.part"))
 
 
-def test_clear_leaves_what_is_being_made(tmp_path):
+def test_clear_leaves_a_cache_that_is_being_built(tmp_path):
     answers = forked.Queue()
     builder = forked.Process(target=open_it, args=(tmp_path, 0.02, answers))
     builder.start()
@@ -111,7 +111,7 @@ def short_place():
         yield place
 
 
-def test_a_place_that_nobody_can_write_to_still_trains(tmp_path, short_place):
+def test_training_works_where_the_cache_folder_is_not_writable(tmp_path, short_place):
     """No home folder, one core, no display, another temporary place, spawned workers."""
     code = (
         "from ddpm_helpers import ImageDataset\n"

@@ -28,7 +28,7 @@ from ddpm_helpers.pretrained.weights import description
 from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model, checkpoint
 
 
-def test_grey_is_pillows_luma():
+def test_greyscale_is_pillows_luma():
     colours = np.random.default_rng(0).integers(0, 256, (7, 3, 16, 9), dtype=np.uint8)
     grey = to_channels(colours, 1)
     assert grey.shape == (7, 1, 16, 9)
@@ -97,7 +97,7 @@ def test_grey_and_colour_have_caches_of_their_own(tmp_path):
     assert len(list(tmp_path.glob("cartoons-16-*.npy"))) == 2
 
 
-def test_a_cache_from_before_there_was_grey_stays_valid(tmp_path):
+def test_a_cache_from_before_grey_was_supported_stays_valid(tmp_path):
     """The name of a cache in colour is that of a key without channels, as they were written."""
     colour = cache.Source("test", {"kind": "test"}, ("a",), lambda size: iter(()))
     images, manifest, key = cache.paths(colour, 4, tmp_path)
@@ -116,7 +116,7 @@ def test_a_cache_from_before_there_was_grey_stays_valid(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [0, 2, 4, "1", 1.5])
-def test_other_channels_are_one_clear_line(channels, tmp_path):
+def test_other_numbers_of_channels_are_one_clear_line(channels, tmp_path):
     with pytest.raises(
         ValueError, match=r"^channels is .*; it must be 1 \(grey\) or 3 \(colour\)$"
     ):

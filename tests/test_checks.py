@@ -45,9 +45,9 @@ def test_a_number_may_come_from_any_real_type(value):
         (lambda: checks.same_shape("a", torch.ones(2), "b", torch.ones(3)),
          "a must have the shape of b, (3,); got (2,)"),
         (lambda: checks.images("x", torch.ones(2, 3)),
-         "x must be float pictures (B, C, H, W), got torch.float32 (2, 3)"),
+         "x must be float images (B, C, H, W), got torch.float32 (2, 3)"),
         (lambda: checks.images("x", torch.ones(1, 1, 2, 2).byte()),
-         "x must be float pictures (B, C, H, W), got torch.uint8 (1, 1, 2, 2)"),
+         "x must be float images (B, C, H, W), got torch.uint8 (1, 1, 2, 2)"),
     ],
 )  # fmt: skip
 def test_a_refusal_is_one_line_with_the_value_and_the_choices(call, message):
@@ -83,7 +83,7 @@ def test_a_folder_called_1_is_the_class_named_1():
         checks.labels("3", 1, digits, CPU)
 
 
-def test_a_model_that_says_nothing_of_classes_takes_every_number_but_no_name():
+def test_a_model_without_classes_accepts_every_number_but_no_name():
     def model(x_t, t, y):
         return x_t
 
@@ -100,7 +100,7 @@ def test_a_model_that_says_nothing_of_classes_takes_every_number_but_no_name():
         ("3", Net(classes=()), "unknown class '3'; choose from 0..2"),
         (["cat"], Net(classes=()), "y must be whole class numbers, got ['cat']"),
         ([0, 3], Net(), "y must lie in 0..2 (or -1 for no label), got 0..3"),
-        (["cat"] * 3, Net(), "y must be (2,), one label a picture; got (3,)"),
+        (["cat"] * 3, Net(), "y must be (2,), one label per image; got (3,)"),
         (0.5, Net(), "y must be whole class numbers, got torch.float32"),
         ("cat", Net(None), "this network takes no labels (num_classes=None), but y was given"),
     ],

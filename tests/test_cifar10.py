@@ -67,7 +67,7 @@ def load(tmp_path, source="cifar10", **options):
 
 
 @pytest.mark.parametrize(("name", "write"), FORMS)
-def test_every_form_gives_the_same_pictures(name, write, batches, tmp_path, monkeypatch):
+def test_every_file_format_gives_the_same_pictures(name, write, batches, tmp_path, monkeypatch):
     write(tmp_path / "root" / name, batches, monkeypatch)
     train, test = load(tmp_path), load(tmp_path, split="test")
     for ds, names in ((train, NAMES[:5]), (test, NAMES[5:])):
@@ -90,7 +90,7 @@ def test_changed_files_without_published_checksums_make_another_cache(
     assert load(tmp_path).images[0, 0, 0, 0] == before ^ 255
 
 
-def test_auto_takes_cifar_where_it_lies(batches, tmp_path, monkeypatch, capsys):
+def test_auto_takes_cifar10_where_it_is_on_disk(batches, tmp_path, monkeypatch, capsys):
     write_binary(tmp_path / "root" / "cifar-10-batches-bin", batches, monkeypatch)
     assert load(tmp_path, "auto").source == "cifar10"
     assert capsys.readouterr().out == "source auto: cifar10 (found on disk)\n"
@@ -137,7 +137,7 @@ def test_download_tries_the_next_address_and_verifies(file_server, batches, tmp_
 
 
 @pytest.mark.parametrize("change", [lambda raw: raw[:-1], lambda raw: raw[:-1] + b"x"])
-def test_a_wrong_download_never_gets_the_name(change, file_server, batches, tmp_path, monkeypatch):
+def test_a_wrong_download_is_never_renamed(change, file_server, batches, tmp_path, monkeypatch):
     folder, address = file_server
     write_archive(folder / cifar10.ARCHIVE, batches, monkeypatch)
     raw = (folder / cifar10.ARCHIVE).read_bytes()

@@ -170,7 +170,7 @@ def test_data_prepares_a_source_and_lists_caches(tmp_path, monkeypatch, capsys):
     assert not list((tmp_path / "cache").glob("*.npy")) and (folder / "red.png").exists()
 
 
-def test_data_looks_into_the_temporary_place_too(tmp_path, monkeypatch, capsys):
+def test_data_lists_and_clears_the_temporary_folder_too(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "file").touch()
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file" / "cache"))
@@ -187,7 +187,7 @@ def test_data_looks_into_the_temporary_place_too(tmp_path, monkeypatch, capsys):
     assert "1 caches" not in capsys.readouterr().out
 
 
-def test_info_says_what_a_report_of_a_problem_needs(capsys, monkeypatch):
+def test_info_prints_what_a_bug_report_needs(capsys, monkeypatch):
     monkeypatch.setenv("DDPM_PRESET", "ci")
     assert cli.main(["info"]) == 0
     out = capsys.readouterr().out

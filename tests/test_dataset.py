@@ -84,7 +84,7 @@ def test_drop_last_leaves_out_only_the_rest(ds):
     assert list(ds.batches(101, seed=0, drop_last=True)) == []
 
 
-def test_growing_matches_pillow(place):
+def test_upscaling_matches_pillow(place):
     from PIL import Image
 
     large = ImageDataset("cartoons", 64, cache_dir=place, limit=20)
@@ -94,7 +94,7 @@ def test_growing_matches_pillow(place):
         assert error.max() <= 1
 
 
-def test_shrinking_a_fine_pattern_gives_grey_not_stripes():
+def test_downscaling_a_fine_pattern_gives_grey_not_stripes():
     from ddpm_helpers.data.resize import resize
 
     stripes = np.zeros((1, 3, 32, 32), np.uint8)

@@ -34,7 +34,7 @@ def test_tables_have_T_plus_1_entries_and_exact_ends(name):
         assert d.alpha_bar[t].item() == pytest.approx(product, rel=1e-12)
 
 
-def test_defaults_are_the_contract():
+def test_defaults_are_those_of_the_contract():
     d = DiffusionUtils()
     assert (d.T, d.schedule, d.prediction) == (500, "cosine", "eps")
 
@@ -249,8 +249,8 @@ x = torch.zeros(2, 3, 4, 4)
 BAD_T = [
     (torch.tensor([0, 51]), "t must lie in 0..50, got 0..51"),
     (torch.tensor([-1, 3]), "t must lie in 0..50, got -1..3"),
-    (torch.tensor([1]), r"t must be \(2,\), one step a picture; got \(1,\)"),
-    (torch.tensor(3), r"t must be \(2,\), one step a picture; got \(\)"),
+    (torch.tensor([1]), r"t must be \(2,\), one step per image; got \(1,\)"),
+    (torch.tensor(3), r"t must be \(2,\), one step per image; got \(\)"),
     (torch.tensor([1.0, 2.0]), "t must be an int64 tensor of 2 steps, got torch.float32"),
     (3, "t must be an int64 tensor of 2 steps, got int"),
 ]
@@ -289,9 +289,9 @@ def test_shapes_that_differ_are_named():
     ):
         with pytest.raises(ValueError, match=r"\(2, 3, 4, 4\); got \(2, 1, 4, 4\)"):
             call()
-    with pytest.raises(ValueError, match=r"float pictures \(B, C, H, W\), got torch.float32 \(3, "):
+    with pytest.raises(ValueError, match=r"float images \(B, C, H, W\), got torch.float32 \(3, "):
         d.training_loss(lambda x, t: x, x[0])
-    with pytest.raises(ValueError, match=r"float pictures .* got torch.uint8"):
+    with pytest.raises(ValueError, match=r"float images .* got torch.uint8"):
         d.add_noise(x.to(torch.uint8), t)
 
 

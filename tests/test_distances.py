@@ -68,7 +68,7 @@ def test_kernel_distance_agrees_with_a_plain_double_loop_and_is_unbiased():
     assert abs(np.mean(draws)) < 4 * error and min(draws) < 0
 
 
-def test_precision_and_recall_of_sets_whose_answer_is_seen():
+def test_precision_and_recall_of_sets_whose_answer_is_known():
     real = torch.cat([torch.randn(100, 2), torch.randn(100, 2) + 50])
     assert precision_recall(real, real) == (1.0, 1.0)
     one_kind = real[:100] + 1e-3 * torch.randn(100, 2)

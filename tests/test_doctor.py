@@ -71,7 +71,7 @@ def bad(*_):
         (lambda: d.check_average(bad, network(), network()), "loss raised KeyError"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_gets_one_line_that_says_what_the_doctor_expected(call, said):
+def test_wrong_arguments_get_one_line_that_says_what_was_expected(call, said):
     with pytest.raises(ValueError) as error:
         call()
     assert said in str(error.value)
@@ -176,7 +176,7 @@ def test_a_patient_that_cannot_be_called_is_a_finding():
     assert all("\n" not in str(f) for f in found.values())
 
 
-def test_a_network_that_says_nan_is_one_alarm_and_not_ten():
+def test_a_network_that_outputs_nan_is_one_alarm_and_not_ten():
     net = network()
     with torch.no_grad():
         next(net.parameters()).fill_(math.nan)

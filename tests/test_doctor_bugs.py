@@ -38,7 +38,7 @@ def test_the_loop_without_a_bug_is_healthy(steps, ddpm):
 
 @pytest.mark.parametrize("steps", [10, 25, 50])
 @pytest.mark.parametrize("bug", SAID)
-def test_every_planted_loop_is_named(bug, steps):
+def test_the_bug_of_every_planted_loop_is_named(bug, steps):
     utils = DiffusionUtils(500, "cosine", prediction="v")
     sample = bugs.loop(utils, bug, steps=steps, ddpm=bug == "last noise")
     assert SAID[bug] in d.check_sampler(sample, utils.alpha_bar, prediction="v").sentence

@@ -35,16 +35,14 @@ def lines(capsys):
     return out, {line.split()[1]: line.split()[0] for line in out[1:-1]}
 
 
-def test_the_shipped_weights_are_well(capsys):
+def test_the_shipped_weights_pass_every_check(capsys):
     assert cli.main(["doctor"]) == 0
     out, verdicts = lines(capsys)
     assert set(verdicts.values()) == {"ok"} and len(verdicts) == 14
     assert out[-1] == "ok: 14 checks, no alarm"
 
 
-def test_a_schedule_with_a_picture_at_its_end_is_status_2_and_the_first_thing_to_mend(
-    tmp_path, capsys
-):
+def test_a_schedule_that_leaves_a_picture_at_T_is_status_2_and_reported_first(tmp_path, capsys):
     path = weights_of(tmp_path, schedule="linear")
     assert cli.main(["doctor", "--weights", str(path)]) == 2
     out, verdicts = lines(capsys)
@@ -92,7 +90,7 @@ def test_a_run_on_a_folder_is_examined_with_the_pictures_of_that_folder(folder, 
     assert "without pictures" not in out[1] and verdicts["data"] == "ok"
 
 
-def test_data_that_is_gone_is_said_and_the_rest_examined(tmp_path, capsys):
+def test_missing_data_is_reported_and_the_rest_is_examined(tmp_path, capsys):
     path = weights_of(tmp_path, trained={"data": str(tmp_path / "gone"), "steps": 60})
     cli.main(["doctor", "--weights", str(path)])
     out, verdicts = lines(capsys)

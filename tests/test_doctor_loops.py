@@ -54,12 +54,12 @@ def test_other_seeds_do_not_change_the_verdict(seed):
 
 @pytest.mark.parametrize("loop", [ddpm, ancestral, ddim, second_order])
 @pytest.mark.parametrize("schedule", ["cosine", "shifted_cosine"])
-def test_strangers_loops_that_are_right_raise_no_alarm(loop, schedule):
+def test_correct_loops_of_other_people_raise_no_alarm(loop, schedule):
     bar = DiffusionUtils(100, schedule).alpha_bar[1:]
     assert d.check_sampler(loop(bar), bar).verdict == "ok"
 
 
-def test_t_is_counted_as_in_the_table():
+def test_the_loop_must_count_t_as_the_table_does():
     """The same loop, t = 0..T-1 told: right for a table of T entries, off by one for T + 1."""
     short = BAR[::2]
     with_one = torch.cat([torch.ones(1), short])
@@ -85,7 +85,7 @@ def test_a_loop_may_draw_its_own_start():
     assert d.check_sampler(lambda m, x: loop(m, torch.randn_like(x)), BAR).verdict == "ok"
 
 
-def test_numbers_of_a_good_walk():
+def test_a_finding_holds_the_calls_and_the_steps_of_the_loop():
     finding = d.check_sampler(ddim(BAR, steps=20), BAR)
     assert finding.numbers["calls"] == 20
     assert (finding.numbers["from_t"], finding.numbers["to_t"]) == (199, 9)
@@ -132,7 +132,7 @@ def test_schedulers_of_diffusers_raise_no_alarm(name, T, betas, options, steps, 
     assert finding.verdict == "ok", str(finding)
 
 
-def test_what_is_odd_about_a_scheduler_of_diffusers_is_said():
+def test_oddities_of_a_scheduler_of_diffusers_are_reported():
     """alpha_bar before the first step below 1 (diffusers#6068), and leading steps (#2585)."""
     diffusers = pytest.importorskip("diffusers")
     grain = diffusers.DDIMScheduler(set_alpha_to_one=False)
@@ -178,7 +178,7 @@ def test_a_unet_of_diffusers_is_examined_in_one_line():
     assert patient.draw(2).shape == (2, 3, 16, 16)
 
 
-def test_a_norm_of_one_channel_a_group_takes_an_added_time_out_again():
+def test_a_norm_with_one_channel_per_group_cancels_an_added_time_embedding():
     """diffusers' default of 32 groups on 32 channels: a network that cannot hear t."""
     found = {f.name: f for f in d.examine(unet_of_diffusers(groups=32))}
     assert [name for name, f in found.items() if f.alarm] == ["time"]

@@ -144,13 +144,13 @@ def test_the_last_line_says_why_and_where_to_put_the_file(name, words, server, t
     assert not (tmp_path / "thing.bin").exists()
 
 
-def test_a_cut_line_is_taken_up_where_it_ended(server, tmp_path):
+def test_an_interrupted_download_continues_where_it_stopped(server, tmp_path):
     download.fetch(FILE, tmp_path, server.url("cut"))
     assert asked(server) == [("cut", 0), ("cut", 40_000), ("cut", 80_000)]
     assert (tmp_path / "thing.bin").read_bytes() == RAW
 
 
-def test_the_next_run_goes_on_and_a_web_page_costs_nothing(server, tmp_path):
+def test_a_web_page_is_refused_and_the_next_run_continues_the_download(server, tmp_path):
     (tmp_path / "thing.bin.part").write_bytes(RAW[:70_000])
     with pytest.raises(OSError, match="web page"):
         download.fetch(FILE, tmp_path, server.url("html"))
@@ -160,7 +160,7 @@ def test_the_next_run_goes_on_and_a_web_page_costs_nothing(server, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cutanew", "secretpage", "empty", "nowhere", "html", "short"])
-def test_what_came_is_not_lost_to_a_server_that_begins_anew(name, server, tmp_path):
+def test_a_partial_download_survives_servers_that_fail(name, server, tmp_path):
     (tmp_path / "thing.bin.part").write_bytes(RAW[:70_000])
     with pytest.raises(OSError, match="could not be downloaded"):
         download.fetch(FILE, tmp_path, server.url(name))
@@ -169,7 +169,7 @@ def test_what_came_is_not_lost_to_a_server_that_begins_anew(name, server, tmp_pa
 
 
 @pytest.mark.parametrize("part", [bytes(500), bytes(len(RAW)), bytes(len(RAW) + 7)])
-def test_a_foreign_part_is_found_out_and_fetched_anew(part, server, tmp_path):
+def test_a_partial_file_of_other_content_is_detected_and_fetched_again(part, server, tmp_path):
     (tmp_path / "thing.bin.part").write_bytes(part)
     download.fetch(FILE, tmp_path, server.url("good"))
     assert asked(server)[-1] == ("good", 0)
@@ -201,7 +201,7 @@ def test_where_every_server_is_slow_the_file_still_comes(server, tmp_path, monke
 
 
 @pytest.mark.parametrize("url", ["http://example.org/x", "ftp://example.org/x", "file:///x"])
-def test_only_https_is_asked(url, tmp_path):
+def test_only_https_addresses_are_used(url, tmp_path):
     with pytest.raises(OSError, match="only https"):
         download.fetch(FILE, tmp_path, [url])
 
@@ -214,7 +214,7 @@ def test_the_proxy_variables_are_honoured(server, tmp_path, monkeypatch):
     assert server.log == [("http://localhost:1/good", 0)]
 
 
-def test_nobody_there(tmp_path):
+def test_no_server_answers(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -75,7 +75,7 @@ def test_sdedit_of_a_later_batch_draws_the_same_pictures():
 
 
 @pytest.mark.parametrize("seed", [3, 4])
-def test_the_noise_of_sdedits_steps_is_the_seeds(seed):
+def test_the_noise_of_sdedits_steps_depends_on_the_seed(seed):
     """With x_0 = 0 for an answer, what is left of the second x_t is the noise of one step."""
     seen = []
 
@@ -249,9 +249,9 @@ def test_refuses_options_that_make_no_sense(function, name, words):
         (lambda x: sdedit(D, gaussian, x, 0), "t must be a whole number in 1..40, got 0"),
         (lambda x: sdedit(D, gaussian, x, 41), "t must be a whole number in 1..40, got 41"),
         (lambda x: sdedit(D, gaussian, x, 9, steps=10), "steps must be a whole number in 1..9"),
-        (lambda x: sdedit(D, gaussian, x[0], 9), r"pictures must be float pictures \(B, C, H, W\)"),
+        (lambda x: sdedit(D, gaussian, x[0], 9), r"pictures must be float images \(B, C, H, W\)"),
         (lambda x: inpaint(D, gaussian, x, torch.ones(5, 4)), r"mask \(5, 4\) does not fit"),
-        (lambda x: inpaint(D, gaussian, x, torch.ones(4, 4) / 2), "mask must hold 0 and 1"),
+        (lambda x: inpaint(D, gaussian, x, torch.ones(4, 4) / 2), "mask must hold only 0 and 1"),
         (lambda x: inpaint(D, gaussian, x, torch.ones(4, 4), repeats=0), "repeats must be"),
         (lambda x: ddim_invert(D, gaussian, x, steps=41), "steps must be a whole number in 1..40"),
         (lambda x: ddim_invert(D, gaussian, x.byte()), "pictures must be float"),

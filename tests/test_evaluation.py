@@ -210,7 +210,7 @@ def test_the_weights_say_what_they_are_compared_with(tmp_path, monkeypatch, told
     assert f"asked for {data} at 32" in capsys.readouterr().err
 
 
-def test_a_run_says_itself_how_its_data_are_opened(tmp_path, monkeypatch, capsys):
+def test_a_run_records_how_its_data_are_opened(tmp_path, monkeypatch, capsys):
     save_weights(tmp_path / "weights.safetensors", DiffusionNet(32, width=8), DiffusionUtils(5))
     (tmp_path / "config.toml").write_text('[data]\nsource = "an/album"\nfit = "pad"\n')
 
@@ -226,7 +226,7 @@ def test_a_run_says_itself_how_its_data_are_opened(tmp_path, monkeypatch, capsys
     assert "asked for cartoons with {'split': 'train', 'channels': 3}" in capsys.readouterr().err
 
 
-def test_what_cannot_be_done_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
+def test_impossible_options_are_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ddpm_helpers.pretrained.load_pretrained", None)
     calls = [
         (["--out", str(tmp_path / "no" / "x.json")], "no folder"),

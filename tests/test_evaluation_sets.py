@@ -51,14 +51,14 @@ class Grey(torch.nn.Module):
         return x_t * 0
 
 
-def test_what_is_taken_holds_each_classs_share(uneven):
+def test_a_taken_set_keeps_each_classs_share(uneven):
     x, y = take(ImageDataset(uneven, 32, split="test"), 20)
     assert x.shape == (20, 3, 32, 32) and y.bincount().tolist() == [5, 15]
     cartoons_y = take(ImageDataset("cartoons", 32, split="test"), 40)[1]
     assert cartoons_y.bincount().tolist() == [4] * 10
 
 
-def test_taken_pictures_keep_their_labels(uneven):
+def test_pictures_that_are_taken_keep_their_labels(uneven):
     ds = ImageDataset(uneven, 32, split="test")
     x, y = take(ds, len(ds))
     for i in (0, 7, 79):
@@ -66,7 +66,7 @@ def test_taken_pictures_keep_their_labels(uneven):
         assert torch.equal(x[i], picture) and y[i] == label
 
 
-def test_halves_of_both_splits_share_no_picture_and_every_class(uneven):
+def test_halves_of_both_splits_share_every_class_and_no_picture(uneven):
     train, test = (ImageDataset(uneven, 32, split=s) for s in ("train", "test"))
     (a, y_a), (b, y_b) = halves(train, test, 40)
     assert y_a.bincount().tolist() == y_b.bincount().tolist() == [20, 20]
@@ -85,7 +85,7 @@ def test_shares_that_differ_are_refused_with_the_worst_class():
         check_shares("train", y, "test", 1 - y, ("cat", "dog"))
 
 
-def test_counts_leave_out_what_is_not_there():
+def test_class_counts_leave_out_classes_without_pictures():
     assert class_counts(torch.tensor([2, 0, 2]), ("a", "b", "c")) == {"a": 1, "c": 2}
 
 
@@ -123,7 +123,7 @@ def test_without_classes_other_shares_are_refused_unless_asked_for(uneven):
     assert numbers["samples"]["accuracy"] is None  # the classifier of photographs has no "cat"
 
 
-def test_without_n_it_takes_what_there_is_and_says_when_training_has_seen_it(tmp_path, capsys):
+def test_without_n_all_pictures_are_taken_and_a_line_says_if_training_saw_them(tmp_path, capsys):
     write(tmp_path / "album", 8, 20)
     w = save_weights(tmp_path / "w.safetensors", DiffusionNet(32, width=8), D)
     words = ["evaluate", "--weights", str(w), "--data", str(tmp_path / "album"), "--steps", "1"]

@@ -62,7 +62,7 @@ print(len(ds), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1
 
 
 @pytest.mark.parametrize("mode", ["I;16", "RGBA", "P"])
-def test_a_large_picture_takes_few_bytes_a_pixel_beyond_its_own(mode):
+def test_decoding_a_large_picture_takes_few_extra_bytes_per_pixel(mode):
     """Converted at once, 16 bits took 24 bytes a pixel, transparency 16."""
     pytest.importorskip("resource")
     code = """

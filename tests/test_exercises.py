@@ -27,7 +27,7 @@ def test_the_solution_is_right(exercise):
 
 
 @by_number
-def test_the_stub_is_not_done_yet(exercise):
+def test_the_stub_is_reported_as_not_done(exercise):
     verdict = judge(exercise, stub)
     assert verdict.state == "not done yet"
     assert verdict.message.startswith(exercise.number)
@@ -41,7 +41,7 @@ def test_each_mistake_gets_its_own_message(exercise, sentence):
 
 
 @by_number
-def test_an_answer_without_return_is_told_so_or_its_mistake(exercise):
+def test_an_answer_without_return_gets_that_or_its_mistake_named(exercise):
     verdict = judge(exercise, lambda *args, **kwargs: None)
     assert verdict.state == "wrong"
 

@@ -285,7 +285,7 @@ def test_a_walk_from_no_signal_at_all_stays_finite(sampler, schedule):
 # ---- the variance of ddpm, guidance in an interval ---------------------------------------
 
 
-def test_the_two_variances_bound_gaussian_data_from_both_sides():
+def test_the_two_variances_bound_the_spread_of_gaussian_data_from_both_sides():
     """Ho et al. 2020, section 3.2: one is too small, the other too large, for data in between."""
     d = DiffusionUtils(200, "cosine", prediction="x_0")
 

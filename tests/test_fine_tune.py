@@ -37,7 +37,7 @@ def of(label, n=4):
     return torch.full((n,), label)
 
 
-def test_rows_are_kept_by_name_and_new_ones_start_as_no_label(tmp_path):
+def test_label_embeddings_are_kept_by_name_and_new_ones_start_as_no_label(tmp_path):
     path, said = stored(tmp_path), []
     old = load_pretrained(path)[0]
     new, diffusion = fine_tune_model(path, ["horse", "frog", "cat"], say=said.append)
@@ -52,7 +52,7 @@ def test_rows_are_kept_by_name_and_new_ones_start_as_no_label(tmp_path):
     ]
 
 
-def test_weights_without_classes_learn_some_and_the_reverse(tmp_path, capsys):
+def test_weights_without_classes_can_gain_some_and_the_reverse(tmp_path, capsys):
     path = stored(tmp_path, classes=())
     old, new = load_pretrained(path)[0], fine_tune_model(path, ["a", "b"])[0]
     assert "labels new: 2 (a, b)" in capsys.readouterr().out
@@ -90,7 +90,7 @@ def test_the_weights_decide_the_network_and_the_diffusion(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-def test_training_goes_on_from_the_averaged_weights(tmp_path, capsys):
+def test_training_starts_from_the_averaged_weights(tmp_path, capsys):
     path = stored(tmp_path, TwoColours.classes)
     frozen, diffusion = load_pretrained(path)
     before = [w.clone() for w in frozen.parameters()]
@@ -120,7 +120,7 @@ def test_a_loaded_network_gets_the_classes_of_the_data_and_says_so(its, tmp_path
     assert load_pretrained(path)[0].classes == TwoColours.classes
 
 
-def test_what_is_frozen_on_purpose_stays_frozen(tmp_path):
+def test_parameters_that_the_caller_froze_stay_frozen(tmp_path):
     model, diffusion = fine_tune_model(stored(tmp_path), TwoColours.classes)
     model.encoder.requires_grad_(False)
     before = {k: v.clone() for k, v in model.state_dict().items()}

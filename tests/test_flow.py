@@ -133,7 +133,7 @@ def test_the_solvers_of_flow_matching_are_ddim_and_heun(sampler, order, steps):
     assert network_calls(d, steps, sampler) == (steps if order == 1 else 2 * steps - 1)
 
 
-def test_heun_in_the_other_time_is_another_method():
+def test_heun_in_sigma_and_heun_in_s_are_different_methods():
     """The same table under no name takes its means in sigma: close, and not the same."""
     d, x_T = flow(100), randn(4, *SHAPE)
     unnamed = DiffusionUtils(100, beta_schedule("flow", 100), prediction="flow")
@@ -176,7 +176,7 @@ def test_every_sampler_draws_a_mixture_from_its_perfect_velocity(sampler):
     assert abs(right.mean() - 0.6) < 0.02 and abs(right.std() - 0.1) < 0.02
 
 
-def test_the_path_of_the_reference_library_is_ours():
+def test_our_path_is_that_of_the_reference_library():
     """flow_matching counts from noise to data: its time is 1 - s."""
     path = pytest.importorskip("flow_matching.path")
     x_0, eps, s = randn(3, *SHAPE), randn(3, *SHAPE, seed=1), torch.tensor([0.1, 0.5, 0.8])
@@ -250,7 +250,7 @@ def test_logit_normal_has_the_quantiles_of_its_formula():
     assert t.min() >= 1 and t.max() <= 500
 
 
-def test_uniform_is_what_it_was_and_repeats():
+def test_uniform_draws_are_unchanged_and_repeatable():
     expected = torch.randint(1, 501, (32,), generator=seeded(3))
     assert torch.equal(draw_steps(32, 500, "uniform", seeded(3)), expected)
 

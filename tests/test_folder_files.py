@@ -61,7 +61,7 @@ def test_heic_gets_a_line_that_says_how_to_convert(place, tmp_path, capsys):
      ("a.PNG", "a single picture: give its folder"), ("a.heic", "a single picture"),
      ("a.csv", "a file: give a folder of pictures")],
 )  # fmt: skip
-def test_a_file_instead_of_a_folder_is_told_what_to_do(name, words, place, tmp_path):
+def test_a_file_instead_of_a_folder_gets_advice(name, words, place, tmp_path):
     (place / name).touch()
     with pytest.raises(ValueError, match=f"{name}' is {words}"):
         load(place / name, tmp_path)

@@ -46,7 +46,7 @@ def test_jpeg_is_close(place, tmp_path):
     assert np.abs(error).max() <= 4
 
 
-def test_of_an_animation_the_first_frame_is_taken(place, tmp_path):
+def test_the_first_frame_of_an_animation_is_used(place, tmp_path):
     frames = [Image.new("RGB", (SIZE, SIZE), c) for c in ("#ff0000", "#00ff00")]
     frames[0].save(place / "a.gif", save_all=True, append_images=frames[1:])
     assert load(place, tmp_path).images[0, :, 0, 0].tolist() == [255, 0, 0]
@@ -91,7 +91,7 @@ def on_white(rgb, alpha):
     return (rgb * a + 255 * (1 - a)).transpose(2, 0, 1)
 
 
-def test_transparency_lies_on_white(place, tmp_path):
+def test_transparent_pixels_are_blended_with_white(place, tmp_path):
     rgba = ramp(4)
     Image.fromarray(rgba).save(place / "1.png")
     Image.fromarray(ramp(2)).save(place / "2.png")  # grey with alpha
@@ -119,7 +119,7 @@ def test_cmyk_becomes_rgb(place, tmp_path):
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_every_exif_turn_comes_out_upright(turn, place, tmp_path):
+def test_every_exif_orientation_comes_out_upright(turn, place, tmp_path):
     upright = ramp()
     stored = {  # the turn that a viewer makes, undone
         1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud,
@@ -152,7 +152,7 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
 
 
-def test_what_is_no_picture_is_skipped_listed_and_counted(place, tmp_path, capsys):
+def test_files_that_are_not_pictures_are_skipped_listed_and_counted(place, tmp_path, capsys):
     Image.new("RGB", (SIZE, SIZE)).save(place / "good.png")
     (place / "empty.jpg").touch()
     (place / "bomb.png").write_bytes(bomb(60_000, 60_000))
@@ -186,7 +186,7 @@ def test_thousands_of_broken_files_do_not_flood_the_screen(place, tmp_path, caps
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows, pipes are POSIX")
-def test_circles_of_links_end_and_linked_albums_count(place, tmp_path, capsys):
+def test_cyclic_links_end_and_linked_albums_count(place, tmp_path, capsys):
     for name in ("a", "b"):
         (place / name).mkdir()
         Image.new("RGB", (SIZE, SIZE)).save(place / name / "1.png")
@@ -217,7 +217,7 @@ def test_names_in_any_script(name, place, tmp_path):
 @pytest.mark.skipif(
     os.name == "nt" or os.uname().sysname == "Darwin", reason="names are text there"
 )
-def test_a_name_that_is_no_text_at_all(place, tmp_path, capsys):
+def test_a_file_name_that_is_not_valid_text(place, tmp_path, capsys):
     odd = os.fsdecode(b"\xff.png")
     (place / odd).touch()
     Image.new("RGB", (SIZE, SIZE)).save(place / os.fsdecode(b"\xfe.png"))
@@ -225,7 +225,7 @@ def test_a_name_that_is_no_text_at_all(place, tmp_path, capsys):
     assert "\\udcff.png: empty file" in capsys.readouterr().out
 
 
-def test_pictures_beside_class_folders_are_left_out_loudly(place, tmp_path, capsys):
+def test_pictures_beside_class_folders_are_left_out_with_a_message(place, tmp_path, capsys):
     for name in ("a/1.png", "b/2.png", "3.png", "4.png", ".5.png"):
         (place / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (SIZE, SIZE)).save(place / name)
@@ -234,7 +234,7 @@ def test_pictures_beside_class_folders_are_left_out_loudly(place, tmp_path, caps
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ENOMEM])
-def test_a_passing_failure_is_not_cached_as_a_missing_picture(
+def test_a_temporary_failure_is_not_cached_as_a_missing_picture(
     number, place, tmp_path, monkeypatch
 ):
     for name in "ab":
@@ -271,7 +271,7 @@ def test_a_picture_that_vanishes_between_listing_and_reading_is_skipped(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names cannot hold a line break there")
-def test_names_are_printable_where_the_terminal_knows_few_letters(place, tmp_path):
+def test_names_are_printable_where_the_terminal_knows_few_characters(place, tmp_path):
     for name in ("假期.png", "line\nbreak.png"):
         (place / name).touch()
     Image.new("RGB", (SIZE, SIZE)).save(place / "good.png")

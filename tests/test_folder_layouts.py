@@ -56,7 +56,7 @@ def test_without_a_split_a_tenth_is_held_out(tmp_path, capsys):
     assert said.count("album: no test split: held out 4 of 40 pictures") == 1
 
 
-def test_too_few_to_hold_out_is_one_line(tmp_path):
+def test_too_few_pictures_to_hold_out_is_one_line(tmp_path):
     put(tmp_path / "p", 4)
     assert len(load(tmp_path / "p", tmp_path)) == 4
     with pytest.raises(ValueError, match="no split 'test', and 4 pictures are too few"):
@@ -125,7 +125,7 @@ def test_a_renamed_album_is_called_by_its_new_name(tmp_path):
     assert ds.classes == ("new",) and ds.name == "new" and len(caches(tmp_path)) == 1
 
 
-def test_a_name_is_short_and_says_nothing_of_the_place(tmp_path):
+def test_the_name_of_a_dataset_is_short_and_holds_no_path(tmp_path):
     put(tmp_path / "p" / "wrapper" / "a")
     put(tmp_path / "p" / "wrapper" / "b")
     ds = load(tmp_path / "p", tmp_path)
@@ -136,7 +136,7 @@ def test_a_name_is_short_and_says_nothing_of_the_place(tmp_path):
     assert str(tmp_path) not in manifest.read_text()
 
 
-def test_system_folders_of_copies_are_not_looked_at(tmp_path):
+def test_system_folders_inside_archives_are_ignored(tmp_path):
     put(tmp_path / "p" / "PetImages" / "Cat")
     put(tmp_path / "p" / "PetImages" / "Dog")
     put(tmp_path / "p" / "__MACOSX" / "PetImages")
@@ -160,7 +160,7 @@ def test_ddpm_data_prints_the_layout_and_the_counts_of_both_splits(tmp_path, mon
     assert rows == [["class", "train", "test"], ["cat", "3", "0"], ["dog", "3", "2"]]
 
 
-def test_class_folders_named_by_numbers_go_before_numbers(capsys):
+def test_names_of_class_folders_take_precedence_over_numbers(capsys):
     assert cli.class_numbers(["1"], 1, 3, ("1", "2", "3")).tolist() == [0]
     assert "--y 1: the class named 1, which has the number 0" in capsys.readouterr().out
     assert cli.class_numbers(["2", "2"], 2, 3, ("cat", "dog", "2")).tolist() == [2, 2]

@@ -65,7 +65,7 @@ def test_inception_scores_say_what_is_missing(monkeypatch, tmp_path, inception_w
         inception_scores(x[:3], x, inception_weights)
 
 
-def test_altered_inception_weights_are_never_opened(monkeypatch, sets, tmp_path, inception_weights):
+def test_other_inception_weights_are_never_opened(monkeypatch, sets, tmp_path, inception_weights):
     def opened(**options):
         raise AssertionError("opened")
 

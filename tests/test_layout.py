@@ -48,7 +48,7 @@ def test_splits_whose_names_differ_in_one_word(train, test):
     assert layout.classes == ("cat", "dog") and counts(layout, "test") == {"cat": 1}
 
 
-def test_classes_that_hold_the_word_of_a_split_are_classes():
+def test_classes_whose_names_contain_the_word_test_are_classes():
     assert understand(names("train station/3", "test tube/3")).classes == (
         "test tube", "train station",
     )  # fmt: skip
@@ -66,7 +66,7 @@ def test_a_class_that_train_lacks_is_named_and_left_out():
     assert layout.unknown == ("bird",) and counts(layout, "test") == {"dog": 1}
 
 
-def test_test_goes_before_val_and_what_is_not_used_is_said():
+def test_test_is_preferred_to_val_and_unused_splits_are_reported():
     layout = understand(names("train/cat/9", "val/cat/3", "test/cat/2"))
     assert counts(layout, "test") == {"cat": 2}
     assert "val/ (3 pictures) is not used" in layout.notes
@@ -93,7 +93,7 @@ def test_flat_splits_are_one_class():
 
 
 @pytest.mark.parametrize("wrapper", ["PetImages", "archive/data", "train", "dataset/images"])
-def test_wrappers_are_looked_through(wrapper):
+def test_enclosing_folders_are_looked_through(wrapper):
     layout = understand(names(f"{wrapper}/cat/3", f"{wrapper}/dog/2"))
     assert layout.classes == ("cat", "dog") and counts(layout, "train") == {"cat": 3, "dog": 2}
     named = wrapper.removesuffix("/images")
@@ -132,7 +132,7 @@ def test_images_and_another_class_stay_two():
     assert understand(names("images/3", "texts/3")).classes == ("images", "texts")
 
 
-def test_loose_pictures_beside_classes_and_folders_beside_splits_are_said():
+def test_loose_pictures_beside_classes_and_folders_beside_splits_are_reported():
     layout = understand(names("cat/3", "dog/3", "2"))
     assert "left out 2 pictures beside the class folders" in " ".join(layout.notes)
     layout = understand(names("train/cat/3", "test/cat/3", "extra/4"))
@@ -146,7 +146,7 @@ def test_a_tenth_is_held_out_of_each_class_and_none_is_in_both():
     assert not train & test and len(train | test) == 300
 
 
-def test_those_with_the_smallest_hashes_are_held_out():
+def test_files_with_the_smallest_hashes_are_held_out():
     found = sorted(names("100"), key=lambda name: hashlib.sha256(name[0].encode()).digest())[:10]
     assert [name for name, _ in understand(names("100")).test] == sorted(found)
 
@@ -186,6 +186,6 @@ def test_labels_in_names_are_not_guessed_but_a_line_says_how_to_sort_them(name):
 
 
 @pytest.mark.parametrize("album", [["IMG_{}", "DSC{}"], ["{}", "x{}"], ["2020-{}", "2021-{}"]])
-def test_names_that_cameras_give_are_no_labels(album):
+def test_names_that_cameras_give_are_not_labels(album):
     layout = understand([(name.format(k) + ".jpg",) for name in album for k in range(4)])
     assert layout.notes == []

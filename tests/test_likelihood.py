@@ -78,7 +78,7 @@ def test_the_exact_network_of_gaussian_data_pays_what_its_spread_says():
     assert few == pytest.approx(total, rel=0.02)
 
 
-def test_without_a_picture_left_at_T_the_prior_costs_nothing():
+def test_with_zero_terminal_snr_the_prior_term_is_0():
     d = DiffusionUtils(30, "cosine", prediction="x_0", rescale_zero_snr=True)
     bits = bits_per_dim(d, lambda x, t: x * 0, pictures())
     assert bits.prior.abs().max() == 0 and torch.isfinite(bits.terms).all()
@@ -102,10 +102,10 @@ def test_refuses_in_one_line():
         ({"ts": [0]}, "each of ts must be a whole number in 1..30, got 0"),
         ({"ts": [31]}, "each of ts must be a whole number in 1..30, got 31"),
         ({"ts": [2.5]}, "each of ts must be a whole number in 1..30, got 2.5"),
-        ({"y": [0, 1]}, r"y must be \(3,\), one label a picture; got \(2,\)"),
+        ({"y": [0, 1]}, r"y must be \(3,\), one label per image; got \(2,\)"),
         ({"y": "cat"}, "y must be whole class numbers, got 'cat'"),
         ({"x_0": x[:0]}, "the number of pictures must be a whole number at least 1, got 0"),
-        ({"x_0": x.byte()}, r"x_0 must be float pictures \(B, C, H, W\), got torch.uint8"),
+        ({"x_0": x.byte()}, r"x_0 must be float images \(B, C, H, W\), got torch.uint8"),
     ):
         with pytest.raises(ValueError, match=words):
             bits_per_dim(d, lambda x, t, y=None: x, **({"x_0": x} | given))

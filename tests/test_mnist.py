@@ -78,7 +78,7 @@ def test_files_on_disk_are_read_without_a_network(name, form, made, tmp_path):
         assert ds.classes == tuple(KINDS[name].classes) and ds.source == name
 
 
-def test_the_cache_folder_is_looked_in_too(made, tmp_path):
+def test_files_in_the_cache_folder_are_found_too(made, tmp_path):
     write(tmp_path / "cache", made, "mnist", "raw")
     assert len(load(tmp_path)) == 12
     assert len(ImageDataset("mnist", 16, cache_dir=tmp_path / "cache")) == 12

@@ -93,7 +93,7 @@ def test_output_depends_on_the_step_and_on_the_label():
     assert torch.allclose(by_y[0], net(x, t, None)[0], atol=1e-5)
 
 
-def test_one_picture_does_not_see_its_neighbours():
+def test_images_of_a_batch_do_not_influence_each_other():
     net = wake(small_net())
     x, t = torch.randn(4, 3, 32, 32), torch.tensor([1, 20, 300, 500])
     together = net(x, t)
@@ -117,7 +117,7 @@ def random_weights(module):
 
 
 @pytest.mark.parametrize("channels", range(8, 129, 8))
-def test_attention_is_torchs_own_at_every_width(channels):
+def test_attention_equals_torchs_own_at_every_width(channels):
     net, x = random_weights(SelfAttention(channels)), torch.randn(2, channels, 3, 4).double()
     shape = (2, net.heads, channels // net.heads, 12)
     qkv = F.conv2d(normalised(x, net.norm), net.qkv.weight, net.qkv.bias)
@@ -128,13 +128,13 @@ def test_attention_is_torchs_own_at_every_width(channels):
 
 
 @pytest.mark.parametrize("width", [16, 24, 32, 48, 64])
-def test_the_networks_of_published_weights_keep_their_heads(width):
+def test_the_shipped_networks_keep_their_number_of_attention_heads(width):
     for channels in (width, 2 * width, 4 * width, 8 * width):
         assert SelfAttention(channels).heads == max(1, channels // 32)
 
 
 @pytest.mark.parametrize("width", [56, 88, 104, 120])
-def test_a_network_attends_at_widths_that_32_does_not_divide(width):
+def test_attention_works_at_widths_that_32_does_not_divide(width):
     sizes = {"width": width, "t_dim": 16, "attention_size": 8}
     encoder, decoder = Encoder(16, **sizes), Decoder(16, **sizes)
     assert isinstance(encoder.stages[0].attention, SelfAttention)
@@ -144,7 +144,7 @@ def test_a_network_attends_at_widths_that_32_does_not_divide(width):
 
 
 @pytest.mark.parametrize(("c_in", "c_out", "stride"), [(16, 16, 1), (8, 24, 1), (16, 16, 2)])
-def test_a_basic_block_is_its_equations(c_in, c_out, stride):
+def test_a_basic_block_computes_its_equations(c_in, c_out, stride):
     net = random_weights(ResBlock(c_in, c_out, 5, stride))
     x, t_emb = torch.randn(2, c_in, 6, 4).double(), torch.randn(2, 5).double()
 

@@ -105,7 +105,7 @@ def test_a_parameter_without_a_gradient_stays():
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_it_learns(bf16):
+def test_training_with_muon_halves_the_loss(bf16):
     p = pipeline(epochs=40, lr=0.01, optimizer="muon")
     p.optimizer.precision = torch.bfloat16 if bf16 else torch.float32
     losses = [r.loss for r in p.fit()]

@@ -29,7 +29,7 @@ def test_every_beginning_holds_each_share_rounded_up_or_down(seed):
         assert np.abs(had - shares).max() < 1
 
 
-def test_many_single_pictures_do_not_come_all_at_once():
+def test_many_classes_of_one_picture_do_not_come_all_at_once():
     labels = np.concatenate([np.zeros(100, int), np.arange(1, 101)])
     found = labels[balanced_order(labels)]
     assert all(abs((found[:n] == 0).sum() - n / 2) < 1 for n in range(201))
@@ -42,7 +42,7 @@ def test_within_a_class_pictures_keep_their_order():
         assert order[labels[order] == k].tolist() == np.flatnonzero(labels == k).tolist()
 
 
-def test_what_is_balanced_stays():
+def test_balanced_data_keep_their_order():
     labels = np.repeat([0, 1, 2], [50, 20, 7])
     again = labels[balanced_order(labels)]
     assert balanced_order(again).tolist() == list(range(77))

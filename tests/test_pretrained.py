@@ -35,7 +35,7 @@ def output(model):
         return model(x, torch.tensor([1, 5, 10]), torch.tensor([0, 2, -1]))
 
 
-def test_what_is_saved_comes_back_with_its_schedule_and_classes(net, tmp_path):
+def test_saved_weights_are_loaded_with_their_schedule_and_classes(net, tmp_path):
     diffusion = DiffusionUtils(10, "linear", prediction="v", rescale_zero_snr=True)
     path = save_weights(tmp_path / "w.safetensors", net, diffusion, {"classes": ["a", "b", "c"]})
     model, same = load_pretrained(path)
@@ -45,7 +45,7 @@ def test_what_is_saved_comes_back_with_its_schedule_and_classes(net, tmp_path):
     assert same.prediction == "v" and torch.equal(same.alpha_bar, diffusion.alpha_bar)
 
 
-def test_a_table_of_betas_comes_back(net, tmp_path):
+def test_a_table_of_betas_is_saved_and_loaded(net, tmp_path):
     betas = beta_schedule("cosine", 20)[:8]
     path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(7, betas))
     assert torch.equal(load_pretrained(path)[1].betas, betas)
@@ -61,7 +61,7 @@ def test_half_precision_halves_the_file_and_hardly_moves_the_output(net, tmp_pat
     torch.testing.assert_close(output(model), output(net), rtol=0.02, atol=0.02)
 
 
-def test_the_folder_of_a_run_is_a_name_too(net, tmp_path):
+def test_the_folder_of_a_run_can_be_loaded(net, tmp_path):
     save_weights(tmp_path / "weights.safetensors", net, DiffusionUtils(10))
     assert torch.equal(output(load_pretrained(tmp_path)[0]), output(net))
 
@@ -125,7 +125,7 @@ def test_shipped_weights_are_checked_against_the_manifest(net, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("name", available_weights())
-def test_each_shipped_file_is_whole_small_and_described(name):
+def test_each_shipped_file_is_intact_small_and_described(name):
     entry = available_weights()[name]
     model, diffusion = load_pretrained(name)
     files = [shipped.HERE / one["file"] for one in available_weights().values()]
@@ -140,7 +140,7 @@ def test_each_shipped_file_is_whole_small_and_described(name):
 @pytest.mark.parametrize(
     ("name", "epochs"), [("cartoons", [1, 2, 5, 10, 20]), ("cifar10-64", [8, 10, 15, 20])]
 )
-def test_the_shipped_ladders_rise(name, epochs):
+def test_along_the_shipped_ladders_the_loss_falls(name, epochs):
     found = shipped_ladder(name)
     assert [rung["epoch"] for rung in found["rungs"]] == epochs
     losses = [rung["loss"] for rung in found["rungs"]]

@@ -44,7 +44,7 @@ def test_photographs_are_drawn_by_class(weights):
     assert opened(made["photographs.png"]).height > 10 * 32
 
 
-def test_the_film_keeps_the_colours_of_its_frames():
+def test_the_animation_keeps_the_colours_of_its_frames():
     frames = [np.full((4, 6, 3), value, np.uint8) for value in (0, 90, 200)]
     film = opened(readme_images.gif(frames))
     for i, frame in enumerate(frames):

@@ -126,7 +126,7 @@ def test_a_full_disk_is_told_in_gigabytes(monkeypatch, flavour):
     )
 
 
-def test_no_network_is_named_after_pips_own_words(monkeypatch, root):
+def test_a_missing_network_is_named_after_pips_own_words(monkeypatch, root):
     monkeypatch.setattr(setup_env.subprocess, "call", lambda *a, **k: 1)
     assert "network" in stopped(lambda: setup_env.run("pip", "install", "x"))
 
@@ -178,7 +178,7 @@ def test_the_package_itself_needs_no_network(world):
     assert {"--offline", "--no-deps", "--no-build-isolation", "-e"} <= set(package)
 
 
-def test_cpu_is_remembered_and_a_change_starts_afresh(world):
+def test_the_cpu_choice_is_remembered_and_a_change_starts_afresh(world):
     call, _ = world
     assert "--require-hashes" in call()[1]
     cpu = call("--cpu")
@@ -187,7 +187,7 @@ def test_cpu_is_remembered_and_a_change_starts_afresh(world):
     assert call("--no-cpu")[0] == "venv"
 
 
-def test_an_interrupted_set_up_goes_on(world, monkeypatch):
+def test_an_interrupted_set_up_continues(world, monkeypatch):
     call, _ = world
     run = setup_env.run
 

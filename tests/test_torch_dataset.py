@@ -147,7 +147,7 @@ def test_names_are_taken_from_the_dataset(attributes, wrap, tmp_path):
     assert ds.source == ("Own" if len(ds) == 6 else "Subset of Own")
 
 
-def test_names_of_a_class_that_has_no_picture_stay(tmp_path):
+def test_names_of_classes_without_pictures_are_kept(tmp_path):
     ds = load(tmp_path, Own(map(pil, COLOURS[:2]), [2, 2], classes=["a", "b", "c"]))
     assert ds.classes == ("a", "b", "c") and ds.labels.tolist() == [2, 2]
 
@@ -168,7 +168,7 @@ def test_numbers_name_the_classes_where_nothing_else_does(labels, classes, says,
     assert says in capsys.readouterr().out
 
 
-def test_names_are_not_taken_where_labels_are_made_anew(tmp_path):
+def test_names_are_not_taken_where_a_target_transform_changes_labels(tmp_path):
     dataset = Own(map(pil, COLOURS), [0, 1] * 3, classes=["cat", "dog", "fox"])
     dataset.target_transform = lambda y: y
     assert load(tmp_path, dataset).classes == ("0", "1")
@@ -214,14 +214,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_a_source_is_one_line(case, tmp_path):
+def test_objects_that_cannot_be_a_source_are_refused_in_one_line(case, tmp_path):
     dataset, says = BAD[case]
     with pytest.raises(ValueError, match=says) as caught:
         load(tmp_path, dataset)
     assert "\n" not in str(caught.value) and not list(tmp_path.rglob("*.npy"))
 
 
-def test_a_later_item_is_named_by_its_number(tmp_path):
+def test_a_bad_item_beyond_the_sampled_ones_is_named_by_its_number(tmp_path):
     many = [COLOURS[k % 6] for k in range(200)]  # more than are sampled
     many[131] = FLOATS[0] * 2 - 1
     with pytest.raises(ValueError, match="item 131 of Own holds floats from -1 to"):
@@ -368,7 +368,7 @@ def test_damaged_files_are_left_out_and_counted(tmp_path, capsys):
     )
 
 
-def test_what_was_cached_needs_the_object_no_longer(tmp_path):
+def test_a_finished_cache_does_not_need_the_object(tmp_path):
     ds = load(tmp_path, Own(PICTURES, range(6)), limit=4)
     again = pickle.loads(pickle.dumps(ds))
     assert len(ds) == 4 and torch.equal(again[3][0], ds[3][0]) and len(pickle.dumps(ds)) < 3000

@@ -58,7 +58,7 @@ def test_resume_is_exact_also_in_mid_epoch(tmp_path, stop, optimizer):
     assert all(a[k][name].equal(value) for k in b for name, value in b[k].items())
 
 
-def test_steps_can_be_left_and_taken_up_again():
+def test_the_loop_over_steps_can_be_left_and_continued():
     whole, parts = pipeline(), pipeline()
     whole.fit()
     for record in parts.steps():
@@ -68,7 +68,7 @@ def test_steps_can_be_left_and_taken_up_again():
     assert same(parts.model, whole.model)
 
 
-def test_record_comes_after_the_optimiser_step_and_the_average():
+def test_the_record_comes_after_the_optimiser_step_and_the_ema_update():
     p = pipeline()
     before = [w.clone() for w in p.model.parameters()]
     ema_before = [w.clone() for w in p.ema_model.parameters()]
@@ -128,7 +128,7 @@ def test_a_constant_run_is_resumed_with_wsd_and_its_end_can_be_moved(tmp_path, c
     ({"epochs": 6}, "is 0.0015 at step 10 and falls along a cosine to 0 at step 18"),
     ({"epochs": 6, "lr_schedule": "constant"}, "is 0.003 at step 10 and stays constant to step 18"),
 ])  # fmt: skip
-def test_training_on_after_the_end_says_what_the_learning_rate_will_do(
+def test_extending_a_finished_run_says_what_the_learning_rate_will_do(
     changes, words, tmp_path, capsys
 ):
     pipeline(tmp_path).fit()
@@ -150,7 +150,7 @@ def test_ema_decay_warms_up_and_buffers_are_copied():
     assert a.weight.item() == pytest.approx(1.5) and a.running_mean.item() == 5
 
 
-def test_labels_are_hidden_at_the_asked_rate_and_pictures_flipped():
+def test_labels_are_hidden_at_the_requested_rate_and_pictures_flipped():
     p = pipeline(label_dropout=0.25)
     ramp = torch.linspace(-1, 1, 16).expand(4000, 3, 16, 16)
     x, y = augment(ramp, torch.ones(4000).long(), p.config, torch.Generator().manual_seed(0))
@@ -188,7 +188,7 @@ def test_files_that_a_run_leaves(tmp_path):
     ]  # fmt: skip
 
 
-def test_parts_that_do_not_fit_are_refused():
+def test_a_network_data_or_settings_that_do_not_fit_are_refused():
     model = DiffusionNet(16, width=8, num_classes=2)
     good = DiffusionUtils(50, prediction="v")
     cases = [
@@ -224,7 +224,7 @@ def test_out_dir_that_cannot_be_written_is_noticed_before_training(tmp_path):
         pipeline(tmp_path / "file")
 
 
-def test_the_loss_is_weighed_if_asked_for():
+def test_the_loss_is_weighted_on_request():
     """A fresh network outputs 0: the first loss is the mean of the weighed targets, by hand."""
     p = pipeline(min_snr_gamma=5.0, flip=False)
     record = next(p.steps())
@@ -261,7 +261,7 @@ def test_without_a_compiler_training_goes_on_and_says_what_is_missing(monkeypatc
     assert next(p.steps()).step == 1
 
 
-def test_steps_and_labels_make_a_gpu_wait_for_nothing():
+def test_steps_are_drawn_on_the_cpu_so_that_nothing_waits_for_a_gpu():
     """t stays on the CPU, where the tables are; the same t for the same generator seed."""
     p = pipeline()
     t, _ = draw_noise(torch.zeros(5, 3, 16, 16), 50, step_generator(0, 7, torch.device("cpu")))
@@ -285,7 +285,7 @@ def test_fsdp_is_refused_with_what_to_do_instead(monkeypatch):
         pipeline()
 
 
-def test_whatever_accelerate_was_configured_for_the_configuration_counts(monkeypatch):
+def test_the_configuration_overrides_what_accelerate_was_configured_for(monkeypatch):
     from accelerate.state import AcceleratorState
 
     plain = pipeline()
@@ -302,7 +302,7 @@ def test_whatever_accelerate_was_configured_for_the_configuration_counts(monkeyp
     assert same(p.model, plain.model)
 
 
-def test_samples_come_from_the_average_and_always_from_the_same_noise():
+def test_sample_grids_use_the_averaged_weights_and_always_the_same_noise():
     p = pipeline()
     next(p.steps())
     with torch.no_grad():
@@ -312,7 +312,7 @@ def test_samples_come_from_the_average_and_always_from_the_same_noise():
     assert first.isfinite().all() and first.equal(second)
 
 
-def test_the_processor_is_used_as_it_likes_best(monkeypatch):
+def test_training_uses_channels_last_a_fused_optimiser_and_bf16(monkeypatch):
     """Channels last, one fused optimiser step, one average over all weights, bf16 where asked."""
     p, seen = pipeline(precision="bf16"), []
     conv = p.model.encoder.stages[0].block1.conv1

@@ -33,7 +33,7 @@ def test_a_configuration_written_to_a_file_is_read_back_equal(name, tmp_path):
     assert "lr = 3e-05  # peak learning rate" in text and "flip = false" in text
 
 
-def test_a_file_of_an_older_run_is_read_without_what_is_no_setting_any_more(tmp_path):
+def test_retired_settings_in_the_file_of_an_older_run_are_ignored(tmp_path):
     (tmp_path / "c.toml").write_text("read_every = 10\nlr = 0.5\n")
     assert TrainConfig.load(tmp_path / "c.toml") == TrainConfig(lr=0.5)
 
@@ -50,7 +50,7 @@ def test_a_file_of_an_older_run_is_read_without_what_is_no_setting_any_more(tmp_
         ("a.yml", "epochs: 1", [".toml or .json", "a.yml"]),
     ],
 )
-def test_files_that_are_no_configuration_are_refused(name, text, words, tmp_path):
+def test_files_that_are_not_a_configuration_are_refused(name, text, words, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError) as error:
         TrainConfig.load(tmp_path / name)
@@ -59,7 +59,7 @@ def test_files_that_are_no_configuration_are_refused(name, text, words, tmp_path
         TrainConfig.load(tmp_path / "nowhere.toml")
 
 
-def test_a_run_leaves_its_configuration_and_another_run_takes_it(tmp_path, monkeypatch, capsys):
+def test_a_run_writes_its_configuration_and_another_run_reads_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
     first, second = tmp_path / "a", tmp_path / "b"
     words = ["train", "--preset", "ci", "--data", "cartoons", *TINY.split()]
@@ -122,7 +122,7 @@ def test_a_second_run_in_a_folder_is_refused_unless_it_is_to_be_replaced(train, 
         train("--out", "a", "--overwrite", "--resume")
 
 
-def test_the_usual_folder_names_preset_data_and_weights(train, album, tmp_path):
+def test_the_default_folder_names_preset_data_and_weights(train, album, tmp_path):
     assert train()[0] == 0 and (tmp_path / "runs" / "ci-cartoons" / "checkpoint.pt").exists()
     assert train("--data", f"{album}/")[0] == 0
     assert (tmp_path / "runs" / "ci-album" / "weights.safetensors").exists()
@@ -131,7 +131,7 @@ def test_the_usual_folder_names_preset_data_and_weights(train, album, tmp_path):
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["config"]["width"] == 8
 
 
-def test_a_runs_settings_bring_its_data_along(train, album, tmp_path):
+def test_a_runs_configuration_names_its_data(train, album, tmp_path):
     assert train("--data", "album", "--fit", "pad", "--out", "a")[0] == 0
     text = (tmp_path / "a" / "config.toml").read_text()
     assert text.endswith('[data]\nsource = "album"\nfit = "pad"\n')
@@ -147,7 +147,7 @@ def test_a_runs_settings_bring_its_data_along(train, album, tmp_path):
     assert "pictures of cartoons" in out
 
 
-def test_padded_pictures_keep_their_ends(train, album, tmp_path):
+def test_fit_pad_keeps_whole_pictures_and_is_part_of_the_data(train, album, tmp_path):
     for fit, has_ends in (("crop", False), ("pad", True)):
         assert train("--data", album, "--fit", fit, "--out", fit)[0] == 0
         images = [np.load(p) for p in (tmp_path / "cache").glob("*.npy")]
@@ -166,7 +166,7 @@ def test_a_moved_folder_is_resumed_under_its_new_name(train, album, tmp_path):
     assert status == 0 and "from step 2" in out
 
 
-def test_fine_tuning_starts_from_weights_and_keeps_rows_by_name(train, album, tmp_path):
+def test_fine_tuning_starts_from_weights_and_keeps_label_embeddings_by_name(train, album, tmp_path):
     words = ["--data", "album", "--weights", "cartoons", "--out", "a"]
     status, out, err = train(*words, "--lr", "0", tiny="--epochs 1")
     assert (status, "lr must be above 0" in err) == (2, True)
@@ -192,7 +192,7 @@ def test_options_that_contradict_the_weights_are_one_line(option, words, train):
     assert status == 2 and words in err and err.count("\n") == 1 and out == ""
 
 
-def test_what_is_given_as_weights_or_as_a_checkpoint_is_told_apart(train, tmp_path):
+def test_weights_and_checkpoints_taken_for_each_other_are_recognised(train, tmp_path):
     assert train("--out", "a")[0] == 0
     status, _, err = train("--weights", "a/checkpoint.pt", "--out", "b", tiny="")
     assert status == 2 and "looks like a checkpoint, which --resume takes" in err
@@ -230,7 +230,7 @@ def test_zero_terminal_snr_and_min_snr_are_options(tmp_path, monkeypatch, capsys
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_training_says_how_to_go_on(number, status, tmp_path, monkeypatch, capsys):
+def test_a_stopped_training_says_how_to_continue(number, status, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
     steps = TrainingPipeline.steps
 
@@ -273,7 +273,7 @@ def test_speed_is_measured_on_a_few_steps_of_the_real_loop():
     assert info.measure_speed(CONFIG) > 0
 
 
-def test_a_gpu_that_cannot_be_used_is_said_once_and_the_cpu_taken(monkeypatch):
+def test_an_unusable_gpu_is_reported_once_and_the_cpu_is_used(monkeypatch):
     def broken(*args, **options):
         raise RuntimeError("CUDA driver version is insufficient\nand much more")
 

@@ -29,7 +29,7 @@ def parts(**changes):
     return have | changes
 
 
-def test_what_the_protocol_describes_is_enough(tmp_path):
+def test_a_dataset_that_meets_the_protocol_can_be_trained_on(tmp_path):
     assert isinstance(Least(), TrainingData)
     p = TrainingPipeline(**parts(dataset=Least()), out_dir=tmp_path)
     p.fit()
@@ -72,7 +72,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_what_cannot_be_trained_is_one_line(kind):
+def test_datasets_that_cannot_be_trained_on_are_refused_in_one_line(kind):
     changes, words = OTHERS[kind]
     with pytest.raises(ValueError, match=words) as refusal:
         TrainingPipeline(**parts(**changes))
@@ -82,10 +82,10 @@ def test_what_cannot_be_trained_is_one_line(kind):
 @pytest.mark.parametrize("change, words", [
     (lambda x, y: (x.double(), y), r"float32 \(B, 3, 16, 16\) .*got float64, \(5, 3, 16, 16\)"),
     (lambda x, y: (x[:, :1], y), r"got float32, \(5, 1, 16, 16\)"),
-    (lambda x, y: (x, y.float()), r"y, int64 \(5,\), one label a picture; got float32, \(5,\)"),
+    (lambda x, y: (x, y.float()), r"y, int64 \(5,\), one label per image; got float32, \(5,\)"),
     (lambda x, y: (x, y[:2]), r"got int64, \(2,\)"),
 ])  # fmt: skip
-def test_batches_of_another_kind_are_one_line(change, words):
+def test_wrong_batches_are_refused_in_one_line(change, words):
     p = pipeline()
     batches = p.dataset.batches
     p.dataset.batches = lambda *args, **options: (
@@ -107,7 +107,7 @@ def test_wrapped_networks_are_trained_as_the_network_inside(tmp_path):
     assert not any(key.startswith("module.") for key in wrapped.model.state_dict())
 
 
-def test_a_table_of_betas_needs_no_name_and_is_part_of_the_run(tmp_path):
+def test_a_run_with_another_table_of_betas_is_not_resumed(tmp_path):
     betas = beta_schedule("linear", 50)
     p = TrainingPipeline(**parts(diffusion=DiffusionUtils(50, betas, prediction="v")))
     p.save(tmp_path / "c.pt")
@@ -115,7 +115,7 @@ def test_a_table_of_betas_needs_no_name_and_is_part_of_the_run(tmp_path):
         TrainingPipeline(**parts()).resume(tmp_path / "c.pt")
 
 
-def test_the_fingerprint_forgives_a_decoder_and_nothing_else():
+def test_the_fingerprint_tolerates_another_decoder_and_nothing_else():
     mine, other = TwoColours(), TwoColours()
     other.images = other.images.clone()
     other.images[:, :, 0, 0] += 1

@@ -52,7 +52,7 @@ def fail_in_samples(p, step, error):
     (fail_in_data, {}, 5),
     (fail_in_samples, {"sample_every": 1, "save_every": 0}, 3),
 ])  # fmt: skip
-def test_any_exception_saves_the_last_whole_step_first(fail, changes, step, kind, tmp_path):
+def test_any_exception_saves_the_last_complete_step_first(fail, changes, step, kind, tmp_path):
     whole = pipeline()
     whole.fit()
     p = pipeline(tmp_path, save_minutes=0, **changes)
@@ -66,7 +66,7 @@ def test_any_exception_saves_the_last_whole_step_first(fail, changes, step, kind
     assert same(second.model, whole.model) and same(second.ema_model, whole.ema_model)
 
 
-def test_an_error_of_the_watcher_saves_too(tmp_path):
+def test_an_error_in_watch_saves_too(tmp_path):
     def watch(p, record):
         if record.step == 4:
             raise KeyError("watcher")
@@ -76,7 +76,7 @@ def test_an_error_of_the_watcher_saves_too(tmp_path):
     assert checkpoint.newest(tmp_path)[1]["step"] == 4
 
 
-def test_a_step_that_is_not_whole_is_not_saved(tmp_path, monkeypatch):
+def test_an_incomplete_step_is_not_saved(tmp_path, monkeypatch):
     def broken(*args):
         if p.step == 5:
             raise RuntimeError("between weights and average")
@@ -88,7 +88,7 @@ def test_a_step_that_is_not_whole_is_not_saved(tmp_path, monkeypatch):
     assert checkpoint.newest(tmp_path)[1]["step"] == 3  # of the first epoch
 
 
-def test_the_error_goes_on_also_where_it_cannot_be_saved(tmp_path, monkeypatch):
+def test_the_error_is_raised_even_where_saving_fails(tmp_path, monkeypatch):
     p = pipeline(tmp_path, save_minutes=0)
     fail_at(p, 2, ValueError("the first"))
     monkeypatch.setattr(p, "save", lambda: (_ for _ in ()).throw(OSError("disk full")))
@@ -139,7 +139,7 @@ def compile_with(monkeypatch):
     lambda seen: seen["compiled"] == 1,  # at the first step
     lambda seen: seen["called"] == 4,  # in the middle of the run
 ])  # fmt: skip
-def test_a_compiler_that_fails_is_named_and_training_goes_on_bit_equal(when, compile_with):
+def test_a_compiler_that_fails_is_named_and_training_continues_bit_equal(when, compile_with):
     plain = pipeline(batch_size=4)
     plain.fit()
     compile_with(when)

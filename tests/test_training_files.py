@@ -49,7 +49,7 @@ def test_any_changed_or_missing_byte_is_noticed(run, tmp_path):
             run.resume(path)
 
 
-def test_auto_falls_back_to_the_newest_whole_one_and_says_so(run, tmp_path):
+def test_auto_falls_back_to_the_newest_undamaged_checkpoint_and_says_so(run, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK")
     p = pipeline(tmp_path)
     with pytest.warns(match=r"checkpoint\.pt is cut short.*to checkpoint-00000006\.pt, step 6"):
@@ -131,7 +131,7 @@ def test_a_history_that_finds_no_room_names_its_file_and_bytes(tmp_path):
     assert checkpoint.newest(tmp_path)[1]["step"] == 9  # the history is in there too
 
 
-def test_other_data_are_refused_and_the_same_ones_go_by_any_name(run, tmp_path):
+def test_other_data_are_refused_and_the_same_data_accepted_under_any_name(run, tmp_path):
     run.dataset.source = "somewhere/else"
     run.resume()
     run.dataset.images = run.dataset.images.flip(0)
@@ -146,7 +146,7 @@ def test_other_data_are_refused_and_the_same_ones_go_by_any_name(run, tmp_path):
         pipeline(tmp_path, limit=5).resume()
 
 
-def test_a_checkpoint_of_the_form_before_can_be_resumed(run, tmp_path):
+def test_a_checkpoint_of_the_previous_format_can_be_resumed(run, tmp_path):
     """It held the data in words, no diffusion, and no field that came later."""
     state = checkpoint.unpack(tmp_path / "checkpoint-00000006.pt")
     state["data"] = "12 pictures of two colours"
@@ -161,9 +161,7 @@ def test_a_checkpoint_of_the_form_before_can_be_resumed(run, tmp_path):
         p.resume(tmp_path / "old.pt")
 
 
-def test_an_older_run_that_did_not_count_its_bad_batches_goes_on_with_the_draws_to_come(
-    run, tmp_path
-):
+def test_an_older_run_without_a_count_of_bad_batches_continues_with_the_right_draws(run, tmp_path):
     """Six batches, one of them bad; losses were read in groups, and no record had a norm."""
     state = checkpoint.unpack(tmp_path / "checkpoint-00000006.pt")
     state |= {"step": 5, "skipped": 1, "skipped_in_a_row": 1}
@@ -182,7 +180,7 @@ def test_an_older_run_that_did_not_count_its_bad_batches_goes_on_with_the_draws_
     assert again.step == 9 and [r.loss for r in again.history] == [r.loss for r in p.history]
 
 
-def test_a_run_resumes_from_the_folder_of_another(run, tmp_path):
+def test_a_run_resumes_from_another_runs_folder(run, tmp_path):
     p = pipeline()
     assert p.resume(tmp_path).name == "checkpoint.pt" and p.step == 9
     with pytest.raises(FileNotFoundError, match="no checkpoint in .*notebooks"):
@@ -201,12 +199,12 @@ def test_other_files_of_torch_are_told_apart_from_checkpoints(make, words, tmp_p
     assert "\n" not in str(refusal.value)
 
 
-def test_weights_given_as_a_checkpoint_are_told_apart(run, tmp_path):
+def test_weights_given_as_a_checkpoint_are_recognised(run, tmp_path):
     with pytest.raises(ValueError, match="weights.safetensors holds weights, not a checkpoint"):
         pipeline().resume(tmp_path / "weights.safetensors")
 
 
-def test_weights_and_checkpoints_hold_a_name_and_no_path(run, tmp_path):
+def test_weights_and_checkpoints_store_the_name_of_the_data_and_no_path(run, tmp_path):
     run.dataset.source = str(tmp_path)
     run.save()
     assert description(tmp_path)["trained"]["data"] == tmp_path.name
@@ -214,7 +212,7 @@ def test_weights_and_checkpoints_hold_a_name_and_no_path(run, tmp_path):
     assert state["data"]["name"] == tmp_path.name and str(tmp_path.parent) not in str(state["data"])
 
 
-def test_another_architecture_is_named_by_its_first_key_and_nothing_changes(run, tmp_path):
+def test_a_different_architecture_is_named_by_its_first_key_and_nothing_changes(run, tmp_path):
     diffusion = DiffusionUtils(50, prediction="v")
     bare = {"num_classes": None}, "label.weight: expected no such weight, found (3, 32)"
     more = {"num_classes": 5}, "label.weight: expected (6, 32), found (3, 32)"
@@ -228,7 +226,7 @@ def test_another_architecture_is_named_by_its_first_key_and_nothing_changes(run,
         assert all(v.equal(before[k]) for k, v in model.state_dict().items())
 
 
-def test_a_bad_batch_is_left_out_and_named_and_resume_stays_exact(tmp_path):
+def test_a_bad_batch_is_skipped_and_named_and_resume_stays_exact(tmp_path):
     whole, parts = pipeline(), [pipeline(tmp_path), pipeline(tmp_path)]
     for p in (whole, *parts):
         spoil(p, {2, 5})  # the last batches of two epochs
@@ -251,7 +249,7 @@ def test_a_bad_batch_is_left_out_and_named_and_resume_stays_exact(tmp_path):
     assert [k for k, loss in enumerate(losses) if loss is None] == [2, 5]  # JSON has no NaN
 
 
-def test_after_a_bad_batch_come_new_draws():
+def test_after_a_bad_batch_steps_and_noise_are_drawn_anew():
     p, drawn = pipeline(batch_size=6), []
     spoil(p, {0})
     loss = p.diffusion.loss
@@ -283,7 +281,7 @@ def test_bad_batches_in_a_row_stop_the_run_and_the_last_checkpoint_is_good(tmp_p
 @pytest.mark.parametrize("error", [
     torch.OutOfMemoryError("CUDA out of memory. " * 9), RuntimeError("can't allocate memory: 9"),
 ])  # fmt: skip
-def test_out_of_memory_is_one_line_and_a_rerun_goes_on_exactly(error):
+def test_out_of_memory_is_one_line_and_a_rerun_continues_exactly(error):
     whole, p = pipeline(), pipeline()
     whole.fit()
     loss, big, held = p.diffusion.loss, [error], []
@@ -307,7 +305,7 @@ def test_out_of_memory_is_one_line_and_a_rerun_goes_on_exactly(error):
     assert same(p.model, whole.model)
 
 
-def test_adams_averages_may_find_no_room_either():
+def test_out_of_memory_in_the_optimisers_state_is_one_line_too():
     p = pipeline()
 
     def full():
@@ -319,14 +317,14 @@ def test_adams_averages_may_find_no_room_either():
     assert p.step == 0
 
 
-def test_other_errors_of_a_step_stay_what_they_are():
+def test_other_errors_of_a_step_are_raised_unchanged():
     p = pipeline()
     p.diffusion.loss = lambda *args, **options: torch.zeros(2) @ torch.zeros(3)
     with pytest.raises(RuntimeError, match="size"):
         p.fit()
 
 
-def test_history_is_a_line_of_json_a_step_and_resume_drops_what_comes_again(tmp_path):
+def test_history_is_one_json_line_per_step_and_resume_drops_repeated_steps(tmp_path):
     p = pipeline(tmp_path)
     p.fit()
     path = tmp_path / "history.jsonl"

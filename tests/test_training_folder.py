@@ -54,7 +54,7 @@ def test_a_resumed_run_is_not_overwritten(run, tmp_path):
     assert len(p.fit()) == 12
 
 
-def test_the_first_step_is_saved_at_once_and_then_by_the_clock(tmp_path, monkeypatch):
+def test_the_first_step_is_saved_at_once_and_later_ones_by_the_clock(tmp_path, monkeypatch):
     whole, clock = pipeline(epochs=4), [1000.0]
     whole.fit()
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
@@ -73,7 +73,7 @@ def test_the_first_step_is_saved_at_once_and_then_by_the_clock(tmp_path, monkeyp
     assert [r.loss for r in second.history] == [r.loss for r in whole.history]
 
 
-def test_without_a_clock_nothing_is_saved_before_the_epoch_is_over(tmp_path):
+def test_with_save_minutes_0_nothing_is_saved_before_the_epoch_ends(tmp_path):
     steps = pipeline(tmp_path, save_minutes=0).steps()
     next(steps), next(steps)
     assert not checkpoint.checkpoints(tmp_path)

@@ -94,7 +94,7 @@ def check_end(folder, whole):
     assert not list(folder.glob("*.tmp"))
 
 
-def test_in_a_loop_of_ones_own_the_step_is_saved_before_the_interrupt_arrives(tmp_path):
+def test_in_the_callers_own_loop_the_step_is_saved_before_the_interrupt_arrives(tmp_path):
     p = pipeline(tmp_path, save_every=0)
     loss = p.diffusion.loss
 

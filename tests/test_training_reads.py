@@ -29,7 +29,7 @@ def watched(name, waits):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_step_waits_for_no_number_until_its_record_is_read(optimizer):
+def test_a_step_does_not_wait_for_its_loss_until_its_record_is_read(optimizer):
     """Whatever takes a value off its device makes a GPU wait; steps t live on the CPU anyway."""
     p, waits = pipeline(optimizer=optimizer), []
     x_0, y = next(p.dataset.batches(5, seed=0))
@@ -42,7 +42,7 @@ def test_a_step_waits_for_no_number_until_its_record_is_read(optimizer):
         assert record.finite and len(record.quarters) == 4 and waits == []  # read once
 
 
-def test_where_reading_waits_it_is_done_at_the_first_step_every_tenth_and_the_last():
+def test_on_a_gpu_losses_are_read_at_the_first_every_tenth_and_the_last_step():
     p, waits = pipeline(epochs=4), []  # 12 steps
     p._read_every = 10
     read = []
@@ -86,7 +86,7 @@ def test_a_bad_batch_changes_nothing_and_uses_up_its_step(bad, optimizer):
     assert [r.lr for r in p.history] == [learning_rate(k, 9, p.config) for k in range(1, 10)]
 
 
-def test_bad_batches_read_late_are_named_all_the_same_and_the_training_is_the_same():
+def test_bad_batches_that_are_read_late_are_named_too_and_training_is_the_same():
     each, late = pipeline(epochs=4), pipeline(epochs=4)
     late._read_every = 10
     for p in (each, late):
@@ -99,7 +99,7 @@ def test_bad_batches_read_late_are_named_all_the_same_and_the_training_is_the_sa
     assert [repr(r.loss) for r in each.history] == [repr(r.loss) for r in late.history]
 
 
-def test_too_many_bad_batches_are_noticed_at_the_next_read():
+def test_too_many_bad_batches_are_noticed_at_the_next_reading():
     p = pipeline(epochs=4, max_bad_steps=2)
     p._read_every = 10
     spoil(p, {4, 5})

@@ -108,7 +108,7 @@ def test_each_mismatch_is_one_line_and_the_network_stays_as_it_was(kind, tmp_pat
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_what_fits_is_taken(tmp_path):
+def test_matching_weights_are_loaded(tmp_path):
     model = network(seed=1)
     load_weights(stored(tmp_path / "w.safetensors"), model, DiffusionUtils(10))
     expected = network().state_dict()
@@ -125,7 +125,7 @@ def test_the_shipped_weights_are_taken_though_their_file_is_older_than_some_fiel
         load_weights("cartoons", DiffusionNet(32, width=24, num_classes=10, stem_stride=4))
 
 
-def test_swapped_arguments_are_named_and_taken_as_they_are_meant(tmp_path):
+def test_swapped_arguments_are_named_and_understood(tmp_path):
     path, model = stored(tmp_path / "w.safetensors"), network(seed=1)
     with pytest.warns(match=r"load_weights\(name_or_path, model\): the two are swapped"):
         load_weights(model, path, DiffusionUtils(10))
@@ -146,7 +146,7 @@ def test_a_wrapped_network_is_saved_and_filled_as_the_network_inside(wrap, tmp_p
     assert all(map(torch.equal, inside.state_dict().values(), expected.values()))
 
 
-def test_weights_can_be_read_by_everybody_whom_the_folder_lets_in(tmp_path):
+def test_weights_are_readable_by_everybody_who_can_read_the_folder(tmp_path):
     (tmp_path / "other").touch()
     path = stored(tmp_path / "w.safetensors")
     assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
@@ -200,7 +200,7 @@ DESCRIPTIONS = {
 
 
 @pytest.mark.parametrize("kind", DESCRIPTIONS)
-def test_a_description_of_nothing_that_can_be_built_is_one_line(kind, tmp_path):
+def test_a_description_that_cannot_be_built_is_one_line(kind, tmp_path):
     path = stored(tmp_path / "w.safetensors")
     change, words = DESCRIPTIONS[kind]
     about = described(path)

@@ -1,11 +1,12 @@
-"""Can a person name what was drawn? A shuffled sheet of samples, and apart from it the key.
+"""Can a person name what was drawn? Make a shuffled sheet of samples, with the key in another file.
 
     python tools/blind_naming.py draw --weights cifar10-64 --guidance 2 --out sheet
     python tools/blind_naming.py draw --real FOLDER --out photographs
     python tools/blind_naming.py score sheet.json answers.txt
 
 `draw` writes sheet.png (pictures numbered from 1, row by row) and sheet.json (the key). Show the
-sheet alone, with the list of classes, and write the answers down, one class a line. `score` counts.
+sheet alone, with the list of classes, and write down the answers, one class per line. `score`
+counts the right ones.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ COLUMNS = 8
 
 
 def shuffled(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Pictures (n, C, S, S) and their labels (n,) in another order, the same for a seed."""
+    """Pictures (n, C, S, S) and their labels (n,) in a random order that the seed decides."""
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     return x[order], y[order]
 
@@ -62,7 +63,7 @@ def score(key: Path, answers: Path) -> dict[str, tuple[int, int]]:
     """Class -> (right answers, pictures); under "all", their sum.
 
     Raises:
-        ValueError: another number of answers than pictures, or an answer that is not a class.
+        ValueError: more or fewer answers than pictures, or an answer that is not a class.
     """
     about = json.loads(key.read_text(encoding="utf-8"))
     given = answers.read_text(encoding="utf-8").lower().split()
@@ -87,15 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--real", metavar="SOURCE", help="test pictures of a source instead of samples")
     add("--image-size", type=int, default=64, metavar="S", help="of --real, in pixels (64)")
     add("--n", type=int, default=40, help="pictures, the classes in turn (40)")
-    add("--guidance", type=float, default=2.0, help="as README's grid is drawn (2)")
+    add("--guidance", type=float, default=2.0, help="above 1 follows the class more closely (2)")
     add("--sampler", default="dpm++", help="(dpm++)")
     add("--steps", type=int, default=15, help="(15)")
     add("--seed", type=int, default=0, help="of the noise and of the order (0)")
-    add("--scale", type=int, default=2, help="screen pixels a pixel (2)")
+    add("--scale", type=int, default=2, help="screen pixels per pixel (2)")
     add("--out", type=Path, default=Path("sheet"), help="name of both files (sheet)")
     marks = commands.add_parser("score", help="count the right answers")
     marks.add_argument("key", type=Path, help="the .json that `draw` wrote")
-    marks.add_argument("answers", type=Path, help="a text file, one class a picture")
+    marks.add_argument("answers", type=Path, help="a text file with one class per picture")
     args = parser.parse_args(argv)
     try:
         if args.command == "draw":

@@ -1,4 +1,4 @@
-"""The ladder: what more training buys, measured on the weights that a run kept on its way.
+"""The ladder: what more training buys, measured on the weights that a run kept along the way.
 
 Every rung draws the same noises and classes, so that only the training differs.
 
@@ -28,7 +28,7 @@ from ddpm_helpers.evaluation import compare, draw_samples, loss_per_step, take, 
 from ddpm_helpers.evaluation.classifier import classifier_for
 from ddpm_helpers.pretrained.weights import description, load_pretrained
 
-SHOWN = 10  # pictures a rung in the figure, one of each class where there are ten
+SHOWN = 10  # pictures per rung in the figure, one of each class where there are ten
 LEVELS = 10  # steps t at which the held-out loss is measured
 
 
@@ -36,7 +36,7 @@ def rungs(run: str | Path) -> dict[int, Path]:
     """Epoch -> weights file, for the weights that a run kept (see `TrainConfig.keep_weights`).
 
     Raises:
-        FileNotFoundError: it kept none.
+        FileNotFoundError: the run kept none.
     """
     files = sorted(Path(run).glob("weights_epoch_*.safetensors"))
     if not files:
@@ -95,7 +95,7 @@ def climb(
 
 
 def draw_ladder(numbers: dict[str, Any], pictures: Tensor) -> Figure:
-    """One row of pictures a rung, with its epoch and its Fréchet distance beside it.
+    """One row of pictures per rung, labelled with its epoch and its Fréchet distance.
 
     Args:
         numbers, pictures: as `climb` returns them.

@@ -1,7 +1,7 @@
 """Turn a finished training into shipped weights: half precision, and an entry in the manifest.
 
 python -m tools.publish cartoons --run runs/cartoons
-python -m tools.publish cartoons        # only measure them anew
+python -m tools.publish cartoons        # only measure the shipped weights again
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Publish one run, or measure what is shipped already.
 
     Args:
-        argv: words of the command line; those of the process if None.
+        argv: command-line arguments; None takes those of the process.
     Returns:
         Exit status: 0, or 2 after one line on stderr.
     """
@@ -41,13 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("name", help="what load_pretrained calls the weights")
     add("--run", type=Path, help="folder of a training; without it, what is shipped is measured")
     add("--data", help="source of the pictures to compare with (as the manifest says)")
-    add("--called", help="source of the data on other machines (the last part of its name here)")
+    add("--called", help="what the data's source is called elsewhere (the last part of its path)")
     add("--note", help="what else there is to know about the data, in words")
     add("--machine", default=describe_machine(), help="what it was trained on")
     add("--n", type=int, default=1000, help="pictures in each compared set (1000)")
-    add("--guidance", type=float, default=1.0, help="at which the samples are drawn (1)")
-    add("--sampler", default="dpm++", help="that draws them (dpm++)")
-    add("--steps", type=int, default=15, help="of that sampler (15)")
+    add("--guidance", type=float, default=1.0, help="guidance of the samples (1)")
+    add("--sampler", default="dpm++", help="sampler that draws them (dpm++)")
+    add("--steps", type=int, default=15, help="steps of that sampler (15)")
     args = parser.parse_args(argv)
     try:
         if args.run is not None:
@@ -70,10 +70,10 @@ def publish(
         run: folder with `weights.safetensors` and `checkpoint.pt`.
         name: of the weights.
         machine: what they were trained on, in words.
-        called: source of the data on other machines; by default the last part of its name here.
+        called: what the data's source is called elsewhere; by default the last part of its path.
         note: what else there is to know about the data, in words.
     Returns:
-        The entry; its metrics are still to be measured.
+        The entry, whose metrics are still empty.
     Raises:
         FileNotFoundError: the folder lacks one of the two files.
     """
@@ -107,7 +107,7 @@ def measure(
     name: str, data: str | None = None, *, n: int = 1000, guidance: float = 1.0,
     sampler: str = "dpm++", steps: int = 15,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure shipped weights as learners get them, rounding included, and note it in the manifest.
+    """Measure shipped weights as users get them, rounded to float16, and update the manifest.
 
     Args:
         name: of the weights.

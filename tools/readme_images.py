@@ -1,7 +1,7 @@
-"""Every picture of README.md: `python -m tools.readme_images images/` makes them.
+"""Make every picture of README.md: `python -m tools.readme_images images/`.
 
 The pictures that a network draws need the shipped weights; without them they are left out, and
-the command says so. The ladder needs the weights of a whole run: `tools.ladder`
+the command says so. The ladder needs the weights of a whole run, so `tools.ladder`
 makes its figure.
 """
 
@@ -23,15 +23,15 @@ from ddpm_helpers.display.plots import denoising_path, noising_strip, plot_sched
 from ddpm_helpers.pretrained import load_pretrained
 
 SAMPLES, PHOTOGRAPHS = 6, 8  # pictures of each class
-FRAMES, HOLD = 24, 16  # of the film; how long its end stays
-CHOSEN = (1, 3, 6, 8)  # classes in the film
+FRAMES, HOLD = 24, 16  # frames of the animation; how many frames long its end stays
+CHOSEN = (1, 3, 6, 8)  # classes in the animation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write all pictures to a folder.
 
     Args:
-        argv: words of the command line: the folder; those of the process if None.
+        argv: command-line arguments: the folder; None takes those of the process.
     Returns:
         Exit status: 0, or 2 after one line on stderr.
     """
@@ -80,11 +80,11 @@ def draw_without_weights() -> dict[str, bytes]:
 
 
 def draw_with_weights(name: str, *, steps: int = 25) -> dict[str, bytes]:
-    """File name -> PNG or GIF of samples by class, and of the way to them.
+    """File name -> PNG or GIF of samples by class, and of the denoising that leads to them.
 
     Args:
         name: weights, as for `load_pretrained`.
-        steps: steps of ddim; the more of them, the more grain this small network leaves.
+        steps: of ddim; with more of them, this small network leaves more grain.
     Raises:
         FileNotFoundError: no such weights.
     """
@@ -133,12 +133,12 @@ def draw_photographs(name: str, *, guidance: float = 2.0) -> dict[str, bytes]:
 
 
 def _stations(n: int) -> list[int]:
-    """Which of n steps the film shows: evenly spread, first and last included."""
+    """Which of n steps the animation shows: evenly spread, first and last included."""
     return sorted({round(i) for i in np.linspace(0, n - 1, FRAMES)})
 
 
 def gif(frames: Sequence[np.ndarray]) -> bytes:
-    """A film that starts again after a pause at its end.
+    """An animation that starts again after a pause at its end.
 
     Args:
         frames: uint8 (H, W, 3), all of one size.

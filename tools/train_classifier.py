@@ -1,4 +1,4 @@
-"""Train a classifier that evaluation measures with, and write it with its accuracy.
+"""Train a classifier for evaluation, and store it together with its accuracy.
 
 python -m tools.train_classifier OUT.safetensors --data cartoons --epochs 4
 """
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     train, test = (ImageDataset(args.data, SIDE, split=split) for split in ("train", "test"))
     save_classifier(args.path, train_classifier(train, epochs=args.epochs))
-    classifier = load_classifier(args.path)  # measured as it is stored: in float16
+    classifier = load_classifier(args.path)  # measure what is stored: float16
     classifier.accuracy = accuracy(classifier, test)
     save_classifier(args.path, classifier)
     print(f"{args.path}: accuracy {classifier.accuracy:.2%} on the test pictures")

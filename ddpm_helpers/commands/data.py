@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 DATA_HELP = (
     "cartoons, cifar10, mnist, fashion_mnist, auto or a folder; or list (what is cached), verify "
-    "(read every checksum), clear (remove every cache)"
+    "(check every checksum), clear (remove every cache)"
 )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the options of `ddpm data`, and what runs it."""
+    """Add the options of `ddpm data` to a parser, and the function that runs it."""
     add = parser.add_argument
     add("source", nargs="?", help=DATA_HELP)
     add("--image-size", type=int, metavar="N", help="side in pixels (32)")
     add("--split", help="train or test (train)")
-    add("--root", help="where the source's files lie or are downloaded to")
-    add("--fit", help="pictures of a folder: crop to the centre, or pad (crop)")
-    add("--channels", type=int, metavar="N", help="1 for grey, 3 for colour (as the source is)")
+    add("--root", help="where the source's files are, or are downloaded to")
+    add("--fit", help="how pictures become square: crop to the centre, or pad (crop)")
+    add("--channels", type=int, metavar="N", help="1 for greyscale, 3 for colour (the source's)")
     parser.set_defaults(run=run)
 
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _show_counts(ds: ImageDataset) -> None:
-    """Pictures of each class; of a folder also those listed in the other split, and its layout."""
+    """Print the number of pictures of each class; for a folder, of both splits, and its layout."""
     from ddpm_helpers.data import folder
 
     columns = {ds.split: Counter(ds.classes[k] for k in ds.labels)}

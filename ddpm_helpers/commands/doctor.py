@@ -1,4 +1,4 @@
-"""`ddpm doctor`: every check that applies to a run, a file of weights or a set of pictures."""
+"""`ddpm doctor`: run every check that applies to a run, a weights file or a set of pictures."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from ddpm_helpers.doctor.training import check_average, check_history
 from ddpm_helpers.training import checkpoint as checkpoints
 
 PICTURES, DRAWN, STEPS, FEW = 64, 32, 20, 200
-EXIT = f"""exit status: {", ".join(f"{i} {verdict}" for i, verdict in enumerate(VERDICTS))}. A bad
-option ends with 2 as well, and prints nothing but one line on stderr; after an examination the last
+EXIT = f"""exit status: {", ".join(f"{i} {verdict}" for i, verdict in enumerate(VERDICTS))}. A wrong
+option exits with 2 as well, but prints only one line, on stderr; after an examination, the last
 line on stdout begins with the verdict."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the options of `ddpm doctor`, and what runs it."""
+    """Add the options of `ddpm doctor` to a parser, and the function that runs it."""
     parser.epilog = EXIT
     add = parser.add_argument
     add("--weights", help="a shipped name, a file, or a training's folder, whose history and "
         "checkpoint are read too (cartoons; none if --data stands alone)")  # fmt: skip
     add("--data", help="what they were trained on (by default as the weights say), or pictures to "
         "examine")  # fmt: skip
-    add("--root", help="where the source's files lie")
+    add("--root", help="where the source's files are")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examine, one line a check; the last line is the verdict.
+    """Run the checks and print one line for each; the last line is the verdict.
 
     Returns:
-        Exit status: 0 if all is ok, 1 if something is to be looked at, 2 if something is broken.
+        Exit status: 0 if all is ok, 1 if something deserves a look, 2 if something is broken.
     Raises:
         ValueError, OSError: no such weights or pictures.
     """
@@ -95,14 +95,14 @@ def _pictures_alone(source: str, root: str | None) -> Iterator[Finding]:
     if len(ds) < FEW:
         yield look(
             "data",
-            f"{len(ds)} pictures are few: a network learns them by heart",
+            f"{len(ds)} pictures are few: a network memorises them",
             "Collect more, or compare samples with their nearest training pictures (notebook 09)",
             pictures=float(len(ds)),
         )
 
 
 def _open(data: dict[str, Any], side: int, *, given: bool) -> Any:
-    """The pictures, or in words why there are none; nothing is downloaded for an examination."""
+    """The dataset, or a sentence that says why there is none; nothing is downloaded for this."""
     from ddpm_helpers.data import ImageDataset
 
     source = data.get("source")
@@ -111,7 +111,7 @@ def _open(data: dict[str, Any], side: int, *, given: bool) -> Any:
     try:
         wanted = "auto" if source == "cifar10" else source  # auto takes it where it is on disk
         split = "train" if given else "test"
-        with redirect_stdout(StringIO()):  # where auto says what it takes
+        with redirect_stdout(StringIO()):  # auto prints what it takes
             ds = ImageDataset(**data | {"source": wanted, "image_size": side, "split": split})
     except (ValueError, OSError) as error:
         if given:
@@ -123,7 +123,7 @@ def _open(data: dict[str, Any], side: int, *, given: bool) -> Any:
 
 
 def _batch(ds: Any, model: Any, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Some pictures as this network takes them, and their labels where the classes are its own."""
+    """A batch of pictures for this network, with labels if the classes are the network's own."""
     x_0, y = next(ds.batches(min(PICTURES, len(ds)), seed=0))
     same = model.num_classes is not None and len(ds.classes) == model.num_classes
     if model.classes and tuple(ds.classes) != tuple(model.classes):

@@ -1,4 +1,4 @@
-"""`ddpm evaluate`: the options, and the job."""
+"""`ddpm evaluate`: measure weights: loss per step, and samples against test pictures."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ddpm_helpers.evaluation.inception import WEIGHTS, WHERE
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the options of `ddpm evaluate`, and what runs it."""
+    """Add the options of `ddpm evaluate` to a parser, and the function that runs it."""
     add = parser.add_argument
     add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
     add("--data", help="what they were trained on (by default as the weights say)")
-    add("--root", help="where the source's files lie")
-    add("--n", type=int, metavar="N", help="pictures in each compared set (1000, or what there is)")
-    add("--anyway", action="store_true", help="compare also where train and test hold the classes "
-        "in different shares")  # fmt: skip
-    add("--sampler", help="way to walk from noise to picture (dpm++; for distilled weights ddpm)")
-    add("--steps", type=int, help="sampling steps (50, or T if that is less; of distilled weights "
+    add("--root", help="where the source's files are")
+    add("--n", type=int, metavar="N", help="pictures in each compared set (1000, or all there are)")
+    add("--anyway", action="store_true", help="compare even where train and test hold the classes "
+        "in different proportions")  # fmt: skip
+    add("--sampler", help="ddpm, ddim, heun or dpm++ (dpm++; for distilled weights ddpm)")
+    add("--steps", type=int, help="sampling steps (50, or T if that is less; for distilled weights "
         "the few that they were made for)")  # fmt: skip
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
-    add("--seed", type=int, default=0, help="of the samples (0)")
+    add("--seed", type=int, default=0, help="seed of the samples (0)")
     add("--inception", action="store_true", help="FID, KID and Inception score too: needs "
         "torch-fidelity and --inception-weights")  # fmt: skip
     add("--inception-weights", type=Path, metavar="FILE", help=f"{WEIGHTS}, from the releases page "
@@ -62,10 +62,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Refuse, before the minutes that drawing may take, what could not be done after them.
+    """Refuse options that would fail at the end, before minutes are spent on drawing.
 
     Raises:
-        ValueError: --out in no folder or itself one, or one --inception option without the other.
+        ValueError: --out is a folder or is in none, or one --inception option without the other.
     """
     if args.out is not None and not args.out.parent.is_dir():
         raise ValueError(f"no folder {str(args.out.parent)!r} for --out")
@@ -78,6 +78,6 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def write_numbers(numbers: dict[str, Any], path: Path | None) -> None:
-    """The numbers of `evaluate` as JSON, if a file was asked for."""
+    """Write the numbers of `evaluate` as JSON, if a file was asked for."""
     if path is not None:
         path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`ddpm export`: the options, and the job."""
+"""`ddpm export`: write weights in another program's format."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ SUFFIXES = {"onnx": ".onnx", "diffusers": "-diffusers", "hub": "-hub"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the options of `ddpm export`, and what runs it."""
+    """Add the options of `ddpm export` to a parser, and the function that runs it."""
     add = parser.add_argument
     add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
     add("--to", required=True, choices=SUFFIXES, help="onnx (a file for other runtimes and the "
         "browser), diffusers (a folder for its pipelines), hub (a folder for the Hugging Face "
         "Hub)")  # fmt: skip
-    add("--sampler", help="of diffusers' scheduler: ddpm, ddim or dpm++ (ddpm)")
+    add("--sampler", help="for diffusers' scheduler: ddpm, ddim or dpm++ (ddpm)")
     add("--out", type=Path, help="file or folder to make (named after the weights)")
     parser.set_defaults(run=run)
 
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     """Write the weights in the format that was asked for.
 
     Raises:
-        ValueError, OSError: in one line.
+        ValueError, OSError: as the three functions of `ddpm_helpers.export`.
     """
     if args.sampler is not None and args.to != "diffusers":
         raise ValueError(f"--sampler does not apply to {args.to}: it holds no scheduler")

@@ -1,4 +1,4 @@
-"""`ddpm info`: versions, hardware, active settings, and what a training costs here."""
+"""`ddpm info`: versions, hardware, active settings, and what training costs on this machine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ddpm_helpers.device import best_device
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser what runs `ddpm info`; it has no options."""
+    """Add the function that runs `ddpm info` to a parser; the command has no options."""
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print what a report of a problem should say."""
+    """Print what a bug report should contain."""
     from ddpm_helpers.diffusion import PREDICTIONS, SAMPLERS, SCHEDULES
     from ddpm_helpers.model import count_parameters
     from ddpm_helpers.pretrained import available_weights
@@ -56,7 +56,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def forward_flops(config: TrainConfig) -> int:
-    """Floating-point operations of the network for one picture, a multiply-add being two."""
+    """Floating-point operations of the network for one picture; a multiply-add counts as two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from ddpm_helpers.training import build_model
@@ -68,7 +68,7 @@ def forward_flops(config: TrainConfig) -> int:
 
 
 def describe_speed(config: TrainConfig, pictures: int = 50_000) -> str:
-    """FLOPs and time of an epoch, from a few steps on random pictures here and now."""
+    """FLOPs per picture and time per epoch, measured in a few steps on random pictures."""
     batch = min(config.batch_size, 64 if best_device().type == "cuda" else 16)
     short = replace(config, batch_size=batch, epochs=3, warmup_steps=0, accumulate=1)
     speed = measure_speed(short)
@@ -80,7 +80,7 @@ def describe_speed(config: TrainConfig, pictures: int = 50_000) -> str:
 
 
 def measure_speed(config: TrainConfig) -> float:
-    """Pictures a second of config.epochs steps, without the first, which warms up."""
+    """Pictures per second over config.epochs steps, without the first, which warms up."""
     from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
 
     diffusion = build_diffusion(config)
@@ -93,7 +93,7 @@ def measure_speed(config: TrainConfig) -> float:
 
 
 class RandomPictures:
-    """One batch of noise with labels, in the form of an `ImageDataset`."""
+    """One batch of random pictures with labels, as `TrainingData`."""
 
     classes, source = tuple("0123456789"), "noise"
 
@@ -104,6 +104,6 @@ class RandomPictures:
         return len(self.images)
 
     def batches(self, batch_size: int, *, seed: int, epoch: int = 0, device: Any = None) -> Any:
-        """The batch, once an epoch, as `ImageDataset.batches` gives it."""
+        """The one batch, as `ImageDataset.batches` gives it."""
         y = torch.arange(len(self)) % 10
         yield (self.images.float() / 127.5 - 1).to(device), y.to(device)

@@ -1,4 +1,4 @@
-"""`ddpm sample`: draw images with trained weights, as one grid or as single files."""
+"""`ddpm sample`: draw images with trained weights, as one grid or as one file each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ddpm_helpers.device import best_device
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the options of `ddpm sample`, and what runs it."""
+    """Add the options of `ddpm sample` to a parser, and the function that runs it."""
     add = parser.add_argument
     add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
     add("--n", type=int, default=20, metavar="N", help="number of images (20)")
@@ -22,15 +22,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "not depend on it (50)")  # fmt: skip
     add("--y", nargs="+", metavar="CLASS", help="classes by name or number, in turn (all)")
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
-    add("--steps", type=int, help="sampling steps (by default the T of the training; of distilled "
+    add("--steps", type=int, help="sampling steps (by default the T of the training; for distilled "
         "weights the few that they were made for)")  # fmt: skip
-    add("--sampler", default="ddpm", help="way to walk from noise to image (ddpm)")
+    add("--sampler", default="ddpm", help="ddpm, ddim, heun or dpm++ (ddpm)")
     add("--seed", type=int, default=0, help="the same seed draws the same images (0)")
-    add("--columns", type=int, default=10, metavar="N", help="images a row of the grid (10)")
+    add("--columns", type=int, default=10, metavar="N", help="images per row of the grid (10)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--out", type=Path, default=Path("samples.png"), help="PNG of a grid "
                        "(samples.png)")  # fmt: skip
-    where.add_argument("--out-dir", type=Path, metavar="DIR", help="a folder instead: one PNG an "
+    where.add_argument("--out-dir", type=Path, metavar="DIR", help="a folder instead: one PNG per "
                        "image, 00000.png and so on, for other tools")  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _draw(args: argparse.Namespace, model, diffusion, y: Tensor | None, first: int) -> Tensor:
-    """One batch, with a bar over its steps where there is a terminal to show it."""
+    """Draw one batch, with a progress bar over its steps in a terminal: (B, C, H, W) on the CPU."""
     from tqdm.auto import tqdm
 
     count = min(args.batch_size, args.n - first)
@@ -91,7 +91,7 @@ def _draw(args: argparse.Namespace, model, diffusion, y: Tensor | None, first: i
 def class_numbers(
     wanted: Sequence[str] | None, n: int, num_classes: int | None, names: Sequence[str]
 ) -> Tensor | None:
-    """Class names or numbers, repeated in turn for n images.
+    """Class numbers for n images, from class names or numbers taken in turn.
 
     Args:
         wanted: names or numbers; None takes all classes in turn.
@@ -117,7 +117,7 @@ def class_numbers(
 
 
 def _prepare_png(path: Path) -> None:
-    """Refuse a file that cannot be written before the minutes that drawing may take."""
+    """Refuse a file that cannot be written, before minutes are spent on drawing."""
     if path.suffix.lower() != ".png":
         raise ValueError(f"--out must end in .png, got {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def _prepare_png(path: Path) -> None:
 
 
 def _prepare_folder(folder: Path) -> None:
-    """Refuse a folder that holds images already: those of two calls would be mixed."""
+    """Refuse a folder that holds images already, so that two calls cannot mix theirs."""
     from ddpm_helpers.training.run_folder import prepare_folder
 
     if any(folder.glob("*.png")):

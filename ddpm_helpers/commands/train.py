@@ -22,25 +22,25 @@ BY_DEFAULT = "by default set by DDPM_PRESET, else by the hardware"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the options of `ddpm train`, and what runs it; a field's reason is its help."""
+    """Add the options of `ddpm train` to a parser, and the function that runs it."""
     add = parser.add_argument
     base = parser.add_mutually_exclusive_group()
     base.add_argument("--preset", help=f"{', '.join(PRESETS)} ({BY_DEFAULT})")
     base.add_argument("--config", type=Path, metavar="FILE", help="a .toml or .json file instead of"
                       " a preset, such as the config.toml that a run leaves")  # fmt: skip
     add("--data", help="a source, as in `ddpm data` (by default set by DDPM_DATA, else cartoons)")
-    add("--root", help="where the source's files lie or are downloaded to")
-    add("--fit", help="pictures of a folder: crop to the centre, or pad (crop)")
+    add("--root", help="where the source's files are, or are downloaded to")
+    add("--fit", help="how pictures become square: crop to the centre, or pad (crop)")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--weights", help="start from these: a shipped name, a file, or a training's"
                        " folder")  # fmt: skip
-    start.add_argument("--distill", metavar="WEIGHTS", help="make a network of 1 to 4 steps of"
-                       " these, which are its start and its teacher")  # fmt: skip
+    start.add_argument("--distill", metavar="WEIGHTS", help="train a network that needs 1 to 4"
+                       " steps, with these weights as its start and its teacher")  # fmt: skip
     add("--out", type=Path, help="folder for checkpoints and sample grids (runs/PRESET-DATA)")
     before = parser.add_mutually_exclusive_group()
-    before.add_argument("--resume", nargs="?", const=True, metavar="FILE", help="go on from the"
-                        " newest whole checkpoint in that folder, or FILE; `auto` starts anew"
-                        " where there is none")  # fmt: skip
+    before.add_argument("--resume", nargs="?", const=True, metavar="FILE", help="continue from the"
+                        " newest undamaged checkpoint in that folder, or from FILE; `auto` starts"
+                        " a new run where there is none")  # fmt: skip
     before.add_argument("--overwrite", action="store_true", help="replace the run in that folder")
     group = parser.add_argument_group("single settings, on top of the preset")
     for field in fields(TrainConfig):
@@ -91,17 +91,17 @@ def run(args: argparse.Namespace) -> int:
         say(f"{len(history)} steps, mean loss of the last {len(last)}: {mean:.4f}")
     if pipeline.stopped_by is None:
         return 0
-    say("go on with the same command and --resume", file=sys.stderr)
+    say("continue with the same command and --resume", file=sys.stderr)
     return 128 + pipeline.stopped_by
 
 
 def read_config(args: argparse.Namespace, preset: str, source: str) -> tuple[str, TrainConfig]:
-    """The configuration that the options ask for, and its name: of the preset or of the file.
+    """The name of the preset or file, and the configuration with the options on top of it.
 
-    What the source asks for comes on top of a preset; a file says everything itself.
+    The defaults of a source (`OF_SOURCE`) change a preset, but not a file.
 
     Raises:
-        ValueError: an option asks for another network than the weights hold.
+        ValueError: an option does not fit the network that the weights hold.
     """
     names = {field.name for field in fields(TrainConfig)}
     changes = {key: value for key, value in vars(args).items() if key in names}
@@ -131,7 +131,7 @@ def read_config(args: argparse.Namespace, preset: str, source: str) -> tuple[str
 
 
 def read_data(args: argparse.Namespace, source: str) -> dict[str, Any]:
-    """Arguments for `ImageDataset`: of the options, else of the --config file, else the source."""
+    """Arguments of `ImageDataset`: from the options, else the --config file, else `source`."""
     given = {key: getattr(args, key) for key in ("root", "fit") if getattr(args, key) is not None}
     if args.data is not None:
         return {"source": args.data} | given
@@ -140,7 +140,7 @@ def read_data(args: argparse.Namespace, source: str) -> dict[str, Any]:
 
 
 def default_folder(name: str, source: str, weights: str | None) -> Path:
-    """runs/PRESET-DATA, such as runs/laptop-cartoons; training from weights names these too."""
+    """runs/PRESET-DATA, such as runs/laptop-cartoons, and the weights if training starts there."""
     data = Path(source).expanduser().resolve().name
     start = "" if weights is None else f"-from-{_name_of(Path(weights), 'weights.safetensors')}"
     return Path("runs") / f"{name}-{data}{start}"
@@ -153,4 +153,4 @@ def _name_of(path: Path, usual: str) -> str:
 
 
 def _silent(*words: object, **options: object) -> None:
-    """What the processes beside the main one say."""
+    """Print nothing: `print` for the processes beside the main one."""

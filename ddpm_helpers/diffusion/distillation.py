@@ -15,28 +15,28 @@ from ddpm_helpers.diffusion.walk import Labels, Model, network_output
 
 
 class ConsistencyDistillation(DiffusionUtils):
-    """A diffusion whose loss teaches few steps: give it to `TrainingPipeline` instead.
+    """A `DiffusionUtils` with the loss of consistency distillation, for `TrainingPipeline`.
 
-    The teacher's DDIM path leads every x_t to one image. The student learns to say that image at
-    every point of the path, and need not see its end for that: what it says at t has to be what it
-    says itself one step of the teacher further down, at s. At s = 0 that is the image.
+    The teacher's DDIM steps lead from every x_t along a path to one image. The student learns to
+    predict that image from every point of the path, without following it to the end: its prediction
+    at t is trained towards its own at s, one step of the teacher further down. At 0 it is exact.
 
-        x_s  = the teacher's DDIM step from x_t to the next s below t of its own steps to 0
-        goal = the image that the student sees in x_s; x_s itself at s = 0
-        loss = the usual one at x_t, as if goal were x_0: no gradient flows through it
+        x_s  = the teacher's DDIM step from x_t to s, the largest of the teacher's steps below t
+        goal = the image that the student predicts from x_s; x_s itself at s = 0
+        loss = the usual one at x_t with goal in place of x_0; no gradient flows through goal
 
-    The student is to start from the teacher's weights. Draw from it with sampler="ddpm" and 1, 2 or
-    4 steps: each step says an image and noises it anew.
+    The student should start from the teacher's weights. Sample from it with sampler="ddpm" and 1, 2
+    or 4 steps: each step predicts an image and adds fresh noise to it.
 
     Args:
-        diffusion: what the teacher was trained with; everything but the loss stays as it is there.
-        teacher: callable `model(x_t, t, y)`, on the device of the training; None takes for x_s the
-            image itself, noised to s with the noise of x_t: consistency training, which is rougher.
-        steps: of the teacher from T to 0, in 1..T: many follow its path closely; few pass on faster
+        diffusion: the one that the teacher was trained with; only the loss is replaced.
+        teacher: callable `model(x_t, t, y)`, on the device of the training; None makes x_s from
+            the true image and the noise of x_t: consistency training, which is less accurate.
+        steps: the teacher's, from T to 0, in 1..T: many follow its path closely; few spread faster
             what is known at 0, and end in a long step, which leaves no grain.
     Raises:
-        ValueError: steps out of range, or another prediction than v or flow: that of eps says
-            nothing of the image at T, that of x_0 is not tied to it at 0.
+        ValueError: steps out of range, or a prediction other than v or flow: eps says nothing
+            about the image at T, and a predicted x_0 is not tied to x_t at 0.
     Source: Song et al. 2023 (Consistency Models), algorithm 2; starting from trained weights, any t
         above s, and more weight where there is little noise, as in Geng et al. 2024 (ECT).
     """
@@ -66,7 +66,7 @@ class ConsistencyDistillation(DiffusionUtils):
         *,
         min_snr_gamma: float | None = None,
     ) -> Tensor:
-        """Each image's mean squared error, with the student's answer further down as x_0.
+        """Each image's mean squared error, with the student's prediction at s in place of x_0.
 
         Args, Returns, Raises: as for `DiffusionUtils.loss`, with t in 1..T.
         """
@@ -84,11 +84,11 @@ class ConsistencyDistillation(DiffusionUtils):
         return super().loss(model, goal, t, rest, y, min_snr_gamma=min_snr_gamma)
 
     def _seen(self, model: Model, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """The image that a network sees in x_t, bounded to [-1, 1] as in sampling."""
+        """The image that a network predicts from x_t, clipped to [-1, 1] as in sampling."""
         output = network_output(model, x_t, to_device(t, x_t.device), y)
         return self.predict_x_0(output, x_t, t).clamp(-1, 1)
 
     def _noise_beside(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """What is noise in x_t if x_0 is its image; t in 1..T."""
+        """The noise in x_t if x_0 is its clean image; t in 1..T."""
         signal, noise = self._at(self._signal, t, x_t), self._at(self._noise, t, x_t, least=1)
         return (x_t - signal * x_0) / noise

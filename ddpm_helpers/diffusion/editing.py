@@ -1,6 +1,6 @@
 """Editing images with a trained network: interpolate, redraw, inpaint, and invert.
 
-Every function takes images (n, C, H, W) in [-1, 1] and those `**options` of
+Every function but `slerp` takes images (n, C, H, W) in [-1, 1] and those `**options` of
 `DiffusionUtils.sample_steps` that make sense for it (y, guidance, spacing …); it refuses the rest.
 """
 
@@ -19,13 +19,13 @@ from ddpm_helpers.diffusion.process import DiffusionUtils
 from ddpm_helpers.diffusion.schedules import sub_sequence
 from ddpm_helpers.diffusion.walk import Model
 
-_SHAPE = "leave it out, the images have a shape"
+_SHAPE = "leave it out, the images give the shape"
 _ANCESTRAL = "leave it out, it always draws from the posterior, as ddpm does"
 _NO_NOISE = "leave it out, no noise is drawn"
 
 
 def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
-    """Points on the arc between two noises: unlike a line's, they have the norm of noise.
+    """Spherical interpolation between two noises; unlike a linear one, it keeps the noise's norm.
 
         (sin((1 - w) * angle) * a + sin(w * angle) * b) / sin(angle)
 
@@ -45,7 +45,7 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     angle = cosine.clamp(-1, 1).acos()
     if not angle < math.pi - 1e-3:  # NaN too
         raise ValueError(f"no arc leads from a to b: the cosine of their angle is {cosine:.4f}")
-    if angle < 1e-3:  # almost the same direction: a line is as good, and divides by no small sine
+    if angle < 1e-3:  # almost the same direction: a line is as good, without a tiny sine below it
         return (1 - w) * a + w * b
     return (((1 - w) * angle).sin() * a + (w * angle).sin() * b) / angle.sin()
 
@@ -67,7 +67,7 @@ def sdedit(
     Args:
         diffusion, model: as for sampling.
         pictures: (n, C, H, W) in [-1, 1]: photographs, drawings, scribbles.
-        t: the step to noise them to, 1..T: a small one keeps the image, T keeps nothing of it.
+        t: the step to noise them to, 1..T: a small t keeps most of the image, T next to nothing.
         steps: how many to take from t down, 1..t; None takes all t; or the steps themselves.
         spacing: trailing begins at t; with leading, as with steps of your own, the images are
             noised to the first step that is taken, which may be lower.
@@ -101,15 +101,16 @@ def inpaint(
 ) -> Tensor:
     """Fill in what a mask hides, so that it fits the rest.
 
-    After every step of ddpm, the known part is replaced by the given image, noised. To let both
-    parts agree, each step is taken `repeats` times, with noise added back in between.
+    After every step of ddpm, the known part is replaced by the given image, noised. To make both
+    parts agree, each step but the last is taken `repeats` times, with noise added back in between.
 
     Args:
         diffusion, model: as for sampling.
         pictures: (n, C, H, W) in [-1, 1]; what lies under the mask is ignored.
-        mask: True (or 1) where to fill in, (H, W), (n, 1, H, W) or (n, C, H, W); arrays too.
+        mask: True (or 1) where to fill in: a tensor, array or list (H, W), (1, 1, H, W),
+            (n, 1, H, W) or (n, C, H, W).
         steps: as for `sample_steps`.
-        repeats: at least 1; 1 adds no noise back.
+        repeats: at least 1; 1 takes every step once.
         options: as for `sample_steps`, without sampler, eta, variance and shape.
     Returns:
         (n, C, H, W), the given images where the mask is False.
@@ -158,20 +159,20 @@ def ddim_invert(
 
     Each step solves DDIM's equation for x_t, which is on both sides, by `repeats` fixed-point
     iterations. The prediction enters as eps where the signal is stronger than the noise, and as
-    x_0 where it is weaker: in each case the form in which its error weighs less. Sampling from
-    the result with sampler="ddim" and the same steps, y and clip gives the images back.
+    x_0 where it is weaker: in each case the form in which its error matters less. Sampling from
+    the result with sampler="ddim", the same clip and the same options gives the images back.
 
     Args:
         diffusion, model: as for sampling.
         pictures: (n, C, H, W) in [-1, 1].
         steps: as for `sample_steps`.
-        repeats: network calls a step; 1 is the usual, rougher inversion.
+        repeats: network calls per step; 1 is the usual, less exact inversion.
         clip: bound the predicted x_0 to [-1, 1]; images then come back less exactly.
         options: y, guidance, guidance_interval and spacing, as for `sample_steps`.
     Returns:
         x_T, (n, C, H, W).
     Raises:
-        ValueError: as `sample_steps`, or an option that makes no sense without noise.
+        ValueError: as `sample_steps`, or an option that makes no sense where no noise is drawn.
     Source: Song et al. 2021 (DDIM), section 5.4; the repeats, Pan et al. 2023 (AIDI), section 4.1.
     """
     silent = dict.fromkeys(("seed", "first", "eta", "variance"), _NO_NOISE)
@@ -218,5 +219,5 @@ def _fitting_mask(mask: Tensor, pictures: Tensor) -> Tensor:
             f"({h}, {w}), or one for each picture"
         )
     if not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("mask must hold 0 and 1 (or False and True) alone")
+        raise ValueError("mask must hold only 0 and 1 (or False and True)")
     return mask.bool().expand(n, c, h, w)

@@ -26,7 +26,7 @@ class ForwardProcess:
         prediction: what the network predicts: eps (the noise), x_0 (the clean image), v, or flow,
             the velocity eps - x_0 of the straight path between the two.
         rescale_zero_snr: change the schedule so that alpha_bar[T] = 0 exactly, as it is with flow;
-            not with eps, which says nothing about x_0 there.
+            refused with eps, which says nothing about x_0 there.
     Attributes:
         T: number of steps.
         betas, alphas, alpha_bar: float64 (T + 1,) on the CPU; alpha_bar[0] = 1 exactly.
@@ -94,7 +94,7 @@ class ForwardProcess:
         return signal * x_0 + noise * eps, eps
 
     def posterior(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Where x_{t-1} lies when both ends are known: q(x_{t-1} | x_t, x_0), a Gaussian.
+        """The Gaussian q(x_{t-1} | x_t, x_0): where x_{t-1} lies if x_t and x_0 are known.
 
         Args:
             x_0: clean images, known or predicted, (B, C, H, W).
@@ -146,9 +146,10 @@ class ForwardProcess:
             eps: the noise, shape of x_0.
             t: steps, (B,) int64 in 0..T.
         Returns:
-            Shape of x_0.
+            The target, shape of x_0.
         Raises:
             ValueError: t outside 0..T, or shapes that differ.
+        Source: v: Salimans & Ho 2022, section 4; flow: Liu et al. 2023, eq. 1.
         """
         checks.same_shape("eps", eps, "x_0", x_0)
         signal, noise = self._at(self._signal, t, x_0), self._at(self._noise, t, x_0)
@@ -159,11 +160,11 @@ class ForwardProcess:
         return eps if self.prediction == "eps" else x_0
 
     def predict_x_0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The clean images that a network output stands for.
+        """The clean images that follow from a network output.
 
         Args:
-            output: the network's output, of the chosen kind, (B, C, H, W).
-            x_t: what it was given, shape of output.
+            output: the network's output, a prediction of the chosen kind, (B, C, H, W).
+            x_t: the noisy images that it was given, shape of output.
             t: steps, (B,) int64 in 0..T; at 0, all but x_0 give x_t unchanged.
         Returns:
             x_0, shape of x_t, not clipped.
@@ -180,11 +181,11 @@ class ForwardProcess:
         return output if self.prediction == "x_0" else signal * x_t - noise * output
 
     def predict_eps(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The noise that a network output stands for.
+        """The noise that follows from a network output.
 
         Args:
-            output: the network's output, of the chosen kind, (B, C, H, W).
-            x_t: what it was given, shape of output.
+            output: the network's output, a prediction of the chosen kind, (B, C, H, W).
+            x_t: the noisy images that it was given, shape of output.
             t: steps, (B,) int64 in 0..T; in 1..T if the network predicts x_0, which at t = 0
                 says nothing about the noise.
         Returns:
@@ -204,13 +205,13 @@ class ForwardProcess:
     # ---- tables --------------------------------------------------------------------------
 
     def _steps(self, t: Tensor, like: Tensor, least: int = 0) -> Tensor:
-        """t on the CPU, (B,), once it is known to lie in the tables and to fit the batch `like`."""
+        """t on the CPU, (B,), after a check that it lies in least..T and fits the batch `like`."""
         checks.images("the batch", like)
         kind = getattr(t, "dtype", type(t).__name__)
         if kind not in (torch.int64, torch.int32):
             raise ValueError(f"t must be an int64 tensor of {len(like)} steps, got {kind}")
         if t.shape != like.shape[:1]:
-            raise ValueError(f"t must be ({len(like)},), one step a picture; got {tuple(t.shape)}")
+            raise ValueError(f"t must be ({len(like)},), one step per image; got {tuple(t.shape)}")
         t = t.cpu().long()
         if len(t) and not least <= int(t.min()) <= int(t.max()) <= self.T:
             raise ValueError(f"t must lie in {least}..{self.T}, got {int(t.min())}..{int(t.max())}")
@@ -222,6 +223,6 @@ class ForwardProcess:
 
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) float64 on the CPU to (B, 1, 1, 1), rounded once to like's precision and device."""
+    """(B,) float64 on the CPU to (B, 1, 1, 1) on like's device, rounded once to its precision."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     return to_device(values.to(dtype), like.device).reshape(-1, 1, 1, 1)

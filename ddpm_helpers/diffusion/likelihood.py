@@ -25,8 +25,8 @@ class Bits:
         ts: the steps at which the terms were measured, rising, 1 first.
         terms: (n, len(ts)): L_0 (the decoder) at t = 1, L_{t-1} at t.
         prior: (n,), L_T: what noising to T leaves of the image.
-        total: (n,), the bound: prior and all T terms, those between the measured steps on the
-            straight lines between them.
+        total: (n,), the bound: prior plus all T terms, where those between measured steps are
+            interpolated linearly.
     """
 
     ts: list[int]
@@ -51,18 +51,18 @@ def bits_per_dim(
         bound = KL(q(x_T | x_0) || N(0, 1)) - log p(x_0 | x_1)
                 + sum over t = 2..T of KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
 
-    Each image gets one noise a step. At t = 1, where the posterior has no variance, that of t = 2
-    is taken, and p gives each grey level the mass of its interval of width 2/255.
+    Each image gets one noise per step. At t = 1, where the posterior has no variance, that of t = 2
+    is used, and p gives each grey level the mass of its interval of width 2/255.
 
     Args:
-        diffusion, model: T at least 2; with alpha_bar[T] = 0 the prior term is 0.
+        diffusion, model: as for sampling; T at least 2. With alpha_bar[T] = 0 the prior term is 0.
         x_0: images with 256 grey levels, (n, C, H, W) in [-1, 1].
         y: class numbers or names, (n,), or one for all; None passes no labels.
-        ts: steps to measure, in 1..T; 1, 2 and T are added. None takes all. One network call each.
+        ts: steps to measure, in 1..T; 1, 2 and T are added; None takes all. Each is a network call.
         clip: bound the predicted x_0 to [-1, 1].
         seed: of the noise.
     Returns:
-        The terms and their sum.
+        The terms and their sum, as `Bits`.
     Raises:
         ValueError: T below 2, no images, labels that do not fit, steps out of range.
     Source: Ho et al. 2020, eq. 5 and 13; Nichol & Dhariwal 2021, section 3 and its code.
@@ -95,11 +95,11 @@ def _term(d: DiffusionUtils, x_0: Tensor, x_t: Tensor, guess: Tensor, t: Tensor)
         return -_log_mass(x_0, guess, variance.sqrt())
     right, variance = d.posterior(x_0, x_t, t)
     mean, _ = d.posterior(guess, x_t, t)
-    return (right - mean) ** 2 / (2 * variance)  # KL of two Gaussians of one variance
+    return (right - mean) ** 2 / (2 * variance)  # KL of two Gaussians of the same variance
 
 
 def _log_mass(x: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
-    """Log-probability of x's grey level under N(mean, sigma^2); the two ends reach to infinity."""
+    """Log-probability of x's grey level under N(mean, sigma^2); black and white have the tails."""
     above = torch.special.ndtr((x + _HALF_LEVEL - mean) / sigma).where(x < 0.999, 1.0)
     below = torch.special.ndtr((x - _HALF_LEVEL - mean) / sigma).where(x > -0.999, 0.0)
     return (above - below).clamp(min=1e-12).log()
@@ -113,7 +113,7 @@ def _prior(d: DiffusionUtils, x_0: Tensor) -> Tensor:
 
 
 def _trapezoid(ts: list[int]) -> Tensor:
-    """Weights of values at ts in their sum over 1..T, with linear interpolation between them."""
+    """Weights with which values at ts make up the sum over 1..T, interpolated linearly."""
     every = np.arange(1, ts[-1] + 1)
     rows = [np.interp(every, ts, unit) for unit in np.eye(len(ts))]
     return torch.from_numpy(np.stack(rows).sum(1))  # (len(ts),)

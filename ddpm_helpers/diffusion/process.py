@@ -30,7 +30,7 @@ from ddpm_helpers.diffusion.walk import (
 
 
 class DiffusionUtils(ForwardProcess):
-    """A noise schedule, and what one does with it and a network: train, and draw images.
+    """A noise schedule with the training loss and the samplers that follow from it.
 
     Args: see `ForwardProcess`.
     Attributes:
@@ -60,9 +60,9 @@ class DiffusionUtils(ForwardProcess):
         Args:
             model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None.
             x_0: clean images, (B, C, H, W) in [-1, 1].
-            t: steps, (B,) int64 in 0..T; on the CPU, so that a GPU need not be waited for.
+            t: steps, (B,) int64 in 0..T; keep them on the CPU, since checking t waits for a GPU.
             eps: the noise, shape of x_0.
-            y: class labels, (B,) int64, which are passed on unchecked; or as for `sample_steps`.
+            y: class labels, a tensor (B,) int64, passed on unchecked; or as for `sample_steps`.
             min_snr_gamma: weight the errors by `min_snr_weight`; None leaves them as they are.
         Returns:
             (B,), in float32 or better.
@@ -81,7 +81,7 @@ class DiffusionUtils(ForwardProcess):
         return each * self.min_snr_weight(t, min_snr_gamma).to(each)
 
     def min_snr_weight(self, t: Tensor, gamma: float = 5.0) -> Tensor:
-        """The loss weight that bounds the share of steps with little noise: min(SNR, gamma) on x_0.
+        """The min-SNR loss weight: min(SNR, gamma) on x_0's error, so that low noise counts less.
 
             x_0: min(SNR, gamma)   eps: min(SNR, gamma) / SNR   v: min(SNR, gamma) / (SNR + 1)
             flow: min(SNR, gamma) / (sqrt(SNR) + 1) ** 2
@@ -116,7 +116,7 @@ class DiffusionUtils(ForwardProcess):
         t_sampling: str = "uniform",
         min_snr_gamma: float | None = None,
     ) -> Tensor:
-        """One Monte-Carlo draw of the training loss: random steps, random noise, mean of `loss`.
+        """One Monte Carlo estimate of the training loss: the mean `loss` at random steps and noise.
 
         Args:
             model, x_0, y, min_snr_gamma: as for `loss`.
@@ -181,14 +181,14 @@ class DiffusionUtils(ForwardProcess):
                 made on its parameters' device, in float32 (float64 if the network is in float64);
                 the network is called in its own dtype.
             n: number of images, at least 1.
-            sampler: ddpm (ancestral), ddim, heun (up to two network calls a step, see
+            sampler: ddpm (ancestral), ddim, heun (up to two network calls per step, see
                 `network_calls`; with the schedule flow, in the time of flow matching) or dpm++.
-            steps: how many, 1..T; None takes all T; or the steps themselves, falling, such as
+            steps: how many, 1..T; None takes all T; or the steps themselves, decreasing, such as
                 [500, 300, 100]; the 0 at the end is added.
             eta: noise of ddim, 0 (none, the default) to 1 (as much as ddpm).
-            guidance: classifier-free guidance; 1 is the plain class-conditional prediction, 0
-                ignores y, above 1 exaggerates the class. Anything but 1 needs y, and a network
-                that takes -1 for "no label".
+            guidance: scale of classifier-free guidance; 1 is the plain class-conditional
+                prediction, 0 ignores y, above 1 exaggerates the class. Anything but 1 needs y,
+                and a network that takes -1 for "no label".
             y: class numbers or names (of `model.classes`), (n,), or one for all; None passes no
                 labels.
             seed: at least 0; image i of a seed is the same whatever n, first and the batch are.
@@ -198,14 +198,15 @@ class DiffusionUtils(ForwardProcess):
             clip: bound the predicted x_0 to [-1, 1] before the step is taken from it.
             shape: one image's (C, H, W); by default `model.image_shape`, or x_T's.
             first: number of the first image: n = 16, first = 16 gives the second 16 of a seed.
-            spacing: of a number of steps: trailing begins at T, leading lower (Lin et al. 2024).
+            spacing: how a number of steps is spread: trailing begins at T, leading lower (Lin et
+                al. 2024).
             variance: of ddpm's noise: posterior (the default) or beta.
             guidance_interval: (low, high), the steps at which guidance is used; at the others,
-                the prediction is plain class-conditional (Kynkäänniemi et al. 2024). None: at all.
+                the prediction is plain class-conditional (Kynkäänniemi et al. 2024). None: all.
         Returns:
             An iterator of `Step(t, x_t, x_0_pred)`.
         Raises:
-            ValueError: at once, with the value and the choices.
+            ValueError: on this call, not at the first step; it names the value and the choices.
         """
         run = choose_sampler(sampler, eta, variance, straight=self.schedule == "flow")
         ts = sub_sequence(self.T, steps, spacing)

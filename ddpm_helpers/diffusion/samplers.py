@@ -1,10 +1,10 @@
 """The samplers: each walks down the steps from noise to images and yields a `Step` at each of them.
 
-They know nothing but numbers. All take the same arguments:
+They know neither network nor schedule, only numbers. All take the same arguments:
 
     denoise: (x_t, t) -> the predicted x_0, shape of x_t.
     x_t: where to start, (n, C, H, W), at step ts[0].
-    ts: falling steps, the last one 0.
+    ts: decreasing steps, the last one 0.
     bar: alpha_bar, float64 (T + 1,) on the CPU; bar[0] = 1, and bar[T] may be 0.
     noise: () -> the next standard normal batch, shape of x_t.
 
@@ -33,7 +33,7 @@ class Step:
     """One step of a walk from noise to images.
 
     Attributes:
-        t: the step: where the walk starts first (T as a rule), 0 last.
+        t: the step, from where the walk starts (usually T) down to 0.
         x_t: the images at step t, (n, C, H, W); at t = 0 the result.
         x_0_pred: the clean images predicted from x_t (clipped, if asked for); at t = 0 the result.
     """
@@ -44,7 +44,7 @@ class Step:
 
 
 def posterior_coefficients(bar_t: Tensor, bar_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The Gaussian q(x_s | x_t, x_0) for s < t: x_0's and x_t's share of its mean, its variance.
+    """The Gaussian q(x_s | x_t, x_0), s < t: weights of x_0 and of x_t in its mean, its variance.
 
     Args:
         bar_t, bar_s: alpha_bar at t and at s, of any shape.
@@ -64,8 +64,8 @@ def ddpm(
 ) -> Iterator[Step]:  # fmt: skip
     """Ancestral sampling: draw x_s from q(x_s | x_t, x_0) with the predicted x_0.
 
-    Source: Ho et al. 2020, algorithm 2. sigma^2 is the posterior variance of eq. 7, right for data
-    that are a single image, or beta_t, right for data that are pure noise.
+    Source: Ho et al. 2020, algorithm 2. sigma^2 is the posterior variance of eq. 7, optimal for
+    data that are a single image, or beta_t, optimal for data that are standard normal.
     """
     for t, s in pairwise(ts):
         x_0 = denoise(x_t, t)  # (n, C, H, W)
@@ -82,7 +82,7 @@ def ddpm(
 def ddim(
     denoise: Denoise, x_t: Tensor, ts: list[int], bar: Tensor, noise: Noise, *, eta: float = 0.0
 ) -> Iterator[Step]:
-    """Implicit sampling: keep the noise that x_t holds, at the level of step s.
+    """Implicit sampling: keep the noise that x_t holds, scaled to the level of step s.
 
         x_s = sqrt(bar_s) * x_0 + sqrt(1 - bar_s - sigma^2) * eps + sigma * z
 
@@ -106,11 +106,11 @@ def heun(
 ) -> Iterator[Step]:  # fmt: skip
     """A step of DDIM, then the same step again with the mean of the slopes at both of its ends.
 
-    In z = x_t / a, with a = sqrt(bar_t), b = sqrt(1 - bar_t) and sigma = b / a, DDIM is Euler's
-    method for dz / dsigma = eps. It also is Euler's method for dz / ds = eps - x_0 in
-    z = x_t / (a + b) with s = b / (a + b), the time of flow matching; but the means of two slopes
-    differ. `straight` takes the latter, whose s ends at 1 where sigma is infinite.
-    Two network calls a step, where `is_corrected`; one elsewhere.
+    With a = sqrt(bar_t) and b = sqrt(1 - bar_t), DDIM is Euler's method for dz / dsigma = eps,
+    where z = x_t / a and sigma = b / a. It is also Euler's method for dz / ds = eps - x_0, where
+    z = x_t / (a + b) and s = b / (a + b) is the time of flow matching. Averaging two slopes gives
+    different results in sigma and in s; `straight` takes s, which is 1 where sigma is infinite.
+    Two network calls per step where `is_corrected`, one elsewhere.
     Source: Karras et al. 2022 (EDM), algorithm 1.
     """
     a, b = bar.sqrt(), (1 - bar).sqrt()  # (T + 1,)
@@ -130,7 +130,7 @@ def heun(
 
 
 def is_corrected(bar_t: Tensor, bar_s: Tensor, *, straight: bool = False) -> bool:
-    """Whether Heun's step from t to s is corrected: sigma falls, but by HEUN_RATIO at most.
+    """Whether Heun's step from t to s is corrected: if s > 0 and sigma falls <= HEUN_RATIO-fold.
 
     Over a larger fall, the slope at s says nothing about the first half of the step. The
     inequality is squared and free of divisions, since sigma is infinite at alpha_bar = 0.

@@ -102,7 +102,7 @@ def flow(T: int) -> Tensor:
         alpha_bar[t] = (1 - s) ** 2 / ((1 - s) ** 2 + s ** 2)
 
     The noised image of this schedule is that path divided by sqrt((1 - s) ** 2 + s ** 2), one
-    number a step, so that a signal of variance 1 keeps it.
+    number per step, which keeps data of variance 1 at variance 1.
 
     Source: Lipman et al. 2023, section 4.1, with sigma_min = 0; Liu et al. 2023, eq. 1.
     """
@@ -148,7 +148,7 @@ def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
 
 
 def beta_table(schedule: str | Tensor | Sequence[float], T: int) -> Tensor:
-    """The betas of a schedule that is given by its name or as a table.
+    """The betas of a schedule, given by its name or as a table.
 
     Args:
         schedule: a name (see `beta_schedule`), or betas (T + 1,) with betas[0] = 0.
@@ -165,7 +165,7 @@ def beta_table(schedule: str | Tensor | Sequence[float], T: int) -> Tensor:
 
 
 def check_betas(betas: object) -> Tensor:
-    """A table of betas as float64 (T + 1,) on the CPU, or one line that says what is wrong."""
+    """A table of betas as float64 (T + 1,) on the CPU; a ValueError says what is wrong with it."""
     try:
         table = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
@@ -192,13 +192,13 @@ def sub_sequence(
 
     Args:
         T: steps of the schedule.
-        steps: how many to take, 1..T; None takes all; or the steps themselves, falling, in 1..T.
-        spacing: of a number of steps: trailing starts at T, leading ends next to 1 and starts
-            lower, where the images are not yet pure noise.
+        steps: how many to take, 1..T; None takes all; or the steps themselves, decreasing, in 1..T.
+        spacing: how a number of steps is spread: trailing starts at T; leading ends at 1 and
+            starts lower, where some of the image may be left.
     Returns:
-        Falling steps, 0 last.
+        Decreasing steps, 0 last.
     Raises:
-        ValueError: a number out of range, steps that do not fall, or an unknown spacing.
+        ValueError: a number out of range, steps that do not decrease, or an unknown spacing.
     Source: Lin et al. 2024, table 2.
     """
     checks.one_of("spacing", spacing, SPACINGS)
@@ -207,7 +207,7 @@ def sub_sequence(
     if isinstance(steps, (Sequence, Tensor, np.ndarray)) and not isinstance(steps, str):
         ts = [checks.count("each of steps", t, most=T) for t in steps]
         if not ts or any(s >= t for t, s in pairwise(ts)):
-            raise ValueError(f"steps must fall from at most T = {T} to at least 1, got {ts}")
+            raise ValueError(f"steps must decrease from at most T = {T} to at least 1, got {ts}")
         return [*ts, 0]
     k = T if steps is None else checks.count("steps", steps, most=T)
     if spacing == "leading":
@@ -221,7 +221,7 @@ def _squared_cosine(T: int) -> Tensor:
 
 
 def _betas_of(alpha_bar: Tensor) -> Tensor:
-    """From a falling curve (T + 1,), up to a factor, back to betas (T,), clipped at 0.999."""
+    """The betas (T,) of a decreasing alpha_bar (T + 1,), which may have a factor; at most 0.999."""
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=BETA_MAX)
 
 

@@ -1,4 +1,4 @@
-"""Which steps t a batch of training sees."""
+"""The steps t of a training batch."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def draw_steps(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Random steps for a batch of training.
+    """Draw the steps of a training batch at random.
 
-        uniform: every t in 1..T alike, each on its own.
-        stratified: the same, but one from each n-th part of 1..T, in random order: a batch holds
-            small and large t alike, so its loss varies less.
-        logit_normal: stratified too, t / T = 1 / (1 + exp(-z)) with z ~ N(0, 1), rounded up: more
-            of the middle, where a network that predicts the flow has most to learn.
+        uniform: every t in 1..T is equally likely, and all are drawn independently.
+        stratified: one t from each n-th part of 1..T, in random order: every batch holds small and
+            large t, so its loss varies less.
+        logit_normal: stratified too, with t / T = 1 / (1 + exp(-z)), z ~ N(0, 1), rounded up: more
+            t near T / 2, where a network that predicts the flow has most to learn.
 
     Args:
         n: number of images.
         T: the last step.
-        t_sampling: one of the three.
-        generator, device: where the numbers are drawn.
+        t_sampling: uniform, stratified or logit_normal.
+        generator, device: of the draws; the two must belong together.
     Returns:
         (n,) int64 in 1..T.
     Raises:

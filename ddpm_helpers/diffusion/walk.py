@@ -1,4 +1,4 @@
-"""What a sampler is given: the network as a denoiser, the noise of each image, and its settings.
+"""The inputs of a sampler: the network as a denoiser, the noise of each image, and its settings.
 
 The options themselves are declared, with their defaults, by `DiffusionUtils.sample_steps`.
 """
@@ -36,13 +36,13 @@ Labels = Tensor | Sequence[int | str] | int | str
 
 @dataclass(frozen=True, eq=False)
 class Walk(Iterator[Step]):
-    """A sampler on its way from noise to images: an iterator of `Step`, and what it works with.
+    """A sampler on its way from noise to images: an iterator of `Step`, and its inputs.
 
     Attributes:
-        ts: the steps that it visits, falling, 0 last.
+        ts: the steps that it visits, decreasing, 0 last.
         x_T: where it starts, (n, C, H, W), at step ts[0].
         noise: () -> the next standard normal batch, (n, C, H, W).
-        denoise: (x_t, t) -> the predicted x_0, guided and clipped as asked for.
+        denoise: (x_t, t) -> the predicted x_0, with guidance and clipping as asked for.
         steps: the sampler.
     """
 
@@ -62,14 +62,14 @@ def network_calls(
     sampler: str = "ddpm",
     spacing: str = "trailing",
 ) -> int:
-    """How often a sampler calls the network: what it costs, in time.
+    """How often a sampler calls the network, which is what takes its time.
 
     Args:
-        diffusion: heun corrects a step where its noise level does not fall too fast; with the
-            schedule flow, every step but the last.
+        diffusion: its alpha_bar decides which steps heun corrects (see `is_corrected`); with the
+            schedule flow, all but the last.
         steps, sampler, spacing: as for `DiffusionUtils.sample_steps`.
     Returns:
-        One call a step, for heun up to two. With guidance, a call has twice as many images.
+        One call per step, for heun up to two. With guidance, a call takes twice as many images.
     Raises:
         ValueError: as `sample_steps`.
     """
@@ -88,9 +88,9 @@ def picture_noise(
     dtype: torch.dtype = torch.float32,
     first: int = 0,
 ) -> Noise:
-    """A source of standard normal batches in which each image has a stream of its own.
+    """A source of standard normal batches in which each image has its own random stream.
 
-    The numbers are made on the CPU in float32, so that they are the same on every device.
+    The numbers are drawn on the CPU in float32, so they are the same for every device.
 
     Args:
         seed: at least 0; None draws one from torch's global generator.
@@ -118,12 +118,14 @@ def picture_noise(
 
 
 def network_output(model: Model, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-    """One network call: x_t in the network's own dtype, its output in x_t's.
+    """Call the network once, with x_t in its own dtype; the output comes back in x_t's.
 
     Args:
         model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None.
         x_t: (B, C, H, W).
         t, y: steps and labels, (B,) int64, on x_t's device.
+    Returns:
+        (B, C, H, W).
     Raises:
         ValueError: an output of another shape than x_t.
     """
@@ -145,8 +147,8 @@ def denoiser(
     Args:
         diffusion, model, clip: as for `DiffusionUtils.sample_steps`.
         y: (n,) int64 on the network's device, or None.
-        guidance: weight of the class; 1 is plain.
-        guided: steps at which it is used, at the cost of a second half of the batch.
+        guidance: its scale; 1 is the plain class-conditional prediction.
+        guided: the steps at which it is used; there, the network gets a batch twice as large.
     """
 
     @torch.no_grad()
@@ -168,7 +170,7 @@ def denoiser(
 def choose_sampler(
     name: str, eta: float | None, variance: str | None, *, straight: bool = False
 ) -> Callable[..., Iterator[Step]]:
-    """The sampler with its own setting, if it has one; `straight` is heun's, and the schedule's."""
+    """The sampler with its own setting: eta of ddim, variance of ddpm, or `straight` of heun."""
     run = SAMPLERS[checks.one_of("sampler", name, SAMPLERS)]
     for setting, value, owner in (("eta", eta, "ddim"), ("variance", variance, "ddpm")):
         if value is not None and name != owner:
@@ -188,7 +190,7 @@ def guided_steps(
     """The guidance as a number, and the steps at which it is used."""
     guidance = checks.number("guidance", guidance)
     if y is None and guidance != 1:
-        raise ValueError(f"guidance = {guidance} needs y: without a class there is no direction")
+        raise ValueError(f"guidance = {guidance} needs y: it exaggerates what the class changes")
     try:
         low, high = map(operator.index, (0, T) if interval is None else interval)
     except (TypeError, ValueError):
@@ -201,15 +203,15 @@ def guided_steps(
 def image_shape(
     model: Any, shape: Sequence[int] | None, x_T: Tensor | None, n: int
 ) -> tuple[int, ...]:
-    """One image's (C, H, W) from the argument, the network or x_T, which must agree."""
+    """One image's (C, H, W): the argument's, else the network's, else x_T's, which must agree."""
     known = shape if shape is not None else getattr(model, "image_shape", None)
     if known is None and x_T is not None:
         known = x_T.shape[1:]
     if known is None:
-        raise ValueError("shape is not known: this network has no image_shape, so give (C, H, W)")
+        raise ValueError("shape is unknown: this network has no image_shape, so give (C, H, W)")
     known = tuple(known)
     if len(known) != 3 or min(known) < 1:
-        raise ValueError(f"shape must be one picture's (C, H, W), got {known}")
+        raise ValueError(f"shape must be one image's (C, H, W), got {known}")
     if x_T is not None and tuple(x_T.shape) != (n, *known):
         raise ValueError(f"x_T must be {(n, *known)}, got {tuple(x_T.shape)}")
     return known

@@ -1,4 +1,4 @@
-"""What every picture is made of: pixels, tiles, and figures that belong to nobody else."""
+"""The basis of all displays: pixels, tiles, and figures that pyplot does not know."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart; each comes with its own dashes.
+# Okabe & Ito's colours, which colour-blind readers can tell apart; each has its own dashes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -22,7 +22,7 @@ DPI = 100
 
 
 class Picture(Figure):
-    """A Figure that pyplot does not know: shown once, as the last value of a cell, never leaked."""
+    """A Figure that pyplot does not know: shown once, as the last value of a cell, and freed."""
 
     def _repr_png_(self) -> bytes:
         return figure_png(self)
@@ -40,7 +40,8 @@ def line_style(i: int, every: int | list[int] = 1) -> dict[str, Any]:
     """Colour, dashes and marker of the i-th line of a figure, as arguments of `ax.plot`.
 
     Args:
-        every: mark each so many-th point, or the points of these indices.
+        i: number of the line, from 0; colours repeat after seven.
+        every: distance between marked points, or the indices of the marked points.
     """
     k = i % len(COLOURS)
     return {
@@ -50,7 +51,7 @@ def line_style(i: int, every: int | list[int] = 1) -> dict[str, Any]:
 
 
 def figure_png(figure: Figure) -> bytes:
-    """A figure as PNG bytes, as small as they get without loss: notebooks hold many."""
+    """A figure as PNG bytes, optimised for size without loss, because notebooks hold many."""
     from PIL import Image
 
     file, smaller = io.BytesIO(), io.BytesIO()
@@ -60,7 +61,7 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def pixels_png(pixels: np.ndarray) -> bytes:
-    """uint8 pixels (H, W, 3), or (H, W, 1) in grey, as PNG bytes, fast: sliders wait for it.
+    """Encode uint8 pixels (H, W, 3), or (H, W, 1) in grey, as PNG bytes, fast enough for sliders.
 
     Each row is stored as its difference from the row above (PNG's filter 2), which is 0 for most
     rows of enlarged pictures; an encoder that tries every filter needs three times as long.
@@ -80,16 +81,16 @@ def pixels_png(pixels: np.ndarray) -> bytes:
 
 
 def to_uint8(x: Tensor | np.ndarray) -> np.ndarray:
-    """Pictures as pixels that any viewer understands.
+    """Convert pictures to uint8 pixels, channels last.
 
     Args:
-        x: (N, C, H, W), C = 1 or 3; floats in [-1, 1], what lies outside is cut off; or uint8.
+        x: (N, C, H, W), C = 1 or 3; floats in [-1, 1], clipped if they lie outside; or uint8.
     Returns:
         uint8 (N, H, W, C); -1 becomes 0 and 1 becomes 255.
     Raises:
         ValueError: another shape, or NaN.
     """
-    # a copy of what is not a tensor: torch warns of memory that it may not write to, as a cache's
+    # Arrays are copied: torch warns about read-only memory, such as a cache's.
     x = (x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))).detach().cpu()
     if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
         raise ValueError(f"pictures must be (N, C, H, W) with C = 1 or 3, got {tuple(x.shape)}")
@@ -112,7 +113,7 @@ def tile(pixels: np.ndarray, ncols: int, gap: int = 0, heads: Sequence[int] = ()
 
     Args:
         pixels: uint8 (N, H, W, C).
-        ncols: pictures a row.
+        ncols: pictures per row.
         gap: white pixels between neighbours.
         heads: white pixels above each row, for its titles.
     Returns:

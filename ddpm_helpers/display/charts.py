@@ -1,4 +1,4 @@
-"""Figures with axes: schedules along the steps, and the loss along a training run."""
+"""Figures with axes: schedules over the steps, and the loss over a training run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddpm_helpers.display.canvas import COLOURS, line_style, new_figure
 def plot_schedules(
     diffusions: Mapping[str, DiffusionUtils], *, ax: Axes | None = None, title: str | None = None
 ) -> Figure:
-    """alpha_bar along the steps, one line for each schedule.
+    """Plot alpha_bar over the steps, one line per schedule.
 
     Args:
         diffusions: {name: schedule}; with different T, the steps are drawn as t / T.
@@ -37,7 +37,7 @@ def plot_schedules(
 def plot_snr(
     diffusions: Mapping[str, DiffusionUtils], *, ax: Axes | None = None, title: str | None = None
 ) -> Figure:
-    """The signal-to-noise ratio alpha_bar / (1 - alpha_bar) for t in 1..T, on a log axis.
+    """Plot the signal-to-noise ratio alpha_bar / (1 - alpha_bar) for t in 1..T, on a log axis.
 
     Args, Returns, Raises: as for `plot_schedules`. A ratio of 0 leaves a gap.
     Source: Kingma et al. 2021, section 3.
@@ -72,7 +72,7 @@ def _curves(diffusions: Mapping[str, DiffusionUtils], value: Callable, ax: Axes 
 def plot_history(
     history: Sequence[Any], *, ax: Axes | None = None, title: str | None = None
 ) -> Figure:
-    """The training loss, step by step and smoothed, on a log axis.
+    """Plot the training loss, step by step and smoothed, on a log axis.
 
     Args:
         history: records with `step` and `loss`, such as `TrainingPipeline.history`.

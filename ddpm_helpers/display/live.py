@@ -1,4 +1,4 @@
-"""A training that can be watched in a notebook: one figure, redrawn in place."""
+"""A live view of a training in a notebook: one figure, redrawn in place."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ddpm_helpers.training import StepRecord, TrainingPipeline
 class LiveView:
     """The loss curve and the latest sample grid: `pipeline.fit(watch=LiveView())`.
 
-    The output of the cell holds one figure at any time; a headless run keeps the last one.
+    The output of the cell holds one figure at any time; a notebook run headless keeps the last.
 
     Args:
-        every: steps between two drawings, at least 1.
+        every: steps between two redraws, at least 1.
     Raises:
         ValueError: every below 1.
     """
@@ -29,7 +29,7 @@ class LiveView:
         self._shown: Any = None
 
     def __call__(self, pipeline: TrainingPipeline, record: StepRecord) -> None:
-        """Redraw, if this step is one to do so."""
+        """Redraw at every so many-th step, and at the last one."""
         stopped = pipeline.stopped_by is not None and record.step == pipeline.step
         over = record.step == pipeline.total_steps or stopped
         if not pipeline.is_main or (record.step % self.every and not over):

@@ -1,7 +1,7 @@
 """Figures of pictures, schedules and training: each takes data and returns a Figure.
 
-The figures are not pyplot's: make one the last value of a cell (no semicolon) or `display(...)` it,
-and it shows once. Nothing has to be closed.
+pyplot does not know the figures: make one the last value of a cell (no semicolon) or `display(...)`
+it, and it is shown once. None has to be closed.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ def show_images(
     row_labels: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """A grid of pictures, their pixels crisp squares.
+    """Show a grid of pictures, each pixel a crisp square.
 
     Args:
-        x: (N, C, H, W), or one picture (C, H, W), in [-1, 1] (cut off outside), or uint8; C = 1
+        x: (N, C, H, W), or one picture (C, H, W), in [-1, 1] (clipped outside), or uint8; C = 1
             is shown in grey.
-        titles: one above each picture; rows whose titles are all empty take no room for them.
-        ncols: pictures a row; by default up to 8.
+        titles: one above each picture; rows whose titles are all empty leave no room for them.
+        ncols: pictures per row; by default up to 8.
         title: above the whole figure.
         scale: screen pixels per picture pixel; by default a picture is about 96 wide.
-        row_labels: one at the left of each row.
+        row_labels: one to the left of each row.
         ax: axes to draw into, instead of a figure of its own.
     Returns:
         The figure.
     Raises:
-        ValueError: wrong shape, NaN, or as many titles or labels as do not fit.
+        ValueError: wrong shape, NaN, or a number of titles or labels that does not fit.
     """
     pixels = to_uint8(x[None] if x.ndim == 3 else x)
     n, height, width, _ = pixels.shape
@@ -107,10 +107,10 @@ def noising_strip(
     seed: int = 0,
     **options: Any,
 ) -> Figure:
-    """Pictures at chosen steps of the forward process, the same noise at every step.
+    """Show pictures at chosen steps of the forward process, with the same noise at every step.
 
     Args:
-        x_0: one clean picture (C, H, W) or several (B, C, H, W), in [-1, 1]; a row each.
+        x_0: one clean picture (C, H, W) or several (B, C, H, W), in [-1, 1]; one row each.
         diffusion: a schedule, or {name: schedule}, which gives each its own rows.
         ts: steps, each in 0..T.
         seed: of the noise.
@@ -137,12 +137,12 @@ def noising_strip(
 def denoising_path(
     steps: Iterable[Any], n_frames: int = 10, *, picture: int = 0, **options: Any
 ) -> Figure:
-    """The way from noise to one picture: x_t above, the predicted x_0 below.
+    """Show the steps from noise to one picture: x_t above, the predicted x_0 below.
 
     Args:
         steps: the `Step`s of one walk, as `sample_steps` yields them.
         n_frames: how many of them to show, first and last included.
-        picture: which one of the batch.
+        picture: index in the batch.
         options: as for `show_images`.
     Returns:
         The figure.
@@ -164,11 +164,11 @@ def denoising_path(
 
 
 def class_grid(ds: Any, per_class: int = 8, **options: Any) -> Figure:
-    """The first pictures of each class, a row for a class.
+    """Show the first pictures of each class, one row per class.
 
     Args:
         ds: an `ImageDataset`: `images` uint8 (N, C, H, W), `labels` and `classes` are used.
-        per_class: pictures a row; classes with fewer leave white.
+        per_class: pictures per row; classes with fewer leave white space.
         options: as for `show_images`.
     Returns:
         The figure.

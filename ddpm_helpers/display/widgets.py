@@ -1,6 +1,6 @@
-"""Sliders for notebooks. Behind each one stands `frame(value)`, which returns the PNG it shows.
+"""Sliders for notebooks. The method `frame(value)` of each returns the PNG that it shows.
 
-A slider that has the focus moves with the arrow keys, Page Up / Page Down, Home and End.
+A focused slider moves with the arrow keys, Page Up / Page Down, Home and End.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ddpm_helpers.display.canvas import (
 
 
 class _PictureSlider(ipywidgets.VBox):
-    """An integer slider above a picture; subclasses say what `frame(value)` is."""
+    """An integer slider above a picture; subclasses define `frame(value)`."""
 
     def __init__(self, name: str, least: int, most: int, value: int, width: int) -> None:
         wide = ipywidgets.Layout(width="520px")
@@ -40,7 +40,7 @@ class _PictureSlider(ipywidgets.VBox):
         self.slider.observe(self._show, names="value")
         super().__init__([*self.controls(), self.image])
 
-    def __repr__(self) -> str:  # what a page that runs no widgets shows in its place
+    def __repr__(self) -> str:  # what a page without widgets shows in its place
         bar = self.slider
         span = f"{bar.description} = {bar.min}..{bar.max}"
         return f"{type(self).__name__} over {span} (moves in JupyterLab)"
@@ -60,7 +60,7 @@ class _Blitter:
     """A figure whose background is drawn once and whose moving artists are drawn on top of it."""
 
     def __init__(self, figure: Figure, moving: Sequence[Artist]) -> None:
-        self.canvas = FigureCanvasAgg(figure)  # its own: pyplot closes those that it knows
+        self.canvas = FigureCanvasAgg(figure)  # its own: pyplot would close a canvas it knows
         self.moving = list(moving)
         for artist in self.moving:
             artist.set_animated(True)  # left out of the background
@@ -81,7 +81,7 @@ def _check(name: str, value: int, least: int, most: int) -> int:
 
 
 class NoisingSlider(_PictureSlider):
-    """One picture at every step t: x_t, the histogram of its values, and where alpha_bar is.
+    """One picture at every step t: x_t, the histogram of its values, and alpha_bar at t.
 
     Args:
         x_0: one clean picture, (C, H, W) or (1, C, H, W), in [-1, 1].
@@ -161,7 +161,7 @@ def _density(x: Tensor, edges: np.ndarray) -> np.ndarray:
 
 
 class ScheduleSlider(_PictureSlider):
-    """alpha_bar of several schedules, and what a change of T, or a walk along t, does to them.
+    """alpha_bar of several schedules, with a slider over T, or over t.
 
     Args:
         schedules: names, for a slider over T in 10..1000; or {name: DiffusionUtils}, all of the
@@ -225,17 +225,17 @@ class ScheduleSlider(_PictureSlider):
 
 
 class FrameSlider(_PictureSlider):
-    """Pictures made beforehand, with a slider and a play button: the way of a denoising, say.
+    """Pictures made beforehand, such as the steps of a denoising, with a slider and a play button.
 
     Args:
         frames: one for each value of the slider: pictures (N, C, H, W) or one picture (C, H, W),
             in [-1, 1] or uint8, shown side by side; uint8 pixels (H, W, 3) or (H, W, 1); a Figure;
             or PNG bytes.
         captions: a text for each frame.
-        name: in front of the slider.
-        interval: milliseconds a frame while it plays.
+        name: the slider's label.
+        interval: milliseconds per frame while it plays.
         width: of the picture on the screen; by default small pictures are enlarged to about 96
-            pixels each, and the rest stays as it is.
+            pixels each, and larger ones keep their size.
     Raises:
         ValueError: no frames, or captions that do not fit.
     """

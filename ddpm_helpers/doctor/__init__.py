@@ -1,7 +1,7 @@
-"""Checks that tell the failures of diffusion models apart, also in other people's code.
+"""Checks that tell the failures of diffusion models apart, in other people's code too.
 
 Each check is a function of plain values (a batch, a table, a loop, a network) that returns a
-`Finding`. Nothing here knows this package's classes, `from_ours` and the command apart.
+`Finding`. Nothing here but `from_ours` and the practice bugs knows this package's classes.
 """
 
 from ddpm_helpers.doctor.examine import examine, overfit_step

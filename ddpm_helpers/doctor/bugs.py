@@ -1,6 +1,6 @@
-"""Mistakes to practise on: sampling loops and networks with one fault each, by name.
+"""Bugs to practise on: sampling loops and networks with one fault each, by name.
 
-Notebook 10 plants them behind one line, and the checks must find them. Nothing else uses them.
+Notebook 10 uses them, and the tests require that the checks find them. Nothing else uses them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOOPS = {
 
 
 def loop(diffusion: Any, bug: str = "", *, steps: int = 50, ddpm: bool = False) -> Callable:
-    """A sampling loop as people write it, with one mistake.
+    """A typical sampling loop with one mistake.
 
     Args:
         diffusion: a `DiffusionUtils`.

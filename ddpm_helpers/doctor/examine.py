@@ -1,4 +1,4 @@
-"""All checks that apply, in the order in which a doctor excludes causes."""
+"""Run all checks that apply, in the order in which the doctor excludes causes."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def examine(
 ) -> Iterator[Finding]:
     """Run every check that this patient and these pictures allow.
 
-    A check that cannot call the patient as it should is a finding too: broken, with one line that
-    says what was expected.
+    A check that cannot call the patient as it needs to yields a finding too: broken, with one line
+    that says what was expected.
 
     Args:
         patient: see `Patient`; `from_ours`, `from_diffusers` and `from_lucidrains` make one.
@@ -58,7 +58,7 @@ def examine(
             finding = broken(name, str(error), "Hand in what the doctor expects")
         yield finding
         if finding.numbers.get("finite") == 0:
-            return  # a network that says NaN fails every later check
+            return  # a network that outputs NaN fails every later check
 
 
 def _checks(
@@ -129,12 +129,14 @@ def _data_checks(
 def overfit_step(
     patient: Patient, x_0: Tensor, y: Tensor | None = None, lr: float = 1e-3
 ) -> Callable[[], float]:
-    """One optimiser step on one batch with fixed t and noise, for `check_overfit`.
+    """Make a function that trains on one batch with fixed t and noise, for `check_overfit`.
 
     Args:
         patient: with a module, a copy of which is trained.
         x_0: the batch, (B, C, H, W); y: its classes, (B,), or None.
         lr: learning rate of Adam.
+    Returns:
+        A function that takes one optimiser step and returns its loss.
     """
     assert patient.module is not None
     module = copy.deepcopy(patient.module).train().requires_grad_(True)
@@ -159,7 +161,7 @@ def overfit_step(
 
 
 def _placed(model: Any, device: torch.device | None) -> Any:
-    """The model for checks that make pictures of their own, which lie on the CPU."""
+    """The model for checks whose own pictures are on the CPU."""
     if device is None or device.type == "cpu":
         return model
     return lambda x, t, *y: model(x.to(device), t.to(device), *y).to(x.device)

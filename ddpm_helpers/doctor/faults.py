@@ -1,11 +1,11 @@
-"""Wrong formulas that people write into a sampler's step, each as the (A, B, sigma) it leads to.
+"""Common wrong formulas of a sampler's step, each with the (A, B, sigma) that it leads to.
 
 Every step is x_s = A x_0 + B eps + sigma z (see `oracle`). In the two usual ways to write it,
 
     x_s = c (x_t - k eps)        A = c sqrt(bar_t)        B = c (sqrt(1 - bar_t) - k)
     x_s = a x_0 + b x_t          A = a + b sqrt(bar_t)    B = b sqrt(1 - bar_t)
 
-so a wrong coefficient shows in A and B, and a list of the usual ones tells which it was.
+so a wrong coefficient shows in A and B, and a list of common mistakes tells which one it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ddpm_helpers.doctor.oracle import Move
 
 Pair = tuple[float, float]
-ENOUGH = 25.0  # a cost that says no: five standard errors
+ENOUGH = 25.0  # the cost of a mistake that does not fit: five standard errors, squared
 ROOT = "Put the square root where the formula has one"
 
 
@@ -26,9 +26,9 @@ class Fault:
     """A known mistake.
 
     Attributes:
-        sentence, repair: what to say about it.
-        predicts: the (A, B) of a move with this mistake; None: not a move that shows it.
-        noise: whether a measured sigma fits; by default any does.
+        sentence, repair: of the `Finding`.
+        predicts: the possible (A, B) of a move with this mistake.
+        noise: whether the measured sigma of a move fits; by default any does.
     """
 
     sentence: str
@@ -37,7 +37,7 @@ class Fault:
     noise: Callable[[Move], bool] = lambda move: True
 
     def cost(self, move: Move) -> float:
-        """How badly a move fits this mistake, 0..ENOUGH."""
+        """How badly a move fits this mistake, in 0..ENOUGH."""
         if not self.noise(move):
             return ENOUGH
         return min(cost(move, A, B) for A, B in self.predicts(move))
@@ -50,7 +50,7 @@ def cost(move: Move, A: float, B: float) -> float:
 
 
 def in_place(moves: Sequence[Move]) -> bool:
-    """Whether steps lead where they should: each one nearly, and all together on the average."""
+    """Whether steps lead where they should: each of them nearly, and all of them on average."""
     off = [move.off(*move.expected()) for move in moves]
     if any(not math.isfinite(a) or not math.isfinite(b) for a, b in off):
         return False
@@ -70,7 +70,7 @@ def through_x_0(a: float, b: float, move: Move) -> Pair:
 
 
 def posterior(move: Move) -> Pair:
-    """a and b of DDPM's step: Ho et al. 2020, eq. 7."""
+    """a and b of `through_x_0` for DDPM's step: Ho et al. 2020, eq. 7."""
     alpha, left = move.bar_t / move.bar_s, 1 - move.bar_t
     return math.sqrt(move.bar_s) * (1 - alpha) / left, math.sqrt(alpha) * (1 - move.bar_s) / left
 
@@ -85,7 +85,7 @@ def _alpha(move: Move) -> float:
 
 
 def _k_without_root(move: Move) -> list[Pair]:
-    """beta / sqrt(1 - bar_t) with the root lost or in the wrong place."""
+    """beta / sqrt(1 - bar_t) with the root missing or in the wrong place."""
     beta, left = 1 - _alpha(move), 1 - move.bar_t
     wrong = (beta / left, math.sqrt(beta / left), math.sqrt(beta) / left)
     return [through_eps(1 / math.sqrt(_alpha(move)), k, move) for k in wrong]
@@ -103,7 +103,7 @@ def _c_wrong(move: Move) -> list[Pair]:
 
 
 def _x_0_wrong(move: Move, root: bool) -> list[Pair]:
-    """x_0 = (x_t - sqrt(1 - bar) eps) / sqrt(bar) with a root lost, in DDPM's and DDIM's step."""
+    """x_0 = (x_t - sqrt(1 - bar) eps) / sqrt(bar) without one root, in DDPM's and DDIM's step."""
     bar, left = move.bar_t, 1 - move.bar_t
     if root:  # sqrt(1 - bar) became 1 - bar
         gain, leak = 1.0, (math.sqrt(left) - left) / math.sqrt(bar)
@@ -116,7 +116,7 @@ def _x_0_wrong(move: Move, root: bool) -> list[Pair]:
 
 
 def _posterior_wrong(move: Move) -> list[Pair]:
-    """Weights of x_0 and x_t changed for each other, or without a root."""
+    """Weights of x_0 and x_t swapped, or without a root."""
     a, b = posterior(move)
     return [through_x_0(b, a, move), through_x_0(a * math.sqrt(move.bar_s), b, move)]
 
@@ -195,7 +195,7 @@ FAULTS = (
 
 
 def name_fault(moves: Sequence[Move]) -> Fault | None:
-    """The known mistake that explains the moves best; None if none does clearly."""
+    """The known mistake that explains the moves best; None if none explains them clearly."""
     moves = [move for move in moves if 0 < move.bar_t < move.bar_s < 1 and math.isfinite(move.A)]
     if not moves:
         return None

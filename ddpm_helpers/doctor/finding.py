@@ -1,4 +1,4 @@
-"""What a check answers: one verdict, the numbers behind it, one sentence and one repair."""
+"""The result of a check: a verdict, the numbers behind it, one sentence and one repair."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 VERDICTS = ("ok", "look", "broken")  # in this order: the later, the worse
 
-# A later check means something only where the earlier ones are well: the doctor's order.
+# The order in which the doctor excludes causes: a check means little unless earlier ones pass.
 ORDER = (
     "data", "schedule", "noising", "weights", "sampler", "precision", "overfit", "loss", "history",
     "time", "neighbours", "modes", "labels", "null label", "label dropout", "average",
@@ -17,11 +17,11 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer of one check.
+    """The result of one check.
 
     Attributes:
         name: of the check, one of `ORDER`.
-        verdict: ok, look (may be meant, may be a fault) or broken.
+        verdict: ok, look (may be intended, may be a fault) or broken.
         numbers: what was measured, name -> value.
         sentence: what it means.
         repair: what to do about it; empty if the verdict is ok.
@@ -59,7 +59,7 @@ def ok(name: str, sentence: str, **numbers: float) -> Finding:
 
 
 def look(name: str, sentence: str, repair: str, **numbers: float) -> Finding:
-    """A finding that may be meant."""
+    """A finding that may be intended."""
     return Finding(name, "look", numbers, sentence, repair)
 
 
@@ -69,8 +69,8 @@ def broken(name: str, sentence: str, repair: str, **numbers: float) -> Finding:
 
 
 def most_likely(findings: Iterable[Finding]) -> Finding | None:
-    """The alarm to begin with: what is broken before what is only odd, then in the order of
-    exclusion; None if all is well."""
+    """The alarm to begin with: broken before look, then the earliest in `ORDER`; None if all is
+    ok."""
     alarms = [finding for finding in findings if finding.alarm]
     rank = {name: i for i, name in enumerate(ORDER)}
     return min(alarms, key=lambda f: (-VERDICTS.index(f.verdict), rank[f.name]), default=None)

@@ -1,4 +1,4 @@
-"""Classes and guidance: is y heard, was "no label" trained, are the two branches mixed rightly?"""
+"""Checks of classes and guidance: the use of y, the "no label" label, the two branches."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Model = Callable[..., Any]
 
 
 def check_labels(model: Model, x_t: Tensor, t: int, *, num_classes: int, null: int) -> Finding:
-    """Does the output depend on the class?
+    """Check that the output depends on the class.
 
     Args:
         model: `model(x_t, t, y)`.
-        x_t: noisy pictures, (B, C, H, W), better at a t where little is left of them.
+        x_t: noisy pictures, (B, C, H, W), best at a t where little is left of them.
         t: their step.
         num_classes: classes 0..num_classes-1.
         null: the label that means none.
@@ -55,7 +55,7 @@ def check_labels(model: Model, x_t: Tensor, t: int, *, num_classes: int, null: i
 def check_null(
     model: Model, x_0: Tensor, y: Tensor, alpha_bar: Any, *, null: int, prediction: str = "eps"
 ) -> Finding:
-    """Was "no label" trained? Then it errs less than a wrong class does.
+    """Check that "no label" was trained: then its loss is below that of a wrong class.
 
     Args:
         model: `model(x_t, t, y)`.
@@ -95,15 +95,15 @@ def check_null(
 def check_label_dropout(
     drop: Callable[[Tensor], Tensor], *, num_classes: int, null: int, share: float = 0.1
 ) -> Finding:
-    """Are labels hidden one by one, about as many as meant, and the others left alone?
+    """Check that labels are hidden one by one and at the given rate, and that others are kept.
 
     Args:
         drop: `drop(y) -> y'`, as the training does it, y int64 (B,).
         num_classes: classes 0..num_classes-1.
         null: the label that means none.
-        share: how many should be hidden.
+        share: the share that should be hidden.
     Returns:
-        A `Finding` with `hidden`, the share that was.
+        A `Finding` with `hidden`, the share that was hidden.
     Raises:
         ValueError: drop fails or returns another shape.
     """
@@ -154,7 +154,7 @@ def check_label_dropout(
 def check_guidance(
     guided: Callable[..., Any], model: Model, x_t: Tensor, t: int, y: Tensor, *, null: int
 ) -> Finding:
-    """Is guided = none + w (class - none)? Then w = 0 and w = 1 are the two branches.
+    """Check guided = none + w (class - none), in which w = 0 and w = 1 are the two branches.
 
     Args:
         guided: `guided(x_t, t, y, w) -> output`, as the sampler has it.

@@ -1,4 +1,4 @@
-"""Both ends of the pipeline: what goes into the training, and what comes out of the sampler."""
+"""Checks of both ends of the pipeline: training pictures and samples."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ddpm_helpers.doctor.finding import Finding, broken, look, ok
 
 
 def check_data(x: Any) -> Finding:
-    """Are these pictures what a diffusion model expects: float (B, C, H, W) in [-1, 1]?
+    """Check that pictures are what a diffusion model expects: float (B, C, H, W) in [-1, 1].
 
     Args:
-        x: one batch as the training gets it, better of 32 pictures or more.
+        x: one batch as the training gets it, best 32 pictures or more.
     Returns:
         A `Finding` with `least`, `most`, `mean` and `std`.
     Raises:
@@ -55,9 +55,9 @@ def check_data(x: Any) -> Finding:
 
 
 def check_samples(samples: Tensor, data: Tensor) -> Finding:
-    """Do drawn pictures have the range, brightness, colours and grain of real ones?
+    """Check that samples have the range, brightness, colours and grain of real pictures.
 
-    A coarse look, not a measure of quality: it finds what needs no network to see.
+    A coarse check, not a measure of quality: it finds what can be seen without a network.
 
     Args:
         samples: (n, C, H, W), as the sampler returns them; 16 or more.
@@ -103,7 +103,7 @@ def _compare(x: Tensor, real: Tensor) -> dict[str, float]:
 
 
 def _grain(x: Tensor) -> float:
-    """Median size of what a pixel has beyond the mean of its four neighbours."""
+    """Median absolute difference between a pixel and the mean of its four neighbours."""
     kernel = x.new_tensor([[0, -0.25, 0], [-0.25, 1, -0.25], [0, -0.25, 0]])[None, None]
     C = x.shape[1]
     return float(F.conv2d(x, kernel.expand(C, 1, 3, 3), groups=C).abs().median())
@@ -168,12 +168,12 @@ def _texture(x: Tensor, real: Tensor, numbers: dict[str, float]) -> Any:
 
 
 def tile_rms(x: Tensor) -> float:
-    """Size of one tile of 2×2 pixels that is repeated over the middle half of pictures.
+    """Size of a pattern of 2×2 pixels that repeats over the middle half of pictures.
 
     Args:
         x: (B, C, H, W), 8×8 pixels or more.
     Returns:
-        rms of the repeated tile, the tile's own mean left out.
+        rms of the repeated tile, without the tile's own mean.
     """
     top, left = x.shape[-2] // 4, x.shape[-1] // 4
     x = x[..., top : top + x.shape[-2] // 4 * 2, left : left + x.shape[-1] // 4 * 2].double()

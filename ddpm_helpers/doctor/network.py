@@ -1,7 +1,7 @@
-"""The network on its own: does it hear t, work in eval mode, see far, and leave no pattern?
+"""Checks of the network alone: its use of t, its modes and precision, its reach, its patterns.
 
-`model` is any callable `model(x_t, t)` (or `model(x_t, t, y)`); what needs gradients, modes or
-another precision takes the nn.Module, copies it, and leaves the original as it is.
+`model` is any callable `model(x_t, t)` (or `model(x_t, t, y)`). Checks that need gradients, modes
+or another precision take the nn.Module, copy it, and leave the original as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WRAPPERS = ("module.", "_orig_mod.", "model.", "ema_model.", "online_model.", "n
 
 
 def check_time(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
-    """Does the output depend on t?
+    """Check that the output depends on t.
 
     Args:
         model: `model(x_t, t)`.
@@ -40,7 +40,7 @@ def check_time(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
     if size == 0:
         return look("time", "the network answers 0 everywhere: it is untrained", "Train or load it")
     change = rms(low - high) / size
-    if change < 1e-5:  # fresh networks hear t faintly, deaf ones give 0
+    if change < 1e-5:  # in untrained networks t changes little, where it is ignored nothing
         return broken(
             "time", f"the output at t = {ts[0]} and t = {ts[1]} is the same: t is not heard",
             "Embed t and add it in every block as (B, C, 1, 1); where a GroupNorm follows, give it "
@@ -51,13 +51,13 @@ def check_time(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
 
 
 def check_neighbours(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
-    """Is each picture's output its own, whatever else is in the batch?
+    """Check that each picture's output does not depend on the rest of the batch.
 
     Args, Raises: as for `check_time`.
 
     Returns:
-        A `Finding` with `change`, the rms difference of pictures alone and among others of
-        another t, over their size.
+        A `Finding` with `change`, the rms difference between the outputs of a picture alone and
+        among others with another t, over their size.
     """
     x_t = _noise(model, 4, shape)
     t = torch.tensor([ts[0], ts[1], ts[1], ts[0]], device=x_t.device)
@@ -74,7 +74,7 @@ def check_neighbours(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding
 
 
 def check_modes(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -> Finding:
-    """Does the network say in eval mode what it learned in train mode? Dropout is left out.
+    """Check that train and eval mode give the same output; dropout is switched off for this.
 
     Args:
         module: the network; a copy is used.
@@ -82,7 +82,7 @@ def check_modes(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -
         t: a step in the middle.
         model: how to call a module: `model(module) -> callable(x_t, t)`; by default itself.
     Returns:
-        A `Finding` with `change`, the rms difference of both modes over their size.
+        A `Finding` with `change`, the rms difference of the two outputs over their size.
     Raises:
         ValueError: the module cannot be called so.
     """
@@ -114,14 +114,14 @@ def check_precision(
     autocast: bool = True,
     model: Any = None,
 ) -> Finding:
-    """One batch in half precision beside the same in float32.
+    """Compare the output for one batch in half precision with that in float32.
 
     Args:
         module: the network; copies are used.
-        x_t: a batch, (B, C, H, W), where the module is.
+        x_t: a batch, (B, C, H, W), on the module's device.
         t: a step.
         dtype: float16 or bfloat16.
-        autocast: let torch.autocast choose per layer; False turns all weights into dtype.
+        autocast: let torch.autocast choose per layer; False converts all weights to dtype.
         model: as for `check_modes`.
     Returns:
         A `Finding` with `change`, the rms difference over the size in float32.
@@ -157,7 +157,7 @@ def check_precision(
 
 
 def check_checkerboard(decode: Callable[[Tensor], Tensor], x: Tensor) -> Finding:
-    """A constant through the decoder: does it come out with a pattern?
+    """Check that a constant passes through the decoder without a pattern.
 
     Args:
         decode: feature maps or pictures -> pictures; for a whole network `lambda x: model(x, t)`
@@ -193,7 +193,7 @@ def check_checkerboard(decode: Callable[[Tensor], Tensor], x: Tensor) -> Finding
 
 
 def check_reach(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -> Finding:
-    """How much of the picture can one output pixel see?
+    """Measure how much of the picture one output pixel depends on (its receptive field).
 
     Args:
         module: the network; a copy with slightly changed weights is used, since fresh networks
@@ -202,7 +202,7 @@ def check_reach(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -
         t: a step.
         model: as for `check_modes`.
     Returns:
-        A `Finding` with `seen`, the share of input pixels that the middle one depends on.
+        A `Finding` with `seen`, the share of input pixels that the middle output pixel depends on.
     Raises:
         ValueError: the module cannot be called so.
     """
@@ -229,13 +229,14 @@ def check_reach(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -
 
 
 def check_weights(state: Mapping[str, Tensor], module: nn.Module) -> Finding:
-    """Are these weights the network's: same names, shapes, and actually loaded?
+    """Check that stored weights fit the network, and that they are actually loaded in it.
 
     Args:
         state: the stored state_dict, name -> tensor.
         module: the network that should hold them.
     Returns:
-        A `Finding` with `missing`, `strange` (names) and `changed` (tensors of other values).
+        A `Finding` with `missing` and `strange` (numbers of names) and `changed` (number of
+        tensors with other values).
     """
     own = module.state_dict()
     missing, strange = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -277,7 +278,7 @@ def check_weights(state: Mapping[str, Tensor], module: nn.Module) -> Finding:
 
 
 def _noise(model: Any, n: int, shape: Shape) -> Tensor:
-    """n pictures of noise where the model's parameters are."""
+    """n pictures of noise, on the device of the model's parameters."""
     parameters = getattr(model, "parameters", None)
     one = next(iter(parameters()), None) if callable(parameters) else None
     x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(0))

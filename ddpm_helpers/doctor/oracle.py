@@ -1,7 +1,7 @@
-"""A perfect network for a known picture, which takes notes of how a sampler asks it.
+"""A perfect network for a known picture, which records how a sampler calls it.
 
-The oracle knows x_0. Whatever x_t it is shown, it names the noise in it exactly. So the sampler
-alone is on trial: a right one ends at x_0, and each of its steps has the form
+The oracle knows x_0. Whatever x_t it is given, it predicts the noise in it exactly. So only the
+sampler is tested: a correct one ends at x_0, and each of its steps has the form
 
     x_s = A * x_0 + B * eps + sigma * z,    A = sqrt(bar_s),    B^2 + sigma^2 = 1 - bar_s,
 
@@ -20,27 +20,27 @@ from torch import Tensor
 
 from ddpm_helpers.doctor.tables import Bars, one_line, rms, target
 
-OTHER = 7919  # seed of the loop, apart from that of pictures and start noise
+OTHER = 7919  # added to the seed for the loop, so that its noise differs from x_0 and x_T
 END = -math.inf  # the "t" of what a sampler returns
 
 
 class ContractError(ValueError):
-    """A sampler that asks its network in a way that the doctor cannot read."""
+    """A sampler that calls its network in a way that the doctor does not understand."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """One step of a stranger's sampler, measured.
+    """One step of somebody's sampler, measured.
 
     Attributes:
-        t, s: what the network was told before and after; s = END for the result.
+        t, s: the t of the network calls before and after it; s = END for the result.
         bar_t, bar_s: alpha_bar there.
         A, B, sigma: the parts of x_0, of eps and of fresh noise in x_s.
         clipped: how much of the mean beyond -1 and 1 is missing from x_s: 1 if it was cut off.
         repeated: correlation of its noise with that of the move before.
         shared: correlation of its noise between the first two pictures of the batch.
         largest: the largest absolute value in x_s.
-        level: rms of the eps in x_t, about 1 on a right walk.
+        level: rms of the eps in x_t, about 1 in a correct walk.
         values: how many were fitted, n * C * H * W.
     """
 
@@ -60,14 +60,14 @@ class Move:
 
     @property
     def posterior_sigma(self) -> float:
-        """Of DDPM's step: Ho et al. 2020, eq. 7."""
+        """The sigma of DDPM's step with the posterior variance: Ho et al. 2020, eq. 7."""
         if self.bar_t >= self.bar_s:
             return 0.0
         return math.sqrt((1 - self.bar_s) / (1 - self.bar_t) * (1 - self.bar_t / self.bar_s))
 
     @property
     def beta_sigma(self) -> float:
-        """The larger choice of Ho et al. 2020, section 3.2."""
+        """The sigma of DDPM's step with variance beta: Ho et al. 2020, section 3.2."""
         return math.sqrt(max(0.0, 1 - self.bar_t / self.bar_s))
 
     @property
@@ -76,7 +76,7 @@ class Move:
         return math.sqrt(max(0.0, 1 - self.bar_s - self.posterior_sigma**2))
 
     def off(self, A: float, B: float) -> tuple[float, float]:
-        """How far the measured A and B are from others, in standard errors."""
+        """How far the measured A and B are from given ones, in standard errors."""
         level = max(0.01, min(1.0, self.level))  # x_0's is about 0.46
         error = math.hypot(3e-4, 2.2 * self.sigma / (level * math.sqrt(self.values)))
         return (self.A - A) / error, (self.B - B) / error
@@ -133,7 +133,7 @@ class Oracle:
         return (1 - self.error) * target(self.prediction, x_0, eps, bar)
 
     def _told(self, x_t: Tensor, t: Any) -> float:
-        """The t of this call, or one line that says what the oracle expected."""
+        """The t of this call; a ContractError says what the oracle expected instead."""
         if not isinstance(x_t, Tensor) or x_t.shape[1:] != self.x_0.shape[1:]:
             got = tuple(x_t.shape) if isinstance(x_t, Tensor) else type(x_t).__name__
             expected = ", ".join(map(str, self.x_0.shape[1:]))
@@ -188,13 +188,13 @@ class Oracle:
 
     @staticmethod
     def _means(move: Move, x_0: Tensor, eps: Tensor) -> list[Tensor]:
-        """The mean of x_s as DDPM and as DDIM have it."""
+        """The mean of x_s in DDPM and in DDIM."""
         B = (move.posterior_B, math.sqrt(1 - move.bar_s))
         return [math.sqrt(move.bar_s) * x_0 + b * eps for b in B]
 
 
 def fit(x: Tensor, *parts: Tensor) -> tuple[list[float], Tensor]:
-    """Least squares: x as a sum of parts, and what is left over. Float64, shapes alike."""
+    """Least squares: the weights of x as a sum of parts of its shape (float64), and the rest."""
     M = torch.stack([part.flatten() for part in parts])  # (k, N)
     shares = torch.linalg.lstsq((M @ M.T).cpu(), (M @ x.flatten()).cpu()[:, None]).solution[:, 0]
     rest = x - sum(c * part for c, part in zip(shares.tolist(), parts, strict=True))
@@ -202,7 +202,7 @@ def fit(x: Tensor, *parts: Tensor) -> tuple[list[float], Tensor]:
 
 
 def _missing(mean: Tensor, x_s: Tensor, x_0: Tensor, eps: Tensor) -> float:
-    """The share of what a mean has beyond -1 and 1 that x_s lacks."""
+    """How much of what a mean has outside of [-1, 1] is missing from x_s: 0 nothing, 1 all."""
     beyond = mean - mean.clamp(-1, 1)
     if rms(beyond) < 0.004:
         return 0.0
@@ -217,12 +217,13 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 
 def walk(sample_fn: Callable[..., Any], oracle: Oracle, x_T: Tensor, seed: int = 0) -> Tensor:
-    """One run of a stranger's sampler with the oracle in the network's place.
+    """Run somebody's sampler once, with the oracle in the network's place.
 
     Returns:
         What it drew, (B, C, H, W).
     Raises:
-        ValueError: it fails, never asks, or returns another shape; one line says what was expected.
+        ValueError: it fails, never calls the network, or returns another shape; one line says
+            what was expected.
     """
     expects = f"the doctor calls sample_fn(model, x_T {tuple(x_T.shape)}) and expects x_T's shape"
     try:

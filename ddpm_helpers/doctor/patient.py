@@ -1,4 +1,4 @@
-"""What a doctor examines, and one line for each usual way to have it.
+"""What the doctor examines, and how to make it from the usual libraries.
 
 from_ours(model, diffusion)             # DiffusionNet and DiffusionUtils of this package
 from_diffusers(unet, scheduler)         # Hugging Face diffusers
@@ -22,18 +22,18 @@ from ddpm_helpers.doctor.tables import ask, check_kind
 
 @dataclass(frozen=True, eq=False)
 class Patient:
-    """A diffusion model of anyone's making; what is None is not examined.
+    """Anybody's diffusion model; what is None is not examined.
 
     Attributes:
-        alpha_bar: table by the t that the network hears, see `check_sampler`.
+        alpha_bar: table indexed by the t that the network is given, see `check_sampler`.
         prediction: what the network predicts: eps, x_0, v or flow.
         sample: `sample(model, x_T) -> x_0`, the loop, see `check_sampler`.
         model: `model(x_t, t)` or `model(x_t, t, y)`, (B, C, H, W) -> the same.
-        module: the nn.Module in it, for what a function cannot tell: modes, halves, gradients.
+        module: the nn.Module in it, for checks that need modes, half precision or gradients.
         shape: one picture's (C, H, W).
-        num_classes: classes that it knows; None if it takes no labels.
-        null: what it takes for "no label".
-        call: how a module like this one is called: `call(module)(x_t, t)`; by default itself.
+        num_classes: number of its classes; None if it takes no labels.
+        null: the label that means "no label" to it.
+        call: makes a module callable as `call(module)(x_t, t)`; by default it is called directly.
     """
 
     alpha_bar: Any
@@ -56,7 +56,7 @@ class Patient:
         return check_sampler(self.sample, self.alpha_bar, prediction=self.prediction, **options)
 
     def draw(self, n: int, seed: int = 0) -> Tensor:
-        """n pictures of the patient's own network, by its own loop, of all classes in turn."""
+        """Draw n pictures with the patient's own network and loop, of all classes in turn."""
         if self.sample is None or self.model is None:
             raise ValueError("this patient has no sample(model, x_T) with a model")
         model, y = self.model, None
@@ -164,7 +164,7 @@ def from_lucidrains(diffusion: Any) -> Patient:
 
 
 class _AsModule(nn.Module):
-    """A function where only an nn.Module may stand."""
+    """Wraps a function as an nn.Module."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Five short programs with one mistake each: the exercises of notebook 10.
 
-They are written as people write them, in five different hands. Find the mistake by reading, then
-let the doctor find it: `diagnose(3)`. `grade(3, "e")` compares your letter with the list of causes
-in the notebook.
+They are written in five different styles, as in real code. Find the mistake by reading, then let
+the doctor find it: `diagnose(3)`. `grade(3, "e")` compares your letter with the notebook's list of
+causes.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ ANSWERS = "ghcba"  # letters of the notebook's list, checked by tests against `d
 
 
 def diagnose(k: int) -> Finding:
-    """What the doctor says of program k.
+    """The doctor's finding about program k.
 
     Args:
         k: 1..5.
@@ -106,7 +106,7 @@ def diagnose(k: int) -> Finding:
 
 
 def grade(k: int, letter: str) -> str:
-    """Whether a letter of the notebook's list is the cause of program k."""
+    """Say whether a letter of the notebook's list names the mistake in program k."""
     _check(k)
     if letter == "?":
         return "not answered yet"

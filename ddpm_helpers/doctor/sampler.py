@@ -1,4 +1,4 @@
-"""An oracle through the sampler: is the loop that draws pictures right, whatever the network?"""
+"""Check a sampling loop with an oracle in the network's place, so that only the loop is tested."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ddpm_helpers.doctor.trial import (
     unclipped,
 )
 
-VALUES = 2000  # fewer tell too little of a step's noise
+VALUES = 2000  # fewer are too few to measure a step's noise
 SIGNAL = 0.05  # sqrt(alpha_bar) where a walk from pure noise may begin
 
 
@@ -37,12 +37,12 @@ def check_sampler(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Finding:
-    """Put a network that cannot err into a stranger's sampling loop, and name the loop's fault.
+    """Run somebody's sampling loop with a network that makes no errors, and name the loop's fault.
 
-    The contract: `sample_fn(model, x_T)` draws n pictures, beginning at x_T or at noise of its own
-    of that shape, calls `model(x_t, t)` with one t for the whole batch, and returns pictures in
-    [-1, 1]. How t is counted is decided by the table: entry t of `alpha_bar` belongs to the x_t
-    for which the network hears t. So a table of length T means t = 0..T-1, one of length T + 1
+    The contract: `sample_fn(model, x_T)` draws n pictures, beginning at x_T or at its own noise of
+    that shape, calls `model(x_t, t)` with one t for the whole batch, and returns pictures in
+    [-1, 1]. The table decides how t is counted: entry t of `alpha_bar` belongs to the x_t for
+    which the network is given t. So a table of length T means t = 0..T-1, and one of length T + 1
     that begins with 1 means t = 1..T. A guided loop may call with a doubled batch.
 
     Args:
@@ -52,11 +52,11 @@ def check_sampler(
         shape: (C, H, W) of the oracle's pictures; small ones are as good as large ones.
         n: pictures, at least 2, and n * C * H * W at least 2000.
         seed: of pictures and noise.
-        device: where x_T lies.
+        device: of x_T.
     Returns:
-        A `Finding`: ok, look (a walk that begins below T, a range of 0..1) or broken, with the
-        fault in words. Its numbers are `error`, the rms distance of the result from x_0, `calls`,
-        `from_t` and `to_t`.
+        A `Finding`: ok, look (such as a walk that begins below T, or a range of 0..1) or broken,
+        with the fault in words. Its numbers are `error`, the rms distance of the result from x_0,
+        `calls`, `from_t` and `to_t`.
     Raises:
         ValueError: sample_fn does not keep to the contract; one line says what was expected.
     """
@@ -92,7 +92,7 @@ def measure_sampler(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> list[Move]:
-    """What `check_sampler` judges: each step as x_s = A x_0 + B eps + sigma z, the last included.
+    """Measure what `check_sampler` judges: each step as x_s = A x_0 + B eps + sigma z.
 
     Args, Raises: as for `check_sampler`.
     """
@@ -158,7 +158,7 @@ def _range(trial: Trial, result: Tensor) -> Alarm | None:
 
 
 def _noise(oracle: Oracle) -> Alarm | None:
-    """Fresh noise that is not fresh; the mean over the steps tells it from chance."""
+    """Noise that repeats in the batch or over the steps; the mean over steps rules out chance."""
     noisy = [move for move in oracle.moves if move.s != END and 0.001 < move.sigma < math.inf]
     if len(noisy) < 3:
         return None
@@ -189,7 +189,7 @@ def _clipped(oracle: Oracle) -> Alarm | None:
 
 
 def _steps(trial: Trial, oracle: Oracle, result: Tensor) -> Alarm | None:
-    """What is wrong with the steps themselves, as far as they are known mistakes."""
+    """What is wrong with the steps themselves: a known mistake if one explains them."""
     *moves, last = oracle.moves
     start = rms(oracle.start) if oracle.start is not None else 1.0
     noise_alone = math.sqrt(1 - trial.bars.at(oracle.told[0]))  # as Karras et al. start
@@ -243,7 +243,7 @@ def _last_step(trial: Trial, last: Move) -> Alarm:
 
 
 def _start(oracle: Oracle) -> Alarm | None:
-    """A walk that begins where training still showed a picture."""
+    """A walk that begins at a t at which training still showed some of the picture."""
     bars, t = oracle.bars, oracle.told[0]
     left, end = math.sqrt(bars.at(t)), math.sqrt(bars.at(bars.last))
     if left < SIGNAL or left < end + 0.02:

@@ -1,4 +1,4 @@
-"""Tables and formulas of the forward process: the schedule, the noising, the loss's weights."""
+"""Checks of the forward process's tables and formulas: schedule, noising, loss weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from ddpm_helpers.doctor.finding import Finding, broken, look, ok
 from ddpm_helpers.doctor.tables import Bars, check_kind, one_line, rms
 
-LEFT, TOO_MUCH_LEFT = 0.05, 0.2  # sqrt(alpha_bar[T]): seen, and seen by everyone
+LEFT, TOO_MUCH_LEFT = 0.05, 0.2  # sqrt(alpha_bar[T]) that is worth a look, and that is broken
 
 
 def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
-    """Does the schedule begin at the picture and end in noise?
+    """Check that the schedule begins at the picture and ends in noise.
 
     Args:
         alpha_bar: table, (T,) or (T + 1,), see `check_sampler`.
-        prediction: what the network predicts; eps cannot stand alpha_bar[T] = 0.
+        prediction: what the network predicts; eps does not work with alpha_bar[T] = 0.
     Returns:
         A `Finding` with `end` = sqrt(alpha_bar[T]), the share of the picture that is left at T,
         and `begin` = sqrt(1 - alpha_bar) of the first step, the share of noise there.
@@ -72,11 +72,11 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
 def check_noising(
     add_noise: Callable[..., Any], alpha_bar: Any, *, shape: tuple[int, int, int] = (3, 16, 16)
 ) -> Finding:
-    """Is x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps, each picture with its own t?
+    """Check x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps, with a t for each picture.
 
     Args:
         add_noise: `add_noise(x_0, t, eps) -> x_t` of the training code, x_0 and eps (B, C, H, W),
-            t int64 (B,), counted as in the table; a tuple's first entry is taken.
+            t int64 (B,), counted as in the table. If it returns a tuple, x_t must come first.
         alpha_bar: table, see `check_sampler`.
         shape: of one picture.
     Returns:
@@ -128,14 +128,14 @@ def check_noising(
 
 
 def check_loss_weights(weights: Any, alpha_bar: Any, *, prediction: str = "eps") -> Finding:
-    """Do the weights of the loss favour what min-SNR (or none) would?
+    """Check that the loss weights are plain or like min-SNR's, and not clamped the wrong way.
 
     As weights of the error in x_0 they are SNR for plain eps, 1 for plain x_0, SNR + 1 for plain v,
-    (sqrt(SNR) + 1)² for plain flow, and min(SNR, gamma) for min-SNR; never do they rise with the
+    (sqrt(SNR) + 1)² for plain flow, and min(SNR, gamma) for min-SNR. They never rise with the
     noise.
 
     Args:
-        weights: factor of each t's squared error in the network's own output, as long as alpha_bar.
+        weights: the factor of each t's squared error in the network's output, as long as alpha_bar.
         alpha_bar: table, see `check_sampler`.
         prediction: eps, x_0, v or flow.
     Returns:
@@ -183,7 +183,7 @@ def check_loss_weights(weights: Any, alpha_bar: Any, *, prediction: str = "eps")
 
 
 def _is_max(on_x_0: Tensor, snr: Tensor) -> bool:
-    """SNR where it is large, a constant where it is small."""
+    """Whether the weight is max(SNR, constant)."""
     low = on_x_0.min()
     follows = (on_x_0 - snr.clamp(min=float(low))).abs() <= 1e-3 * on_x_0
     return bool(follows.all()) and bool(((on_x_0 / low - 1).abs() < 1e-6).sum() > 2)

@@ -1,4 +1,4 @@
-"""The table of alpha_bar as strangers count it, and the call of a stranger's network."""
+"""The table of alpha_bar under any convention for t, and the call of anybody's network."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ KINDS = ("eps", "x_0", "v", "flow")
 
 
 class Bars:
-    """alpha_bar by the t that the network is told.
+    """alpha_bar as a function of the t that the network is given.
 
-    Entry t of the table is how much of the picture is left in an x_t for which the network hears t.
-    Most code outside this project has T entries for t = 0..T-1, the first a little below 1. Ours
-    has T + 1 entries for t = 0..T, the first exactly 1. A network that hears 1..T while the table
-    has T entries: put a 1 in front of the table.
+    Entry t of the table is alpha_bar of the x_t for which the network is given t. Most code outside
+    this project has T entries for t = 0..T-1, the first a little below 1. Ours has T + 1 entries
+    for t = 0..T, the first exactly 1. If a network is given 1..T while the table has T entries, put
+    a 1 in front of the table.
 
     Args:
         alpha_bar: table, (T,) or (T + 1,).
@@ -41,11 +41,11 @@ class Bars:
         self.last = len(self.table) - 1
 
     def holds(self, t: float) -> bool:
-        """Whether a picture with noise has this t."""
+        """Whether t belongs to a picture with noise."""
         return self.first <= t <= self.last
 
     def at(self, t: float) -> float:
-        """alpha_bar at t: 1 below the table, its last entry above, sigma linear in between."""
+        """alpha_bar at t: 1 below 0, the last entry above the table, linear in sigma in between."""
         if t < 0:
             return 1.0
         low = min(int(t), self.last)
@@ -61,14 +61,14 @@ class Bars:
 
 
 def check_kind(prediction: str) -> str:
-    """Refuse what no network predicts."""
+    """Refuse an unknown kind of prediction."""
     if prediction not in KINDS:
         raise ValueError(f"unknown prediction {prediction!r}; choose from {', '.join(KINDS)}")
     return prediction
 
 
 def target(prediction: str, x_0: Tensor, eps: Tensor, bar: Any) -> Tensor:
-    """What a perfect network says: eps, x_0, v = sqrt(bar) eps - sqrt(1 - bar) x_0, or flow."""
+    """The target: eps, x_0, v = sqrt(bar) eps - sqrt(1 - bar) x_0, or flow = eps - x_0."""
     if prediction == "v":
         return bar**0.5 * eps - (1 - bar) ** 0.5 * x_0
     if prediction == "flow":
@@ -84,7 +84,7 @@ def ask(
     *,
     finite: bool = True,
 ) -> Tensor:
-    """One call of a stranger's network, without gradients.
+    """Call anybody's network once, without gradients.
 
     Args:
         model: called as `model(x_t, t)`, or `model(x_t, t, y)` where y is given.
@@ -92,8 +92,10 @@ def ask(
         t: one step for all, or (B,).
         y: labels, (B,), or None.
         finite: refuse NaN and infinite values.
+    Returns:
+        The network's output, (B, C, H, W).
     Raises:
-        ValueError: the call fails, or the answer is of another shape or not finite; one line says
+        ValueError: the call fails, or its output has another shape or is not finite; one line says
             what was called.
     """
     steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t))

@@ -1,4 +1,4 @@
-"""The training: does it learn, how far has it come, and which copy of the weights is good?"""
+"""Checks of the training: loss, history, overfitting one batch, averaged weights, distances."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SHARES = (0.1, 0.3, 0.5, 0.7)  # of T, where the loss is measured
 def check_loss(
     model: Model, x_0: Tensor, alpha_bar: Any, *, prediction: str = "eps", y: Tensor | None = None
 ) -> Finding:
-    """The loss at single t, on fixed noise, against a guess that knows nothing of pictures.
+    """Compare the loss at single t, on fixed noise, with that of a guess from one pixel.
 
-    That guess sees one pixel at a time, and knows the data's mean and spread. It predicts the mean
-    where all is noise, x_t where there is none, and the best mix in between. A mean over all t
-    hides this: the loss of an untrained network falls by ten without a single shape learned.
+    That guess uses one pixel at a time, and knows the data's mean and spread. It predicts the mean
+    where all is noise, x_t where there is none, and the best mix in between. The mean loss over all
+    t hides this: it falls to a tenth before the network has learned a single shape.
 
     Args:
         model: `model(x_t, t)`, or `model(x_t, t, y)` if y is given.
@@ -33,7 +33,7 @@ def check_loss(
         prediction: eps, x_0, v or flow.
         y: their classes, (B,), or None.
     Returns:
-        A `Finding`; `loss_at_T*0.1` … are losses over the guess's: below 1 it has learned shapes.
+        A `Finding`; `loss_at_T*0.1` … are losses over the guess's: below 1, shapes are learned.
     Raises:
         ValueError: the model cannot be called so.
     """
@@ -80,7 +80,7 @@ def _one_pixel_guess(x_0: Tensor, bar: float, kind: str) -> float:
 
 
 def check_history(losses: Sequence[float]) -> Finding:
-    """Is a loss that jumps a loss that learns? It jumps anyway: each batch draws other t.
+    """Check that a loss falls, although it jumps: each batch draws different t.
 
     Args:
         losses: of successive steps, 50 or more.
@@ -121,15 +121,15 @@ def check_history(losses: Sequence[float]) -> Finding:
 
 
 def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.5) -> Finding:
-    """One batch, always the same, with the same t and noise: does the loss fall?
+    """Check that the loss falls on one batch that is repeated with the same t and noise.
 
-    It proves that gradients reach the weights and the optimiser moves them, and little else: a
-    network with a wrong sampler, range or schedule passes. Put an oracle through the sampler too.
+    It proves that gradients reach the weights and that the optimiser moves them, and little else: a
+    model with a wrong sampler, range or schedule passes. Run `check_sampler` too.
 
     Args:
         step: takes one optimiser step on the one batch and returns its loss.
         calls: how many.
-        fall: share of the first loss that it must get below.
+        fall: the share of the first loss below which the last must be.
     Returns:
         A `Finding` with the `first` and the `last` loss.
     Raises:
@@ -172,7 +172,7 @@ def check_average(
     loss: Callable[[Any], Any], model: Any, average: Any, *, steps: int | None = None,
     decay: float | None = None,
 ) -> Finding:  # fmt: skip
-    """Raw weights beside averaged ones, by the loss of each on the same batch.
+    """Compare raw and averaged weights by their losses on the same batch.
 
     Args:
         loss: `loss(network) -> float`, on a fixed batch with fixed t and noise.
@@ -181,8 +181,8 @@ def check_average(
         steps: optimiser steps taken.
         decay: of the average.
     Returns:
-        A `Finding` with the losses `raw` and `averaged`, and `remembers`, the share of the average
-        that is still the first weights.
+        A `Finding` with the losses `raw` and `averaged`, and `remembers`, the share of the initial
+        weights that is still in the average.
     Raises:
         ValueError: loss fails.
     """
@@ -241,13 +241,13 @@ def check_average(
 def check_distance(
     distance: Callable[[Tensor, Tensor], Any], real: Tensor, samples: Tensor | None = None
 ) -> Finding:
-    """Real pictures against real ones first: what does a measure such as FID say at this n?
+    """Check a distance such as FID at this n, by comparing real pictures with real ones first.
 
     Args:
-        distance: `distance(reference, pictures) -> float`, with all that it does to its inputs
-            (resizing, JPEG, features).
+        distance: `distance(reference, pictures) -> float`, including all that it does to its
+            inputs (resizing, JPEG, features).
         real: real pictures, (2 n, C, H, W), in random order; halves are compared.
-        samples: pictures to judge, about n of them; None looks at the measure alone.
+        samples: pictures to judge, about n of them; None checks the distance alone.
     Returns:
         A `Finding` with `itself` (a set against itself), `floor` (half against half) and, with
         samples, `samples`.

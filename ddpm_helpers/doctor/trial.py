@@ -1,4 +1,4 @@
-"""One stranger's sampler on trial: runs with different oracles, and what they tell apart."""
+"""Repeated runs of one sampler with different oracles, and the faults that these tell apart."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ddpm_helpers.doctor.finding import Finding, broken
 from ddpm_helpers.doctor.oracle import Move, Oracle, walk
 from ddpm_helpers.doctor.tables import KINDS, Bars, rms
 
-EXACT = 2e-4  # float32 ends closer to x_0 than this, a t off by one of 1000 does not
+EXACT = 2e-4  # in float32 a correct loop ends nearer to x_0; with t off by one of 1000 it does not
 SPREAD = 0.3  # of the Gaussian that stands for data
 SampleFn = Callable[..., Any]
 Alarm = tuple[Callable[..., Finding], str, str]
 
 
 class Trial:
-    """One sampler on trial, and what it takes to run it again."""
+    """A sampler under test, with everything that is needed to run it again."""
 
     def __init__(
         self, sample_fn: SampleFn, bars: Bars, prediction: str, shape: tuple[int, ...], seed: int,
@@ -33,19 +33,19 @@ class Trial:
         self.x_T = torch.randn(shape, generator=generator).to(device)
 
     def run(self, prediction: str | None = None, **options: Any) -> tuple[Oracle, Tensor]:
-        """One walk with an oracle of these options."""
+        """Run the sampler once, with an oracle of these options."""
         middle = options.pop("middle", None)
         x_0 = self.x_0 if middle is None else torch.full_like(self.x_0, middle)
         oracle = Oracle(x_0, self.bars, prediction or self.prediction, **options)
         return oracle, walk(self.sample_fn, oracle, self.x_T, self.seed)
 
     def is_right(self, oracle: Oracle, result: Tensor) -> bool:
-        """Whether a walk ended at x_0, and every step on the way had its place."""
+        """Whether a walk ended at x_0 and every step on the way led where it should."""
         return rms(result - self.x_0) < EXACT and in_place(oracle.moves[:-1] or oracle.moves)
 
 
 def other_reading(trial: Trial, oracle: Oracle, result: Tensor) -> Alarm | None:
-    """Does the sampler come out right if the oracle understands it differently?"""
+    """Name the fault if the sampler is right for another counting of t, or another prediction."""
     outside = [t for t in oracle.told if not trial.bars.holds(t)]
     if not outside and trial.is_right(oracle, result):
         return None
@@ -77,10 +77,10 @@ def other_reading(trial: Trial, oracle: Oracle, result: Tensor) -> Alarm | None:
 
 
 def unclipped(trial: Trial, numbers: dict[str, float], error: float = 0.003) -> Alarm | None:
-    """A network that errs by a few thousandths: how far does one step lead astray?
+    """Check how far one step leads astray if the network errs by a few thousandths.
 
-    With little left of the picture, x_0 multiplies the error by sqrt((1 - bar) / bar). Small steps
-    forget it, long ones carry it to an x_t that no training ever showed.
+    With little left of the picture, the error is multiplied by sqrt((1 - bar) / bar) in x_0. Small
+    steps forget it; long ones carry it to an x_t that never occurs in training.
     """
     moves = trial.run(error=error)[0].moves[:-1]
     away = [abs(math.hypot(m.B, m.sigma) - math.sqrt(1 - m.bar_s)) for m in moves]
@@ -97,9 +97,9 @@ def unclipped(trial: Trial, numbers: dict[str, float], error: float = 0.003) -> 
 
 
 def draws_right(trial: Trial, oracle: Oracle) -> Alarm | None:
-    """Draw from a Gaussian whose perfect network is known: does its spread come out?
+    """Check the spread of samples from a Gaussian, for which the perfect network is known.
 
-    With one known picture, mistakes in what a sampler remembers from step to step cancel.
+    With one known picture, mistakes in what a sampler carries from step to step cancel out.
     """
     left = math.sqrt(oracle.bars.at(oracle.told[0]))
     if len(oracle.told) < 8 or left > 0.2:  # then steps or schedule are the reason
@@ -118,7 +118,7 @@ def draws_right(trial: Trial, oracle: Oracle) -> Alarm | None:
 
 
 def expected_spread(moves: list[Move]) -> float:
-    """The spread that plain steps with these A, B and sigma draw from the Gaussian."""
+    """The spread that samples of the Gaussian get from plain steps with these A, B and sigma."""
     variance = 1.0
     for move in moves:
         bar = move.bar_t
@@ -131,6 +131,6 @@ def expected_spread(moves: list[Move]) -> float:
 
 
 def ends_at(last: Move, bar: float) -> bool:
-    """Whether the result is a picture at this alpha_bar rather than a clean one."""
+    """Whether the result is a noisy picture at this alpha_bar rather than a clean one."""
     level, expected = math.hypot(last.B, last.sigma), math.sqrt(1 - bar)
     return abs(last.A - math.sqrt(bar)) < 0.001 and abs(level - expected) < 0.02 * expected

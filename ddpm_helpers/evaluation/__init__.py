@@ -1,4 +1,4 @@
-"""How good is a trained network: losses, distances between sets of pictures, memorisation."""
+"""How good a trained network is: losses, distances between sets of pictures, memorisation."""
 
 from ddpm_helpers.evaluation.classifier import Classifier, load_classifier
 from ddpm_helpers.evaluation.comparison import (

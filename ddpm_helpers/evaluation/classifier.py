@@ -1,9 +1,9 @@
-"""A small classifier, whose features compare sets of pictures.
+"""A small classifier whose features serve to compare sets of pictures.
 
-It plays the part that the Inception network plays in FID, for small pictures and without a
-download. A distance on its features is not a FID and must not be compared with one. Two are
-shipped, one that knows the cartoons and one that knows CIFAR-10's photographs; both come from
-`tools/train_classifier.py`.
+It takes the place of the Inception network in FID, for small pictures and without a download. A
+distance between its features is not an FID and must not be compared with one. Two are shipped,
+one trained on the cartoons and one on CIFAR-10's photographs; `tools/train_classifier.py` made
+both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHIPPED = {
     "cartoons": HERE / "cartoon_classifier.safetensors",
     "photographs": HERE / "photo_classifier.safetensors",
 }
-FEATURES, SIDE = 64, 32  # numbers that describe a picture; the picture's side in pixels
+FEATURES, SIDE = 64, 32  # features of a picture; the picture's side in pixels
 
 
 class Classifier(nn.Module):
@@ -35,7 +35,7 @@ class Classifier(nn.Module):
     Args:
         classes: their names; a picture gets a score for each.
     Attributes:
-        accuracy: on the test pictures, 0..1, where that is known.
+        accuracy: on the test pictures, in 0..1; None if it is not known.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -51,11 +51,11 @@ class Classifier(nn.Module):
         self.accuracy: float | None = None
 
     def features(self, x: Tensor) -> Tensor:
-        """What the classifier sees in pictures.
+        """The features of pictures, which distances are computed from.
 
         Args:
-            x: (B, C, S, S) in [-1, 1]; brought to 32×32 first. Grey ones, C = 1, are repeated to
-                three equal channels: that is how a screen shows grey, and the classifier knows
+            x: (B, C, S, S) in [-1, 1]; resized to 32×32 first. Greyscale pictures, C = 1, are
+                repeated to three equal channels, as a screen does: the classifier was trained on
                 colour pictures only.
         Returns:
             (B, 64).
@@ -74,18 +74,18 @@ class Classifier(nn.Module):
         return F.silu(self.describe(pooled))  # (B, 64)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B, C, S, S) in [-1, 1] to class scores (B, classes), not normalised."""
+        """From pictures (B, C, S, S) in [-1, 1] to logits (B, classes)."""
         return self.head(self.features(x))
 
 
 def load_classifier(name_or_path: str | Path = "cartoons") -> Classifier:
-    """A trained classifier in eval mode on the CPU.
+    """Load a trained classifier, in eval mode on the CPU.
 
     Args:
         name_or_path: cartoons, photographs, or a file that `save_classifier` wrote.
     Raises:
-        FileNotFoundError: neither.
-        ValueError: the file is damaged, or no classifier of this project.
+        FileNotFoundError: neither a shipped name nor a file.
+        ValueError: the file is damaged, or not a classifier of this project.
     """
     path = SHIPPED.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
@@ -103,16 +103,16 @@ def load_classifier(name_or_path: str | Path = "cartoons") -> Classifier:
 
 
 def classifier_for(ds: ImageDataset) -> Classifier:
-    """The shipped classifier of cartoons for the cartoons, that of photographs for all else.
+    """The shipped classifier of cartoons for the cartoons, that of photographs for all other data.
 
-    Its features compare pictures of any class; its scores mean something where the dataset has
-    its `classes`.
+    Its features can compare pictures of any class; its scores mean something only if the dataset
+    has the same `classes`.
     """
     return load_classifier("cartoons" if ds.source == "cartoons" else "photographs")
 
 
 def save_classifier(path: str | Path, classifier: Classifier) -> None:
-    """Write a classifier in float16 with its accuracy beside it."""
+    """Write a classifier in float16, with its accuracy in the file's metadata."""
     about = {"classes": list(classifier.classes), "accuracy": classifier.accuracy}
     tensors = {k: v.half().contiguous() for k, v in classifier.state_dict().items()}
     save_file(tensors, path, metadata={"classifier": json.dumps(about)})
@@ -121,13 +121,13 @@ def save_classifier(path: str | Path, classifier: Classifier) -> None:
 def train_classifier(
     ds: ImageDataset, *, epochs: int = 4, batch_size: int = 128, lr: float = 2e-3, seed: int = 0
 ) -> Classifier:
-    """Teach a fresh classifier to name the pictures of a dataset.
+    """Train a new classifier on a dataset.
 
     Args:
         ds: pictures and labels.
-        epochs: passes over them, each picture mirrored half of the time.
+        epochs: passes over them, each picture flipped horizontally half of the time.
         batch_size, lr: of AdamW; the learning rate falls to 0 along a cosine.
-        seed: of weights, order and mirroring.
+        seed: of weights, order and flips.
     Returns:
         The classifier in eval mode.
     """

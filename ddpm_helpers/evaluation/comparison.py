@@ -1,4 +1,4 @@
-"""Two sets of pictures, compared by what a classifier sees in them."""
+"""Two sets of pictures, compared by a classifier's features."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from ddpm_helpers.evaluation.distances import frechet_distance, kernel_distance,
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sets of pictures of the same size n, compared on the classifier's features.
+    """Measures of two sets of n pictures each, compared by the classifier's features.
 
     Attributes:
         n: pictures in each set.
         frechet: Fréchet distance. Not an FID: other features, other numbers.
         kernel: kernel distance; around 0 for two sets from one source.
-        precision, recall: in 0..1.
-        accuracy: share of the second set's pictures that are named as their label says, or None.
+        precision, recall: of the second set, each in 0..1.
+        accuracy: share of the second set that the classifier gives the right label; None if no
+            labels were given.
     """
 
     n: int
@@ -35,7 +36,7 @@ class Comparison:
 def features_and_classes(
     classifier: Classifier, x: Tensor, batch_size: int = 250
 ) -> tuple[Tensor, Tensor]:
-    """What the classifier sees in many pictures, and which class it names.
+    """The classifier's features of many pictures, and the classes that it predicts.
 
     Args:
         classifier: see `load_classifier`.
@@ -57,18 +58,17 @@ def features_and_classes(
 def compare(
     real: Tensor, fake: Tensor, y: Tensor | None = None, classifier: Classifier | None = None
 ) -> Comparison:
-    """Compare pictures with real ones.
+    """Compare samples with as many real pictures.
 
     Args:
-        real, fake: pictures (n, C, S, S), C = 1 or 3, in [-1, 1] or uint8; as many of each, 4 or
-            more.
-        y: what the fakes should be, (n,), or None.
-        classifier: by default the shipped one, of the cartoons.
+        real, fake: pictures (n, C, S, S), C = 1 or 3, in [-1, 1] or uint8; n at least 4.
+        y: the labels of the fake ones, (n,), or None.
+        classifier: by default the shipped one for cartoons.
     Returns:
         The measures, with n.
     Raises:
         ValueError: sets of different size (the distances depend on n) or shape, fewer than 4
-            pictures, or labels that are not one a picture.
+            pictures, or a number of labels other than n.
     """
     _check_sets(real, fake, y)
     classifier = load_classifier() if classifier is None else classifier
@@ -93,12 +93,12 @@ def _check_sets(real: Tensor, fake: Tensor, y: Tensor | None) -> None:
         raise ValueError(f"compare at least 4 pictures, got {len(real)}")
     if y is not None and tuple(torch.as_tensor(y).shape) != (len(fake),):
         raise ValueError(
-            f"y must be ({len(fake)},), one label a picture; got {tuple(torch.as_tensor(y).shape)}"
+            f"y must be ({len(fake)},), one label per image; got {tuple(torch.as_tensor(y).shape)}"
         )
 
 
 def table(rows: dict[str, Comparison]) -> str:
-    """Comparisons with the test pictures as lines of text; `train` is the noise floor."""
+    """A text table of comparisons with the test pictures; the row `train` is the noise floor."""
     lines = [
         f"{'compared with test':<20}{'n':>6}{'Frechet':>9}{'kernel':>9}{'precision':>11}"
         f"{'recall':>8}{'accuracy':>10}"

@@ -1,4 +1,4 @@
-"""How far two sets of pictures are from each other, measured on features (n, d)."""
+"""Distances between two sets of pictures, computed from features (n, d)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ddpm_helpers.checks import count as check_count
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """The Fréchet distance of two Gaussians with the sets' means and covariances.
+    """The Fréchet distance between two Gaussians with the sets' means and covariances.
 
         |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
 
-    It falls with n even for perfect samples: compare at the same n, with the distance between two
-    sets of real pictures beside it.
+    It falls as n grows, even for perfect samples: compare only values at the same n, and state the
+    distance between two sets of real pictures with them.
 
     Args:
         a, b: features, (n, d) and (m, d), at least 2 each; n and m well above d.
@@ -59,15 +59,15 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
-    """How many fakes lie among the real ones, and how many real ones among the fakes.
+    """The share of fakes that lie among the real ones, and of real ones that lie among the fakes.
 
-    "Among" means: within the distance of some point of the set to its k-th neighbour there.
+    "Among" a set means: at most as far from one of its points as that point's k-th neighbour in it.
 
     Args:
         real, fake: features, (n, d) and (m, d), more than k each.
         k: neighbours.
     Returns:
-        precision (are the fakes good?) and recall (are all kinds there?), each in 0..1.
+        precision (are the fakes realistic?) and recall (are all kinds covered?), each in 0..1.
     Raises:
         ValueError: as `frechet_distance`, or sets of at most k.
     Source: Kynkäänniemi et al. 2019, section 2.
@@ -83,7 +83,7 @@ class Neighbours:
     """The nearest training pictures of each sample.
 
     Attributes:
-        index: (n, k), which ones, the nearest first.
+        index: (n, k) int64, their indices, the nearest first.
         distance: (n, k), root mean square difference of pixels in [-1, 1].
     """
 
@@ -94,7 +94,7 @@ class Neighbours:
 def nearest_neighbours(
     x: Tensor, images: Tensor | np.ndarray, k: int = 1, chunk: int = 5000
 ) -> Neighbours:
-    """The training pictures that are most like each sample, pixel by pixel.
+    """Find the training pictures that are nearest to each sample, pixel by pixel.
 
     Args:
         x: samples, (n, C, H, W), uint8 or in [-1, 1].
@@ -102,7 +102,7 @@ def nearest_neighbours(
         k: how many, 1..N.
         chunk: training pictures to compare with at a time, at least 1.
     Returns:
-        Their numbers and distances.
+        Their indices and distances.
     Raises:
         ValueError: pictures of different shape, or a number out of range.
     """
@@ -125,7 +125,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _among(points: Tensor, cloud: Tensor, k: int) -> float:
-    """The share of points within the k-th neighbour's distance of some point of the cloud."""
+    """The share of points within some cloud point's distance to its k-th neighbour in the cloud."""
     radius = torch.cdist(cloud, cloud).kthvalue(k + 1, dim=1).values  # itself comes first
     return float((torch.cdist(points, cloud) <= radius).any(1).double().mean())
 

@@ -1,10 +1,10 @@
-"""FID, KID and Inception score, computed by torch-fidelity where it and its weights are at hand.
+"""FID, KID and Inception score, computed by torch-fidelity if it and its weights are available.
 
 pip install torch-fidelity
 ddpm evaluate --inception --inception-weights weights-inception-2015-12-05-6726825d.pth
 
-The weights are a pickle, which can run code when it is opened: nothing is downloaded here, and a
-file is opened only if its sha256 begins as its published name says.
+The weights are a pickle, which can run code when it is opened. So nothing is downloaded here, and
+a file is opened only if its sha256 begins with the digits in its published name.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from torch.utils.data import Dataset
 
 from ddpm_helpers.device import best_device
 
-WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # its name ends in how its sha256 begins
-LEAST = 10  # pictures in each set: Inception's score takes them in ten parts
+WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # its sha256 begins with 6726825d
+LEAST = 10  # pictures in each set: the Inception score splits them into ten parts
 WHERE = f"get {WEIGHTS} from the releases page of torch-fidelity"
 
 
 class Bytes(Dataset):
     """Pictures as torch-fidelity reads them: uint8 (3, S, S), from floats in [-1, 1] or uint8.
 
-    Grey ones are repeated to three equal channels, which is all that Inception takes.
+    Greyscale pictures are repeated to three equal channels, as Inception takes no others.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -44,7 +44,7 @@ class Bytes(Dataset):
 
 
 def check_inception(weights: str | Path, n: int) -> None:
-    """Refuse, before any picture is drawn, what `inception_scores` could not do afterwards.
+    """Refuse arguments that `inception_scores` would refuse, before any picture is drawn.
 
     Args:
         weights: the file of Inception's weights.
@@ -72,7 +72,7 @@ def check_inception(weights: str | Path, n: int) -> None:
 def inception_scores(
     x: Tensor, reference: Tensor, weights: str | Path, batch_size: int = 64
 ) -> dict[str, float]:
-    """How near samples are to reference pictures, on the features of the Inception network.
+    """Compare samples with reference pictures by the features of the Inception network.
 
     Args:
         x: samples, (n, C, S, S) in [-1, 1] or uint8, C = 1 or 3; n at least 10.
@@ -80,7 +80,7 @@ def inception_scores(
         weights: the file of Inception's weights that torch-fidelity published.
         batch_size: pictures at a time.
     Returns:
-        `fid`, `kid`, `inception_score`. All depend on n: compare sets of one size only.
+        `fid`, `kid`, `inception_score`. They depend on n: compare only sets of the same size.
     Raises:
         ValueError, FileNotFoundError: as `check_inception`.
     Source: Heusel et al. 2017 (FID), Bińkowski et al. 2018 (KID), Salimans et al. 2016 (IS).

@@ -1,4 +1,4 @@
-"""What `ddpm evaluate` reports: the loss at each step, and samples held against real pictures."""
+"""What `ddpm evaluate` reports: the loss per step, and samples compared with real pictures."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def loss_per_step(
     seed: int = 0,
     batch_size: int = 64,
 ) -> Tensor:
-    """The loss at chosen steps, on n pictures of a dataset, each class with its share.
+    """The loss at chosen steps, on n pictures of a dataset, in the proportions of its classes.
 
     Args:
-        diffusion, model: a network and what it was trained with; it is given the labels if it
-            takes any.
+        diffusion, model: the network and its diffusion; the network gets the labels if it takes
+            any.
         ds: pictures that the network was not trained on.
         ts: steps, each in 1..T.
-        n: pictures a step, the same for all, with the same noise.
+        n: number of pictures; all steps use the same pictures and the same noise.
         seed: of the noise.
         batch_size: pictures at a time.
     Returns:
@@ -90,27 +90,26 @@ def evaluate(
     keep: Callable[[dict[str, Any]], None] = lambda numbers: None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Everything that `ddpm evaluate` reports.
+    """Measure everything that `ddpm evaluate` reports.
 
     Args:
-        diffusion, model: a network and what it was trained with.
-        train, test: the two splits of its data. Where test holds fewer than 50 pictures, the sets
-            are halves of both together, which training has seen: the report says so.
-        n: pictures in each of the sets that are compared, at least 5, with Inception 10; by
-            default 1,000, or what there is.
+        diffusion, model: the network and its diffusion.
+        train, test: the two splits of its data. If test has fewer than 50 pictures, the sets are
+            halves of both splits together, which training may have seen: the report says so.
+        n: pictures in each compared set, at least 5, with `inception` at least 10; by default
+            1,000, or as many as there are.
         batch_size: pictures that are drawn at a time.
-        inception: file of Inception's weights for FID, KID and Inception score too, by
-            `inception_scores`; None leaves them out.
-        anyway: compare also where the splits hold the classes in different shares.
-        say: takes the lines of the report as they come; the expected time before the drawing.
-        keep: takes the numbers after each part: what was measured stays, should a later part fail.
+        inception: file of Inception's weights, to add FID, KID and Inception score (see
+            `inception_scores`); None leaves them out.
+        anyway: compare even if the splits hold the classes in different proportions.
+        say: called with each line of the report; the expected time comes before the drawing.
+        keep: called with the numbers after each part, so that they are kept if a later part fails.
         options: as for `sample`, without y; by default 50 steps of dpm++.
     Returns:
         The numbers, as plain values.
     Raises:
-        ValueError: n out of range, a class that the network does not know, samples of a network
-            without classes beside test pictures of other shares, or as `sample` or
-            `inception_scores`.
+        ValueError: n out of range, a class that the network does not know, splits with the classes
+            in different proportions (unless `anyway`), or as `sample` or `inception_scores`.
         FileNotFoundError: as `inception_scores`.
     """
     few = len(test) < FEW
@@ -165,7 +164,7 @@ def _real_sets(
             f"{every}, which training may have seen; copies look perfect here")  # fmt: skip
         return halves(train, test, n)
     x, y = take(test, n)
-    # A network without classes leaves them to chance, and so must the pictures it is held against.
+    # A network without classes draws them at random, so the real pictures must not be matched.
     return (x, y), (take_like(train, y), y) if labelled else take(train, n)
 
 
@@ -176,7 +175,7 @@ def _losses(
     n: int,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """The loss at eleven steps, on fewer pictures than the sets that are compared."""
+    """The loss at eleven steps, on n test pictures."""
     ts = sorted({max(1, diffusion.T * i // 10) for i in range(11)})
     loss = loss_per_step(diffusion, model, test, ts, n=n).tolist()
     values = dict(zip(ts, loss, strict=True))
@@ -193,9 +192,9 @@ def _announce(
     options: dict[str, Any],
     say: Callable[[str], None],
 ) -> None:
-    """Say how long the samples will take, from one network call with one batch.
+    """Say how long the samples will take, from the time of one network call with one batch.
 
-    With a guidance_interval it takes less: the call is one with guidance.
+    With a guidance_interval they take less, since the timed call is one with guidance.
     """
     count = min(n, check_count("batch_size", batch_size))
     y = None if getattr(model, "num_classes", None) is None else 0

@@ -1,4 +1,4 @@
-"""The sets that are compared: so many pictures of a dataset, and so many samples."""
+"""The sets that are compared: pictures of a dataset, and as many samples."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ddpm_helpers.data.dataset import to_float
 from ddpm_helpers.diffusion import DiffusionUtils
 
 Model = Callable[..., Tensor]
-FEW = 50  # a test split of fewer pictures is too small to compare with
-SAME = 0.05  # shares of a class that differ by no more, and one picture, count as equal
+FEW = 50  # a test split with fewer pictures is too small to compare with
+SAME = 0.05  # shares of a class that differ by at most this, plus one picture, count as equal
 
 
 def take(ds: ImageDataset, n: int) -> tuple[Tensor, Tensor]:
-    """The first n pictures of a dataset that hold each class's share, and their labels.
+    """The first n pictures of a dataset in the proportions of its classes, and their labels.
 
     Args:
         ds: a dataset.
         n: pictures, in 1..len(ds).
     Returns:
-        (n, C, S, S) in [-1, 1] and (n,) int64, in the order of the dataset. A class that makes up
-        a share s of it has n·s of the pictures, rounded up or down.
+        (n, C, S, S) in [-1, 1] and (n,) int64, in the order of the dataset. A class with a share s
+        of the dataset has n·s of the pictures, rounded up or down.
     Raises:
         ValueError: n below 1, or more than there are.
     """
@@ -41,50 +41,50 @@ def _gather(ds: ImageDataset, rows: np.ndarray) -> tuple[Tensor, Tensor]:
 
 
 def halves(train: ImageDataset, test: ImageDataset, n: int) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Two sets of n pictures from both splits together, none in both, with each class's share.
+    """Two disjoint sets of n pictures from both splits together, in the proportions of the classes.
 
-    For folders whose test split is too small to compare with: the network may have seen any of
+    For folders whose test split is too small to compare with; the network may have seen any of
     the pictures.
 
     Args:
         train, test: the two splits, with the same classes.
         n: pictures in each set, at most half of all.
     Returns:
-        Twice pictures (n, C, S, S) in [-1, 1] and their labels (n,).
+        Two pairs of pictures (n, C, S, S) in [-1, 1] and their labels (n,).
     Raises:
         ValueError: n out of range.
     """
     n = check_count("n (two sets of the pictures there are)", n, most=(len(train) + len(test)) // 2)
     labels = np.concatenate([train.labels, test.labels])
     rows = balanced_order(labels)[: 2 * n]
-    rows = rows[labels[rows].argsort(kind="stable")]  # class after class: every second is a half
+    rows = rows[labels[rows].argsort(kind="stable")]  # class by class: every other row is a half
     return tuple(_gather_both(train, test, rows[k::2]) for k in (0, 1))
 
 
 def _gather_both(
     train: ImageDataset, test: ImageDataset, rows: np.ndarray
 ) -> tuple[Tensor, Tensor]:
-    """Pictures and labels of rows that count on from train to test; those of train come first."""
+    """Pictures and labels of rows numbered through train, then test; those of train come first."""
     parts = (train, rows[rows < len(train)]), (test, rows[rows >= len(train)] - len(train))
     x, y = zip(*(_gather(ds, part) for ds, part in parts), strict=True)
     return torch.cat(x), torch.cat(y)
 
 
 def class_counts(y: Tensor, classes: Sequence[str]) -> dict[str, int]:
-    """How many of the labels are of each class; classes without any are left out."""
+    """How many labels each class has; classes without any are left out."""
     counts = torch.bincount(y, minlength=len(classes)).tolist()
     return {name: count for name, count in zip(classes, counts, strict=True) if count}
 
 
 def check_shares(name_a: str, a: Tensor, name_b: str, b: Tensor, classes: Sequence[str]) -> None:
-    """Refuse two sets of which one holds more of a class: their distance would measure that.
+    """Refuse two sets with different proportions of the classes: their distance would measure that.
 
     Args:
         name_a, name_b: what the sets are called in the message.
         a, b: their labels, (n,) each.
         classes: names of the classes.
     Raises:
-        ValueError: a class whose shares differ by more than 5 % of the pictures, and one.
+        ValueError: the shares of a class differ by over 5 percentage points plus one picture.
     """
     shares = [torch.bincount(y, minlength=len(classes)) / len(y) for y in (a, b)]
     worst = int((shares[0] - shares[1]).abs().argmax())
@@ -97,12 +97,14 @@ def check_shares(name_a: str, a: Tensor, name_b: str, b: Tensor, classes: Sequen
 
 
 def class_numbers_of(model: Model, ds: ImageDataset, y: Tensor) -> Tensor:
-    """A dataset's labels as the numbers that a network knows these classes by.
+    """Translate a dataset's labels into the network's numbers of the same classes.
 
     Args:
-        model: its `classes` are the names that it was trained with, if it has any.
+        model: its `classes`, if it has any, are the names that it was trained with.
         ds: the dataset.
-        y: labels of it, (n,).
+        y: labels of the dataset, (n,).
+    Returns:
+        (n,) int64.
     Raises:
         ValueError: the network does not know one of the classes.
     """
@@ -120,7 +122,7 @@ def class_numbers_of(model: Model, ds: ImageDataset, y: Tensor) -> Tensor:
 
 
 def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
-    """Pictures of given classes, each one once: as many of every class as there are in y.
+    """Pictures of given classes, none of them twice.
 
     Args:
         ds: a dataset with these classes.
@@ -152,23 +154,23 @@ def draw_samples(
     seed: int = 0,
     **options: Any,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Samples in batches: picture i is the same whatever the batch size.
+    """Draw samples in batches; picture i is the same whatever the batch size.
 
     Args:
         diffusion, model: as for sampling.
-        n: pictures, at least 1.
-        y: their classes, (n,), by default all classes in turn; not for a network without.
+        n: number of pictures, at least 1.
+        y: their classes, (n,), by default all classes in turn; ignored without classes.
         batch_size: pictures at a time, at least 1.
         seed: as for `sample`.
         options: as for `sample`.
     Yields:
         pictures on the CPU and their classes, or None for a network without classes.
     Raises:
-        ValueError: a number below 1, labels that are not one a picture, or as `sample`.
+        ValueError: a number below 1, a number of labels other than n, or as `sample`.
     """
     n, batch_size = check_count("n", n), check_count("batch_size", batch_size)
     if y is not None and len(y) != n:
-        raise ValueError(f"y must be ({n},), one label a picture; got {len(y)} labels")
+        raise ValueError(f"y must be ({n},), one label per image; got {len(y)} labels")
     classes = getattr(model, "num_classes", None)
     for first in range(0, n, batch_size):
         count = min(batch_size, n - first)

@@ -40,8 +40,8 @@ A denoising diffusion model of {kind} {side}×{side} pictures, trained with `ddp
 ## Limits
 
 - It draws {side}×{side} pictures like those it learned from, and nothing else{classes}.
-- What is rare, wrong or one-sided in those pictures is so in what it draws.
-- It was made to teach and to learn from. Nothing in it marks its pictures as generated.
+- What is rare, wrong or biased in those pictures is so in its own.
+- It was made for teaching. Its pictures carry no mark that they are generated.
 """
 _NOTES = (
     "`frechet` is a distance on the features of this project's own small classifier, so it is not "
@@ -50,7 +50,7 @@ _NOTES = (
 
 
 def public_description(name_or_path: str | Path) -> dict[str, Any]:
-    """`description` without the place of the data on this machine: a folder's name, not its path.
+    """`description` without this machine's paths: the data's folder by its name alone.
 
     Args, Raises: as for `load_pretrained`.
     """
@@ -65,8 +65,8 @@ def model_card(name_or_path: str | Path, use: str) -> str:
     """A model card in Markdown, with the front matter that the Hub reads.
 
     Args:
-        name_or_path: as for `load_pretrained`; of shipped weights the manifest's numbers are told.
-        use: Markdown, how to load these files.
+        name_or_path: as for `load_pretrained`; shipped weights bring the manifest's numbers.
+        use: Markdown that says how to load these files.
     """
     about = public_description(name_or_path)
     entry = available_weights().get(str(name_or_path), {})
@@ -78,7 +78,7 @@ def model_card(name_or_path: str | Path, use: str) -> str:
         training += f" ({entry['images_seen']:,} pictures, {entry['minutes']:.0f} minutes)"
     return _CARD.format(
         title=name,
-        kind="class-conditional" if about["model"].get("num_classes") else "unlabelled",
+        kind="class-conditional" if about["model"].get("num_classes") else "unconditional",
         side=about["model"]["image_size"],
         data=f"Source: `{trained.get('data', 'not recorded')}`{note}."
         + (f" Classes: {', '.join(classes)}." if classes else ""),

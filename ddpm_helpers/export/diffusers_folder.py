@@ -1,4 +1,4 @@
-"""diffusers: a folder that its pipelines load, with a scheduler that takes our steps."""
+"""diffusers: a folder that its pipelines load, with a scheduler that takes the same steps."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ images = DDPMPipeline.from_pretrained("{folder}")(batch_size=4, num_inference_st
 ```
 
 diffusers counts the steps 0..T-1, `ddpm_helpers` 1..T. The scheduler holds the betas themselves, so
-any schedule can be expressed, and the predicted x_0 is bounded to [-1, 1] before each step. From
-the same start noise `GuidedPipeline` draws what `DiffusionUtils.sample` draws, within 1e-4. Not
-expressed: Heun, `guidance_interval`, ddpm's variance "beta" in fewer than T steps (diffusers adds
-noise in the last one too), DDIM in a number of steps that does not divide T, DPM-Solver++ at a
-terminal SNR of zero. `DDPMPipeline` takes no classes, and rounds its steps unless their number
-divides T.
+any schedule works, and the predicted x_0 is bounded to [-1, 1] before each step. From the same
+start noise `GuidedPipeline` draws what `DiffusionUtils.sample` draws, within 1e-4. Not supported:
+Heun, `guidance_interval`, ddpm's variance "beta" in fewer than T steps (diffusers adds noise in
+the last one too), DDIM in a number of steps that does not divide T, DPM-Solver++ at a terminal
+SNR of zero. `DDPMPipeline` takes no classes, and rounds its steps unless their number divides T.
 """
 
 
@@ -33,14 +32,14 @@ def export_diffusers(name_or_path: str | Path, out: str | Path, sampler: str = "
 
     Args:
         name_or_path: as for `load_pretrained`.
-        out: folder to make; it appears when it is complete.
+        out: folder to make; it appears only when it is complete.
         sampler: whose steps the stored scheduler takes: ddpm, ddim or dpm++.
     Returns:
         The folder: `unet/`, `scheduler/`, `model_index.json`, `README.md`.
     Raises:
         FileNotFoundError: no such weights.
         FileExistsError: the folder is there already and not empty.
-        ValueError: diffusers is missing, or a sampler or schedule that it cannot express.
+        ValueError: diffusers is missing, or does not have this sampler, prediction or schedule.
     """
     out = Path(out)
     check_installed("diffusers' format", "diffusers")

@@ -1,7 +1,7 @@
-"""Our network and its drawing loop as diffusers' classes. Importing this module imports diffusers.
+"""Our network and its sampling loop as diffusers' classes; importing this module imports diffusers.
 
 diffusers numbers the steps 0..T-1 where we have 1..T. Everything else is a matter of settings:
-`scheduler_config` gives those with which its schedulers take our steps.
+`make_scheduler` chooses those with which its schedulers take our steps.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class DiffusersNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def of(cls, model: DiffusionNet) -> DiffusersNet:
-        """The same network: it shares the weights, it does not copy them."""
+        """Wrap a network; the weights are shared, not copied."""
         config = dict(model.config)
         names = {"sample_size": config.pop("image_size"), "in_channels": config.pop("channels")}
         with torch.device("meta"):
@@ -92,8 +92,8 @@ class DiffusersNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         Args:
             sample: noisy pictures, (B, C, S, S).
             timestep: a number, or (B,): 0..T-1, which are our steps 1..T.
-            class_labels: (B,) int64, -1 for no label; None = no label for any of them.
-            return_dict: False gives a tuple.
+            class_labels: (B,) int64, -1 for no label; None means no label for any image.
+            return_dict: False returns a tuple.
         """
         t = torch.as_tensor(timestep, device=sample.device).long().expand(len(sample)) + 1
         output = self.net(sample, t, class_labels)  # (B, C, S, S)
@@ -108,7 +108,7 @@ def make_scheduler(diffusion: DiffusionUtils, sampler: str = "ddpm", *, clip: bo
         sampler: ddpm (posterior variance), ddim (any eta) or dpm++.
         clip: bound the predicted x_0 to [-1, 1].
     Returns:
-        The scheduler. `set_steps` asks it for the same steps as `DiffusionUtils.sample`.
+        The scheduler. `set_steps` makes it take the same steps as `DiffusionUtils.sample`.
     Raises:
         ValueError: a sampler or a prediction without a counterpart, or dpm++ at a terminal SNR of
             zero.
@@ -139,10 +139,10 @@ def make_scheduler(diffusion: DiffusionUtils, sampler: str = "ddpm", *, clip: bo
 
 
 def set_steps(scheduler: Any, steps: int) -> None:
-    """Ask a scheduler for the steps that `DiffusionUtils.sample` takes.
+    """Set a scheduler to the steps that `DiffusionUtils.sample` takes.
 
-    Both divide T into equal parts, but diffusers rounds where we round down, and its DDIM steps
-    back by T // steps wherever it is.
+    Both divide T into equal parts, but diffusers rounds to nearest where we round down, and its
+    DDIM always goes down by T // steps.
 
     Raises:
         ValueError: a number outside 1..T, or one that DDIM cannot take.
@@ -185,18 +185,18 @@ class GuidedPipeline(DiffusionPipeline):
         latents: Tensor | None = None,
         output_type: str = "pil",
     ) -> ImagePipelineOutput:
-        """Draw pictures.
+        """Draw images.
 
         Args:
-            class_labels: one a picture; None draws batch_size pictures without a label.
-            batch_size: number of pictures, where neither labels nor noise say it.
+            class_labels: (n,), one per image; None draws without labels.
+            batch_size: number of images, if neither labels nor latents give it.
             guidance_scale: our `guidance`: 1 is the plain conditional prediction.
             num_inference_steps: 1..T.
             generator: of the noise.
             latents: start noise, (n, C, S, S).
             output_type: pil, np, or pt for (n, C, S, S) in [0, 1].
         Returns:
-            `.images`.
+            An object whose `.images` holds them.
         Raises:
             ValueError: steps that the scheduler cannot take, or guidance without labels.
         """

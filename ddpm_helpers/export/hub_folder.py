@@ -30,11 +30,11 @@ def export_hub(name_or_path: str | Path, out: str | Path) -> Path:
     """Write trained weights as a folder that can be uploaded to the Hub as it is.
 
     Nothing is uploaded. `load_pretrained` reads the folder, and so does
-    `class HubNet(DiffusionNet, PyTorchModelHubMixin)`, without a network.
+    `class HubNet(DiffusionNet, PyTorchModelHubMixin)`, both offline.
 
     Args:
         name_or_path: as for `load_pretrained`.
-        out: folder to make; it appears when it is complete.
+        out: folder to make; it appears only when it is complete.
     Returns:
         The folder: `config.json`, `model.safetensors`, `README.md`.
     Raises:

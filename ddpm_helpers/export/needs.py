@@ -1,4 +1,4 @@
-"""Packages that an export needs and the rest of the package does not, and atomic folders."""
+"""A check for packages that only an export needs, and folders that appear atomically."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 def check_installed(what: str, *packages: str) -> None:
-    """Name every missing package in one line.
+    """Refuse to go on where packages are missing.
 
     Raises:
-        ValueError: with the command that installs them.
+        ValueError: it names every missing package and the command that installs them.
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:

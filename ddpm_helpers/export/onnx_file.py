@@ -1,4 +1,4 @@
-"""ONNX: the network alone, as one file that runs without Python, in a browser too."""
+"""ONNX: the network alone, as one file that runs without Python, for example in a browser."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ddpm_helpers.export.needs import check_installed
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import load_pretrained
 
-OLDEST_TORCH = (2, 9)  # older exporters and today's onnxscript do not understand each other
-MAX_BATCH = 1024  # an upper end that torch.export asks for
+OLDEST_TORCH = (2, 9)  # older exporters do not work with today's onnxscript
+MAX_BATCH = 1024  # torch.export wants an upper bound
 SMALLEST = 64  # tensors with fewer numbers stay float32: a Cast would cost more than it saves
 TOLERANCE = 1e-4  # of the largest output; 1e-6 is usual
 CHECKED_BATCHES = (1, 2, 5)
 
 
 def export_onnx(name_or_path: str | Path, out: str | Path) -> Path:
-    """Write a trained network as ONNX, compare it with torch, and only then move it into place.
+    """Write a trained network as ONNX, once its outputs have been compared with torch's.
 
     Inputs are x_t float32 (batch, C, S, S), t int64 (batch,) and, for a network with classes, y
     int64 (batch,), -1 for no label. The output has the shape of x_t. The entry "ddpm_helpers" of
-    the file's metadata is JSON: what the network is, its schedule, its classes. Weights that are
-    the same in float16 are stored in it and cast when the file is opened.
+    the file's metadata is JSON that describes the network, its schedule and its classes. Weights
+    that float16 holds exactly are stored in it and cast when the file is opened.
 
     Args:
         name_or_path: as for `load_pretrained`.
@@ -40,7 +40,8 @@ def export_onnx(name_or_path: str | Path, out: str | Path) -> Path:
         The path.
     Raises:
         FileNotFoundError: no such weights.
-        ValueError: another ending, a missing package, an old torch, or outputs unlike torch's.
+        ValueError: another file extension, a missing package, a torch that is too old, or outputs
+            that differ from torch's.
     """
     out = Path(out)
     if out.suffix != ".onnx":
@@ -60,12 +61,12 @@ def export_onnx(name_or_path: str | Path, out: str | Path) -> Path:
 
 
 def torch_version() -> tuple[int, ...]:
-    """Major and minor number, (2, 9)."""
+    """Major and minor version of torch, such as (2, 9)."""
     return tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 def _traced(model: DiffusionNet) -> Any:
-    """The network as an ONNX model in memory, its batch of any size."""
+    """The network as an ONNX model in memory, for batches of any size."""
     import onnx
 
     x_t, t, y = _inputs(model, 2)  # a batch of 1 would be taken for a constant, here and below
@@ -73,7 +74,7 @@ def _traced(model: DiffusionNet) -> Any:
     names = ["x_t", "t", "y"][: len(arguments)]
     batch = torch.export.Dim("batch", min=2, max=MAX_BATCH)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own use of torch
+        warnings.simplefilter("ignore")  # torch warns about its own code
         file = Path(folder) / "net.onnx"
         torch.onnx.export(
             model, arguments, str(file), input_names=names, output_names=["output"], dynamo=True,
@@ -84,11 +85,11 @@ def _traced(model: DiffusionNet) -> Any:
 
 
 def compact(model: Any, about: dict[str, Any]) -> bytes:
-    """Half the size without a changed bit: float16 where that is exact, and no notes of the tracer.
+    """Halve a model's size without changing a value: float16 where exact, no notes of the tracer.
 
     Args:
-        model: an `onnx.ModelProto`; changed.
-        about: what `public_description` says of the weights; becomes the file's only metadata.
+        model: an `onnx.ModelProto`; changed in place.
+        about: the weights' `public_description`, which becomes the file's only metadata.
     Returns:
         The file's bytes.
     """
@@ -128,7 +129,7 @@ def check(content: bytes, model: DiffusionNet) -> float:
         content: the file's bytes.
         model: on the CPU, in eval mode.
     Returns:
-        The largest difference, as a share of the largest output.
+        The largest difference, relative to the largest output (or to 1 if that is larger).
     Raises:
         ValueError: a batch of fixed size, or outputs that differ by more than `TOLERANCE`.
     """

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GROUP = 8  # channels that GroupNorm takes together
+GROUP = 8  # channels in each group of GroupNorm
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """Each step as a vector of sines and cosines of falling frequency.
+    """Sinusoidal embedding of steps: sines and cosines of decreasing frequency.
 
         embedding[k] = sin(t * w_k), embedding[dim/2 + k] = cos(t * w_k),
         w_k = max_period ** (-k / (dim/2))
@@ -20,7 +20,7 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     Args:
         t: steps, (B,), any number type.
         dim: length of each vector, even.
-        max_period: the period of the slowest wave approaches 2 pi times this many steps.
+        max_period: for a large dim, the slowest wave repeats after 2 pi * max_period steps.
     Returns:
         (B, dim) float32 in [-1, 1].
     Raises:
@@ -49,9 +49,9 @@ class TimeEmbedding(nn.Module):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 8 channels a group; it normalises each image by itself.
+    """GroupNorm with 8 channels per group; it normalises each image on its own.
 
-    BatchNorm would mix images of different noise levels, and behaves differently in eval mode.
+    BatchNorm would mix images of different noise levels, and it behaves differently in eval mode.
     Source: Wu & He 2018.
     """
     return nn.GroupNorm(channels // GROUP, channels)
@@ -72,10 +72,11 @@ class ResBlock(nn.Module):
         out = conv2(silu(h)) + shortcut(x)
 
     Args:
-        c_in, c_out: channels before and after.
+        c_in, c_out: channels before and after, multiples of 8.
         t_dim: length of the time embedding.
         stride: 2 halves height and width in conv1, as in ResNet-18.
-    Source: He et al. 2016; scale and shift: Dhariwal & Nichol 2021, section 3 (AdaGN).
+    Source: He et al. 2016, "Identity Mappings in Deep Residual Networks"; scale and shift:
+        Dhariwal & Nichol 2021, section 3 (AdaGN).
     """
 
     def __init__(self, c_in: int, c_out: int, t_dim: int, stride: int = 1) -> None:
@@ -96,7 +97,7 @@ class ResBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over the positions of a map: (B, C, H, W) -> (B, C, H, W).
+    """Multi-head self-attention over the positions of a feature map, of the same shape after it.
 
         out = x + W_out softmax(q k^T / sqrt(d)) v,   (q, k, v) = W_qkv norm(x),   d = C / heads
 
@@ -104,9 +105,9 @@ class SelfAttention(nn.Module):
     at these sizes `F.scaled_dot_product_attention` is no faster on a CPU.
 
     Args:
-        channels: C, a multiple of 8.
-        head_dim: least number of channels per head, if C has as many; the number of heads is the
-            largest divisor of C that allows it.
+        channels: C of the feature map (B, C, H, W), a multiple of 8.
+        head_dim: least number of channels per head, or C if that is smaller; the number of heads
+            is the largest divisor of C that leaves each head so many.
     Source: Vaswani et al. 2017; in a diffusion network: Ho et al. 2020, appendix B.
     """
 
@@ -129,15 +130,15 @@ class SelfAttention(nn.Module):
 
 
 class Upsample(nn.ConvTranspose2d):
-    """Transposed convolution that enlarges height and width without a checkerboard.
+    """Transposed convolution without checkerboard artefacts.
 
     Kernel 4 at stride 2 gives every output pixel the same number of taps (kernel 3 alternates
-    between one and two per axis). Its initial weights interpolate bilinearly between random
+    between one and two per axis). The initial weights interpolate bilinearly between random
     mixtures of the channels, so that neighbouring pixels start out alike.
 
     Args:
         c_in, c_out: channels before and after.
-        factor: how many times larger the output is, an even number.
+        factor: what height and width are multiplied by, an even number.
     Source: Odena et al. 2016, "Deconvolution and Checkerboard Artifacts".
     """
 

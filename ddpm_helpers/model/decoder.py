@@ -11,10 +11,11 @@ from ddpm_helpers.model.encoder import MULTIPLIERS, Stage, check_image_size
 
 
 class Decoder(nn.Module):
-    """Three stages: double the size, append the encoder's map of that size, two basic blocks.
+    """Three stages: each doubles the size, appends the encoder's map of that size, and applies
+    two basic blocks.
 
-    A last transposed convolution goes from the stem's resolution to pixels. Its input includes
-    the stem's map, in which every pixel of the noisy image is still present.
+    A last transposed convolution leads from the stem's resolution to pixels. Its input includes
+    the stem's map, which still holds every pixel of the noisy image.
 
     Args:
         image_size, channels, width, t_dim, attention_size, stem_stride: as for `Encoder`.
@@ -47,7 +48,9 @@ class Decoder(nn.Module):
         self.to_pixels = zero_init(Upsample(2 * width, channels, stem_stride))
 
     def forward(self, features: list[Tensor], t_emb: Tensor) -> Tensor:
-        """Args:
+        """Decode feature maps into an image.
+
+        Args:
             features: the encoder's five maps, fine to coarse.
             t_emb: time embedding, (B, t_dim).
         Returns:

@@ -1,4 +1,4 @@
-"""From an image to feature maps: a ResNet-18, conditioned on the time."""
+"""From an image to feature maps: a ResNet-18, conditioned on the step t."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STEM_STRIDES = (2, 4)  # 4 is ResNet-18's: 2 in its convolution and 2 in its max
 
 
 def check_image_size(image_size: int, stem_stride: int) -> None:
-    """Refuse an image size that stem and stages cannot divide evenly."""
+    """Refuse an image size that the stem and the stages cannot divide evenly."""
     if stem_stride not in STEM_STRIDES:
         raise ValueError(f"stem_stride must be 2 or 4, got {stem_stride}")
     stride = 8 * stem_stride  # 2 between each of the four stages
@@ -24,7 +24,7 @@ def check_image_size(image_size: int, stem_stride: int) -> None:
 
 
 class Stage(nn.Module):
-    """Two basic blocks, each followed by self-attention where the map is small enough."""
+    """Two basic blocks, then self-attention where the feature map is small enough."""
 
     def __init__(self, c_in: int, c_out: int, t_dim: int, stride: int, attention: bool) -> None:
         super().__init__()
@@ -37,12 +37,12 @@ class Stage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """ResNet-18 with the time fed to every block and self-attention at low resolution.
+    """ResNet-18 with the time embedding in every block and self-attention at low resolution.
 
     The stem rearranges 2x2 pixels into channels before its convolution (pixel-unshuffle): the
     resolution halves, as in ResNet's strided stem, but no value of the image is lost, so the
-    noise of every single pixel can still be predicted. With 4x4 pixels, the stages work at
-    ResNet-18's own resolution, at a quarter of the cost.
+    noise of every pixel can still be predicted. With 4x4 pixels, the stages work at ResNet-18's
+    own resolution, at a quarter of the cost.
 
     Args:
         image_size: side of the images, a multiple of 8 * stem_stride.
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
         stem_stride: side of the squares of pixels that the stem rearranges, 2 or 4.
     Raises:
         ValueError: image_size not a multiple of 8 * stem_stride, or width not a multiple of 8.
-    Source: He et al. 2016, table 1; pixel-unshuffle: Shi et al. 2016.
+    Source: He et al. 2016, "Deep Residual Learning", table 1; pixel-unshuffle: Shi et al. 2016.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""DiffusionNet: encoder and decoder, joined to the network that predicts the noise."""
+"""DiffusionNet: the encoder and the decoder, joined into one network."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ddpm_helpers.model.encoder import Encoder
 
 
 class DiffusionNet(nn.Module):
-    """Predicts eps, x_0, v or flow from noisy images and their steps.
+    """The network that predicts eps, x_0, v or flow from noisy images and their steps.
 
         output = decoder(encoder(x_t)) + gate(t) * x_t
 
-    The gate is one number per channel and step. It carries the full-resolution noise directly
+    The gate is one number per channel and step. It passes the full-resolution noise directly
     to the output, so that the stages need not carry every pixel of it through the bottleneck.
-    A fresh network outputs exactly 0.
+    A newly initialised network outputs exactly 0.
 
     Args:
         image_size: side S of the images, a multiple of 8 * stem_stride.
@@ -26,11 +26,11 @@ class DiffusionNet(nn.Module):
         width: channels of the first stage, a multiple of 8 (64 as in ResNet-18).
         num_classes: None for a network that takes no labels.
         attention_size: maps of this side and smaller get self-attention.
-        stem_stride: what the stem divides the side by, 2 or 4; 4 takes a quarter of the time.
+        stem_stride: what the stem divides the side by, 2 or 4; 4 costs about a quarter.
     Attributes:
         image_shape: (C, S, S).
         config: the arguments, enough to build the same network again.
-        classes: names of the classes, class 0 first, where they are known.
+        classes: names of the classes, class 0 first; empty where they are not known.
     Raises:
         ValueError: image_size not a multiple of 8 * stem_stride, width not a multiple of 8,
             num_classes below 1.
@@ -75,13 +75,13 @@ class DiffusionNet(nn.Module):
         self.gate = zero_init(nn.Linear(t_dim, channels))
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """Predict eps, x_0, v or flow, whichever the training asks for.
+        """Predict eps, x_0, v or flow, whichever the network is trained for.
 
         Args:
             x_t: noisy images, (B, C, S, S), in the dtype of the weights.
             t: their steps, (B,) int64.
-            y: class labels, (B,) int64 in 0..num_classes-1, or -1 for "no label"; None = no label
-                for any of them.
+            y: class labels, (B,) int64 in 0..num_classes-1, or -1 for "no label"; None means no
+                label for any image.
         Returns:
             (B, C, S, S), in x_t's dtype.
         Raises:
@@ -105,13 +105,13 @@ class DiffusionNet(nn.Module):
                 f"x_t must be (B, {', '.join(map(str, self.image_shape))}), got {tuple(x_t.shape)}"
             )
         if t.shape != x_t.shape[:1]:
-            raise ValueError(f"t must be ({len(x_t)},), one step a picture; got {tuple(t.shape)}")
+            raise ValueError(f"t must be ({len(x_t)},), one step per image; got {tuple(t.shape)}")
         if y is None:
             return
         if self.num_classes is None:
             raise ValueError("this network takes no labels (num_classes=None), but y was given")
         if y.shape != t.shape:
-            raise ValueError(f"y must be ({len(t)},), one label a picture; got {tuple(y.shape)}")
+            raise ValueError(f"y must be ({len(t)},), one label per image; got {tuple(y.shape)}")
         if torch.compiler.is_compiling() or (self.training and y.is_cuda):
             return  # reading values would split the compiled graph, or wait for the GPU
         if len(y) and not NO_LABEL <= int(y.min()) <= int(y.max()) < self.num_classes:
@@ -122,5 +122,5 @@ class DiffusionNet(nn.Module):
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of trained values in a module."""
+    """Number of trainable parameters of a module."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -11,7 +11,7 @@ PREFIXES = ("_orig_mod.", "module.")  # what the wrappers put before each weight
 
 
 def unwrapped(model: Any) -> Any:
-    """The network itself, without what the caller wrapped around it; the weights are shared."""
+    """The network without the wrappers around it; the weights are shared."""
     while True:
         if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner  # torch.compile

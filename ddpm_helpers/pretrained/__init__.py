@@ -1,4 +1,4 @@
-"""Trained weights: saving them, finding them, checking them."""
+"""Trained weights: save, find, check, fine-tune and distil them."""
 
 from ddpm_helpers.pretrained.distill import distill_model
 from ddpm_helpers.pretrained.fine_tune import config_for_weights, fine_tune_model, set_classes

@@ -1,4 +1,4 @@
-"""A student that starts as its teacher, to learn in few steps what the teacher does in many."""
+"""A student that starts as a copy of its teacher and learns to sample in few steps."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def distill_model(
     steps: int = TEACHER_STEPS,
     say: Callable[[str], object] = print,
 ) -> tuple[DiffusionNet, ConsistencyDistillation]:
-    """A student and the loss that teaches it: give both to `TrainingPipeline`.
+    """Build a student and the diffusion whose loss teaches it; give both to `TrainingPipeline`.
 
     Args:
         name_or_path: the teacher's weights, as for `load_pretrained`; the student starts from them.
         classes, say: as for `fine_tune_model`.
-        steps: of the teacher from T to 0.
+        steps: the teacher's, from T to 0, in 1..T.
     Returns:
         The student, ready to train, and a `ConsistencyDistillation` whose teacher is on the fastest
         device.

@@ -1,4 +1,4 @@
-"""Networks that start from trained weights and learn other pictures."""
+"""Fine-tuning: networks that start from trained weights and learn other pictures."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def fine_tune_model(
     *,
     say: Callable[[str], object] = print,
 ) -> tuple[DiffusionNet, DiffusionUtils]:
-    """A network that starts from stored weights, with one label row for each class of new data.
+    """Load a network to fine-tune, with one row of the label embedding for each class of new data.
 
     A class that the weights know by name keeps its row. A new one starts as a copy of the row for
-    "no label", so that its first pictures are those drawn without a class. All other weights, the
-    row for "no label" included, are the stored ones.
+    "no label", so that at first it draws what is drawn without a class. All other weights, and the
+    row for "no label", are the stored ones.
 
     Args:
         name_or_path: as for `load_pretrained`.
         classes: names of the new data's classes, in the order of their labels, such as
             `ds.classes`; None for a network that takes no labels.
-        say: gets one line on which rows were kept; print by default.
+        say: called with one line that tells which rows were kept; print by default.
     Returns:
         The network, ready to train, and the `DiffusionUtils` that it was trained with.
     Raises:
@@ -44,17 +44,18 @@ def fine_tune_model(
 
 
 def set_classes(model: DiffusionNet, classes: Sequence[str] | None) -> str:
-    """Give a network another label table, in place; without one, it draws as for "no label".
+    """Replace a network's label embedding, in place.
 
     Args:
-        model: the network; where the names of its classes are unknown, they are its numbers.
-        classes: names of the new ones, or None.
+        model: the network; if the names of its classes are unknown, their numbers are used.
+        classes: names of the new classes; None removes the embedding, and the network then draws
+            what it drew for "no label".
     Returns:
-        One line on which rows were kept, and which are new.
+        One line that tells which rows were kept, and which are new.
     """
     numbers = range(model.num_classes or 0)
     known = model.classes if model.classes and numbers else tuple(map(str, numbers))
-    # Row 0 is "no label". A table of zeros adds nothing: the network is what it was without one.
+    # Row 0 is "no label". A row of zeros adds nothing, so the network draws as it did without one.
     rows = torch.zeros(1, model.time.dim) if model.label is None else model.label.weight.detach()
     if classes is None:
         last: Any = model.time.mlp[-1]
@@ -71,7 +72,7 @@ def set_classes(model: DiffusionNet, classes: Sequence[str] | None) -> str:
 
 
 def describe_labels(known: Sequence[str], classes: Sequence[str] | None) -> str:
-    """One line on which label rows are kept, new and left out."""
+    """One line that tells which labels are kept, new and left out."""
     if classes is None:
         return "no labels" if not known else f"the labels of {_some(known)} left out"
     groups = {
@@ -88,11 +89,11 @@ def _some(names: Sequence[str], shown: int = 5) -> str:
 
 
 def config_for_weights(name_or_path: str | Path, config: TrainConfig) -> TrainConfig:
-    """The configuration with what stored weights decide: the network's shape, and the diffusion.
+    """A configuration with what stored weights decide filled in: network and diffusion.
 
     Args:
         name_or_path: as for `load_pretrained`.
-        config: everything else, such as epochs and lr, is taken from here.
+        config: decides everything else, such as epochs and lr.
     Raises:
         FileNotFoundError, ValueError: as for `load_pretrained`; or the weights were trained with a
             table of betas, which no configuration can name.

@@ -1,4 +1,4 @@
-"""What comes with the package: trained weights and the ladders of their trainings."""
+"""The trained weights that come with the package, and the ladders of their trainings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def available_weights() -> dict[str, dict[str, Any]]:
 
 
 def shipped_ladder(name: str = "cartoons") -> dict[str, Any]:
-    """What more and more training bought, measured on weights that a training kept on its way.
+    """What more training buys, measured on weights that one training kept along the way.
 
     Args:
         name: cartoons or cifar10-64.
     Returns:
-        `n`, `options` of the sampler, `noise_floor` and `rungs`, one for each epoch.
+        `n`, `options` of the sampler, `noise_floor` and `rungs`, one for each measured epoch.
     Raises:
-        FileNotFoundError: no ladder of that name; the message lists those that there are.
+        FileNotFoundError: no ladder of that name; the message lists the existing ones.
     """
     found = {p.stem.removeprefix("ladder_"): p for p in sorted(HERE.glob("ladder_*.json"))}
     if name not in found:

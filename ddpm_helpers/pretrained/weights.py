@@ -1,4 +1,4 @@
-"""Weights in a file that describes itself: safetensors, never pickle."""
+"""Weights in self-describing files: safetensors, never pickle."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ def save_weights(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Write a network's weights with all that is needed to build it again.
+    """Write a network's weights, with everything that is needed to build it again.
 
     Args:
-        path: file to write, ending in .safetensors; written beside and moved into place.
-        model: the network, usually the averaged one; torch.compile and DataParallel are taken off.
-        diffusion: what it was trained with.
+        path: file to write, ending in .safetensors; written atomically.
+        model: the network, usually with averaged weights; torch.compile and DataParallel around it
+            are left out.
+        diffusion: the one that it was trained with.
         trained: facts about the training (data, steps, classes …), plain JSON values.
         dtype: of the stored numbers; torch.float16 halves the file.
     Returns:
@@ -73,12 +74,12 @@ def load_pretrained(name_or_path: str | Path) -> tuple[DiffusionNet, DiffusionUt
         with. `model.classes` holds the names of its classes.
     Raises:
         FileNotFoundError: neither a shipped name nor a file; the message lists the names.
-        ValueError: the file is altered, truncated, describes nothing that can be built, or is not
-            one of this project.
+        ValueError: the file is altered or truncated, its description cannot be built, or it is not
+            a file of this project.
     """
     path, about, tensors = _read(name_or_path)
     diffusion = _build(path, DiffusionUtils, about["diffusion"])
-    with torch.device("meta"):  # shapes without memory: no size that is asked for is trusted yet
+    with torch.device("meta"):  # shapes without memory: the described sizes are not trusted yet
         _check_tensors(path, tensors, _build(path, DiffusionNet, about["model"]))
     model = DiffusionNet(**about["model"])
     model.load_state_dict({k: v.float() for k, v in tensors.items()})
@@ -89,18 +90,18 @@ def load_pretrained(name_or_path: str | Path) -> tuple[DiffusionNet, DiffusionUt
 def load_weights(
     name_or_path: str | Path, model: DiffusionNet, diffusion: DiffusionUtils | None = None
 ) -> DiffusionNet:
-    """Put stored weights into a network that is there already, or leave it exactly as it was.
+    """Load stored weights into an existing network, or fail and leave it exactly as it was.
 
     Args:
         name_or_path: as for `load_pretrained`.
-        model: the network; it must be built as the stored one was. A field that is younger than
+        model: the network; it must be built as the stored one was. A field that is newer than
             the file must have its default.
-        diffusion: if given, it must be what the weights were trained with.
+        diffusion: if given, it must be the one that the weights were trained with.
     Returns:
         The network.
     Raises:
         FileNotFoundError: neither a shipped name nor a file.
-        ValueError: the file is damaged, or anything about it differs; one line says what.
+        ValueError: the file is damaged, or its network or diffusion differs; one line says how.
     """
     if isinstance(name_or_path, torch.nn.Module) and isinstance(model, str | Path):
         warnings.warn("load_weights(name_or_path, model): the two are swapped", stacklevel=2)
@@ -116,7 +117,7 @@ def load_weights(
 
 
 def with_defaults(kind: Callable[..., Any], stored: dict[str, Any]) -> dict[str, Any]:
-    """A stored configuration, and the defaults of what is younger than its file."""
+    """A stored configuration, with defaults for the arguments that are newer than its file."""
     parameters = inspect.signature(kind).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return defaults | stored
@@ -149,12 +150,12 @@ def few_steps(name_or_path: str | Path) -> int | None:
 def data_of_weights(
     name_or_path: str | Path, data: str | None = None, root: str | None = None
 ) -> dict[str, Any]:
-    """Arguments that open the data of weights with `ImageDataset`, as a run's folder has them.
+    """Arguments of `ImageDataset` that open the data which weights were trained on.
 
     Args:
-        name_or_path: as for `load_pretrained`.
-        data: another source, instead of the one that they were trained on.
-        root: where the source's files lie, if that is to be another place.
+        name_or_path: as for `load_pretrained`; a run's folder also knows `root` and `fit`.
+        data: another source to open instead.
+        root: another place where the source's files are.
     Returns:
         `channels`, and as far as known `source`, `root` and `fit`.
     Raises:
@@ -184,7 +185,7 @@ def _find(name_or_path: str | Path) -> tuple[Path, str | None]:
 
 
 def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
-    """Path, description and tensors; what is checked is what is used: the file is read once."""
+    """Path, description and tensors; the file is read once, so what is checked is what is used."""
     path, wanted = _find(name_or_path)
     raw = path.read_bytes()
     if wanted is not None and (found := hashlib.sha256(raw).hexdigest()) != wanted:
@@ -196,7 +197,7 @@ def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, tor
         )
     try:
         tensors = load(raw)
-    except (SafetensorError, KeyError) as error:  # KeyError: a type of numbers torch has not
+    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch does not have
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     about = _description(path, raw)
     if about.get("sha256", (found := _digest(about, tensors))) != found:
@@ -223,7 +224,7 @@ def _description(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def _digest(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
-    """sha256 of a description and of the tensors' bytes, in the order of their names."""
+    """The sha256 of a description and of the tensors' bytes, in the order of their names."""
     words = json.dumps({key: value for key, value in about.items() if key != "sha256"})
     digest = hashlib.sha256(words.encode())
     for name in sorted(tensors):
@@ -233,7 +234,7 @@ def _digest(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
 
 
 def _build(path: Path, kind: Callable[..., Built], config: dict[str, Any]) -> Built:
-    """What a description asks for, or one line that names the file and what is wrong."""
+    """Build what a description asks for, or say in one line which file is wrong, and why."""
     try:
         for name in _SIZES & set(config):
             check_count(name, config[name])

@@ -15,7 +15,7 @@ from ddpm_helpers.training.training_data import check_data, image_shape
 
 
 def build_model(config: TrainConfig, num_classes: int) -> DiffusionNet:
-    """The network a configuration asks for; its weights depend on config.seed alone."""
+    """Build the network of a configuration; its initial weights depend on config.seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return DiffusionNet(
@@ -28,10 +28,10 @@ def build_model(config: TrainConfig, num_classes: int) -> DiffusionNet:
 
 
 def build_diffusion(config: TrainConfig) -> DiffusionUtils:
-    """The diffusion a configuration asks for.
+    """Build the diffusion of a configuration.
 
     Raises:
-        ValueError: a schedule or prediction that does not exist, or zero SNR with eps.
+        ValueError: an unknown schedule or prediction, or zero terminal SNR with eps.
     """
     return DiffusionUtils(
         config.timesteps,
@@ -42,7 +42,7 @@ def build_diffusion(config: TrainConfig) -> DiffusionUtils:
 
 
 def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> None:
-    """Refuse parts that do not belong together, before anything is trained."""
+    """Refuse a network, diffusion, dataset and configuration that do not fit each other."""
     if not all(hasattr(model, name) for name in ("image_shape", "num_classes", "config")):
         raise ValueError(f"the network must be a DiffusionNet, got {type(model).__name__}")
     if not isinstance(diffusion, DiffusionUtils):
@@ -71,12 +71,12 @@ def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> 
 
 
 def match_classes(model: DiffusionNet, classes: Sequence[str]) -> str:
-    """Make label k of the data the class that a trained network knows as number k.
+    """Reorder a trained network's label embeddings, so that label k means class k of the data.
 
-    A network that takes no labels, or does not know its classes by name, stays as it is.
+    A network that takes no labels, or does not know its classes by name, is left as it is.
 
     Returns:
-        One line on what changed; empty where nothing did.
+        One line on what changed; empty if nothing did.
     """
     known = getattr(model, "classes", ())
     if model.num_classes is None or not known or tuple(known) == tuple(classes):
@@ -85,9 +85,9 @@ def match_classes(model: DiffusionNet, classes: Sequence[str]) -> str:
 
 
 def thaw(model: DiffusionNet) -> None:
-    """Let all weights of a network learn, if none does: `load_pretrained` freezes every one.
+    """Unfreeze a network if all of its weights are frozen, as `load_pretrained` leaves them.
 
-    A network of which some weights are frozen on purpose stays as it is.
+    A network with only some weights frozen was frozen on purpose, and is left as it is.
     """
     if not any(weight.requires_grad for weight in model.parameters()):
         model.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Checkpoints: files that are whole or not there, checked by sha256, and who may resume them."""
+"""Checkpoints: written atomically, checked by sha256, and resumed only by the same training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECKPOINT = "checkpoint.pt"  # the newest; older ones carry their step: checkpo
 NAMES = re.compile(r"checkpoint(-\d{8,})?\.pt")
 SEAL = re.compile(r"step (\d+) sha256 ([0-9a-f]{64})")
 PARTS = {"model", "ema_model", "optimizer", "step", "history", "config"}  # of every checkpoint
-# With another value of one of these, the rest of the run would belong to another training.
+# Changing one of these would turn the rest of the run into another training.
 FIXED = (
     "image_size", "timesteps", "schedule", "prediction", "rescale_zero_snr", "batch_size", "seed",
     "width", "limit", "optimizer", "channels", "t_sampling", "teacher_steps",
@@ -31,7 +31,7 @@ FIXED = (
 
 
 class BrokenFile(ValueError):
-    """A checkpoint that is cut short or altered."""
+    """A checkpoint that is truncated or altered."""
 
 
 def write(path: Path, state: dict[str, Any], keep: int | None = None) -> None:
@@ -40,11 +40,11 @@ def write(path: Path, state: dict[str, Any], keep: int | None = None) -> None:
     Args:
         path: the file.
         state: what `TrainingPipeline.state_dict` returns.
-        keep: the checkpoint that has this name now takes its step's name, and the last `keep` of
-            the folder stay; None replaces that one file. A kill at any moment leaves at least one
-            whole checkpoint.
+        keep: rename the file that is there now after its step, and keep the last `keep`
+            checkpoints of the folder; None replaces that file. A kill at any moment leaves at
+            least one complete checkpoint.
     Raises:
-        OSError: the disk is full or cannot be written; the checkpoint before is untouched.
+        OSError: the disk is full or not writable; the previous checkpoint is untouched.
     """
     if keep is None:
         write_atomic(path, pack(state))
@@ -59,12 +59,12 @@ def write(path: Path, state: dict[str, Any], keep: int | None = None) -> None:
 
 
 def bytes_needed(weights: int, steps: int, keep: int) -> int:
-    """What the checkpoints and the history of a run take on the disk, one being written included.
+    """Bytes that a run's checkpoints and history take on the disk while one more is written.
 
     Args:
-        weights: bytes of the network's.
+        weights: bytes of the network's weights.
         steps: of the whole run.
-        keep: checkpoints that stay.
+        keep: number of checkpoints that are kept.
     """
     one = 4 * weights + 120 * steps + 1_000_000  # weights, average, Adam's two; history; names
     return one * (keep + 1) + 300 * steps  # and history.jsonl
@@ -83,11 +83,12 @@ def pack(state: dict[str, Any]) -> bytes:
 
 
 def unpack(path: Path) -> dict[str, Any]:
-    """Read what `pack` wrote, after checking the sha256.
+    """Read a file that `pack` made, after checking its sha256.
 
     Raises:
         FileNotFoundError: no such file.
-        BrokenFile: it is cut short or altered.
+        ValueError: it holds weights instead.
+        BrokenFile: it is truncated or altered, or not a checkpoint.
     """
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}; train first, or give another path")
@@ -95,7 +96,7 @@ def unpack(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         raise ValueError(
             f"{path} holds weights, not a checkpoint: --weights or fine_tune_model starts a new "
-            "training from them; to go on with a run, give its checkpoint.pt"
+            "training from them; to continue a run, give its checkpoint.pt"
         )
     _check_digest(path.name, content)
     try:
@@ -110,7 +111,7 @@ def unpack(path: Path) -> dict[str, Any]:
 
 
 def _check_digest(name: str, content: bytes) -> None:
-    """Compare a file's bytes with its seal, or with the zip's own checksums where it has none."""
+    """Compare a file's bytes with its sha256, or with the zip's own checksums if it has none."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as file:
             comment = file.comment
@@ -126,7 +127,7 @@ def _check_digest(name: str, content: bytes) -> None:
 
 
 def _step_of(path: Path) -> int | None:
-    """Step of a checkpoint, None of a broken one."""
+    """Step of a checkpoint; None if it is damaged."""
     try:
         with zipfile.ZipFile(path) as file:
             seal = SEAL.fullmatch(file.comment.decode(errors="replace"))
@@ -136,18 +137,18 @@ def _step_of(path: Path) -> int | None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints of a folder, the one written last first; files of other names are ignored."""
+    """Checkpoints of a folder, newest first; files with other names are ignored."""
     found = [path for path in folder.iterdir() if NAMES.fullmatch(path.name)]
     return sorted(found, key=lambda p: (p.name == CHECKPOINT, p.stat().st_mtime_ns), reverse=True)
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint of a folder and its content, or None where there is none.
+    """The newest undamaged checkpoint of a folder and its content, or None if there is none.
 
-    A broken one is passed over with a warning that names it and the one taken instead.
+    Damaged ones are skipped with a warning that names them and the one taken instead.
 
     Raises:
-        BrokenFile: there are checkpoints, but none of them is whole.
+        BrokenFile: there are checkpoints, but all of them are damaged.
     """
     broken: list[str] = []
     for path in checkpoints(folder):
@@ -171,12 +172,12 @@ def check_compatible(name: str, saved: dict[str, Any], own: dict[str, Any]) -> N
     Args:
         name: of its file, for the message.
         saved: the state in it.
-        own: the state of the training that is to go on from it.
+        own: the state of the training that wants to continue from it.
     Raises:
         ValueError: the configuration, the data, the betas or the network differ.
     """
     for field in FIXED:
-        by_default = getattr(TrainConfig, field)  # a field that is younger than the checkpoint
+        by_default = getattr(TrainConfig, field)  # for a field that is newer than the checkpoint
         was, wanted = saved["config"].get(field, by_default), own["config"][field]
         if was != wanted:
             raise ValueError(f"{name} was trained with {field} = {was!r}, not {wanted!r}")
@@ -193,7 +194,7 @@ def check_compatible(name: str, saved: dict[str, Any], own: dict[str, Any]) -> N
 
 
 def _check_data(name: str, saved: Any, found: dict[str, Any]) -> None:
-    """Refuse other images; None and words come from checkpoints of an older form."""
+    """Refuse other images; None and strings come from checkpoints of an older format."""
     if saved is None or saved == describe(found):
         return
     if isinstance(saved, str) or not same_data(saved, found):

@@ -1,4 +1,4 @@
-"""What chance decides in a step: a function of (seed, step), so that a run can go on from any."""
+"""The random draws of a step: functions of (seed, step), so that a run can resume at any step."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def step_generator(seed: int, step: int, device: torch.device) -> torch.Generato
 def augment(
     x_0: Tensor, y: Tensor, config: TrainConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mirror half of the pictures, hide some of the labels.
+    """Flip half of the pictures horizontally, and hide some of the labels.
 
     Args:
         x_0: (B, C, H, W).
         y: (B,) int64.
-        config: says whether to mirror, and what share of labels to hide.
+        config: says whether to flip, and what share of labels to hide.
         generator: on the device of x_0.
     Returns:
         The pictures, channels last, and the labels, -1 where hidden.
@@ -40,7 +40,7 @@ def augment(
 def draw_noise(
     x_0: Tensor, T: int, generator: torch.Generator, t_sampling: str = "uniform"
 ) -> tuple[Tensor, Tensor]:
-    """t in 1..T, (B,) on the CPU where the tables are, and eps ~ N(0, I) like x_0.
+    """Draw t in 1..T, (B,) on the CPU, where the tables are, and eps ~ N(0, I), shape of x_0.
 
     Args:
         x_0: (B, C, H, W).
@@ -56,7 +56,7 @@ def draw_noise(
 
 
 def rows_of(part: int, parts: int, batch: int) -> slice:
-    """Rows of a batch that one of several equal parts takes, in the order of the batch.
+    """The rows of a batch that belong to one of several equal parts, in the order of the batch.
 
     Every process and every accumulation step takes one part, so each picture keeps the t and eps
     of its place in the whole batch, whatever the number of processes.

@@ -1,4 +1,4 @@
-"""Averaged weights: smoother than the last ones, and what samples are drawn from."""
+"""Averaged weights (EMA): smoother than the latest ones, and used for sampling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def ema_decay_at(step: int, decay: float) -> float:
 
     Args:
         step: optimiser steps taken, from 1.
-        decay: the decay once warm, in 0..1.
+        decay: the decay after warm-up, in 0..1.
     Source: the rule of TensorFlow's ExponentialMovingAverage(num_updates=...).
     """
     return min(decay, (1 + step) / (10 + step))
@@ -30,7 +30,7 @@ def update_ema(
     Args:
         ema_model, model: the averaged weights and the current ones.
         decay: in 0..1.
-        finite: scalar bool on their device; False leaves the average as it is. Nobody waits for it.
+        finite: scalar bool on their device; False changes nothing. It is not waited for.
     """
     averaged: list[Tensor] = list(ema_model.parameters())
     current: list[Tensor] = list(model.parameters())

@@ -1,4 +1,4 @@
-"""What a step reports. Its numbers stay on their device until somebody reads them."""
+"""The numbers that a step reports; they stay on their device until somebody reads them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LossByQuarter:
     """The losses of a batch, added up on their device for t in each quarter of 1..T.
 
     Attributes:
-        table: (2, 4), the sums of the losses and how many they are.
+        table: (2, 4), the sums of the losses and their counts.
     """
 
     def __init__(self, T: int, device: torch.device) -> None:
@@ -35,7 +35,7 @@ class LossByQuarter:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What `StepRecord` describes, read from the device."""
+    """The numbers of a `StepRecord`, read from the device."""
 
     loss: float
     quarters: tuple[float, ...] = ()
@@ -46,10 +46,10 @@ class Metrics:
     """A batch's loss and the norm of its gradient, on their device.
 
     Args:
-        table: (2, 4), see `LossByQuarter`, of all processes.
+        table: (2, 4), see `LossByQuarter`, summed over all processes.
         grad_norm: scalar, before clipping.
     Attributes:
-        finite: scalar bool, whether the batch is fit to train on.
+        finite: scalar bool, whether loss and gradient are finite.
     """
 
     def __init__(self, table: Tensor, grad_norm: Tensor) -> None:
@@ -57,7 +57,7 @@ class Metrics:
         self.finite = (table[0].sum() + grad_norm).isfinite()
 
     def read(self) -> Numbers:
-        """The numbers, once the device has computed them."""
+        """Wait for the device and return the numbers."""
         sums, counts = self.table.tolist()
         quarters = tuple(s / n if n else math.nan for s, n in zip(sums, counts, strict=True))
         return Numbers(sum(sums) / sum(counts), quarters, self.grad_norm.item())
@@ -70,12 +70,12 @@ class StepRecord:
         step: number of the step, from 1.
         epoch: the epoch that it belongs to, from 0.
         lr: learning rate that it used.
-        images_per_second: images trained on per second so far; what the caller, saving and
-            sampling take is left out. NaN outside `TrainingPipeline.steps`.
+        images_per_second: images trained on per second so far, not counting the time of the
+            caller, of saving and of sampling. NaN outside `TrainingPipeline.steps`.
         loss: mean squared error of its batch.
         quarters: the loss for t in each quarter of 1..T; NaN where the batch drew no such t.
         grad_norm: length of the gradient before clipping; None in records of older runs.
-        finite: whether the weights moved: loss and gradient had no NaN or infinity.
+        finite: whether loss and gradient had no NaN or infinity; if they had, no weight changed.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class StepRecord:
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> StepRecord:
-        """What `to_dict` returned, also that of an older run."""
+        """The record that `to_dict` returned, of this or an older version."""
         numbers = Numbers(saved["loss"], tuple(saved.get("quarters", ())), saved.get("grad_norm"))
         return cls(saved["step"], saved["epoch"], saved["lr"], numbers, saved["images_per_second"])
 
@@ -130,14 +130,14 @@ class BadBatches:
     """Warns of every batch that was left out, and gives up after too many in a row.
 
     Args:
-        most: so many in a row are too many.
+        most: how many in a row are too many.
     """
 
     def __init__(self, most: int) -> None:
         self.most, self.in_a_row = most, 0
 
     def check(self, record: StepRecord) -> None:
-        """Look at the next record.
+        """Check the next record.
 
         Raises:
             FloatingPointError: too many in a row.
@@ -157,7 +157,7 @@ class BadBatches:
 
 
 class Throughput:
-    """Images a second, without the time between a `count` and the next `go`."""
+    """Images per second, not counting the time between a `count` and the next `go`."""
 
     def __init__(self) -> None:
         self._images, self._seconds, self._rate = 0, 0.0, math.nan
@@ -168,13 +168,13 @@ class Throughput:
         self._started = time.perf_counter()
 
     def count(self, images: int, *, finished: bool) -> float:
-        """Note the images of a step.
+        """Count the images of a step.
 
         Args:
             images: how many.
-            finished: whether the device has been waited for, so that the time counts.
+            finished: whether the device has been waited for, so that the elapsed time is right.
         Returns:
-            The rate when a step was last finished.
+            The rate at the last step that was finished.
         """
         now = time.perf_counter()
         self._images += images

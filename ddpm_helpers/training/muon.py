@@ -1,4 +1,4 @@
-"""Muon: steps that turn every direction of a weight matrix by the same amount."""
+"""Muon: an optimiser whose steps are equally large in every direction of a weight matrix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ddpm_helpers.model import DiffusionNet
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: steepest at 0, for few iterations
-RMS = 0.4  # root mean square of the steps of matrices, in learning rates; AdamW's is 0.2 to 1
+RMS = 0.4  # root mean square of a matrix's steps, as a multiple of lr; AdamW's is 0.2 to 1
 
 
 def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
@@ -20,13 +20,13 @@ def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
 
         X = G / |G|;  then repeatedly  X <- (a + b A + c A^2) X  with  A = X X^T
 
-    All that multiplies X is a polynomial in the first A. So the polynomials are multiplied, rows
-    by rows, and X only once at the end: the same result at a third of the cost for kernels, which
-    are much wider than high. In bfloat16, whose rounding would grow, X is multiplied after every
-    two iterations.
+    Everything that multiplies X is a polynomial in the first A. So the small (rows, rows) matrices
+    are multiplied with each other, and X only once at the end: the same result at a third of the
+    cost for kernels, which are much wider than high. In bfloat16, whose rounding errors would grow,
+    X is multiplied after every two iterations.
 
     Args:
-        G: (..., rows, columns); each matrix on its own.
+        G: (..., rows, columns); each matrix is treated on its own.
         iterations: after 5, singular values that were above 0.003 of |G| lie in 0.68..1.21.
     Returns:
         Shape and dtype of G; 0 for a G of 0.
@@ -59,21 +59,21 @@ def _polynomial(A: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised momentum for the matrices inside a network, AdamW for all else.
+    """Orthogonalised momentum for the matrices inside a network, AdamW for everything else.
 
         m <- momentum * m + (1 - momentum) * grad
         W <- W - lr * (weight_decay * W + RMS * sqrt(larger side) * orthogonalize(m'))
 
-    m' is m moved once more towards the gradient (Nesterov). A kernel counts as a matrix
-    with a row for each output channel, a transposed one's for each input channel. Biases, norms,
-    the stem, the last layer, the gate and the class embedding are AdamW's, with the same learning
-    rate.
+    m' is m moved once more towards the gradient (Nesterov). A kernel counts as a matrix with a row
+    for each output channel; a transposed convolution's, for each input channel. Biases, norms, the
+    stem, the last layer, the gate and the class embedding are left to AdamW, with the same
+    learning rate.
 
-    Where AdamW scales single weights, this scales directions: rare ones, which a gradient hardly
-    shows, are learned as fast as the common ones. `torch.optim.Muon` takes no kernels.
+    Where AdamW scales single weights, this scales directions: rare ones, which hardly show in a
+    gradient, are learned as fast as common ones. `torch.optim.Muon` does not take kernels.
 
     Args:
-        model: whose parameters to train.
+        model: the network whose parameters to train.
         lr: learning rate; an orthogonalised step has a root mean square of RMS * lr.
         momentum: of the matrices.
         weight_decay: for all parameters, decoupled.
@@ -103,7 +103,7 @@ class Muon(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Give AdamW its groups and the state, which lie in this optimiser for all parameters."""
+        """Let AdamW use this optimiser's state and its own share of the parameter groups."""
         self.adamw.state, self.adamw.param_groups = self.state, self.param_groups[1:]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -112,9 +112,9 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move all weights by one step, or none where `found_inf` is 1; a closure is not used.
+        """Move all weights by one step, or none if `found_inf` is 1; a closure is ignored.
 
-        The gradients of matrices are used up.
+        The gradients of matrices are overwritten.
         """
         same_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
         for weight in self.param_groups[0]["params"]:
@@ -126,7 +126,7 @@ class Muon(torch.optim.Optimizer):
         self.adamw.step()
 
     def _step_together(self, weights: list[Tensor]) -> None:
-        """One step of k matrices of the same shape."""
+        """Take one step with k matrices of the same shape."""
         group = self.param_groups[0]
         lr, momentum = group["lr"], group["momentum"]
         finite = torch.ones(()) if self.found_inf is None else 1 - self.found_inf
@@ -141,7 +141,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(grads, m, momentum)
         rows = [_rows(grad).to(self.precision) for grad in grads]
         ahead = torch.stack(rows)  # (k, rows, columns)
-        # One matrix is not called a batch of one, for which products are slower.
+        # A single matrix is not passed as a batch of one, whose products are slower.
         step = orthogonalize(ahead.squeeze(0)).to(weights[0].dtype).reshape(ahead.shape)
         step.mul_(lr * RMS * max(ahead.shape[1:]) ** 0.5 * finite)
         if decay := group["weight_decay"]:

@@ -1,4 +1,4 @@
-"""The optimiser, its step, and its learning rate, which is a function of the step number alone."""
+"""The optimiser, its step, and its learning rate as a function of the step number."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ddpm_helpers.device import bf16_is_fast
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.training.muon import Muon
 
-DECAY = 0.2  # of a run with the schedule wsd; Hägele et al. 2024 find 10 to 20 % enough
+DECAY = 0.2  # share of a run in which wsd decays; Hägele et al. 2024 find 10 to 20 % enough
 
 
 def build_optimizer(model: DiffusionNet, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser a configuration asks for, for a network that is on its device already."""
+    """Build the optimiser of a configuration, for a network that is already on its device."""
     device = next(model.parameters()).device
     lr, decay, fused = config.lr, config.weight_decay, device.type in ("cpu", "cuda")
     if config.optimizer == "muon":
@@ -26,14 +26,14 @@ def build_optimizer(model: DiffusionNet, config: TrainConfig) -> torch.optim.Opt
 
 
 def step_where(finite: Tensor, optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Take one optimiser step if loss and gradient are finite; otherwise all stays as it is.
+    """Take one optimiser step if loss and gradient are finite; otherwise change nothing.
 
-    Fused optimisers find out on their device, by the protocol of `torch.amp.GradScaler`: they skip
-    the step where `found_inf` is 1. For any other one, the device is waited for.
+    Fused optimisers decide this on their device, by the protocol of `torch.amp.GradScaler`: they
+    skip the step if `found_inf` is 1. Any other optimiser has to wait for the device.
 
     Args:
         finite: scalar bool, on the device of the weights.
-        optimizer: its parameters hold their gradients.
+        optimizer: the gradients of its parameters are set.
         lr: learning rate of this step.
     """
     for group in optimizer.param_groups:
@@ -46,11 +46,11 @@ def step_where(finite: Tensor, optimizer: torch.optim.Optimizer, lr: float) -> N
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Linear warm-up to config.lr, then what config.lr_schedule says.
+    """The learning rate of a step: linear warm-up to config.lr, then config.lr_schedule.
 
     cosine: half a cosine down to 0 at the last step. constant: config.lr to the end.
-    wsd (warm-up, stable, decay): constant, then linear to 0 over the last fifth of the run. Up to
-    there the rate does not depend on `total`, so the end of such a run can be moved at any time.
+    wsd (warm-up, stable, decay): constant, then linear to 0 over the last fifth of the run. Before
+    that the rate does not depend on `total`, so until then the end of the run can be moved.
 
     Args:
         step: number of the step, from 1 to total.
@@ -68,13 +68,13 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
 
 
 def describe_change(step: int, old: tuple[int, TrainConfig], new: tuple[int, TrainConfig]) -> str:
-    """One line on the learning rate of a resumed run that has got another end or schedule.
+    """One line on the learning rate of a resumed run whose end or schedule has changed.
 
     Args:
         step: optimiser steps taken so far.
         old, new: total steps and configuration, until now and from now on.
     Returns:
-        The line; empty where every step to come has the rate that it would have had.
+        The line; empty if the remaining steps keep the rates that they would have had.
     """
     total, config = new
     if _rates(*old) == _rates(*new) or step >= total:
@@ -90,6 +90,6 @@ def describe_change(step: int, old: tuple[int, TrainConfig], new: tuple[int, Tra
 
 
 def _rates(total: int, config: TrainConfig) -> tuple[object, ...]:
-    """What the rates of a run depend on."""
+    """Everything that the learning rates of a run depend on."""
     end = None if config.lr_schedule == "constant" else total
     return config.lr_schedule, config.lr, config.warmup_steps, end

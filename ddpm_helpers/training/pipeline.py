@@ -1,4 +1,4 @@
-"""The training loop: `steps` and `train_step` are the training, all else keeps a run safe."""
+"""The training loop: `steps` and `train_step` are the training, the rest keeps a run safe."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ TrainStep = Callable[["TrainingPipeline", Tensor, Tensor], StepRecord]
 
 
 def without_compiler_if_it_fails(train_step: TrainStep) -> TrainStep:
-    """Take a step that fails in a compiled network once more, uncompiled, with the same draws.
+    """Retry a step that fails in a compiled network, uncompiled and with the same draws.
 
-    Where that works, the training goes on without the compiler.
+    If that works, training continues without the compiler.
     """
 
     @functools.wraps(train_step)
@@ -63,30 +63,30 @@ def without_compiler_if_it_fails(train_step: TrainStep) -> TrainStep:
 class TrainingPipeline(TrainingState):
     """Trains a network to undo noise.
 
-    The order of the images depends on (seed, epoch), every other draw on (seed, step), on nothing
-    else. Under `accelerate launch` the processes share each batch, and the training is the same as
-    on one.
+    The order of the images depends on (seed, epoch) alone, every other draw on (seed, step) alone.
+    Under `accelerate launch` the processes share each batch, and the training is the same as in
+    one process.
 
     Args:
-        model: the network, fresh or with trained weights; moved to the fastest device, channels
-            last. torch.compile around it is used, DataParallel taken off. One from
+        model: the network, new or with trained weights; moved to the fastest device, channels
+            last. If it is compiled, that is used; DataParallel is removed. A network from
             `load_pretrained` gets the classes of the dataset, as `fine_tune_model` describes.
         diffusion: a `DiffusionUtils`, which knows T, the schedule and the target.
         dataset: an `ImageDataset` of the network's image size, or any other `TrainingData`.
-        config: the settings; `epochs, batch_size, lr, …` are read from here.
-        out_dir: folder for checkpoints, history and sample grids; None writes nothing. One that
-            holds a run is refused when training starts, unless that run has been resumed.
-        overwrite: remove the run that out_dir holds when training starts.
+        config: the settings, such as epochs, batch_size and lr.
+        out_dir: folder for checkpoints, history and sample grids; None writes nothing. A folder
+            that holds a run is refused when training starts, unless that run has been resumed.
+        overwrite: when training starts, remove the run that out_dir holds.
     Attributes:
-        net: `model` as it is called in training: compiled, or wrapped for several processes.
+        net: `model` as training calls it: compiled, or wrapped for several processes.
         ema_model: the averaged weights, in eval mode: sample from these.
         optimizer: AdamW or Muon.
         history: a `StepRecord` for each step taken.
-        step: steps taken so far; a batch that was left out is one too.
-        total_steps, steps_per_epoch: of the whole run, and of an epoch.
+        step: steps taken so far; a batch that was left out counts as one.
+        total_steps, steps_per_epoch: steps of the whole run, and of an epoch.
         grid: the latest sample grid, (3, H, W) in 0..1; None before the first.
         is_main: whether this process is the one that writes files.
-        stopped_by: number of the signal that ended the training, None if it went to the end.
+        stopped_by: number of the signal that stopped the training, else None.
     Raises:
         ValueError: network, diffusion, data and config do not fit together.
         OSError: out_dir cannot be written, or its disk is too full for the checkpoints.
@@ -98,7 +98,7 @@ class TrainingPipeline(TrainingState):
         Ctrl-C or SIGTERM waits until the step is done and saved.
 
         Yields:
-            A `StepRecord` after each step. Calling `steps()` again goes on from there.
+            A `StepRecord` after each step. Calling `steps()` again continues from there.
         """
         self._start()
         batches = self._batches()
@@ -157,9 +157,9 @@ class TrainingPipeline(TrainingState):
             The history.
         Raises:
             FloatingPointError: max_bad_steps batches in a row had no finite loss or gradient.
-            torch.OutOfMemoryError: in one line; after a smaller setting `fit` works again.
+            torch.OutOfMemoryError: in one line that says what to halve.
             FileExistsError: out_dir holds a run that was neither resumed nor to be overwritten.
-            Whatever else ends it, `watch` included: the last whole step is saved first.
+            Whatever else ends it, an error in `watch` too: the last complete step is saved first.
         """
         progress = Progress(self.step, self.total_steps, quiet=not self.is_main)
         with self._signals, progress:
@@ -176,7 +176,7 @@ class TrainingPipeline(TrainingState):
         return self.history
 
     def _start(self) -> None:
-        """Forget how the call before ended, and begin the files of the run."""
+        """Reset what belongs to one call of `steps`, and start the run's files."""
         self.stopped_by = None
         self._bad = BadBatches(self.config.max_bad_steps)
         self._unread: list[StepRecord] = []
@@ -184,7 +184,7 @@ class TrainingPipeline(TrainingState):
         self._start_files()
 
     def _batches(self) -> Iterator[Batch]:
-        """All batches that are still to come, in the order of (seed, epoch)."""
+        """All remaining batches, in the order that (seed, epoch) decides."""
         first, done = divmod(self.step, self.steps_per_epoch)
         for epoch in itertools.count(first):
             batches = self.dataset.batches(
@@ -195,9 +195,9 @@ class TrainingPipeline(TrainingState):
                 yield x_0, y
 
     def _parts(self, batch: int) -> Iterator[tuple[slice, float]]:
-        """Rows that this process computes at once, and how much each of them counts.
+        """Rows that this process computes at once, and how much each row counts.
 
-        With `accumulate`, one part after another; the processes meet at the last one only.
+        With `accumulate`, one part after another; the processes synchronise at the last part only.
         """
         processes, parts = self.accelerator.num_processes, self.config.accumulate
         for k in range(parts):
@@ -208,16 +208,16 @@ class TrainingPipeline(TrainingState):
                 yield (rows, 1.0) if rows.stop > rows.start else (slice(0, 1), 0.0)
 
     def _net_for(self, batch: int) -> Any:
-        """The network for a batch of so many images.
+        """The network for a batch of that many images.
 
-        An epoch's last batch is smaller: not worth another compilation, which takes minutes.
+        An epoch's last, smaller batch is not worth another compilation, which takes minutes.
         """
         full = min(self.config.batch_size, len(self.dataset))
         return self.net if batch == full or self.accelerator.num_processes > 1 else self.model
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """A signal waits, a full memory is one line, and any error finds the last step saved."""
+        """In here, signals wait, out of memory is one line, and any error saves the last step."""
         config = self.config
         with self._signals, self._saved_first():
             with explain_oom(self.step + 1, self.device, config.batch_size, config.accumulate):
@@ -227,7 +227,7 @@ class TrainingPipeline(TrainingState):
             self._signals.deliver()  # this does nothing
 
     def _note(self, record: StepRecord, images: int) -> None:
-        """Put a record into the history; now and then, see whether all is well."""
+        """Add a record to the history; now and then, check that the losses are finite."""
         self.history.append(record)
         self._unread.append(record)
         ends = record.step in (1, self.total_steps)

@@ -1,4 +1,4 @@
-"""The progress of `fit`: a bar in a terminal or a notebook, elsewhere a line every half minute."""
+"""The progress of `fit`: a bar in a terminal or notebook, a line every half minute elsewhere."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from ddpm_helpers.training.metrics import StepRecord
 
-SECONDS = 30.0  # between two lines where nobody watches, such as a job's log
+SECONDS = 30.0  # between two lines where nobody watches, as in a job's log
 EVERY = 10  # steps between two reads of the loss, each of which makes a GPU wait
 
 
 class Progress:
-    """Steps done and to do, time left, the loss and its average, images a second.
+    """Shows steps done and left, time left, the loss and its average, images per second.
 
     Args:
         step: steps done so far.
@@ -64,7 +64,7 @@ class Progress:
             print(self._line(record), file=sys.stderr, flush=True)
 
     def _average(self) -> None:
-        """Take the losses since the last look into the average; bad batches have none."""
+        """Add the losses since the last call to the average, without those of bad batches."""
         for loss in (record.loss for record in self._unread if record.finite):
             self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
         self._unread = []
@@ -80,7 +80,7 @@ class Progress:
 
 
 def _somebody_watches() -> bool:
-    """Whether a bar that is drawn over itself can be seen: in a terminal, or in Jupyter."""
+    """Whether a bar that redraws itself makes sense: in a terminal, or in Jupyter."""
     kernel = sys.modules.get("ipykernel.zmqshell")
     return sys.stderr.isatty() or (kernel is not None and _is_kernel(kernel))
 

@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, what lies in it, and its history as it grows."""
+"""A run's folder: which run owns it, which files it holds, and its growing history."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ddpm_helpers.training.metrics import StepRecord
 
 WEIGHTS = r"weights(_epoch_\d+)?\.safetensors"
 BESIDE = rf"{WEIGHTS}|history\.jsonl|config\.toml|samples_epoch_\d+\.png|learning\.gif"
-KEPT = re.compile(rf"{NAMES.pattern}|{WEIGHTS}")  # what took time to make
+KEPT = re.compile(rf"{NAMES.pattern}|{WEIGHTS}")  # files that took time to make
 TEMPORARY = re.compile(rf"({NAMES.pattern}|{BESIDE})\.tmp")
 GROUP = 20  # steps whose records are written at once
 
 
 def prepare_folder(out_dir: str | Path, needed: int = 0) -> Path:
-    """Make the folder, prove that it can be written, and clear what a killed run left half done.
+    """Make the folder, check that it is writable, and remove a killed run's temporary files.
 
     Args:
         out_dir: the folder.
         needed: bytes that a run will write into it.
     Raises:
-        OSError: it cannot be written, or its disk is too full; the message names the folder.
+        OSError: it is not writable, or its disk is too full; the message names the folder.
     """
     folder = Path(out_dir)
     try:
@@ -69,7 +69,7 @@ def refuse_another_run(folder: Path) -> None:
 
 
 def remove_run(folder: Path) -> None:
-    """Remove what a run left in its folder; files of other names stay."""
+    """Remove a run's files from its folder; other files stay."""
     ours = [p for p in folder.iterdir() if re.fullmatch(rf"{NAMES.pattern}|{BESIDE}", p.name)]
     for path in [*ours, *folder.glob("tensorboard/events.out.tfevents.*")]:
         path.unlink()
@@ -81,9 +81,9 @@ def is_rung(epoch: int) -> bool:
 
 
 class HistoryWriter:
-    """Writes each record to `history.jsonl`, one line a step, and to TensorBoard if installed.
+    """Writes each record to `history.jsonl`, one line per step, and to TensorBoard if installed.
 
-    Records wait for every twentieth step, so that a GPU need not be waited for on their account.
+    Records are collected and written every twentieth step, since writing them waits for a GPU.
 
     Args:
         folder: of the run; None writes nothing.
@@ -95,7 +95,7 @@ class HistoryWriter:
         self._board: Any = None
 
     def start(self, history: Sequence[StepRecord]) -> None:
-        """Make the file hold exactly this history: a resumed run drops what it will do again."""
+        """Make the file hold exactly this history: a resumed run drops steps that it repeats."""
         self._waiting = []
         if self.path is not None:
             write_atomic(self.path, "".join(map(_line, history)).encode())
@@ -105,17 +105,17 @@ class HistoryWriter:
                 self._board = SummaryWriter(str(self.path.parent / "tensorboard"))
 
     def write(self, record: StepRecord) -> None:
-        """Note one step; it reaches the file at every twentieth, or with `flush`."""
+        """Add one step; it is written at the next twentieth step, or by `flush`."""
         if self.path is not None:
             self._waiting.append(record)
             if record.step % GROUP == 0:
                 self.flush()
 
     def flush(self) -> None:
-        """Bring everything noted so far into the file.
+        """Write everything added so far to the file.
 
         Raises:
-            OSError: there is no room for it.
+            OSError: the disk is full.
         """
         if self.path is None or not self._waiting:
             return
@@ -139,13 +139,13 @@ class HistoryWriter:
                 self._board.add_scalar(f"loss of t in quarter {k + 1}", value, record.step)
 
     def images(self, grid: Tensor, step: int) -> None:
-        """A sample grid, (3, H, W) in 0..1, for TensorBoard."""
+        """Give TensorBoard a sample grid, (3, H, W) in 0..1."""
         if self._board is not None:
             self._board.add_image("samples", grid, step)
 
 
 def _line(record: StepRecord) -> str:
-    """JSON has no NaN: the loss of a bad batch, and a quarter of t that was not drawn, are null."""
+    """A record as JSON. JSON has no NaN: bad losses, and quarters without a t, become null."""
     values = record.to_dict()
     values["quarters"] = [_finite(value) for value in record.quarters]
     return json.dumps({k: _finite(v) for k, v in values.items()}) + "\n"

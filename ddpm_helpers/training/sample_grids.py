@@ -1,4 +1,4 @@
-"""Sample grids as PNGs, and one animation of how they got better."""
+"""Sample grids as PNGs, and an animation of how they improve."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PATTERN = "samples_epoch_*.png"
 
 
 def make_grid(x: Tensor) -> Tensor:
-    """(n, C, S, S) in [-1, 1] as one picture, (3, H, W) in 0..1, ten in a row; grey stays grey."""
+    """Images (n, C, S, S) in [-1, 1] as one grid, (3, H, W) in 0..1, ten images per row."""
     from torchvision import utils
 
     return utils.make_grid(x, nrow=10, normalize=True, value_range=(-1, 1), padding=1)
@@ -32,7 +32,7 @@ def save_animation(folder: Path, milliseconds: int = 400) -> Path | None:
     """Join the sample grids of a folder into `learning.gif`, the last one shown longest.
 
     Returns:
-        Its path; None where there are fewer than two grids.
+        Its path; None if there are fewer than two grids.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""What a training consists of, and how it gets to the disk and back."""
+"""The state of a training, and how it is saved and restored."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from ddpm_helpers.training.optim import build_optimizer, describe_change
 from ddpm_helpers.training.stopping import StopSignals
 from ddpm_helpers.training.training_data import TrainingData, data_name, fingerprint
 
-READ_EVERY = 10  # steps between two looks at what a GPU has computed, as each one waits for it
+READ_EVERY = 10  # steps between two readings of a GPU's losses, each of which waits for the GPU
 
 
 class TrainingState:
-    """Network, average, optimiser, data, history and folder of a training.
+    """Network, averaged weights, optimiser, data, history and folder of a training.
 
     Args, Attributes: see `TrainingPipeline`, which adds the loop.
     """
@@ -62,7 +62,7 @@ class TrainingState:
         self.optimizer = build_optimizer(self.model, config)
         net = compiled(self.model) if config.compile else self.model
         if getattr(model, "_orig_mod", None) is network:
-            net = model  # compiled by the caller, in a way of their own
+            net = model  # compiled by the caller, with options of their own
         # On one process, prepare leaves the network as it is; on several, it averages gradients.
         self.net = self.accelerator.prepare(net)
         self.history: list[StepRecord] = []
@@ -77,18 +77,18 @@ class TrainingState:
             run_folder.prepare_folder(self.out_dir, self._bytes_needed())
         self._overwrite, self._folder_is_ours = overwrite, False
         self._saved_step, self._save_at = 0, 0.0  # the clock of the next save
-        self._torn = False  # whether the weights have taken a step that the average has not
+        self._torn = False  # whether the weights have taken a step that the averaged ones have not
         self.stopped_by: int | None = None
         self._signals = StopSignals()
         self._read_every = 1 if self.device.type == "cpu" else READ_EVERY
         self._history_writer = run_folder.HistoryWriter(self.out_dir if self.is_main else None)
 
     def autocast(self) -> AbstractContextManager:
-        """Inside, the network computes in bf16 where this training does."""
+        """A context in which the network computes in bf16, if this training does."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a training needs to go on: what a checkpoint holds."""
+        """Everything that a training needs to continue: what a checkpoint holds."""
         return {
             "model": self.model.state_dict(),
             "ema_model": self.ema_model.state_dict(),
@@ -101,13 +101,13 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any], name: str = "the state") -> None:
-        """Go on from what `state_dict` returned; nothing changes if it does not fit.
+        """Continue from what `state_dict` returned; if it does not fit, nothing changes.
 
         Args:
-            state: also of an older run, which did not count its bad batches as steps.
+            state: may be that of an older run, which did not count its bad batches as steps.
             name: of its file, for the message.
         Raises:
-            ValueError: it belongs to another network or another configuration.
+            ValueError: it belongs to another network, configuration, diffusion or dataset.
         """
         checkpoint.check_compatible(name, state, self.state_dict())
         self.model.load_state_dict(state["model"])
@@ -117,16 +117,16 @@ class TrainingState:
         self.history = [StepRecord.from_dict(saved) for saved in state["history"]]
 
     def save(self, path: str | Path | None = None) -> Path:
-        """Write a checkpoint to go on from, and the averaged weights to sample from.
+        """Write a checkpoint to continue from, and the averaged weights to sample from.
 
         Args:
-            path: checkpoint file; by default `checkpoint.pt` in out_dir, where the one before it
-                is kept under its step's name. The weights lie beside it as `weights.safetensors`.
+            path: checkpoint file; by default `checkpoint.pt` in out_dir, where the previous one is
+                kept under its step's name. The weights go to `weights.safetensors` beside it.
         Returns:
             The checkpoint's path.
         Raises:
             ValueError: neither path nor out_dir was given.
-            OSError: the disk is full or cannot be written; the checkpoint before is untouched.
+            OSError: the disk is full or not writable; the previous checkpoint is untouched.
             FileExistsError: out_dir holds another run.
         """
         usual = None if self.out_dir is None else self.out_dir / checkpoint.CHECKPOINT
@@ -148,17 +148,17 @@ class TrainingState:
         return where
 
     def resume(self, path: str | Path | None = None) -> Path | None:
-        """Go on from a checkpoint: weights, average, optimiser, step and history.
+        """Continue from a checkpoint: weights, averaged weights, optimiser, step and history.
 
         Args:
-            path: a checkpoint, or a run's folder, of which the newest whole one is taken; None
-                takes that of out_dir, and "auto" does too, but starts from the beginning where
-                there is none.
+            path: a checkpoint, or a run's folder, of which the newest undamaged one is taken; None
+                takes that of out_dir, and "auto" does too, but starts from the beginning if there
+                is none.
         Returns:
-            The file it went on from; None after a start from the beginning.
+            The file that it continues from; None when it starts from the beginning.
         Raises:
-            FileNotFoundError: there is none.
-            ValueError: it is broken, or belongs to another network or another configuration.
+            FileNotFoundError: there is no checkpoint.
+            ValueError: it is damaged, or belongs to another network, configuration or dataset.
         """
         given = self._folder() if path in (None, "auto") else Path(path)  # type: ignore[arg-type]
         if not given.is_dir():
@@ -178,7 +178,9 @@ class TrainingState:
         return where
 
     def samples(self, n: int = 20, *, steps: int = 50) -> Tensor:
-        """n images from the averaged weights, always from the same noise and classes.
+        """Draw n images with the averaged weights, in `steps` steps (or as many as `preview` says).
+
+        The noise and the classes are always the same.
 
         Returns:
             (n, C, S, S) in [-1, 1], on the CPU.
@@ -193,13 +195,13 @@ class TrainingState:
         return x.float().cpu()
 
     def save_samples(self, path: Path) -> Tensor:
-        """Write `samples()` as a PNG, ten images a row; returns it, (3, H, W) in 0..1."""
+        """Write `samples()` as a PNG, ten images per row; return the grid, (3, H, W) in 0..1."""
         self.grid = sample_grids.make_grid(self.samples())
         sample_grids.save_grid(self.grid, path)
         return self.grid
 
     def _save_average(self, path: Path) -> None:
-        """Write the averaged weights, with all that sampling needs."""
+        """Write the averaged weights, with everything that sampling needs."""
         trained = {
             "data": data_name(self.dataset),  # never a path: weights travel
             "steps": self.step,
@@ -211,20 +213,20 @@ class TrainingState:
 
     @contextmanager
     def _saved_first(self) -> Iterator[None]:
-        """Whatever ends the training in here, the last whole step is saved before it goes on."""
+        """Whatever exception ends the training in here, save the last complete step first."""
         try:
             yield
         except BaseException:
             if self.out_dir is not None and self._saved_step != self.step and not self._torn:
                 try:
                     self.save()
-                except Exception as error:  # the first one tells more: it goes on
+                except Exception as error:  # the first exception matters more: raise that one
                     warnings.warn(f"while saving step {self.step}: {error}", stacklevel=2)
             raise
 
     @contextmanager
     def _in_one_piece(self) -> Iterator[None]:
-        """What changes in here changes as a whole, or is never saved."""
+        """Changes in here belong together: if only some were made, nothing is saved any more."""
         self._torn = True
         yield
         self._torn = False
@@ -232,7 +234,7 @@ class TrainingState:
     def _save_if_due(self) -> None:
         """Save and draw samples at the end of an epoch, of the run, or when it is stopped.
 
-        The first step is saved at once, which shows that saving works, and then one every
+        The first step is saved at once, which proves that saving works, and later ones every
         save_minutes.
         """
         if self.out_dir is None or not self.is_main:
@@ -255,7 +257,7 @@ class TrainingState:
             sample_grids.save_animation(self.out_dir)
 
     def _start_files(self) -> None:
-        """Settings and history as they are now, in a folder that is ours."""
+        """Take over the folder, and write settings and history as they are now."""
         self._take_folder()
         self._history_writer.start(self.history)
         if self.out_dir is not None and self.is_main:
@@ -263,7 +265,7 @@ class TrainingState:
             write_atomic(self.out_dir / "config.toml", text.encode())
 
     def _take_folder(self) -> None:
-        """Refuse an out_dir that holds another run, or remove that one if that was asked for."""
+        """Refuse an out_dir that holds another run, or remove that run if asked to."""
         if self.out_dir is None or self._folder_is_ours:
             return
         if self._overwrite and self.is_main:
@@ -278,7 +280,7 @@ class TrainingState:
         return self.out_dir
 
     def _bytes_needed(self) -> int:
-        """What this run will take on the disk."""
+        """How many bytes this run will need on the disk."""
         values = self.model.state_dict().values()
         weights = sum(value.numel() * value.element_size() for value in values)
         rungs = sum(map(run_folder.is_rung, range(1, self.config.epochs + 1)))
@@ -287,12 +289,12 @@ class TrainingState:
         return of_average + checkpoint.bytes_needed(weights, self.total_steps, keep)
 
     def _note_saved(self) -> None:
-        """The state is on the disk, as it is now; the clock starts again."""
+        """Note that the state is on the disk, and restart the clock of the next save."""
         self._saved_step = self.step
         self._save_at = time.monotonic() + 60 * self.config.save_minutes
 
     def _learning_rate_from_now_on(self, saved: dict[str, Any]) -> str:
-        """One line where a resumed run has another end or learning-rate schedule, else empty."""
+        """One line if a resumed run has another end or learning-rate schedule, else empty."""
         known = {key: saved[key] for key in saved.keys() & self.config.to_dict().keys()}
         old = TrainConfig(**known)
         ends = (old.epochs * self.steps_per_epoch, old), (self.total_steps, self.config)

@@ -1,4 +1,4 @@
-"""How a run ends early: a signal that waits for the step, and a full memory in one line."""
+"""How a run ends early: signals that wait for the step, and out of memory in one line."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 
-WAITING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what takes a preemptible machine back
+WAITING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and the end of a preemptible machine
 
 
 class StopSignals:
-    """Inside `with stop_signals:` a signal is only noted, also a second and a third one.
+    """Inside `with stop_signals:` every signal is only noted, also a second and a third one.
 
-    Blocks may lie inside each other. Python delivers signals to the main thread alone; in any
-    other thread this does nothing.
+    Blocks may be nested. Python delivers signals to the main thread only; in any other thread
+    this does nothing.
 
     Attributes:
-        asked: number of the first signal that came, None if none did.
+        asked: number of the first signal that arrived; None if none did.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class StopSignals:
         self.asked = self.asked or number
 
     def deliver(self) -> None:
-        """Outside all blocks: let the signal that was noted do what it would have done."""
+        """Outside all blocks: raise the noted signal, so that it has its usual effect."""
         if self._depth == 0 and self.asked is not None:
             number, self.asked = self.asked, None
             signal.raise_signal(number)
@@ -60,13 +60,13 @@ class StopSignals:
 def explain_oom(
     step: int, device: torch.device, batch_size: int, accumulate: int
 ) -> Iterator[None]:
-    """Turn a full memory into one short error, and give back what the step had taken.
+    """Turn running out of memory into a one-line error, and free what the step had allocated.
 
-    The long error holds on to every tensor of its stack, so its frames are cleared: the next
+    The original error keeps every tensor of its stack alive, so its frames are cleared: the next
     `fit` finds the memory free.
 
     Raises:
-        torch.OutOfMemoryError: what to halve.
+        torch.OutOfMemoryError: it says what to halve.
     """
     try:
         yield

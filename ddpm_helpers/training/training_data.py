@@ -1,4 +1,4 @@
-"""What a dataset must offer to be trained on, and what a checkpoint remembers of it."""
+"""What a dataset must offer for training, and what a checkpoint stores about it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NEEDED = ("__len__", "batches", "classes")
 class TrainingData(Protocol):
     """Labelled pictures in whole batches: what `TrainingPipeline` asks of a dataset.
 
-    `ImageDataset` is one. Instead of `image_shape` there may be `images`, an array
-    (N, C, S, S) of bytes, and instead of `name` a `source`, a word or a path. Where there are
-    `images` and `labels`, a checkpoint recognises them again under any name.
+    `ImageDataset` is one. Instead of `image_shape` it may have `images`, an array (N, C, S, S) of
+    bytes, and instead of `name` a `source`, a word or a path. If it has `images` and `labels`, a
+    checkpoint recognises the data under any name.
 
     Attributes:
         classes: names, in the order of the labels.
         image_shape: (C, S, S) of a picture.
-        name: what weights trained on it call it.
+        name: what weights that were trained on it call it.
     """
 
     classes: Sequence[str]
@@ -39,10 +39,10 @@ class TrainingData(Protocol):
     def batches(
         self, batch_size: int, *, seed: int, epoch: int = 0, device: Any = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch in batches of batch_size, the last of which holds what is left.
+        """One epoch in batches of batch_size, the last of which holds the rest.
 
-        Whatever is drawn at random must depend on (seed, epoch) alone: a resumed run skips what
-        the run before it has seen.
+        Whatever is drawn at random must depend on (seed, epoch) alone, because a resumed run skips
+        the batches that it has already seen.
 
         Yields:
             x_0, float32 (B, C, S, S) in [-1, 1], and y, int64 (B,), both on `device`.
@@ -51,7 +51,7 @@ class TrainingData(Protocol):
 
 
 def check_data(dataset: Any) -> None:
-    """Refuse what cannot be trained on, in one line."""
+    """Refuse a dataset that cannot be trained on, in one line."""
     lacks = [f"`{name}`" for name in NEEDED if not hasattr(dataset, name)]
     lacks += ["`image_shape`"] if image_shape(dataset) is None else []
     lacks += ["`name`"] if data_name(dataset) == "" else []
@@ -65,7 +65,7 @@ def check_data(dataset: Any) -> None:
 
 
 def check_batch(x_0: Tensor, y: Tensor, shape: tuple[int, ...]) -> None:
-    """Refuse a batch of other tensors than `TrainingData.batches` describes."""
+    """Refuse a batch that is not what `TrainingData.batches` describes."""
     if x_0.dtype != torch.float32 or tuple(x_0.shape[1:]) != shape:
         raise ValueError(
             f"batches must yield x_0, float32 (B, {', '.join(map(str, shape))}) in [-1, 1]; "
@@ -73,7 +73,7 @@ def check_batch(x_0: Tensor, y: Tensor, shape: tuple[int, ...]) -> None:
         )
     if y.dtype != torch.int64 or y.shape != x_0.shape[:1]:
         raise ValueError(
-            f"batches must yield y, int64 ({len(x_0)},), one label a picture; "
+            f"batches must yield y, int64 ({len(x_0)},), one label per image; "
             f"got {y.dtype}, {tuple(y.shape)}".replace("torch.", "")
         )
 
@@ -87,16 +87,16 @@ def image_shape(dataset: Any) -> tuple[int, ...] | None:
 
 
 def data_name(dataset: Any) -> str:
-    """What weights call the data: a name, or the last part of a path; "" if it has none."""
+    """What weights call the data: its name, or the last part of its path; "" if it has neither."""
     return getattr(dataset, "name", None) or Path(getattr(dataset, "source", None) or "").name
 
 
 def fingerprint(dataset: Any) -> dict[str, Any]:
-    """What tells a dataset from another one, whatever its folder is called.
+    """What identifies a dataset, whatever its folder is called.
 
     Returns:
-        `name`, `pictures` (their number), and of some of them spread evenly, where the dataset has
-        arrays `images` and `labels`, the mean `brightness` in 0..255 and the `labels`.
+        `name`, `pictures` (their number), and, if the dataset has arrays `images` and `labels`, the
+        mean `brightness` in 0..255 and the `labels` of some of its pictures, spread evenly.
     """
     found = {"name": data_name(dataset), "pictures": len(dataset)}
     images, labels = getattr(dataset, "images", None), getattr(dataset, "labels", None)
@@ -113,9 +113,9 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def same_data(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether two fingerprints are of the same pictures in the same order.
+    """Whether two fingerprints belong to the same pictures in the same order.
 
-    Another decoder may move a mean by a fraction of a level. Without pictures the names decide.
+    Another decoder may change a mean by a fraction of a level. Without pictures, names decide.
     """
     if a["pictures"] != b["pictures"]:
         return False

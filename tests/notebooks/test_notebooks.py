@@ -70,7 +70,7 @@ def test_no_code_cell_is_longer_than_a_screen(path):
         assert len(lines) <= MAX_LINES, f"{len(lines)} lines:\n{source}"
 
 
-def test_no_switch_but_the_settings(path):
+def test_settings_is_the_only_switch(path):
     code = "\n".join(cells(path, "code"))
     assert "settings()" in cells(path, "code")[0]
     assert "environ" not in code and "getenv" not in code and "%env" not in code

@@ -44,7 +44,7 @@ def test_no_secret_is_committed(path):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
-def test_no_cell_reaches_for_the_network(path):
+def test_no_cell_uses_the_network(path):
     assert [found for code in sources(path) if (found := uses_network(code))] == []
 
 
@@ -56,14 +56,14 @@ def test_no_cell_reaches_for_the_network(path):
         "https://me:" + "word@example.org",
     ],
 )  # fmt: skip
-def test_the_search_for_secrets_finds_them(text):
+def test_the_search_for_secrets_finds_planted_ones(text):
     assert SECRETS.search(f"before {text} after")
 
 
 @pytest.mark.parametrize(
     "code", ["import requests", "from urllib.request import urlopen", "!pip x", "a('cifar10')"]
 )
-def test_the_search_for_the_network_finds_it(code):
+def test_the_search_for_network_use_finds_planted_ones(code):
     assert uses_network(code) and not uses_network("%matplotlib inline\nimport torch")
 
 

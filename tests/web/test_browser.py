@@ -113,7 +113,7 @@ def as_pixels(x):
     [("cartoons", "dpm++", 3, 2.0), ("cartoons", "heun", -1, 1.0), ("cartoons", "ddpm", 8, 1.0),
      ("cifar10-64", "dpm++", 7, 2.0), ("cifar10-64", "ddim", 1, 3.0)],
 )  # fmt: skip
-def test_the_browser_draws_pythons_numbers(page, address, name, sampler, y, guidance):
+def test_the_browser_computes_the_same_numbers_as_python(page, address, name, sampler, y, guidance):
     page.goto(f"{address}/search.html")  # any page of the site; the worker is what is tested
     request = {"y": y, "seed": 11, "steps": 15, "guidance": guidance, "sampler": sampler}
     found = page.evaluate(WALK, request | {"model": name, "doodle": None})
@@ -123,7 +123,7 @@ def test_the_browser_draws_pythons_numbers(page, address, name, sampler, y, guid
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3)
 
 
-def test_a_doodle_gives_sdedits_numbers(page, address):
+def test_a_doodle_gives_the_same_numbers_as_sdedit(page, address):
     page.goto(f"{address}/search.html")
     doodle = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
     request = {"y": 5, "seed": 2, "steps": 15, "guidance": 2.0, "sampler": "dpm++"}

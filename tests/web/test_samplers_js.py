@@ -89,7 +89,7 @@ def test_a_seed_gives_the_noise_that_it_gives_in_python(root, seed, picture, siz
     ],
     ids=["guided", "labelled", "no labels", "zero terminal SNR"],
 )
-def test_samplers_walk_as_pythons_do(root, sampler, diffusion, y, guidance):
+def test_samplers_take_the_same_steps_as_in_python(root, sampler, diffusion, y, guidance):
     options = {"sampler": sampler, "steps": 15, "guidance": guidance, "seed": 5}
     found = walked(root, diffusion, y, options)
     wanted = diffusion.sample(Toy(), 1, y=y, **options).flatten().numpy()

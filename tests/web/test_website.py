@@ -49,7 +49,7 @@ def repository(tmp_path):
     return root
 
 
-def test_whatever_pages_there_are_become_the_book(repository, tmp_path):
+def test_all_existing_pages_become_the_book(repository, tmp_path):
     gather(repository, tmp_path / "source")
     text = {p.relative_to(tmp_path / "source").as_posix(): p.read_text(encoding="utf-8")
             for p in (tmp_path / "source").rglob("*.*")}  # fmt: skip
@@ -79,7 +79,7 @@ def test_links_that_lead_out_are_left_alone(repository, tmp_path):
         assert retarget(f"[a]({link})", page, repository, tmp_path) == f"[a]({link})"
 
 
-def test_progress_bars_go_and_pictures_get_a_text(repository):
+def test_progress_bars_are_removed_and_pictures_get_alt_texts(repository):
     bar = {WIDGET: {}, "text/plain": ["reading:   0%|          | 0/500"]}
     slider = {WIDGET: {}, "text/plain": ["ScheduleSlider over T = 10..1000"]}
     plain = {"image/png": "…", "text/plain": ["<Figure size 1x1>"]}
@@ -103,7 +103,7 @@ def test_only_solutions_are_folded():
     assert folded["metadata"]["tags"] == ["hide-cell"] and plain["metadata"]["tags"] == []
 
 
-def test_broken_links_are_found_and_whole_ones_are_not(tmp_path):
+def test_broken_links_are_found_and_valid_ones_are_not(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "index.html").write_text(
         '<a href="a/b.html#here">1</a> <a href="a/b.html#gone">2</a> <a href="a/">3</a>'

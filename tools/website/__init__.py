@@ -1,1 +1,1 @@
-"""`python -m tools.website`: the series as HTML pages, and the page that draws, in site/."""
+"""`python -m tools.website`: the series as HTML pages, and draw.html, in site/."""

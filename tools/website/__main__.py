@@ -1,4 +1,4 @@
-"""Build site/: the book with Sphinx, the page that draws, and a check of every link.
+"""Build site/: the book with Sphinx and draw.html, then check every link.
 
     make site
     python -m tools.website [--no-draw]
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def fetch_modules() -> Path | None:
-    """The npm packages, fetched once for each version of the lock file; None without npm."""
+    """Fetch the npm packages, once for each version of the lock file; None without npm."""
     if shutil.which("npm") is None:
         print("no npm: the book is built without draw.html, and its equations need the network")
         return None
@@ -87,7 +87,7 @@ def build_book(modules: Path | None) -> Path:
     """Run Sphinx.
 
     Args:
-        modules: the npm packages; without them equations ask the network for MathJax.
+        modules: the npm packages; without them, pages load MathJax from the network.
     Returns:
         The folder of HTML pages.
     Raises:
@@ -118,7 +118,7 @@ def build_book(modules: Path | None) -> Path:
 
 
 def copy_mathjax(es5: Path, out: Path) -> None:
-    """The one script and the fonts that MathJax needs for TeX."""
+    """Copy the script and the fonts that MathJax needs for TeX."""
     fonts = "output/chtml/fonts/woff-v2"
     out.mkdir(parents=True)
     shutil.copy(es5 / "tex-chtml.js", out)

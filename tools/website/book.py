@@ -1,4 +1,4 @@
-"""Sources for Sphinx: a copy of the notebooks, the Markdown pages and what they link to."""
+"""The sources for Sphinx: copies of the notebooks, the Markdown pages and what they link to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")  # Markdown's ](target#fragment)
-ANCHOR = re.compile(r'<a id="([\w-]+)"></a>')  # a place that a notebook links to
+ANCHOR = re.compile(r'<a id="([\w-]+)"></a>')  # the target of a notebook's links to itself
 PROGRESS = re.compile(r"\d+%\|")  # a line of tqdm
 WIDGET = "application/vnd.jupyter.widget-view+json"
 DRAW = '<p><a href="draw.html">Draw a picture in this browser</a></p>'
@@ -17,7 +17,7 @@ PAGES = (".md", ".ipynb")
 
 
 def gather(root: Path, source: Path, *, draw: bool = False) -> None:
-    """Fill a folder with all that the book is made of.
+    """Fill a folder with everything that the book is made of.
 
     Args:
         root: the repository.
@@ -54,15 +54,15 @@ def find_pages(root: Path) -> dict[str, list[Path]]:
 
 
 def _names(pages: list[Path], root: Path) -> list[str]:
-    """What Sphinx calls them: the place without its ending."""
+    """What Sphinx calls the pages: their paths without the file extension."""
     return [page.relative_to(root).with_suffix("").as_posix() for page in pages]
 
 
 def prepare(notebook: dict[str, Any], *, fold: bool = False) -> dict[str, Any]:
-    """A notebook for reading: no progress bars, alt texts for its pictures, solutions folded.
+    """Prepare a notebook for reading: no progress bars, alt texts for figures, solutions folded.
 
     Args:
-        notebook: as its JSON says; changed.
+        notebook: its JSON, changed in place.
         fold: hide every code cell behind a click.
     """
     heading = "this notebook"
@@ -83,11 +83,11 @@ def prepare(notebook: dict[str, Any], *, fold: bool = False) -> dict[str, Any]:
 
 
 def name_anchors(notebook: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """HTML anchors of a notebook, and the links to them, as Sphinx wants them.
+    """Turn a notebook's HTML anchors, and the links to them, into Sphinx's.
 
     Args:
-        notebook: as its JSON says; changed.
-        prefix: makes their names those of this notebook alone.
+        notebook: its JSON, changed in place.
+        prefix: makes the names unique to this notebook.
     """
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
     texts = ["".join(cell["source"]) for cell in cells]
@@ -106,7 +106,7 @@ def _is_progress(output: dict[str, Any]) -> bool:
 
 
 def _alt_text(outputs: list[dict[str, Any]]) -> str | None:
-    """The replacement for a picture in plain text, unless it is an object's address."""
+    """The plain-text alternative of a picture, unless it is only an object's address."""
     for output in outputs:
         data = output.get("data", {})
         text = "".join(data.get("text/plain", ""))
@@ -116,10 +116,10 @@ def _alt_text(outputs: list[dict[str, Any]]) -> str | None:
 
 
 def retarget(text: str, page: Path, root: Path, source: Path) -> str:
-    """Links that hold in the book: README.md is index.md there, and linked files come along.
+    """Adapt a page's links to the book: README.md is index.md there, and linked files come along.
 
-    A link to a file outside of the book copies that file; one to a folder becomes plain text.
-    Links to nothing are left for the checks to find.
+    A file outside of the book that is linked to is copied; a link to a folder becomes plain text.
+    Broken links stay, for the checks to find.
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -143,7 +143,7 @@ def retarget(text: str, page: Path, root: Path, source: Path) -> str:
 
 
 def write_api(package: Path, out: Path) -> None:
-    """A page for each folder of the package, and one for the modules beside them.
+    """Write a page for each folder of the package, and one for its top-level modules.
 
     Args:
         package: its folder. Modules whose names begin with _ are left out.
@@ -163,7 +163,7 @@ def write_api(package: Path, out: Path) -> None:
 
 
 def _automodule(package: str, inside: list[str], is_folder: bool) -> str:
-    """A folder's docstring, or a module's with all that it defines: each name stands once."""
+    """A folder's docstring, or a module's with its members, so that each name appears once."""
     module = ".".join(inside)
     members = "" if is_folder else "   :members:\n   :show-inheritance:\n"
     rst = f".. automodule:: {package}.{module}\n{members}"
@@ -171,11 +171,11 @@ def _automodule(package: str, inside: list[str], is_folder: bool) -> str:
 
 
 def write_contents(source: Path, names: dict[str, list[str]]) -> None:
-    """Append what the side bar shows to index.md; the solutions get a page of their own there.
+    """Append the side bar's contents to index.md; the solutions get a page of their own.
 
     Args:
         source: the folder of sources.
-        names: as Sphinx calls the pages: series, solutions and more.
+        names: series, solutions and more, each with the names that Sphinx gives its pages.
     """
     more = [*names["more"], "api/index"]
     if names["solutions"]:

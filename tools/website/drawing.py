@@ -12,12 +12,12 @@ from ddpm_helpers.export import export_onnx
 from ddpm_helpers.pretrained import load_pretrained
 
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")  # of onnxruntime-web's dist/
-# The networks of the page, which offers many steps: weights made for few are not among them.
+# The networks of the page. It offers many steps, so weights distilled for few are not among them.
 TITLES = {"cartoons": "Cartoons, 32×32", "cifar10-64": "Photographs, 64×64"}
 
 
 def write_drawing(sources: Path, runtime: Path, site: Path) -> None:
-    """Put draw.html and all that it loads into a site.
+    """Put draw.html and everything that it loads into a site.
 
     Args:
         sources: docs/web.
@@ -41,8 +41,8 @@ def write_model(name: str, place: Path) -> dict[str, Any]:
     """Export shipped weights to models/NAME.onnx.
 
     Returns:
-        What the page must know of them: the file with its size and checksum, the pictures, the
-        classes and the whole table of alpha_bar, so that it needs no schedule of its own.
+        What the page must know about them: the file with its size and checksum, the images' shape,
+        the classes, and the whole table of alpha_bar, so that the page needs no schedules.
     """
     file = export_onnx(name, place / "models" / f"{name}.onnx")
     model, diffusion = load_pretrained(name)

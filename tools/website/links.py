@@ -1,4 +1,4 @@
-"""Find links of a folder of HTML pages that lead nowhere, without a network."""
+"""Find broken links in a folder of HTML pages, offline."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class _Page(HTMLParser):
 
 
 def broken_links(site: Path, *, offline: bool = True) -> list[str]:
-    """Every link inside a site that has no target, and every file that it would load from outside.
+    """Every link inside a site that has no target, and every file loaded from another server.
 
     Args:
         site: a folder of HTML pages.
         offline: count what is loaded from other servers as broken.
     Returns:
-        One line each, "page: target, what is wrong"; none is good.
+        One line each, "page: target, what is wrong"; empty if all is well.
     """
     pages = {p: _Page(p.read_text(encoding="utf-8")) for p in sorted(site.rglob("*.html"))}
     wrong = []
