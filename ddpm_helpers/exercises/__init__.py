@@ -1,4 +1,4 @@
-"""Exercises of the notebooks that check themselves, and name the mistake in a wrong answer.
+"""Checks for the notebooks' exercises, which name the mistake in a wrong answer.
 
     from ddpm_helpers.exercises import check
 
@@ -18,9 +18,9 @@ __all__ = ["Exercise", "Trial", "Verdict", "check", "examine", "exercises_of", "
 
 
 def check(number: str, answer: Answer) -> None:
-    """Print whether an answer is right; if not, which mistake it makes.
+    """Print whether an answer is right, and if not, which mistake it makes.
 
-    An answer that still raises `NotImplementedError` is "not done yet", and the notebook goes on.
+    An answer that still raises `NotImplementedError` is "not done yet"; no error is raised for it.
 
     Args:
         number: of the exercise, as the notebook gives it: "3.2".
@@ -32,7 +32,7 @@ def check(number: str, answer: Answer) -> None:
 
 
 def examine(number: str, answer: Answer) -> Verdict:
-    """What `check` prints, as a value.
+    """Check an answer as `check` does, and return the `Verdict` instead of printing it.
 
     Raises:
         ValueError: no exercise has that number.

@@ -1,4 +1,4 @@
-"""An exercise: trials that an answer goes through, and the mistakes that are known by name."""
+"""An exercise: the trials of an answer, and the mistakes that can be recognised."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Trial(NamedTuple):
     Attributes:
         text: the inputs in words, for messages: "t = 0", "a batch of one picture".
         run: calls the answer and returns what is compared: a tensor, an array, a number, or a
-            tuple, list or dict of those. Draws of torch's global generator are the same in every
-            run. It makes its inputs anew, so that an answer cannot spoil them.
+            tuple, list or dict of those. Torch's global generator draws the same numbers in every
+            run. It makes new inputs each time, so that an answer cannot spoil them.
     """
 
     text: str
@@ -31,12 +31,12 @@ class Exercise:
     """What `check` knows about one exercise.
 
     Attributes:
-        number: of the notebook and in it: "3.2".
+        number: of the notebook and of the exercise in it: "3.2".
         title: what the function does, in a few words.
         solution: a right answer; the package's own function where there is one.
         trials: uses in which each mistake differs from the solution and from other mistakes.
-        mistakes: for a sentence that names a mistake and its cure, an answer that makes it.
-        tolerance: largest difference that counts as equal, relative to values above 1.
+        mistakes: sentence that names a mistake and its cure -> an answer that makes it.
+        tolerance: the relative and absolute difference below which numbers count as equal.
     """
 
     number: str
@@ -48,7 +48,7 @@ class Exercise:
 
 
 class Verdict(NamedTuple):
-    """What came of a check.
+    """The result of a check.
 
     Attributes:
         state: "right", "wrong" or "not done yet".
@@ -60,20 +60,20 @@ class Verdict(NamedTuple):
 
 
 class Raised(NamedTuple):
-    """An error in place of a value; its text is not compared."""
+    """An error instead of a value; its text is not compared."""
 
     kind: str
     text: str
 
 
 def judge(exercise: Exercise, answer: Answer) -> Verdict:
-    """Put an answer through all trials, and name the mistake if it is a known one.
+    """Run an answer through all trials, and name its mistake if it is a known one.
 
     Args:
         exercise: what is asked.
         answer: the learner's function or class.
     Returns:
-        The verdict; nothing is printed and no error of the answer comes through.
+        The verdict; nothing is printed, and errors in the answer are caught.
     """
     number = exercise.number
     if not callable(answer):
@@ -94,7 +94,7 @@ def judge(exercise: Exercise, answer: Answer) -> Verdict:
 
 
 def _same(exercise: Exercise, outcomes: list[Any], mistaken: Answer) -> bool:
-    """Whether an answer did in every trial what a mistaken one does."""
+    """Whether an answer gave the same results in every trial as a mistaken one."""
     theirs = [_outcome(trial, mistaken) for trial in exercise.trials]
     pairs = zip(outcomes, theirs, strict=True)
     return not any(_difference(got, want, exercise.tolerance) for got, want in pairs)

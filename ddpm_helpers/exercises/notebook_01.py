@@ -23,7 +23,7 @@ def _every_byte(answer: Answer) -> Tensor:
 
 
 class _Mirrored:
-    """Pictures as floats, each of them mirrored or not, as its seed and its number say."""
+    """Pictures as floats, each mirrored or not, which its seed and its number decide."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, seed: int):
         self.images, self.labels, self.seed = images, labels, seed
@@ -131,8 +131,8 @@ EXERCISES = [
         ],
         {
             "pictures are turned upside down: the last axis runs from left to right": _UpsideDown,
-            "all pictures are mirrored, or none: the number i belongs into the seed": _AllAlike,
-            "every seed mirrors the same pictures: seed belongs there beside i": _WithoutSeed,
+            "all pictures are mirrored, or none: the number i belongs in the seed": _AllAlike,
+            "every seed mirrors the same pictures: seed belongs there too, with i": _WithoutSeed,
             "a picture that is asked for twice comes back in two ways: draw with "
             "np.random.default_rng((seed, i))": _DrawnAnew,
             "the pictures are still bytes: convert them by (1.1)": _Bytes,
@@ -151,7 +151,7 @@ EXERCISES = [
             "each average takes four neighbours of a row, not a square of 2×2": (
                 lambda x: x.reshape(*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2, 4).mean(-1)
             ),
-            "only the columns are halved: average the rows, too": (
+            "only the columns are halved: average the rows too": (
                 lambda x: (x[..., ::2] + x[..., 1::2]) / 2
             ),
         },
@@ -162,7 +162,7 @@ EXERCISES = [
         _order,
         [Trial("seeds 0 and 1, epochs 0, 1 and 2, 20 pictures", _orders)],
         {
-            "every epoch has the same order: epoch belongs into the seed, equation (1.4)": (
+            "every epoch has the same order: epoch belongs in the seed, equation (1.4)": (
                 lambda seed, epoch, n: np.random.default_rng(seed).permutation(n)
             ),
             "seed 0 in epoch 1 is seed 1 in epoch 0: give the pair, not the sum": (

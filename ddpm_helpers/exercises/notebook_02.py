@@ -27,7 +27,7 @@ def _cosine_curve(T: int, offset: float = 0.008, power: int = 2) -> Tensor:
 
 
 def _betas_of(bar: Tensor, clip: float = 0.999) -> Tensor:
-    """From a falling curve (T + 1,) to betas (T + 1,), equation (2.8)."""
+    """From a decreasing curve (T + 1,) to betas (T + 1,), equation (2.8)."""
     first = torch.zeros(1, dtype=torch.float64)
     return torch.cat([first, (1 - bar[1:] / bar[:-1]).clamp(max=clip)])
 
@@ -49,7 +49,7 @@ def _shifted(T: int, factor: float = 4) -> Tensor:
 
 
 def _betas_from_root(betas: Tensor, root: Tensor) -> Tensor:
-    """Betas of a changed sqrt(alpha_bar); the first of them stays."""
+    """The betas of a changed sqrt(alpha_bar); the first one is kept."""
     bar, new = root**2, betas.clone()
     new[2:] = 1 - bar[2:] / bar[1:-1]
     return new
@@ -94,7 +94,7 @@ EXERCISES = [
             "the entry of t = 0 is missing: keep all T + 1 betas, and alpha_bar[0] is 1": (
                 lambda betas: _alpha_bar(betas[1:])
             ),
-            "every entry stands one seat too late: alpha_bar[t] includes alpha_t": (
+            "every entry is one place too late: alpha_bar[t] includes alpha_t": (
                 lambda betas: torch.cat([torch.ones(1).double(), _alpha_bar(betas)[:-1]])
             ),
             "these are the alphas of single steps: multiply them up, equation (2.5)": (

@@ -15,13 +15,13 @@ VELOCITY = DiffusionUtils(500, "cosine", prediction="v")
 
 
 def _pictures(n: int) -> tuple[Tensor, Tensor]:
-    """Two batches of small random pictures: x and noise, or what a network said."""
+    """Two batches of small random pictures: x and noise, or network outputs."""
     a, b = torch.randn(2, n, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     return a, b
 
 
 def _use(answer: Answer, table: Tensor, *steps: int) -> Tensor:
-    """What an answer makes of a batch whose pictures are at the given steps."""
+    """The result of an answer for a batch whose pictures are at the given steps."""
     x, other = _pictures(len(steps))
     return answer(x, torch.tensor(steps), other, table.clone())
 

@@ -23,12 +23,12 @@ def _random(*shape: int) -> Tensor:
 
 
 def _guess(x_t: Tensor, t: Tensor) -> Tensor:
-    """A stand-in for the network, whose answer depends on both of its inputs."""
+    """A stand-in for the network, whose output depends on both of its inputs."""
     return (t / 500).view(-1, 1, 1, 1) * x_t + 0.1
 
 
 def _loss_of(answer: Answer, *steps: int) -> Tensor:
-    """What an answer says of small pictures at the given steps."""
+    """The result of an answer for small pictures at the given steps."""
     x_0, eps = _random(2, len(steps), 3, 4, 4)
     return answer(_guess, 0.5 * x_0, torch.tensor(steps), eps, DiffusionUtils(500).alpha_bar)
 
@@ -67,7 +67,7 @@ def _one_step(model: Answer, x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Ten
 
 
 def _rates(answer: Answer, K: int, W: int) -> list[float]:
-    """Rates along a run of K steps; the peak is 2, so that differences are large."""
+    """Learning rates of a run of K steps; the peak is 2, so that differences are large."""
     return [answer(k, K, 2.0, W) for k in sorted({1, W, W + 1, K // 2, K})]
 
 
@@ -76,7 +76,7 @@ def _learning_rate(k: int, K: int, lr: float, W: int) -> float:
 
 
 def _cosine_rate(k: int, K: int, lr: float, W: int, start: int, turns: float = 0.5) -> float:
-    """Warm-up, then a cosine that counts from `start` and makes so many turns."""
+    """Warm-up, then a cosine that counts from `start` and makes `turns` turns."""
     if k <= W:
         return lr * k / W
     return lr / 2 * (1 + math.cos(2 * math.pi * turns * (k - start) / (K - start)))

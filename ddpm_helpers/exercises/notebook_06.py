@@ -161,7 +161,7 @@ EXERCISES = [
             "this uses alpha_bar where its square root belongs, equations (6.3) and (6.4)":
                 _without_root,
             "the signs of v are swapped: v has a minus in (6.3) and a plus in (6.4)": _wrong_sign,
-            "this takes the output for eps, equation (6.5); this network says v": _as_if_eps,
+            "this takes the output for eps, equation (6.5); this network predicts v": _as_if_eps,
             "the two are swapped: x_0 comes first":
                 lambda v, x_t, t, alpha_bar: _unmix(v, x_t, t, alpha_bar)[::-1],
         },

@@ -161,8 +161,8 @@ EXERCISES = [
         {
             "the stride has the wrong sign: it is sigma_s - sigma_t, which is negative, "
             "equation (7.3)": _euler_upwards,
-            "the slope is asked for once only: ask again at every new place": _euler_slope_once,
-            "the slope is taken at the end of the stride: Euler takes it where it stands, "
+            "the slope is computed once only: compute it at every new point": _euler_slope_once,
+            "the slope is taken at the end of the stride: Euler takes it at its start, "
             "at sigma_t": _euler_slope_ahead,
         },
     ),

@@ -166,7 +166,7 @@ EXERCISES = [
                 lambda x, x_0, mask, bar, z: torch.where(mask, x, x_0),
             "this uses alpha_bar where its square root belongs, equation (8.6)":
                 lambda x, x_0, mask, bar, z: torch.where(mask, x, bar * x_0 + (1 - bar) * z),
-            "the part that is filled in gets noise too: it has it already":
+            "the part that is filled in gets noise too: it is noisy already":
                 lambda x, x_0, mask, bar, z: _paste(x + (1 - bar) ** 0.5 * z, x_0, mask, bar, z),
         },
     ),

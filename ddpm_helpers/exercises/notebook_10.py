@@ -197,7 +197,7 @@ EXERCISES = [
             "the root is missing: this is the mean square":
                 partial(_missed, measure="square"),
             "the oracle uses another row of the table than the loop: index it with the t "
-            "that it is told": partial(_missed, shift=1),
+            "that it is given": partial(_missed, shift=1),
         },
         tolerance=1e-4,
     ),

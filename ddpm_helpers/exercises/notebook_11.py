@@ -172,7 +172,7 @@ EXERCISES = [
             "the velocity points at the picture; s grows towards the noise, so it is eps - x_0": (
                 lambda x_0, eps, s: (_pair(x_0, eps, s)[0], x_0 - eps)
             ),
-            "the velocity holds no s: it is the same, eps - x_0, all along the line": (
+            "the velocity does not depend on s: it is the same, eps - x_0, all along the line": (
                 lambda x_0, eps, s: (
                     _pair(x_0, eps, s)[0], s.reshape(-1, 1, 1, 1) * (eps - x_0),
                 )
@@ -197,7 +197,7 @@ EXERCISES = [
             "x_t is not z: divide it by a + b before you walk back along u, (11.4)": (
                 _x_0_like(lambda u, x_t, a, b: x_t - b / (a + b) * u)
             ),
-            "the sign of u: it points at the noise, so the way to the picture is -u": (
+            "the sign of u is wrong: it points at the noise, so the way to the picture is -u": (
                 _x_0_like(lambda u, x_t, a, b: (x_t + b * u) / (a + b))
             ),
             "alpha_bar stands where its square root belongs": (
@@ -220,13 +220,13 @@ EXERCISES = [
             "both slopes are added but not halved": (
                 _solver(lambda v, z, s, r: 2 * _mean(v, z, s, r))
             ),
-            "the second slope is taken at the old place; walk to the end of the step first": (
+            "the second slope is taken at the old point; go to the end of the step first": (
                 _solver(lambda v, z, s, r: (v(z, s) + v(z, r)) / 2)
             ),
             "this is the midpoint method: one slope, half a step ahead": (
                 _solver(lambda v, z, s, r: v(z + (r - s) / 2 * v(z, s), (s + r) / 2))
             ),
-            "the walk goes away from the pictures: r - s is negative, do not turn it round": (
+            "the walk leads away from the pictures: r - s is negative, keep its sign": (
                 _solver(_mean, sign=-1)
             ),
             "the last step asks for the velocity at s = 0, where no network was trained: take it "
@@ -245,24 +245,24 @@ EXERCISES = [
             "the student copies its teacher at t: it stays as blurred as that": _towards(
                 lambda student, teacher, x_t, t, s, bar: teacher(x_t, t)
             ),
-            "the goal is what the teacher says at s; it has to be what the student says there": (
+            "the goal is what the teacher predicts at s; take what the student predicts": (
                 _towards(
                     lambda student, teacher, x_t, t, s, bar: teacher(
                         _from(teacher, x_t, t, s, bar), s
                     )
                 )
             ),
-            "the goal learns too, and both meet anywhere: .detach() it": _towards(
+            "gradients flow through the goal too: .detach() it": _towards(
                 lambda student, teacher, x_t, t, s, bar: student(
                     _from(teacher, x_t, t, s, bar), s
                 )
             ),
-            "the student makes its own step down; the path is the teacher's": _towards(
+            "the step down is the student's own; it has to be the teacher's": _towards(
                 lambda student, teacher, x_t, t, s, bar: student(
                     _from(student, x_t, t, s, bar), s
                 ).detach()
             ),
-            "x_t is told that it is at s; it first has to walk there, (11.9)": _towards(
+            "x_t is passed on with step s, without the step from t to s, (11.9)": _towards(
                 lambda student, teacher, x_t, t, s, bar: student(x_t, s).detach()
             ),
         },
