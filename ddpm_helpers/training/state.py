@@ -178,9 +178,7 @@ class TrainingState:
         return where
 
     def samples(self, n: int = 20, *, steps: int = 50) -> Tensor:
-        """Draw n images with the averaged weights, in `steps` steps (or as many as `preview` says).
-
-        The noise and the classes are always the same.
+        """Draw n images with the averaged weights, from the same noise and classes every time.
 
         Returns:
             (n, C, S, S) in [-1, 1], on the CPU.
