@@ -1,4 +1,4 @@
-"""Sampling loops as strangers write them: healthy ones, and one for each planted bug.
+"""Sampling loops as other people write them: healthy ones, and one for each planted bug.
 
 Tables have T entries, t = 0..T-1, as in most code outside this project. Each factory takes a table
 of alpha_bar and returns `sample(model, x_T)`; the models predict eps unless the bug is that they

@@ -1,4 +1,4 @@
-"""The cache: made once, found again, made again when damaged, and honest where it cannot be."""
+"""The cache: built once, found again, rebuilt when damaged, or one clear line."""
 
 import json
 import os

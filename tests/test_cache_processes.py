@@ -1,4 +1,4 @@
-"""Many real processes on one cache: one makes it, a killed one is replaced, all see the same."""
+"""Many real processes on one cache: one builds it, a killed one is replaced, all read the same."""
 
 import hashlib
 import multiprocessing

@@ -1,4 +1,4 @@
-"""The built-in cartoons: the same every time, balanced, shuffled, and ten different things."""
+"""The built-in cartoons: the same every time, balanced, shuffled, ten distinct classes."""
 
 import numpy as np
 import pytest

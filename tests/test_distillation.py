@@ -1,4 +1,4 @@
-"""Consistency distillation: its target by hand, what a perfect student scores, and a real one."""
+"""Consistency distillation: its target by hand, the loss of a perfect student, a real student."""
 
 import pytest
 import torch

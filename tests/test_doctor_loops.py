@@ -1,4 +1,4 @@
-"""`check_sampler` on loops that are right: ours, strangers', diffusers', lucidrains'."""
+"""`check_sampler` on correct loops: ours, other people's, diffusers', lucidrains'."""
 
 
 import pytest

@@ -1,4 +1,4 @@
-"""Places that are poorer than a developer's: other disks, little shared memory, little memory."""
+"""Machines that are poorer than a developer's: other disks, little shared memory, little memory."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Files as people have them: other suffixes, HEIC, archives, unfinished JPEGs, deep greys."""
+"""Files that people have: other suffixes, HEIC, archives, truncated JPEGs, 12 to 32 bits."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Folders as people have them, on disk: splits, classes, and one cache for one folder."""
+"""Folder layouts that people have, on disk: splits, classes, and one cache per folder."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Muon: matrices are orthogonalised, and all else is AdamW's."""
+"""Muon: matrices are orthogonalised, and AdamW takes the rest."""
 
 import copy
 

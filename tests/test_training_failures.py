@@ -1,4 +1,4 @@
-"""Whatever ends a training, its last whole step is saved; a compiler that fails ends none."""
+"""Whatever ends a training, its last complete step is saved; a failing compiler does not end it."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, records on disk, and errors in one line."""
+"""Checkpoints that are complete or absent, records on disk, and errors in one line."""
 
 import gc
 import json

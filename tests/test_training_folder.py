@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, and when a checkpoint is written into it."""
+"""A run's folder: which run owns it, and when a checkpoint is written into it."""
 
 import time
 

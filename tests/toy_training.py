@@ -1,4 +1,4 @@
-"""A training of milliseconds a step, for tests, also in processes of their own."""
+"""A training whose steps take milliseconds, for tests, also in processes of their own."""
 
 import contextlib
 import os

@@ -34,7 +34,7 @@ class DiffusionUtils(ForwardProcess):
 
     Args: see `ForwardProcess`.
     Attributes:
-        few_steps: how many steps of ddpm a network is distilled to; None if it is not.
+        few_steps: the number of ddpm steps that a network is distilled for; else None.
     """
 
     few_steps: int | None = None

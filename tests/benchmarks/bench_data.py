@@ -1,4 +1,4 @@
-"""What data cost: drawing the cartoons, opening a cache, and pictures per second.
+"""What the data cost: drawing the cartoons, opening a cache, and pictures per second.
 
     python tests/benchmarks/bench_data.py
 

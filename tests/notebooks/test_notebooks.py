@@ -1,4 +1,4 @@
-"""What every committed notebook keeps to; that it runs is checked by nbval in `make test`."""
+"""The rules for every committed notebook; nbval in `make test` checks that it runs."""
 
 import getpass
 import json

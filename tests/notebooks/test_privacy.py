@@ -1,4 +1,4 @@
-"""What must never leave a machine, and what must never enter it: secrets, and the network."""
+"""No secret is committed, and no notebook uses the network."""
 
 import ast
 import json
