@@ -69,8 +69,7 @@ def broken(name: str, sentence: str, repair: str, **numbers: float) -> Finding:
 
 
 def most_likely(findings: Iterable[Finding]) -> Finding | None:
-    """The alarm to begin with: broken before look, then the earliest in `ORDER`; None if all is
-    ok."""
+    """The alarm to begin with: broken before look, then the first in `ORDER`; None without any."""
     alarms = [finding for finding in findings if finding.alarm]
     rank = {name: i for i, name in enumerate(ORDER)}
     return min(alarms, key=lambda f: (-VERDICTS.index(f.verdict), rank[f.name]), default=None)

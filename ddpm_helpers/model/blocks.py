@@ -97,7 +97,7 @@ class ResBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over the positions of a feature map, of the same shape after it.
+    """Multi-head self-attention over the positions of a feature map, (B, C, H, W) -> same.
 
         out = x + W_out softmax(q k^T / sqrt(d)) v,   (q, k, v) = W_qkv norm(x),   d = C / heads
 
@@ -105,7 +105,7 @@ class SelfAttention(nn.Module):
     at these sizes `F.scaled_dot_product_attention` is no faster on a CPU.
 
     Args:
-        channels: C of the feature map (B, C, H, W), a multiple of 8.
+        channels: C, a multiple of 8.
         head_dim: least number of channels per head, or C if that is smaller; the number of heads
             is the largest divisor of C that leaves each head so many.
     Source: Vaswani et al. 2017; in a diffusion network: Ho et al. 2020, appendix B.

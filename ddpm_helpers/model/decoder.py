@@ -11,8 +11,7 @@ from ddpm_helpers.model.encoder import MULTIPLIERS, Stage, check_image_size
 
 
 class Decoder(nn.Module):
-    """Three stages: each doubles the size, appends the encoder's map of that size, and applies
-    two basic blocks.
+    """Three stages: double the size, append the encoder's map of that size, apply two basic blocks.
 
     A last transposed convolution leads from the stem's resolution to pixels. Its input includes
     the stem's map, which still holds every pixel of the noisy image.
