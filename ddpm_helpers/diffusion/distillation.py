@@ -18,8 +18,9 @@ class ConsistencyDistillation(DiffusionUtils):
     """A `DiffusionUtils` with the loss of consistency distillation, for `TrainingPipeline`.
 
     The teacher's DDIM steps lead from every x_t along a path to one image. The student learns to
-    predict that image at every point of the path, without walking it: its prediction at t is trained
-    towards its own at s, one step of the teacher further down; at s = 0, towards the image itself.
+    predict that image at every point of the path, without walking it: what it predicts at t is
+    trained towards what it predicts itself at s, one step of the teacher further down; at s = 0,
+    towards the image.
 
         x_s  = the teacher's DDIM step from x_t to s, the largest of the teacher's steps below t
         goal = the image that the student predicts from x_s; x_s itself at s = 0

@@ -164,7 +164,7 @@ def _real_sets(
             f"{every}, which training may have seen; copies look perfect here")  # fmt: skip
         return halves(train, test, n)
     x, y = take(test, n)
-    # A network without classes draws them at random, so the real pictures must not be matched.
+    # Samples of a network without classes do not match the test labels; nor do these pictures then.
     return (x, y), (take_like(train, y), y) if labelled else take(train, n)
 
 

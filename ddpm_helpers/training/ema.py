@@ -30,7 +30,7 @@ def update_ema(
     Args:
         ema_model, model: the averaged weights and the current ones.
         decay: in 0..1.
-        finite: scalar bool on their device; False changes nothing. It is not waited for.
+        finite: scalar bool on their device, not waited for; False leaves the average as it is.
     """
     averaged: list[Tensor] = list(ema_model.parameters())
     current: list[Tensor] = list(model.parameters())
