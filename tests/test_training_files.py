@@ -108,7 +108,7 @@ def test_a_disk_that_fills_up_leaves_the_old_checkpoint_and_names_bytes(run, tmp
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"not written.*it needs \d.*MB are free; the one before"):
+        with pytest.raises(OSError, match=r"not written.*it needs \d.*MB are free; the old file"):
             run.save()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
