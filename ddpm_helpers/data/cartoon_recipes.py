@@ -17,6 +17,7 @@ WATER = ("2f6fb3", "2a7fbd", "3a86b8", "26639f")
 PAINT = ("e23b32", "2f6fdd", "f2c230", "35a853", "f07f23", "8e4ec6")
 WALL = ("f0dcc0", "cfe3ea", "ead2de", "d9e6c9", "f4e7ae")
 FLOOR = ("b98a5e", "a9795a", "c49a70", "8f9bb0")
+WINDOW = (0.25, 0.42, 0.62)
 
 
 def _sky(s: Scene) -> None:
@@ -29,13 +30,14 @@ def _place(s: Scene, turn: float = 0.06, x: float = 0.0, y: float = 0.0) -> None
     x and y move the whole drawing back into the middle of the frame.
     """
     mirrored = s.chance(0.5)
-    s.pose(
-        s.between(-0.08, 0.08) + np.where(mirrored, -x, x),
-        s.between(-0.05, 0.05) + y,
-        s.between(0.86, 1.0),
-        s.between(-turn, turn),
-        mirrored,
-    )
+    dx = s.between(-0.08, 0.08) + np.where(mirrored, -x, x)
+    dy = s.between(-0.05, 0.05) + y
+    s.pose(dx, dy, s.between(0.86, 1.0), s.between(-turn, turn), mirrored)
+
+
+def _mirrored(side: int, *corners: tuple[float, float]) -> list[tuple[float, float]]:
+    """Corners on the right (side 1) or on the left (-1), clockwise on both."""
+    return [(side * x, y) for x, y in corners][::side]
 
 
 def _wheels(s: Scene, *xs: float, y: float = 0.44, r: float = 0.2) -> None:
@@ -47,23 +49,14 @@ def _wheels(s: Scene, *xs: float, y: float = 0.44, r: float = 0.2) -> None:
 def airplane(s: Scene) -> None:
     """A jet in the sky: long hull, swept wings, tail fin, a row of windows."""
     _sky(s)
-    s.pose(
-        s.between(-0.06, 0.06),
-        s.between(-0.08, 0.08),
-        s.between(0.88, 1.02),
-        s.between(-0.5, 0.12),
-        s.chance(0.5),
-    )
+    dx, dy = s.between(-0.06, 0.06), s.between(-0.08, 0.08)
+    s.pose(dx, dy, s.between(0.88, 1.02), s.between(-0.5, 0.12), s.chance(0.5))
     body, wing = s.pick(("f5f5f2", "e8ecf0", "fbf3e0")), s.pick(PAINT)
     s.draw(wing, s.polygon((0.02, -0.1), (0.3, -0.1), (-0.12, -0.56), (-0.3, -0.56)))
     s.draw(wing, s.polygon((-0.86, -0.58), (-0.66, -0.58), (-0.42, -0.06), (-0.78, -0.06)))
     s.draw(body, s.limb(-0.74, -0.03, 0.66, 0.0, 0.12, 0.19))
-    s.draw((0.25, 0.42, 0.62), s.ellipse(0.68, -0.06, 0.1, 0.07), outline=0)
-    s.draw(
-        (0.25, 0.42, 0.62),
-        *[s.circle(x, -0.05, 0.055) for x in (-0.3, -0.06, 0.18, 0.42)],
-        outline=0,
-    )
+    s.draw(WINDOW, s.ellipse(0.68, -0.06, 0.1, 0.07), outline=0)
+    s.draw(WINDOW, *[s.circle(x, -0.05, 0.055) for x in (-0.3, -0.06, 0.18, 0.42)], outline=0)
     s.draw(wing, s.polygon((0.0, 0.08), (0.32, 0.08), (-0.24, 0.68), (-0.46, 0.68)))
     s.draw(wing, s.polygon((-0.82, 0.02), (-0.6, 0.02), (-0.82, 0.26), (-0.96, 0.26)))
 
@@ -75,21 +68,11 @@ def automobile(s: Scene) -> None:
     _place(s, 0.03)
     paint, low = s.pick(PAINT), s.between(-0.46, -0.38)
     glass = s.pick(("bfe6f7", "a9d8ee"))
-    s.draw(
-        paint,
-        s.polygon((-0.4, low), (0.2, low), (0.52, 0.05), (-0.66, 0.05)),
-        s.box(0.0, 0.2, 0.9, 0.23, rounding=0.18),
-    )
-    s.draw(
-        glass,
-        s.polygon((-0.33, low + 0.12), (-0.12, low + 0.12), (-0.12, 0.0), (-0.48, 0.0)),
-        outline=0.7,
-    )
-    s.draw(
-        glass,
-        s.polygon((0.03, low + 0.12), (0.14, low + 0.12), (0.36, 0.0), (0.03, 0.0)),
-        outline=0.7,
-    )
+    cabin = s.polygon((-0.4, low), (0.2, low), (0.52, 0.05), (-0.66, 0.05))
+    s.draw(paint, cabin, s.box(0.0, 0.2, 0.9, 0.23, rounding=0.18))
+    top = low + 0.12
+    s.draw(glass, s.polygon((-0.33, top), (-0.12, top), (-0.12, 0.0), (-0.48, 0.0)), outline=0.7)
+    s.draw(glass, s.polygon((0.03, top), (0.14, top), (0.36, 0.0), (0.03, 0.0)), outline=0.7)
     s.draw((1.0, 0.93, 0.55), s.ellipse(0.82, 0.13, 0.07, 0.07), outline=0)
     _wheels(s, -0.5, 0.5, r=0.22)
 
@@ -100,12 +83,11 @@ def bird(s: Scene) -> None:
     _place(s, 0.12)
     coat, belly = s.pick(("e5432f", "2f7de0", "f4c22b", "3fae5a")), s.pick(("fbe6c4", "fdf3e3"))
     s.draw((0.45, 0.29, 0.16), s.limb(-1.4, 0.72, 1.4, 0.66, 0.08))
-    s.draw(
-        INK, s.limb(-0.08, 0.4, -0.1, 0.68, 0.05), s.limb(0.14, 0.4, 0.14, 0.66, 0.05), outline=0
-    )
+    legs = s.limb(-0.08, 0.4, -0.1, 0.68, 0.05), s.limb(0.14, 0.4, 0.14, 0.66, 0.05)
+    s.draw(INK, *legs, outline=0)
     s.draw(coat * 0.75, s.polygon((-0.4, 0.0), (-0.3, 0.3), (-0.9, 0.5), (-0.98, 0.28)))
     s.draw((0.98, 0.65, 0.12), s.polygon((0.56, -0.48), (0.94, -0.3), (0.56, -0.18)))
-    s.draw(coat, s.ellipse(-0.02, 0.1, 0.54, 0.42, 0.35 * -1), s.circle(0.34, -0.34, 0.34))
+    s.draw(coat, s.ellipse(-0.02, 0.1, 0.54, 0.42, -0.35), s.circle(0.34, -0.34, 0.34))
     s.draw(belly, s.ellipse(0.2, 0.2, 0.28, 0.24, -0.5), outline=0)
     s.draw(coat * 0.7, s.ellipse(-0.2, 0.1, 0.34, 0.18, s.between(-0.1, 0.5)), outline=0.7)
     s.draw(WHITE, s.circle(0.42, -0.4, 0.12), outline=0)
@@ -119,25 +101,18 @@ def cat(s: Scene) -> None:
     fur = s.pick(("f0932b", "8d949c", "4c4a52", "f3e2c3", "b8794a"))
     eye = s.pick(("8fe04a", "f5d033", "6fd3ef"))
     for side in (-1, 1):
-        tip, inner, outer = (side * 0.66, -0.92), (side * 0.14, -0.5), (side * 0.74, -0.1)
-        s.draw(fur, s.polygon(*((inner, tip, outer) if side > 0 else (outer, tip, inner))))
-        tip, inner, outer = (side * 0.6, -0.7), (side * 0.34, -0.48), (side * 0.62, -0.3)
-        s.draw(
-            (0.96, 0.62, 0.66),
-            s.polygon(*((inner, tip, outer) if side > 0 else (outer, tip, inner))),
-            outline=0,
-        )
+        ear = s.polygon(*_mirrored(side, (0.14, -0.5), (0.66, -0.92), (0.74, -0.1)))
+        inside = s.polygon(*_mirrored(side, (0.34, -0.48), (0.6, -0.7), (0.62, -0.3)))
+        s.draw(fur, ear)
+        s.draw((0.96, 0.62, 0.66), inside, outline=0)
     s.draw(fur, s.ellipse(0.0, 0.1, 0.8, 0.66))
     s.draw(WHITE, s.ellipse(-0.14, 0.42, 0.2, 0.16), s.ellipse(0.14, 0.42, 0.2, 0.16), outline=0)
     for side in (-1, 1):
         s.draw(eye, s.ellipse(side * 0.36, -0.02, 0.17, 0.18), outline=0.8)
         s.draw(INK, s.ellipse(side * 0.36, -0.02, 0.06, 0.16), outline=0)
-        s.draw(
-            WHITE,
-            s.limb(side * 0.5, 0.3, side * 0.96, 0.2, 0.045),
-            s.limb(side * 0.5, 0.42, side * 0.96, 0.48, 0.045),
-            outline=0.4,
-        )
+        upper = s.limb(side * 0.5, 0.3, side * 0.96, 0.2, 0.045)
+        lower = s.limb(side * 0.5, 0.42, side * 0.96, 0.48, 0.045)
+        s.draw(WHITE, upper, lower, outline=0.4)
     s.draw((0.95, 0.45, 0.52), s.polygon((-0.13, 0.22), (0.13, 0.22), (0.0, 0.38)), outline=0.5)
 
 
@@ -150,12 +125,9 @@ def deer(s: Scene) -> None:
     bone = (0.97, 0.9, 0.74)
     s.draw(fur * 0.8, s.limb(-0.36, 0.3, -0.3, 0.88, 0.07), s.limb(0.2, 0.3, 0.14, 0.88, 0.07))
     for x in (0.36, 0.66):
-        s.draw(
-            bone,
-            s.limb(x, -0.55, x + (x - 0.5) * 0.9, -0.92, 0.055),
-            s.limb(x + (x - 0.5) * 0.4, -0.72, x + (x - 0.5) * 1.9, -0.74, 0.05),
-            outline=0.7,
-        )
+        beam = s.limb(x, -0.55, x + (x - 0.5) * 0.9, -0.92, 0.055)
+        tine = s.limb(x + (x - 0.5) * 0.4, -0.72, x + (x - 0.5) * 1.9, -0.74, 0.05)
+        s.draw(bone, beam, tine, outline=0.7)
     s.draw(WHITE, s.ellipse(-0.66, 0.02, 0.1, 0.14))
     s.draw(
         fur,
@@ -166,14 +138,8 @@ def deer(s: Scene) -> None:
         s.limb(-0.5, 0.25, -0.52, 0.9, 0.12, 0.07),
         s.limb(0.32, 0.25, 0.34, 0.9, 0.1, 0.07),
     )
-    s.draw(
-        WHITE,
-        *[
-            s.circle(x, y, 0.065)
-            for x, y in ((-0.4, 0.05), (-0.16, 0.0), (0.06, 0.08), (-0.28, 0.22), (-0.04, 0.24))
-        ],
-        outline=0,
-    )
+    spots = (-0.4, 0.05), (-0.16, 0.0), (0.06, 0.08), (-0.28, 0.22), (-0.04, 0.24)
+    s.draw(WHITE, *[s.circle(x, y, 0.065) for x, y in spots], outline=0)
     s.draw(INK, s.circle(0.56, -0.46, 0.065), s.circle(0.88, -0.32, 0.07), outline=0)
 
 
@@ -201,12 +167,8 @@ def frog(s: Scene) -> None:
     skin = s.pick(("57b947", "6ccb3f", "3fa557", "86c440"))
     s.draw((0.16, 0.45, 0.24), s.ellipse(0.0, 0.72, 1.0, 0.26))
     s.draw(skin * 0.85, s.ellipse(-0.62, 0.5, 0.3, 0.24), s.ellipse(0.62, 0.5, 0.3, 0.24))
-    s.draw(
-        skin,
-        s.ellipse(0.0, 0.15, 0.8, 0.54),
-        s.circle(-0.42, -0.42, 0.27),
-        s.circle(0.42, -0.42, 0.27),
-    )
+    eyes = s.circle(-0.42, -0.42, 0.27), s.circle(0.42, -0.42, 0.27)
+    s.draw(skin, s.ellipse(0.0, 0.15, 0.8, 0.54), *eyes)
     s.draw((0.9, 0.95, 0.66), s.ellipse(0.0, 0.5, 0.46, 0.19), outline=0)
     for side in (-1, 1):
         s.draw(WHITE, s.circle(side * 0.42, -0.44, 0.19), outline=0.6)
@@ -251,7 +213,7 @@ def ship(s: Scene) -> None:
     s.draw(funnel, s.box(s.between(-0.16, 0.16), -0.56, 0.14, 0.34))
     s.draw(WHITE, s.box(0.0, -0.2, 0.4, 0.17), s.box(-0.04, 0.02, 0.66, 0.14))
     s.draw(hull, s.polygon((-0.92, 0.12), (0.98, 0.12), (0.66, 0.6), (-0.72, 0.6)))
-    s.draw((0.25, 0.42, 0.62), *[s.circle(x, -0.2, 0.065) for x in (-0.24, 0.0, 0.24)], outline=0)
+    s.draw(WINDOW, *[s.circle(x, -0.2, 0.065) for x in (-0.24, 0.0, 0.24)], outline=0)
     s.draw(WHITE, *[s.circle(x, 0.34, 0.06) for x in (-0.4, -0.1, 0.2, 0.5)], outline=0)
 
 
@@ -265,15 +227,10 @@ def truck(s: Scene) -> None:
     s.draw((0.25, 0.25, 0.28), s.box(0.0, 0.42, 0.88, 0.08))
     s.draw(cargo, s.polygon((-0.92, top), (0.26, top), (0.26, 0.36), (-0.92, 0.36)))
     s.draw(cab, s.polygon((0.36, -0.34), (0.7, -0.34), (0.94, 0.06), (0.94, 0.42), (0.36, 0.42)))
-    s.draw(
-        (0.72, 0.9, 0.97),
-        s.polygon((0.48, -0.22), (0.66, -0.22), (0.8, 0.05), (0.48, 0.05)),
-        outline=0.7,
-    )
+    window = s.polygon((0.48, -0.22), (0.66, -0.22), (0.8, 0.05), (0.48, 0.05))
+    s.draw((0.72, 0.9, 0.97), window, outline=0.7)
     _wheels(s, -0.6, -0.14, 0.64, y=0.5, r=0.2)
 
 
-RECIPES = {
-    recipe.__name__: recipe
-    for recipe in (airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck)
-}
+DRAWN = (airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck)
+RECIPES = {recipe.__name__: recipe for recipe in DRAWN}

@@ -104,11 +104,11 @@ class Scene:
         x, y = self._local(cx, cy, turn)
         qx = np.abs(x) - (_field(hx) - rounding)
         qy = np.abs(y) - (_field(hy) - rounding)
-        inside = np.minimum(np.maximum(qx, qy), 0)
+        inner = np.maximum(qx, qy)
         if not rounding:
-            return np.maximum(qx, qy)
+            return inner
         qx, qy = np.maximum(qx, 0), np.maximum(qy, 0)
-        return np.sqrt(qx * qx + qy * qy) + inside - rounding
+        return np.sqrt(qx * qx + qy * qy) + np.minimum(inner, 0) - rounding
 
     def limb(
         self, x0: Number, y0: Number, x1: Number, y1: Number, r0: Number, r1: Number | None = None

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ddpm_helpers import checks
+
 from .cartoon_recipes import RECIPES
 from .cartoon_shapes import SIZE, Scene
 
@@ -32,11 +34,8 @@ def draw(split: str, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: unknown split, or n outside 0..the split's size.
     """
-    if split not in COUNTS:
-        raise ValueError(f"unknown split {split!r}; choose from {', '.join(COUNTS)}")
-    n = COUNTS[split] if n is None else n
-    if not 0 <= n <= COUNTS[split]:
-        raise ValueError(f"n is {n}; {split} holds 0..{COUNTS[split]:,} cartoons")
+    most = COUNTS[checks.one_of("split", split, COUNTS)]
+    n = most if n is None else checks.count("n", n, 0, most)
     images = np.empty((n, 3, SIZE, SIZE), np.uint8)
     labels = np.empty(n, np.int64)
 
