@@ -26,19 +26,12 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to download.
-
-    Attributes:
-        name: on disk.
-        size: in bytes.
-        digest: hexadecimal, of the whole file.
-        algorithm: "md5" where nothing better is published, else "sha256".
-    """
+    """A file to download: its name on disk, size in bytes and hexadecimal digest."""
 
     name: str
     size: int
     digest: str
-    algorithm: str = "sha256"
+    algorithm: str = "sha256"  # md5 where nothing better is published
 
 
 class _Failed(Exception):
@@ -109,97 +102,86 @@ def _from_one(remote: Remote, part: Path, url: str, floor: float) -> None:
     """Ask one address until the file is whole, as long as each answer brings something."""
     for _ in range(RETRIES):
         before = _size(part)
-        error = _receive(remote, part, url, floor) if before < remote.size else None
+        if before < remote.size:
+            _receive(remote, part, url, floor)
         if _size(part) >= remote.size:
             if _right(remote, part):
                 return
             part.unlink()
             if before == 0:
                 raise _Failed(f"sent another file: its {remote.algorithm} is wrong")
-        elif error or _size(part) <= before:
-            raise error or _Failed(f"ended after {_size(part):,} of {remote.size:,} bytes")
+        elif _size(part) == before:
+            raise _Failed(f"ended after {before:,} of {remote.size:,} bytes")
     raise _Failed(f"was cut off {RETRIES} times")
 
 
-def _receive(remote: Remote, part: Path, url: str, floor: float) -> _Failed | None:
-    """Append one answer's bytes to the part; the failure that ended it early, if it was one.
-
-    A server that begins anew writes beside the part, and the longer of the two stays.
-    """
+def _receive(remote: Remote, part: Path, url: str, floor: float) -> None:
+    """Append one answer's bytes to the part, until it ends; one cut off is worth another try."""
     from tqdm.auto import tqdm
 
     had, options = _size(part), {"unit": "B", "unit_scale": True, "desc": remote.name}
-    with _ask(url, had) as answer:
-        start = _check(answer, remote, had)
-        place = part if start == had else part.with_suffix(".new")
-        with (
-            open(place, "ab" if start else "wb") as file,
-            tqdm(total=remote.size, initial=start, **options) as bar,
-        ):
-            failed = _copy(answer, file, bar, remote.size, floor)
-            file.flush()
-            os.fsync(file.fileno())
-    if place != part and _size(place) > had:
-        os.replace(place, part)
-    elif place != part:
-        place.unlink()
-    return failed
+    with (
+        _ask(remote, url, had) as answer,
+        open(part, "ab") as file,
+        tqdm(total=remote.size, initial=had, **options) as bar,
+    ):
+        at = had if answer.status == 206 else 0  # from 0, what is known comes once more
+        since, marked = time.monotonic(), at
+        while at < remote.size:
+            if (passed := time.monotonic() - since) > WINDOW:
+                if (at - marked) / passed < floor:
+                    raise _Slow(f"slower than {floor / 1000:.0f} kB/s")
+                since, marked = time.monotonic(), at
+            try:
+                block = answer.read1(1 << 18)  # what is there: read() would wait for all of it
+            except TimeoutError:
+                raise _Slow(f"sent nothing for {TIMEOUT:.0f} s") from None
+            except (OSError, HTTPException):
+                return
+            if not block:
+                return
+            if at == 0 and block.lstrip()[:9].lower().startswith((b"<html", b"<!doctype")):
+                raise _Failed("sent a web page instead of the file")
+            new = block[max(0, had - at) : remote.size - at]
+            file.write(new)
+            bar.update(len(new))
+            at += len(block)
 
 
-def _copy(answer: Any, file: Any, bar: Any, size: int, floor: float) -> _Failed | None:
-    since, marked = time.monotonic(), file.tell()
-    while file.tell() < size:
-        try:
-            block = answer.read1(1 << 18)  # what is there: read() would wait for all of it
-        except TimeoutError:
-            return _Slow(f"sent nothing for {TIMEOUT:.0f} s")
-        except (OSError, HTTPException):
-            return None  # cut off: worth another try
-        if not block:
-            return None
-        if not file.tell() and block.lstrip()[:9].lower().startswith((b"<html", b"<!doctype")):
-            return _Failed("sent a web page instead of the file")
-        file.write(block[: size - file.tell()])
-        bar.update(len(block))
-        if (passed := time.monotonic() - since) > WINDOW:
-            if (file.tell() - marked) / passed < floor:
-                return _Slow(f"slower than {floor / 1000:.0f} kB/s")
-            since, marked = time.monotonic(), file.tell()
-    return None
-
-
-def _ask(url: str, start: int) -> Any:
+def _ask(remote: Remote, url: str, start: int) -> Any:
+    """An answer that may be the file, from byte `start` (status 206) or from the beginning."""
     headers = {"User-Agent": "ddpm_helpers", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     try:
         _only_https(url)
-        return build_opener(_HttpsRedirects).open(Request(url, headers=headers), timeout=TIMEOUT)
+        answer = build_opener(_HttpsRedirects).open(Request(url, headers=headers), timeout=TIMEOUT)
     except HTTPError as error:
         if error.code == 416 and start:  # the part is longer than the server's file
-            return _ask(url, 0)
+            return _ask(remote, url, 0)
         raise _Failed(f"answered {error.code} {error.reason}") from None
     except TimeoutError:
         raise _Slow(f"did not answer for {TIMEOUT:.0f} s") from None
     except (OSError, HTTPException, ValueError) as error:  # ValueError: no address at all
         raise _Failed(f"{getattr(error, 'reason', '') or error}") from None
+    if why := _not_the_file(answer, remote.size, start):
+        answer.close()
+        raise _Failed(why)
+    return answer
 
 
-def _check(answer: Any, remote: Remote, start: int) -> int:
-    """Refuse what cannot be the file before a byte of the part is lost; where its bytes begin."""
-    kind = answer.headers.get_content_type()
-    if kind in ("text/html", "application/xhtml+xml"):
-        raise _Failed("sent a web page instead of the file")
+def _not_the_file(answer: Any, size: int, start: int) -> str:
+    """What an answer's headers say against it; nothing if it may be the file."""
+    found = answer.headers
+    if found.get_content_type() in ("text/html", "application/xhtml+xml"):
+        return "sent a web page instead of the file"
     if answer.status == 206:
-        if answer.headers.get("Content-Range") != f"bytes {start}-{remote.size - 1}/{remote.size}":
-            raise _Failed(f"sent another range: {answer.headers.get('Content-Range')}")
-        return start
+        span = found.get("Content-Range")
+        return "" if span == f"bytes {start}-{size - 1}/{size}" else f"sent another range: {span}"
     if answer.status != 200:
-        raise _Failed(f"answered {answer.status} {answer.reason}")
-    length = answer.headers.get("Content-Length")
-    if length is not None and length != str(remote.size):
-        raise _Failed(f"offers {length} bytes, not {remote.size}")
-    return 0
+        return f"answered {answer.status} {answer.reason}"
+    length = found.get("Content-Length", str(size))
+    return "" if length == str(size) else f"offers {length} bytes, not {size}"
 
 
 def _only_https(url: str) -> None:
@@ -220,6 +202,7 @@ def _size(path: Path) -> int:
 
 
 def _right(remote: Remote, path: Path) -> bool:
-    with open(path, "rb") as file:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())  # it gets its name only once it is on the disk
         found = hashlib.file_digest(file, remote.algorithm).hexdigest()
     return path.stat().st_size == remote.size and found == remote.digest
