@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm_helpers.data import cache, cache_files, manage
+from ddpm_helpers.data import cache, manage
 
 
 class Counting:
@@ -40,7 +40,7 @@ def test_every_setting_that_changes_a_pixel_changes_the_caches_name(tmp_path, mo
     for other, size in ((Counting(version=2), 4), (Counting(version=1), 8)):
         cache.load(other.source, size, tmp_path)
         assert other.reads == 1
-    monkeypatch.setattr(cache_files, "FILTER", "another")
+    monkeypatch.setattr(cache, "FILTER", "another")
     other = Counting(version=1)
     cache.load(other.source, 4, tmp_path)
     assert other.reads == 1 and len(list(tmp_path.glob("*.npy"))) == 4
@@ -140,13 +140,13 @@ def test_a_manifest_of_any_size_is_read_without_a_traceback(number, tmp_path):
     manifest = path.with_suffix(".json")
     found = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(found | {"key": found["key"] | {"size": number}}))
-    assert cache.read(path, manifest) is None
+    assert cache.read(path) is None
     manifest.write_text("[" * 100_000)
-    assert cache.read(path, manifest) is None
+    assert cache.read(path) is None
 
 
 def test_a_folder_in_the_caches_place_is_one_clear_line(tmp_path, temporary, capsys):
-    path = cache.paths(Counting().source, 4, tmp_path)[0]
+    path = cache.path_and_key(Counting().source, 4, tmp_path)[0]
     (path / "full").mkdir(parents=True)
     found = cache.load(Counting().source, 4, tmp_path)
     assert found.path.is_relative_to(temporary) and capsys.readouterr().out.count("\n") == 1
@@ -158,7 +158,7 @@ def test_a_lock_in_a_folder_that_has_become_read_only(tmp_path, temporary, monke
             raise PermissionError(13, "Permission denied", str(path))
         return open(path, mode, **options)
 
-    monkeypatch.setattr(cache_files, "open", read_only, raising=False)
+    monkeypatch.setattr(cache, "open", read_only, raising=False)
     found = cache.load(Counting().source, 4, tmp_path)
     assert found.path.is_relative_to(temporary)
     assert "Permission denied" in capsys.readouterr().out
@@ -166,9 +166,7 @@ def test_a_lock_in_a_folder_that_has_become_read_only(tmp_path, temporary, monke
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_no_reason_to_fill_another(tmp_path, temporary, monkeypatch):
-    monkeypatch.setattr(
-        cache_files, "open", lambda p, *a, **k: open("/dev/full", *a, **k), raising=False
-    )
+    monkeypatch.setattr(cache, "open", lambda p, *a, **k: open("/dev/full", *a, **k), raising=False)
     with pytest.raises(OSError, match="cannot write to the cache folder .*No space left"):
         cache.load(Counting().source, 64, tmp_path)
     assert not any(temporary.iterdir())
@@ -199,8 +197,8 @@ def test_headers_hold_any_number_of_pictures(tmp_path):
 def test_the_checksum_is_read_only_when_the_file_was_touched(tmp_path, monkeypatch):
     pictures, read = Counting(), []
     path = cache.load(pictures.source, 4, tmp_path).path
-    digest = cache_files._pixels_digest
-    monkeypatch.setattr(cache_files, "_pixels_digest", lambda *a: read.append(a) or digest(*a))
+    digest = cache._pixels_digest
+    monkeypatch.setattr(cache, "_pixels_digest", lambda *a: read.append(a) or digest(*a))
     cache.load(pictures.source, 4, tmp_path)
     assert not read
     os.utime(path, ns=(1, 1))  # as after copying it from another machine
@@ -243,8 +241,8 @@ def test_no_writable_folder_at_all_is_one_clear_line(tmp_path, temporary):
     (tmp_path / "file").write_text("in the way")
     if hasattr(os, "getuid"):
         (temporary / f"ddpm_helpers-{os.getuid()}").mkdir()
-    name = cache.paths(Counting().source, 4, cache.temporary_folder())[0].with_suffix(".lock")
-    name.mkdir(parents=True)
+    images, _ = cache.path_and_key(Counting().source, 4, cache.temporary_folder())
+    images.with_suffix(".lock").mkdir(parents=True)
     with pytest.raises(OSError, match="cannot write to the cache folder .*DDPM_CACHE") as caught:
         cache.load(Counting().source, 4, tmp_path / "file" / "cache")
     assert "\n" not in str(caught.value)

@@ -15,7 +15,7 @@ from ddpm_helpers import cli
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.data import ImageDataset, cache
 from ddpm_helpers.data.cartoons import draw
-from ddpm_helpers.data.channels import to_channels
+from ddpm_helpers.data.colour import to_channels
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.diffusion.editing import ddim_invert, inpaint, sdedit, slerp
 from ddpm_helpers.diffusion.likelihood import bits_per_dim
@@ -100,7 +100,7 @@ def test_grey_and_colour_have_caches_of_their_own(tmp_path):
 def test_a_cache_from_before_grey_was_supported_stays_valid(tmp_path):
     """The name of a cache in colour is that of a key without channels, as they were written."""
     colour = cache.Source("test", {"kind": "test"}, ("a",), lambda size: iter(()))
-    images, manifest, key = cache.paths(colour, 4, tmp_path)
+    images, key = cache.path_and_key(colour, 4, tmp_path)
     assert set(key) == {"identity", "size", "filter", "format"}
     assert images.name == "test-4-5122aaab4efbd943.npy"
     pixels = np.arange(48, dtype=np.uint8).reshape(1, 3, 4, 4)
@@ -111,7 +111,7 @@ def test_a_cache_from_before_grey_was_supported_stays_valid(tmp_path):
         4,
         tmp_path,
     )
-    assert "channels" not in json.loads(manifest.read_text())["key"]
+    assert "channels" not in json.loads(images.with_suffix(".json").read_text())["key"]
     np.testing.assert_array_equal(cache.open_cache(colour, 4, tmp_path).images, pixels)
 
 

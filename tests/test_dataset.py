@@ -146,10 +146,10 @@ def test_negative_indices_and_the_end(ds):
     ("arguments", "message"),
     [
         ({"source": "imagenet"}, "choose cartoons, cifar10, mnist, fashion_mnist, auto or"),
-        ({"image_size": 0}, "image_size is 0"),
-        ({"image_size": 32.0}, "image_size is 32.0"),
+        ({"image_size": 0}, "image_size must be a whole number at least 1, got 0"),
+        ({"image_size": 32.0}, "image_size must be .*, got 32.0"),
         ({"split": "valid"}, "unknown split 'valid'; choose from train, test"),
-        ({"limit": 0}, "limit is 0"),
+        ({"limit": 0}, "limit must be .* at least 1, got 0"),
     ],
 )
 def test_bad_arguments_are_one_clear_line(arguments, message, tmp_path):

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from .cache import Chunks, Source
 from .download import Remote, fetch
 from .resize import resize
-from .source import Chunks, Source
 
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

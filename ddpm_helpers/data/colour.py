@@ -1,4 +1,4 @@
-"""Embedded colour profiles: the colours that a picture means, in sRGB."""
+"""Colour to grey and back, and from the space of an embedded profile to sRGB."""
 
 import io
 from functools import lru_cache
@@ -7,12 +7,27 @@ from typing import Any
 import numpy as np
 
 
+def to_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """Pictures (N, C, H, W) uint8, C = 1 or 3, with 1 or 3 `channels`.
+
+    Grey is the luma of ITU-R 601, 0.299 R + 0.587 G + 0.114 B, rounded, as Pillow's mode L has it;
+    a grey picture in colour has three equal channels, so grey to colour and back changes nothing.
+    """
+    n, found, height, width = images.shape
+    if found == channels:
+        return images
+    if channels == 3:
+        return np.repeat(images, 3, axis=1)  # (N, 3, H, W)
+    from PIL import Image
+
+    column = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).reshape(n * height, width, 3)
+    return np.asarray(Image.fromarray(column).convert("L")).reshape(n, 1, height, width)
+
+
 def to_srgb(picture: Any, profile: bytes | None) -> Any:
     """A PIL picture of mode L, RGB or CMYK in sRGB, as RGB.
 
-    Args:
-        picture: the picture.
-        profile: its embedded ICC profile; sRGB is assumed if there is none, or if it is broken.
+    Without a profile, or with a broken one, it is in sRGB already.
     """
     from PIL import ImageCms
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ddpm_helpers import checks
 from ddpm_helpers.config import CHANNELS, OF_SOURCE
 from ddpm_helpers.config import cache_dir as default_cache_dir
 
 from . import cache, cartoons, cifar10, decode, folder, manage, mnist, torch_dataset
-from .resize import resize
 
 SPLITS = ("train", "test")
 
@@ -68,33 +68,36 @@ class ImageDataset(Dataset):
         fit: str = "crop",
         channels: int | None = None,
     ) -> None:
-        _at_least_one("image_size", image_size)
+        checks.count("image_size", image_size)
         if limit is not None:
-            _at_least_one("limit", limit)
-        self.settings = _settings(source, root, fit)
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
-        if fit not in folder.FITS:
-            raise ValueError(f"unknown fit {fit!r}; choose from {', '.join(folder.FITS)}")
+            checks.count("limit", limit)
+        checks.one_of("split", split, SPLITS)
+        checks.one_of("fit", fit, folder.FITS)
         if channels is None:
             own = OF_SOURCE.get(source, {}) if isinstance(source, str) else {}
             channels = own.get("channels", 3)
         if channels not in CHANNELS:
             raise ValueError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
-        place = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-        found, ready = _open(
-            source, image_size, split, root, place.absolute(), limit, fit, channels
-        )
+        self.settings = _settings(source, root, fit)
+        place = (Path(cache_dir).expanduser() if cache_dir else default_cache_dir()).absolute()
+        if source == "auto":
+            source = _what_is_there(split, image_size, root, place, channels)
+        found = replace(_find(source, split, root, place, fit), channels=channels)
+        ready = cache.open_cache(found, image_size, place)
+        if ready is None:
+            if source == "cartoons" and limit is not None and limit < cartoons.COUNTS[split]:
+                found = replace(cartoons.source(split, limit), channels=channels)
+            ready = cache.load(found, image_size, place)
+            manage.remove_older(ready.path)
         self.source, self.split = found.name, split
-        self._use(ready.path, limit, ready.images)
+        self._use(ready.path, limit)
         self.name = Path(self.source).name or "pictures"
         self.labels, self.classes = ready.labels[:limit], ready.classes or (self.name,)
 
-    def _use(self, path: Path, limit: int | None, images: np.ndarray | None = None) -> None:
+    def _use(self, path: Path, limit: int | None) -> None:
         self._path, self._limit = path, limit
         self._resident: dict[torch.device, tuple[Tensor, Tensor]] = {}  # pixels, labels on a GPU
-        images = np.load(path, mmap_mode="r") if images is None else images
-        self.images = images[:limit]  # (N, C, S, S) uint8
+        self.images = np.load(path, mmap_mode="r")[:limit]  # (N, C, S, S) uint8
 
     def __getstate__(self) -> dict[str, Any]:
         """Worker processes map the cache again instead of receiving a copy of every pixel."""
@@ -158,9 +161,9 @@ class ImageDataset(Dataset):
         Raises:
             ValueError: batch_size below 1, seed or epoch below 0.
         """
-        _at_least_one("batch_size", batch_size)
-        if seed < 0 or epoch < 0:
-            raise ValueError(f"seed {seed} and epoch {epoch} must be at least 0")
+        checks.count("batch_size", batch_size)
+        checks.count("seed", seed, least=0)
+        checks.count("epoch", epoch, least=0)
         order = np.arange(len(self))
         if shuffle:
             order = np.random.default_rng((seed, epoch)).permutation(len(self))
@@ -170,27 +173,23 @@ class ImageDataset(Dataset):
         if where not in self._resident and _has_room(where, self.images.nbytes):
             pixels = torch.from_numpy(np.array(self.images))  # a copy: the cache is read-only
             self._resident[where] = pixels.to(where), torch.from_numpy(self.labels).to(where)
-        if where in self._resident:
-            return self._resident_batches(order, batch_size, where)
         return self._batches(order, batch_size, where)
-
-    def _resident_batches(
-        self, order: np.ndarray, batch_size: int, device: torch.device
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        pixels, labels = self._resident[device]
-        for where in torch.from_numpy(order).to(device).split(batch_size):  # each (B,)
-            yield to_float(pixels[where]), labels[where]
 
     def _batches(
         self, order: np.ndarray, batch_size: int, device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        if device in self._resident:
+            there, labels = self._resident[device]
+            for rows in torch.from_numpy(order).to(device).split(batch_size):  # each (B,)
+                yield to_float(there[rows]), labels[rows]
+            return
         pixels = np.asarray(self.images)  # a plain view: gathers faster than a memmap
         buffer = np.empty((min(batch_size, len(order)), *pixels.shape[1:]), np.uint8)
         for k in range(0, len(order), batch_size):
             where = order[k : k + batch_size]  # (B,)
-            rows = buffer[: len(where)]
-            np.take(pixels, where, axis=0, out=rows, mode="clip")  # "raise" would copy once more
-            x = to_float(torch.from_numpy(rows).to(device))  # (B, C, S, S)
+            here = buffer[: len(where)]
+            np.take(pixels, where, axis=0, out=here, mode="clip")  # "raise" would copy once more
+            x = to_float(torch.from_numpy(here).to(device))  # (B, C, S, S)
             yield x, torch.from_numpy(self.labels[where]).to(device)
 
 
@@ -199,9 +198,7 @@ def _has_room(device: torch.device, needed: int) -> bool:
 
     The network and what its backward pass keeps need the rest.
     """
-    if device.type != "cuda":
-        return False
-    return 4 * needed <= torch.cuda.mem_get_info(device)[0]
+    return device.type == "cuda" and 4 * needed <= torch.cuda.mem_get_info(device)[0]
 
 
 def to_float(pixels: Tensor) -> Tensor:
@@ -213,68 +210,40 @@ def _settings(source: Any, root: Any, fit: str) -> dict[str, str]:
     """What a file of settings can hold of the arguments; defaults are left out."""
     if not isinstance(source, str | Path):
         return {}
-    given = {"source": str(source), "root": None if root is None else str(root), "fit": fit}
-    return {k: v for k, v in given.items() if v is not None and (k, v) != ("fit", "crop")}
+    given = {"source": source, "root": root, "fit": None if fit == "crop" else fit}
+    return {key: str(value) for key, value in given.items() if value is not None}
 
 
-def _at_least_one(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1")
+def _folders(root: Any, place: Path) -> list[Path]:
+    """Where files of downloaded sources may lie; the first takes new ones."""
+    return [place] if root is None else [Path(root).expanduser(), place]
 
 
-def _open(
-    source: Any,
-    size: int,
-    split: str,
-    root: Any,
-    place: Path,
-    limit: int | None,
-    fit: str,
-    channels: int,
-) -> tuple[cache.Source, cache.Cached]:
+def _what_is_there(split: str, size: int, root: Any, place: Path, channels: int) -> str:
+    folders = _folders(root, place)
+    photos = replace(cifar10.source(split, folders), channels=channels)
+    if cifar10.find(folders) or cache.open_cache(photos, size, place):
+        print("source auto: cifar10 (found on disk)")
+        return "cifar10"
+    print("source auto: cartoons (CIFAR-10 is not on disk)")
+    return "cartoons"
+
+
+def _find(source: Any, split: str, root: Any, place: Path, fit: str) -> cache.Source:
     if isinstance(source, ImageDataset):
         raise ValueError("source is an ImageDataset already: use it as it is")
-    if not isinstance(source, (str, Path)):
-        items = replace(torch_dataset.source(split, source, fit), channels=channels)
-        return items, cache.load(items, size, place)
-    folders = [Path(root).expanduser(), place] if root is not None else [place]
-    photos = replace(cifar10.source(split, folders), channels=channels)
-    if source == "auto":
-        ready = cifar10.find(folders) or cache.open_cache(photos, size, place)
-        source = "cifar10" if ready else "cartoons"
-        why = "found on disk" if ready else "CIFAR-10 is not on disk"
-        print(f"source auto: {source} ({why})")
-    if source == "cifar10":
-        return photos, cache.load(photos, size, place)
-    if source in mnist.READERS:
-        digits = replace(mnist.source(str(source), split, folders), channels=channels)
-        return digits, cache.load(digits, size, place)
+    if not isinstance(source, str | Path):
+        return torch_dataset.source(split, source, fit)
     if source == "cartoons":
-        everything = _drawn(split, None, channels)
-        whole = cache.open_cache(everything, size, place)
-        few = limit is not None and limit < cartoons.COUNTS[split]
-        chosen = _drawn(split, limit, channels) if few and whole is None else everything
-        return chosen, whole or cache.load(chosen, size, place)
-    path = Path(source).expanduser() if root is None else folders[0] / Path(source).expanduser()
+        return cartoons.source(split)
+    if source == "cifar10":
+        return cifar10.source(split, _folders(root, place))
+    if source in mnist.READERS:
+        return mnist.source(str(source), split, _folders(root, place))
+    path = Path(root or "").expanduser() / Path(source).expanduser()
     if path.is_file():
         raise ValueError(f"{str(source)!r} is {decode.describe_file(path)}")
     if not path.is_dir():
         choices = "cartoons, cifar10, mnist, fashion_mnist, auto or a folder that exists"
         raise ValueError(f"unknown source {str(source)!r}; choose {choices}")
-    pictures = replace(folder.source(split, path, fit), channels=channels)
-    if (ready := cache.open_cache(pictures, size, place)) is None:
-        ready = cache.load(pictures, size, place)
-        manage.remove_older(ready.path)
-    return pictures, ready
-
-
-def _drawn(split: str, n: int | None, channels: int) -> cache.Source:
-    """The first n cartoons; few are drawn where few are asked for."""
-
-    def chunks(size: int) -> cache.Chunks:
-        images, labels = cartoons.draw(split, n)
-        for k in range(0, len(labels), 1000):
-            yield resize(images[k : k + 1000], size), labels[k : k + 1000]
-
-    identity = {"kind": "cartoons", "version": cartoons.VERSION, "split": split, "n": n}
-    return cache.Source("cartoons", identity, cartoons.CLASSES, chunks, channels=channels)
+    return folder.source(split, path, fit)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from .cache import Chunks, Source
 from .decode import HEIC, NotAPicture, decode, readable, shown
 from .layout import Labelled, Layout, Name, count, understand
 from .order import balanced_order
-from .source import Chunks, Source
 
 FITS = ("crop", "pad")
 LISTED = 20  # skipped files that are named; the others are only counted

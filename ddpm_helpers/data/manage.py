@@ -47,7 +47,7 @@ def verify(folder: Path) -> None:
     found, damaged, kept = caches(folder), 0, 0
     print(f"{folder}: {len(found)} caches")
     for path in found:
-        whole = cache.read(path, path.with_suffix(".json"), thorough=True) is not None
+        whole = cache.read(path, thorough=True) is not None
         print(f"  {'whole  ' if whole else 'damaged'}  {_megabytes(path)}  {path.name}", flush=True)
         if not whole:
             damaged += 1

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .cache import Chunks, Source
 from .resize import resize
-from .source import Chunks, Source
 
 READERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # source -> torchvision's class
 SIDE, PADDED = 28, 32  # a side that the network's stages can halve

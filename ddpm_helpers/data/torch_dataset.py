@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from .cache import Chunks, Source
 from .fingerprint import fingerprint
 from .items import LABELS, NO_LABEL, Wrong, parts, pil_picture, whole_label
 from .resize import square
-from .source import Chunks, Source
 
 _CHUNK = 256
 
