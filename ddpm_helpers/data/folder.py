@@ -24,12 +24,8 @@ _CHUNK = 256
 
 
 def source(split: str, folder: Path, fit: str = "crop") -> Source:
-    """The pictures of one split of a folder.
+    """The pictures of one split of a folder, as `understand` reads its layout.
 
-    Args:
-        split: "train" or "test"; `layout.understand` says which pictures are whose.
-        fit: "crop" keeps the centre square, "pad" the whole picture between white bars.
-        folder: one subfolder for each class, or pictures alone, which make one class.
     Raises:
         ValueError: no pictures, too few to hold some out for a test split, or a class in the test
             split that train lacks.
@@ -41,8 +37,7 @@ def source(split: str, folder: Path, fit: str = "crop") -> Source:
     kept = cache(lambda: _readable_classes(folder, layout))  # the others' numbers close up
 
     def chunks(size: int) -> Chunks:
-        for note in layout.notes:
-            say(str(folder), note)
+        describe(folder, layout)
         number = {k: n for n, k in enumerate(kept())}
         _say_left_out(folder, layout, number)
         here = [(name, number[label]) for name, label in files if label in number]
@@ -53,18 +48,21 @@ def source(split: str, folder: Path, fit: str = "crop") -> Source:
         return labels, tuple(layout.classes[k] for k in kept()) if layout.classes else ()
 
     lines = _lines(folder, layout.train) + (_lines(folder, files) if split == "test" else [])
-    digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-    identity = {"kind": "folder", "version": VERSION, "files": digest, "split": split, "fit": fit}
-    origin = hashlib.sha256(f"{folder}\0{split}\0{fit}".encode("utf-8", "surrogateescape"))
+    identity = {"kind": "folder", "version": VERSION, "files": _digest("".join(lines)),
+                "split": split, "fit": fit}  # fmt: skip
     return Source(
         str(folder), identity, layout.classes, chunks, interleave=True, settle=settle,
-        origin=origin.hexdigest()[:16],
+        origin=_digest(f"{folder}\0{split}\0{fit}")[:16],
     )  # fmt: skip
 
 
-def describe(folder: Path) -> Layout:
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def describe(folder: Path, layout: Layout | None = None) -> Layout:
     """Print what was understood about a folder, unless it was said already; its layout."""
-    layout = read_layout(folder)
+    layout = layout or read_layout(folder)
     for note in layout.notes:
         say(str(folder), note)
     return layout
@@ -123,65 +121,44 @@ def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
     """
     names, foreign = [], Counter[str]()
     suffixes = readable()[0]
-    waiting: list[tuple[Name, tuple[Any, ...]]] = [((), (_identity(folder),))]
-    while waiting:
-        at, above = waiting.pop()
-        for entry in _entries(folder.joinpath(*at)):
-            name, suffix = (*at, entry.name), Path(entry.name).suffix.lower()
-            if entry.name.startswith(".") or entry.name in IGNORED:
-                continue
-            kind = _kind(entry)
-            if kind == "folder":
-                if (here := _identity(entry.path)) not in above:
-                    waiting.append((name, (*above, here)))
-            elif suffix not in suffixes:
+    for place, folders, files in os.walk(folder, onerror=_say_skipped, followlinks=True):
+        at = Path(place).relative_to(folder).parts
+        above = [folder.joinpath(*at[:k]) for k in range(len(at) + 1)]
+        folders[:] = [
+            name
+            for name in filter(_is_looked_at, folders)
+            if not any(os.path.samefile(os.path.join(place, name), one) for one in above)
+        ]
+        for name in filter(_is_looked_at, files):
+            path, suffix = os.path.join(place, name), Path(name).suffix.lower()
+            if suffix not in suffixes:
                 foreign[suffix or "no suffix"] += 1
-            elif kind == "file":
-                names.append(name)
+            elif os.path.isfile(path):
+                names.append((*at, name))
             else:
-                foreign[kind] += 1
+                foreign["broken link" if os.path.islink(path) else "special file"] += 1
     return sorted(names), foreign
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as found:
-            return list(found)
-    except OSError as error:
-        print(f"skipped {shown(folder)}: {error.strerror}")
-        return []
+def _is_looked_at(name: str) -> bool:
+    return not name.startswith(".") and name not in IGNORED
 
 
-def _kind(entry: os.DirEntry[str]) -> str:
-    try:
-        if entry.is_dir():
-            return "folder"
-        if entry.is_file():
-            return "file"
-    except OSError:  # a link to itself, or into a folder that may not be read
-        pass
-    return "broken link" if entry.is_symlink() else "special file"
-
-
-def _identity(place: Any) -> tuple[int, int]:
-    state = os.stat(place)
-    return state.st_dev, state.st_ino
+def _say_skipped(error: OSError) -> None:
+    print(f"skipped {shown(error.filename)}: {error.strerror}")
 
 
 def _lines(folder: Path, files: Labelled) -> list[str]:
     """What changes when the pictures do: their names, sizes and times, not where they lie."""
-    return [
-        f"{'/'.join(name)}\0{label}\0{_state(folder.joinpath(*name))}\n" for name, label in files
-    ]
-
-
-def _state(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file does, or when its owner lets us read it."""
-    try:
-        state = path.stat()
-    except FileNotFoundError:  # gone since it was listed; reading it will say so
-        return None
-    return state.st_size, state.st_mtime_ns, state.st_mode
+    lines = []
+    for name, label in files:
+        try:
+            found = folder.joinpath(*name).stat()
+            state: Any = (found.st_size, found.st_mtime_ns, found.st_mode)
+        except FileNotFoundError:  # gone since it was listed; reading it will say so
+            state = None
+        lines.append(f"{'/'.join(name)}\0{label}\0{state}\n")
+    return lines
 
 
 def _readable_classes(folder: Path, layout: Layout) -> list[int]:
@@ -210,7 +187,7 @@ def _chunks(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
     """Decode on every core; name the files that are not images, skip and count them."""
     from tqdm.auto import tqdm
 
-    skipped, notes = 0, Counter[str]()
+    skipped, notes, total = 0, Counter[str](), len(files)
     with (
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         tqdm(total=len(files), desc=f"reading {shown(folder.name)}", unit=" pictures") as bar,
@@ -237,15 +214,11 @@ def _chunks(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
             bar.update(len(here))
             if good:
                 yield np.stack(good), np.array(labels, np.int64)
-    _sum_up(folder, len(files), skipped, notes)
-
-
-def _sum_up(folder: Path, total: int, skipped: int, notes: Counter[str]) -> None:
     if skipped == total:
         raise ValueError(f"none of the {total:,} files in {shown(folder)} is a picture")
-    of_all = f"of {total:,} files"
+    said = f"{shown(folder.name)}: {{:,}} of {total:,} files {{}}".format
     if skipped:
         named = f" (the first {LISTED} are named)" if skipped > LISTED else ""
-        print(f"{shown(folder.name)}: {skipped:,} {of_all} are not images and were skipped{named}")
+        print(said(skipped, f"are not images and were skipped{named}"))
     for note in filter(None, notes):
-        print(f"{shown(folder.name)}: {notes[note]:,} {of_all} hold {note}")
+        print(said(notes[note], f"hold {note}"))
