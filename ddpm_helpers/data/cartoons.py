@@ -12,10 +12,10 @@ import numpy as np
 
 from ddpm_helpers import checks
 
-from .cache import Chunks, Source
+from .cache import Source
 from .cartoon_recipes import RECIPES
 from .cartoon_shapes import SIZE, Scene
-from .resize import resize
+from .resize import resized
 
 CLASSES = tuple(RECIPES)
 COUNTS = {"train": 50_000, "test": 10_000}
@@ -26,18 +26,8 @@ _BLOCK = 500  # pictures drawn together, a multiple of the number of classes
 
 def source(split: str, n: int | None = None) -> Source:
     """The first n cartoons of a split, all of them if None."""
-
-    def chunks(size: int) -> Chunks:
-        images, labels = draw(split, n)
-        for k in range(0, len(labels), 1000):
-            yield resize(images[k : k + 1000], size), labels[k : k + 1000]
-
-    return Source(
-        "cartoons",
-        {"kind": "cartoons", "version": VERSION, "split": split, "n": n},
-        CLASSES,
-        chunks,
-    )
+    identity = {"kind": "cartoons", "version": VERSION, "split": split, "n": n}
+    return Source("cartoons", identity, CLASSES, lambda size: resized(*draw(split, n), size))
 
 
 def draw(split: str, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:

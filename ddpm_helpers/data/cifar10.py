@@ -15,7 +15,7 @@ import numpy as np
 
 from .cache import Chunks, Source
 from .download import Remote, fetch
-from .resize import resize
+from .resize import resized
 
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -40,16 +40,12 @@ _RECORD = 1 + 3 * 32 * 32  # a label, then red, green and blue rows
 
 
 def source(split: str, folders: Sequence[Path], urls: Sequence[str] | None = None) -> Source:
-    """CIFAR-10's pictures of one split.
+    """CIFAR-10's pictures of one split: "train" (50,000) or "test" (10,000).
 
-    Args:
-        split: "train" (50,000) or "test" (10,000).
-        folders: where its files may lie; it is downloaded to the first if they do not.
-        urls: where to download from, tried in turn; `URLS` if None.
-
-    The archive and `cifar-10-batches-py` are read only if their checksums are the published ones.
-    For an unpacked `cifar-10-batches-bin` none are published: its files' size and time of change
-    belong to the identity, so that changed files make another cache.
+    They are downloaded to the first of the folders where they lie in none. The archive and
+    `cifar-10-batches-py` are read only if their checksums are the published ones. For an unpacked
+    `cifar-10-batches-bin` none are published: its files' size and time of change belong to the
+    identity, so that changed files make another cache.
     """
     identity: dict[str, Any] = {"kind": "cifar10", "split": split, "order": "balanced"}
     if (found := find(folders)) and found.name == BINARY:
@@ -59,9 +55,7 @@ def source(split: str, folders: Sequence[Path], urls: Sequence[str] | None = Non
     def chunks(size: int) -> Chunks:
         place = find(folders) or download(folders[0], urls)
         for name in _batches(split):
-            pixels, labels = _read(place, name)
-            for k in range(0, len(labels), 1000):
-                yield resize(pixels[k : k + 1000], size), labels[k : k + 1000]
+            yield from resized(*_read(place, name), size)
 
     return Source("cifar10", identity, CLASSES, chunks, interleave=True)
 
@@ -77,11 +71,7 @@ def find(folders: Sequence[Path]) -> Path | None:
 
 
 def download(folder: Path, urls: Sequence[str] | None = None) -> Path:
-    """Download the archive; it gets its name once its size and checksum are right.
-
-    Raises:
-        OSError: no address delivered it, or the folder cannot be written to.
-    """
+    """Download the archive; it gets its name once its size and checksum are right."""
     remote = Remote(ARCHIVE, ARCHIVE_BYTES, ARCHIVE_MD5, "md5")  # nothing better is published
     try:
         return fetch(remote, folder, URLS if urls is None else urls)
@@ -98,9 +88,8 @@ def _read(place: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     if place.name == PYTHON:
         pixels, labels = _read_python(place / name)
     else:
-        raw = (
-            _read_archive(place, name) if place.is_file() else (place / f"{name}.bin").read_bytes()
-        )
+        packed = place.is_file()
+        raw = _read_archive(place, name) if packed else (place / f"{name}.bin").read_bytes()
         if len(raw) != PER_BATCH * _RECORD:
             raise ValueError(f"{place}: {name}.bin holds {len(raw):,} bytes, not CIFAR-10's")
         records = np.frombuffer(raw, np.uint8).reshape(PER_BATCH, _RECORD)

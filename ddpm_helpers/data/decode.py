@@ -3,6 +3,7 @@
 import errno
 import io
 import sys
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -42,13 +43,8 @@ def readable() -> tuple[set[str], tuple[str, ...]]:
 
 
 def decode(path: Path, size: int, fit: str) -> tuple[np.ndarray, str]:
-    """Read one picture.
+    """Read one picture as `square` does, and say what its owner should know about it, or nothing.
 
-    Args:
-        path: of any kind in `FORMATS`.
-        size, fit: as for `square`.
-    Returns:
-        (3, size, size) uint8, and what its owner should know about it, or nothing.
     Raises:
         NotAPicture: the file is damaged, too large, or of another kind.
         OSError: a failure that says nothing about the file, such as too little memory.
@@ -60,9 +56,7 @@ def decode(path: Path, size: int, fit: str) -> tuple[np.ndarray, str]:
             pixels = picture.width * picture.height
             if pixels > MAX_PIXELS:
                 raise ValueError(f"{picture.width:,}×{picture.height:,} pixels are too many")
-            if pixels <= _LARGE:
-                return _pixels(picture, path, size, fit)
-            with _one_large:
+            with _one_large if pixels > _LARGE else nullcontext():
                 return _pixels(picture, path, size, fit)
     except Exception as error:  # decoders of damaged files raise nearly everything
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING:

@@ -20,13 +20,9 @@ def fingerprint(dataset: Any, read: Callable[[int], Any]) -> str:
     It covers the object's class, length, repr (torchvision's names root, split and transforms) and
     attributes: arrays and tensors whole, lists and tables value by value, and the size and time of
     change of each file that they name. Where pictures come from elsewhere, from files that are
-    found as they are asked for or from a function, `SAMPLED` items spread evenly must tell.
+    found as they are asked for or from a function, `SAMPLED` items spread evenly must tell; `read`
+    gives item i as arrays, numbers and words.
 
-    Args:
-        dataset: a map-style dataset, not empty.
-        read: number -> one item as plain values: arrays, numbers, words.
-    Returns:
-        64 hexadecimal digits.
     Raises:
         ValueError: an item that changes from one reading to the next.
     """

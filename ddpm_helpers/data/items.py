@@ -16,22 +16,16 @@ class Wrong(Exception):
 
 
 def parts(item: Any) -> tuple[Any, Any]:
-    """The picture and the label of an item; None where it has no label.
+    """Picture and label of an item: a pair, a picture alone, or a dictionary `image`, `label`.
 
-    Args:
-        item: (picture, label), a picture alone, or a dictionary of `image` and `label`.
-    Raises:
-        Wrong: another number of parts, or a dictionary without a picture.
+    The label is None where there is none.
     """
     if isinstance(item, Mapping):
-        picture, label = (
-            next((item[name] for name in names if name in item), None)
-            for names in (PICTURES, LABELS)
-        )
+        picture = next((item[name] for name in PICTURES if name in item), None)
         if picture is None:
             found = ", ".join(map(repr, item))
             raise Wrong(f"is a dictionary of {found}; it needs 'image' and may have 'label'")
-        return picture, label
+        return picture, next((item[name] for name in LABELS if name in item), None)
     if not isinstance(item, (tuple, list)):
         return item, None
     if len(item) not in (1, 2):
@@ -55,10 +49,7 @@ def whole_label(label: Any) -> int:
 def pil_picture(picture: Any) -> Any:
     """A PIL image, a tensor (C, H, W) or an array (H, W, C) as a PIL image, read from its file.
 
-    Args:
-        picture: C = 1, 3 or 4, or (H, W) alone; uint8, or floats in [0, 1].
-    Raises:
-        Wrong: anything else; the message names the type, the shape or the values.
+    C is 1, 3 or 4, or the shape (H, W) alone; numbers are uint8, or floats in [0, 1].
     """
     from PIL import Image
 
@@ -80,8 +71,7 @@ def pil_picture(picture: Any) -> Any:
 def _channels_last(array: np.ndarray, channels_first: bool) -> np.ndarray:
     """(H, W, C); `channels_first` decides where both sides could be the channels."""
     if array.ndim == 2:
-        array = array[..., None]
-        channels_first = False
+        return array[..., None]
     if array.ndim == 3 and 0 not in array.shape:
         first, last = (array.shape[side] in (1, 3, 4) for side in (0, 2))
         if first and (channels_first or not last):

@@ -22,20 +22,13 @@ Labelled = list[tuple[Name, int]]
 
 @dataclass
 class Layout:
-    """How a folder was understood.
+    """How a folder was understood."""
 
-    Attributes:
-        classes: names of the class folders, sorted; none where all pictures are one class.
-        train, test: names of the pictures below the folder, and their labels.
-        unknown: classes of the test split that train lacks; their pictures are left out.
-        notes: a line for each thing that its owner should know.
-    """
-
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # class folders, sorted; none where all pictures are one class
     train: Labelled = field(default_factory=list)
     test: Labelled = field(default_factory=list)
-    unknown: tuple[str, ...] = ()
-    notes: list[str] = field(default_factory=list)
+    unknown: tuple[str, ...] = ()  # classes of the test split that train lacks: left out
+    notes: list[str] = field(default_factory=list)  # what the owner should know, line by line
 
 
 def understand(names: Iterable[Name]) -> Layout:
@@ -121,11 +114,9 @@ def _descend(
 
 def _read_train(layout: Layout, top: Name, names: list[Name]) -> None:
     layout.classes = tuple(sorted({name[0] for name in names if len(name) > 1}))
-    if not layout.classes:
-        layout.train = [((*top, *name), 0) for name in names]
-        layout.notes += _labels_in_names(names)
-        return
     layout.train = _label(layout, top, names)
+    if not layout.classes:
+        layout.notes += _labels_in_names(names)
 
 
 def _read_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> str | None:
@@ -178,17 +169,13 @@ def _hold_out(layout: Layout, depth: int) -> None:
         layout.test += members[: min(tenth, len(members) - 1)]
         start = end
     held_out = set(layout.test)
-    layout.test.sort(key=_by_class)
+    layout.test.sort(key=lambda file: (file[1], file[0]))
     layout.train = [file for file in layout.train if file not in held_out]
     if held_out:
         layout.notes.append(
             f"no test split: held out {len(held_out):,} of {count(len(files))} as one, chosen by a "
             "hash of their names"
         )
-
-
-def _by_class(file: tuple[Name, int]) -> tuple[int, Name]:
-    return file[1], file[0]
 
 
 def _hash(name: Name) -> bytes:

@@ -18,32 +18,23 @@ def places(folder: Path) -> list[Path]:
 
 
 def caches(folder: Path) -> list[Path]:
-    """The picture files of all caches in a folder, sorted.
-
-    Raises:
-        ValueError: the folder is a file.
-    """
+    """The picture files of all caches in a folder, sorted."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"the cache folder {folder} is a file; set DDPM_CACHE to a folder")
-    if not folder.exists():
-        return []
-    return sorted(p for p in folder.iterdir() if re.fullmatch(_NAME + r"\.npy", p.name))
+    return sorted(p for p in folder.glob("*.npy") if re.fullmatch(_NAME, p.stem))
 
 
 def show(folder: Path) -> None:
     """Print one line for each cache, under one for the folder."""
     found = caches(folder)
     hint = "" if found else "; `ddpm data cartoons` makes one"
-    lines = [f"{folder}: {len(found)} caches{hint}"]
-    print("\n".join(lines + [f"  {_megabytes(path)}  {path.name}" for path in found]))
+    print(f"{folder}: {len(found)} caches{hint}")
+    for path in found:
+        print(f"  {_megabytes(path)}  {path.name}")
 
 
 def verify(folder: Path) -> None:
-    """Read every checksum; remove what is damaged, so that it is made again when it is asked for.
-
-    Raises:
-        ValueError: at least one cache was damaged.
-    """
+    """Read every checksum, remove what is damaged, and say so in a ValueError."""
     found, damaged, kept = caches(folder), 0, 0
     print(f"{folder}: {len(found)} caches")
     for path in found:
@@ -63,11 +54,7 @@ def verify(folder: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove every cache that no process is making; downloads and other files stay.
-
-    Raises:
-        OSError: some could not be removed, other than being in use.
-    """
+    """Remove every cache that no process is making; downloads and other files stay."""
     found, refused = caches(folder), 0
     freed = sum(path.stat().st_size for path in found)
     for path in found:

@@ -3,34 +3,26 @@
 Source: LeCun et al. 1998; Xiao et al. 2017, https://github.com/zalandoresearch/fashion-mnist
 """
 
-import zlib
 from collections.abc import Sequence
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .cache import Chunks, Source
-from .resize import resize
+from .resize import resized
 
 READERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # source -> torchvision's class
 SIDE, PADDED = 28, 32  # a side that the network's stages can halve
-UNREADABLE = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, OSError)
-UNDELIVERED = (RuntimeError, OSError, EOFError, HTTPException, zlib.error)
 
 
 def source(name: str, split: str, folders: Sequence[Path]) -> Source:
-    """The pictures of one split, 28×28 in black bars of two pixels.
+    """The pictures of one split, "train" (60,000) or "test" (10,000), in black bars of two pixels.
 
-    Args:
-        name: "mnist" or "fashion_mnist".
-        split: "train" (60,000) or "test" (10,000).
-        folders: where `MNIST/raw` or `FashionMNIST/raw` may lie, packed (.gz) or unpacked; they are
-            downloaded to the first if they do not.
-
-    Archives are known by the checksums that torchvision has. Where files lie unpacked without
-    them, their size and time of change belong to the identity: changed files make another cache.
+    `MNIST/raw` or `FashionMNIST/raw` may lie in any of the folders, packed (.gz) or unpacked, else
+    it is downloaded to the first. Archives are known by torchvision's checksums. Where files lie
+    unpacked without them, their size and time of change belong to the identity: changed files make
+    another cache.
     """
     reader = _reader(name)
     identity: dict[str, Any] = {"kind": name.replace("_", ""), "split": split}
@@ -40,10 +32,9 @@ def source(name: str, split: str, folders: Sequence[Path]) -> Source:
 
     def chunks(size: int) -> Chunks:
         pixels, labels = _read(reader, split, _find(reader, folders) or folders[0])
-        around = (PADDED - SIDE) // 2
-        for k in range(0, len(labels), 1000):
-            square = np.pad(pixels[k : k + 1000, None], ((0, 0), (0, 0), *[(around, around)] * 2))
-            yield resize(square, size), labels[k : k + 1000]  # (n, 1, size, size)
+        around = ((PADDED - SIDE) // 2,) * 2
+        padded = np.pad(pixels[:, None], ((0, 0), (0, 0), around, around))  # (N, 1, 32, 32)
+        return resized(padded, labels, size)
 
     return Source(name, identity, tuple(reader.classes), chunks, interleave=True)
 
@@ -85,7 +76,7 @@ def _read(reader: Any, split: str, folder: Path) -> tuple[np.ndarray, np.ndarray
     try:
         found = reader(folder, train=split == "train")
         pixels, labels = found.data.numpy(), found.targets.numpy().astype(np.int64)
-    except UNREADABLE as error:  # a file cut short or altered breaks it in many ways
+    except Exception as error:  # a file cut short or altered breaks it in many ways
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"a file of {where} is damaged ({why}): delete that folder") from None
     right = pixels.shape == (len(labels), SIDE, SIDE) and pixels.dtype == np.uint8
@@ -98,11 +89,7 @@ def _read(reader: Any, split: str, folder: Path) -> tuple[np.ndarray, np.ndarray
 
 
 def _fetch(reader: Any, folder: Path) -> None:
-    """Let torchvision unpack the files, after a download where they are missing.
-
-    Raises:
-        OSError: the files are not there, and no address delivered them.
-    """
+    """Let torchvision unpack the files, after a download where they are missing."""
     from filelock import FileLock
 
     raw = _raw(reader, folder)
@@ -112,7 +99,7 @@ def _fetch(reader: Any, folder: Path) -> None:
         raw.mkdir(parents=True, exist_ok=True)
         with FileLock(raw.parent / ".download.lock"):  # of both splits at once, say
             reader(folder, download=True)
-    except UNDELIVERED as error:  # of the network, of a file, of the disk
+    except Exception as error:  # of the network, of a file, of the disk
         names = ", ".join(name for name, _ in reader.resources)
         raise OSError(
             f"{reader.__name__} could not be downloaded ({' '.join(str(error).split())}); put "

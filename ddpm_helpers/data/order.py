@@ -10,8 +10,7 @@ def balanced_order(labels: Sequence[int] | np.ndarray) -> np.ndarray:
     """Interleave the classes: a permutation that depends on the labels alone.
 
     Of the first n pictures, a class that makes up a share s of all N has n·s, rounded up or down.
-    Within a class, pictures keep their order. What is in this order already stays as it is: for
-    `labels[balanced_order(labels)]` the result is 0..N-1.
+    Within a class, pictures keep their order. What is in this order already stays as it is.
 
     Args:
         labels: (N,) integers.

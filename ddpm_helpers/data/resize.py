@@ -5,6 +5,7 @@ widens the filter when pictures shrink, so that fine patterns fade instead of tu
 ones. The one filter does both, and every cache is keyed by its name.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,17 +26,18 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     return resized.numpy()  # (N, C, size, size)
 
 
-def square(picture: Any, size: int, fit: str = "crop") -> np.ndarray:
-    """A PIL picture as a square, upright, in sRGB, on white where it is transparent.
+def resized(
+    images: np.ndarray, labels: np.ndarray, size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Square pictures at another size, chunk by chunk, and their labels."""
+    for k in range(0, len(labels), 1000):
+        yield resize(images[k : k + 1000], size), labels[k : k + 1000]
 
-    Args:
-        picture: of any kind whose numbers say what white is.
-        size: side of the square.
-        fit: "crop" keeps the centre square, "pad" the whole picture between white bars.
-    Returns:
-        (3, size, size) uint8.
-    Raises:
-        ValueError: floating-point numbers, or 32-bit ones beyond 16 bits.
+
+def square(picture: Any, size: int, fit: str = "crop") -> np.ndarray:
+    """A PIL picture as a square, (3, size, size) uint8: upright, in sRGB, clear parts white.
+
+    "crop" keeps the centre square, "pad" the whole picture between white bars.
     """
     from PIL import Image, ImageOps
 
@@ -57,11 +59,7 @@ def square(picture: Any, size: int, fit: str = "crop") -> np.ndarray:
 
 
 def white_level(picture: Any) -> int:
-    """The number that means white: 255, 4,095 where 16 bits hold no more than 12, or 65,535.
-
-    Raises:
-        ValueError: floating-point numbers, or 32-bit ones beyond 16 bits.
-    """
+    """The number that means white: 255, 4,095 where 16 bits hold no more than 12, or 65,535."""
     if picture.mode == "F":
         raise ValueError("floating-point numbers do not say which one is white")
     if not picture.mode.startswith("I"):

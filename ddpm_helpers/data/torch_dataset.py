@@ -19,18 +19,14 @@ class _Damaged(Exception):
 
 
 def source(split: str, dataset: Any, fit: str) -> Source:
-    """The pictures of a dataset object, all of them: it is one split.
+    """The pictures of a dataset object, all of them: it is one split, called "train".
 
     Items are read one after another in this process, for what a dataset does to find them may not
     be fit for threads. Files that are not pictures are left out, counted, and the first is named.
 
-    Args:
-        split: "train": the object itself says which pictures it holds.
-        dataset: with `__len__` and `__getitem__`; `items` says what it may give.
-        fit: "crop" keeps each picture's centre square, "pad" all of it between white bars.
     Raises:
-        ValueError: an object that is not such a dataset, another split, or an item that is
-            nothing that `items` knows.
+        ValueError: an object that is not a map-style dataset, another split, or an item that
+            `items` does not know.
     """
     name = _name(dataset)
     if split != "train":
@@ -41,12 +37,8 @@ def source(split: str, dataset: Any, fit: str) -> Source:
     digest = fingerprint(dataset, lambda i: _plain(dataset, name, i))
     identity = {"kind": "dataset", "name": name, "digest": digest, "fit": fit}
     names = class_names(dataset)
-
-    def chunks(size: int) -> Chunks:
-        return _chunks(dataset, name, size, fit)
-
     return Source(
-        name, identity, names, chunks, interleave=True,
+        name, identity, names, lambda size: _chunks(dataset, name, size, fit), interleave=True,
         settle=lambda found: _settle(found, names, name),
     )  # fmt: skip
 
@@ -110,13 +102,7 @@ def _plain(dataset: Any, name: str, i: int) -> Any:
 def _item(
     dataset: Any, name: str, i: int, convert: Callable[[Any], np.ndarray]
 ) -> tuple[np.ndarray, int]:
-    """What `convert` makes of picture i, a PIL image, and its label.
-
-    Raises:
-        ValueError: one line that names the item and what was found.
-        _Damaged: its file is not a whole picture.
-        OSError: its file cannot be read.
-    """
+    """What `convert` makes of picture i, a PIL image, and its label."""
     try:
         picture, label = parts(dataset[i])
         return convert(pil_picture(picture)), whole_label(label)
