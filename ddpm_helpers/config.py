@@ -16,13 +16,18 @@ from typing import Any
 
 import torch
 
-from ddpm_helpers.config_file import check_choice, read_table
+from ddpm_helpers import checks
+from ddpm_helpers.config_file import read_table
 from ddpm_helpers.device import best_device
 
-PRECISIONS = ("auto", "fp32", "bf16")
-LR_SCHEDULES = ("cosine", "constant", "wsd")
 OPTIMIZERS = ("adamw", "muon")
 T_SAMPLINGS = ("uniform", "stratified", "logit_normal")
+CHOICES = {
+    "precision": ("auto", "fp32", "bf16"),
+    "lr_schedule": ("cosine", "constant", "wsd"),
+    "optimizer": OPTIMIZERS,
+    "t_sampling": T_SAMPLINGS,
+}
 CHANNELS = (1, 3)
 # Defaults that depend on the source: MNIST is greyscale, and a mirrored digit is not a digit.
 OF_SOURCE: dict[str, dict[str, Any]] = {
@@ -96,8 +101,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            checks.count(name, getattr(self, name))
         if self.channels not in CHANNELS:
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {self.channels}")
         if not self.lr > 0:
@@ -112,12 +116,9 @@ class TrainConfig:
                 f"got {self.teacher_steps}"
             )
         for name in ("label_dropout", "ema_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
-        check_choice("precision", self.precision, PRECISIONS)
-        check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_choice("t_sampling", self.t_sampling, T_SAMPLINGS)
+            checks.number(name, getattr(self, name), 0, 1)
+        for name, choices in CHOICES.items():
+            checks.one_of(name, getattr(self, name), choices)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainConfig:
@@ -130,8 +131,7 @@ class TrainConfig:
             ValueError: unknown preset, or a value that is out of range.
             TypeError: a field that does not exist.
         """
-        check_choice("preset", name, tuple(PRESETS))
-        return replace(PRESETS[name], **changes)
+        return replace(PRESETS[checks.one_of("preset", name, PRESETS)], **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, in order."""
@@ -175,7 +175,7 @@ class TrainConfig:
 
 def _check_field(file: str, name: str, value: Any) -> None:
     kinds = {f.name: str(f.type).split(" | ") for f in fields(TrainConfig)}
-    check_choice(f"field in {file}", name, tuple(kinds))
+    checks.one_of(f"field in {file}", name, kinds)
     found = "None" if value is None else type(value).__name__
     if found not in (*kinds[name], *(["int"] if "float" in kinds[name] else [])):
         raise ValueError(f"{file}: {name} must be of type {kinds[name][0]}, got {value!r}")
@@ -248,7 +248,7 @@ def settings() -> Settings:
     """
     device = best_device()
     preset = os.environ.get("DDPM_PRESET") or ("gpu" if device.type == "cuda" else "laptop")
-    check_choice("DDPM_PRESET", preset, tuple(PRESETS))
+    checks.one_of("DDPM_PRESET", preset, PRESETS)
     data = os.environ.get("DDPM_DATA") or "cartoons"
     return Settings(
         preset=preset,

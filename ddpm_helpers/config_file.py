@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from ddpm_helpers import checks
+
 DATA_FIELDS = {"source": str, "root": str, "fit": str}  # what opens a run's data again
 
 
@@ -23,7 +25,7 @@ def data_settings(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path.name}: data must be a table, got {values!r}")
     for name, value in values.items():
-        check_choice(f"field of data in {path.name}", name, tuple(DATA_FIELDS))
+        checks.one_of(f"field of data in {path.name}", name, DATA_FIELDS)
         if type(value) is not DATA_FIELDS[name]:
             kind = DATA_FIELDS[name].__name__
             raise ValueError(f"{path.name}: {name} must be of type {kind}, got {value!r}")
@@ -63,9 +65,3 @@ def read_table(path: Path) -> dict[str, Any]:
         return readers[path.suffix](path.read_text(encoding="utf-8"))
     except ValueError as error:  # both readers raise it
         raise ValueError(f"{path} cannot be read: {error}") from error
-
-
-def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is not one of the choices, with one line that names both."""
-    if value not in choices:
-        raise ValueError(f"unknown {what} {value!r}; choose from {', '.join(choices)}")

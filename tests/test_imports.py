@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ddpm_helpers"
 BASE = {"checks", "config", "config_file", "device", "files"}
 ALLOWED: dict[str, set[str]] = {
     "checks": set(),
-    "config": {"config_file", "device"},
-    "config_file": set(),
+    "config": {"checks", "config_file", "device"},
+    "config_file": {"checks"},
     "device": set(),
     "files": set(),
     "data": BASE,

@@ -80,7 +80,7 @@ def test_the_noise_is_the_same_every_time(noising):
 
 @pytest.mark.parametrize("t", [-1, T + 1])
 def test_a_missing_step_is_named(noising, t):
-    with pytest.raises(ValueError, match=rf"t must be in 0..{T}, got {t}"):
+    with pytest.raises(ValueError, match=rf"t must be .* in 0..{T}, got {t}"):
         noising.frame(t)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ddpm_helpers import checks
 from ddpm_helpers.display.canvas import new_figure
 from ddpm_helpers.display.charts import plot_history
 from ddpm_helpers.training import StepRecord, TrainingPipeline
@@ -23,9 +24,7 @@ class LiveView:
     """
 
     def __init__(self, every: int = 25) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
-        self.every = every
+        self.every = checks.count("every", every)
         self._shown: Any = None
 
     def __call__(self, pipeline: TrainingPipeline, record: StepRecord) -> None:

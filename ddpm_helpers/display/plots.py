@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ddpm_helpers import checks
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.display.canvas import DPI, enlarge, new_figure, tile, to_uint8
 from ddpm_helpers.display.charts import plot_history, plot_schedules, plot_snr
@@ -55,9 +56,7 @@ def show_images(
     """
     pixels = to_uint8(x[None] if x.ndim == 3 else x)
     n, height, width, _ = pixels.shape
-    ncols = min(n, 8) if ncols is None else ncols
-    if ncols < 1:
-        raise ValueError(f"ncols must be at least 1, got {ncols}")
+    ncols = min(n, 8) if ncols is None else checks.count("ncols", ncols)
     nrows = -(-n // ncols)
     titles = _fitting("titles", titles, n, "pictures")
     labels = _fitting("row_labels", row_labels, nrows, "rows")
@@ -92,10 +91,10 @@ def _sheet_axes(sheet: np.ndarray, title: str | None, labels: Sequence[str]) -> 
     left = 12 + int(_LETTER * max(map(len, labels), default=0))
     top = 34 if title else 8
     wide = max(left + width + 12, 12 + int(1.35 * _LETTER * len(title or "")))
-    figure = new_figure(wide / DPI, (height + top + 8) / DPI, layout="none")
-    if title:
-        figure.suptitle(title, fontsize=11, y=1 - 8 / (height + top + 8), va="top")
     high = height + top + 8
+    figure = new_figure(wide / DPI, high / DPI, layout="none")
+    if title:
+        figure.suptitle(title, fontsize=11, y=1 - 8 / high, va="top")
     return figure.add_axes((left / wide, 8 / high, width / wide, height / high))
 
 
@@ -152,8 +151,7 @@ def denoising_path(
     steps = list(steps)
     if not steps:
         raise ValueError("a denoising path needs at least one step, got none")
-    if not 0 <= picture < len(steps[0].x_t):
-        raise ValueError(f"picture must be in 0..{len(steps[0].x_t) - 1}, got {picture}")
+    checks.count("picture", picture, 0, len(steps[0].x_t) - 1)
     picks = np.unique(np.linspace(0, len(steps) - 1, n_frames).round().astype(int))
     shown = [steps[i] for i in picks]
     x = torch.stack([s.x_t[picture] for s in shown] + [s.x_0_pred[picture] for s in shown])

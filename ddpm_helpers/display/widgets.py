@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ddpm_helpers import checks
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.display.canvas import (
     COLOURS,
@@ -74,12 +75,6 @@ class _Blitter:
         return pixels_png(np.asarray(self.canvas.buffer_rgba())[..., :3])
 
 
-def _check(name: str, value: int, least: int, most: int) -> int:
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be in {least}..{most}, got {value}")
-    return int(value)
-
-
 class NoisingSlider(_PictureSlider):
     """One picture at every step t: x_t, the histogram of its values, and alpha_bar at t.
 
@@ -101,11 +96,11 @@ class NoisingSlider(_PictureSlider):
         figure = new_figure(8.4, 3.2, layout="none")
         moving = [*self._picture(figure), *self._histogram(figure), *self._curve(figure)]
         self._blitter = _Blitter(figure, moving)
-        super().__init__("t", 0, diffusion.T, _check("t", t, 0, diffusion.T), 840)
+        super().__init__("t", 0, diffusion.T, checks.count("t", t, 0, diffusion.T), 840)
 
     def frame(self, value: int) -> bytes:
         """The three panels at step t = value, in 0..T, as PNG bytes."""
-        t = _check("t", value, 0, self._diffusion.T)
+        t = checks.count("t", value, 0, self._diffusion.T)
         x_t, _ = self._diffusion.add_noise(self._x_0, torch.tensor([t]), self._eps)
         bar = float(self._diffusion.alpha_bar[t])
         self._pixels.set_data(_rgb(x_t))
@@ -183,7 +178,7 @@ class ScheduleSlider(_PictureSlider):
             raise ValueError(f"a slider over t needs one T for all, got {sorted(lengths)}")
         self._least, self._most = (0 if self._fixed else 10), lengths.pop()
         value = self._most // 2 if value is None else value
-        _check(self._letter, value, self._least, self._most)
+        checks.count(self._letter, value, self._least, self._most)
         self._blitter = _Blitter(*self._draw(new_figure(8, 3.8)))
         super().__init__(self._letter, self._least, self._most, value, 800)
 
@@ -193,7 +188,7 @@ class ScheduleSlider(_PictureSlider):
 
     def frame(self, value: int) -> bytes:
         """The curves at t = value, or with T = value steps, as PNG bytes."""
-        _check(self._letter, value, self._least, self._most)
+        checks.count(self._letter, value, self._least, self._most)
         rows = [f"{self._letter} = {value}"]
         for name, line, dot in zip(self._names, self._lines, self._dots, strict=True):
             T = self._most if self._fixed else value
@@ -267,7 +262,7 @@ class FrameSlider(_PictureSlider):
 
     def frame(self, value: int) -> bytes:
         """Frame number value, in 0..len - 1, as PNG bytes."""
-        return self._frames[_check("frame", value, 0, len(self._frames) - 1)]
+        return self._frames[checks.count("frame", value, 0, len(self._frames) - 1)]
 
     def _show(self, change: Any) -> None:
         super()._show(change)
