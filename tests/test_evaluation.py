@@ -28,15 +28,11 @@ from ddpm_helpers.evaluation import (
     take,
     take_like,
 )
-from ddpm_helpers.evaluation.classifier import (
-    SHIPPED,
-    accuracy,
-    classifier_for,
-    train_classifier,
-)
+from ddpm_helpers.evaluation.classifier import SHIPPED, classifier_for
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import load_pretrained, save_weights
 from ddpm_helpers.training import TrainingPipeline
+from tools.train_classifier import accuracy, train_classifier
 
 
 @pytest.fixture(scope="module")

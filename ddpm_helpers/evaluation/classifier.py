@@ -15,11 +15,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddpm_helpers.data import ImageDataset
-from ddpm_helpers.device import bf16_is_fast
 
 HERE = Path(__file__).parent
 SHIPPED = {
@@ -82,7 +81,7 @@ def load_classifier(name_or_path: str | Path = "cartoons") -> Classifier:
     """Load a trained classifier, in eval mode on the CPU.
 
     Args:
-        name_or_path: cartoons, photographs, or a file that `save_classifier` wrote.
+        name_or_path: cartoons, photographs, or a file of `tools/train_classifier.py`.
     Raises:
         FileNotFoundError: neither a shipped name nor a file.
         ValueError: the file is damaged, or not a classifier of this project.
@@ -109,52 +108,3 @@ def classifier_for(ds: ImageDataset) -> Classifier:
     has the same `classes`.
     """
     return load_classifier("cartoons" if ds.source == "cartoons" else "photographs")
-
-
-def save_classifier(path: str | Path, classifier: Classifier) -> None:
-    """Write a classifier in float16, with its accuracy in the file's metadata."""
-    about = {"classes": list(classifier.classes), "accuracy": classifier.accuracy}
-    tensors = {k: v.half().contiguous() for k, v in classifier.state_dict().items()}
-    save_file(tensors, path, metadata={"classifier": json.dumps(about)})
-
-
-def train_classifier(
-    ds: ImageDataset, *, epochs: int = 4, batch_size: int = 128, lr: float = 2e-3, seed: int = 0
-) -> Classifier:
-    """Train a new classifier on a dataset.
-
-    Args:
-        ds: pictures and labels.
-        epochs: passes over them, each picture flipped horizontally half of the time.
-        batch_size, lr: of AdamW; the learning rate falls to 0 along a cosine.
-        seed: of weights, order and flips.
-    Returns:
-        The classifier in eval mode.
-    """
-    torch.manual_seed(seed)
-    classifier = Classifier(ds.classes).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr)
-    bf16 = bf16_is_fast(torch.device("cpu"))
-    total = epochs * (len(ds) // batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, total))
-    for epoch in range(epochs):
-        for x, y in ds.batches(batch_size, seed=seed, epoch=epoch, drop_last=True):
-            mirrored = torch.rand(len(x), 1, 1, 1) < 0.5
-            x = torch.where(mirrored, x.flip(-1), x).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                scores = classifier(x)  # (B, classes)
-            loss = F.cross_entropy(scores.float(), y, label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return classifier.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def accuracy(classifier: Classifier, ds: ImageDataset, batch_size: int = 250) -> float:
-    """The share of a dataset's pictures whose class gets the highest score."""
-    right = 0
-    for x, y in ds.batches(batch_size, seed=0, shuffle=False):
-        right += int((classifier(x).argmax(1) == y).sum())
-    return right / len(ds)
