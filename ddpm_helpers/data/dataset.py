@@ -73,19 +73,20 @@ class ImageDataset(Dataset):
             checks.count("limit", limit)
         checks.one_of("split", split, SPLITS)
         checks.one_of("fit", fit, folder.FITS)
+        named = isinstance(source, str)
         if channels is None:
-            own = OF_SOURCE.get(source, {}) if isinstance(source, str) else {}
-            channels = own.get("channels", 3)
+            channels = OF_SOURCE.get(source, {}).get("channels", 3) if named else 3
         if channels not in CHANNELS:
             raise ValueError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
         self.settings = _settings(source, root, fit)
         place = (Path(cache_dir).expanduser() if cache_dir else default_cache_dir()).absolute()
-        if source == "auto":
+        if named and source == "auto":
             source = _what_is_there(split, image_size, root, place, channels)
         found = replace(_find(source, split, root, place, fit), channels=channels)
         ready = cache.open_cache(found, image_size, place)
         if ready is None:
-            if source == "cartoons" and limit is not None and limit < cartoons.COUNTS[split]:
+            few = limit is not None and limit < cartoons.COUNTS[split]
+            if named and source == "cartoons" and few:  # no others need be drawn
                 found = replace(cartoons.source(split, limit), channels=channels)
             ready = cache.load(found, image_size, place)
             manage.remove_older(ready.path)
@@ -220,6 +221,7 @@ def _folders(root: Any, place: Path) -> list[Path]:
 
 
 def _what_is_there(split: str, size: int, root: Any, place: Path, channels: int) -> str:
+    """What "auto" stands for: CIFAR-10 where it lies on disk or in the cache, else cartoons."""
     folders = _folders(root, place)
     photos = replace(cifar10.source(split, folders), channels=channels)
     if cifar10.find(folders) or cache.open_cache(photos, size, place):

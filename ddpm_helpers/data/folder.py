@@ -200,12 +200,10 @@ def _chunks(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
                 return None, str(reason)
 
         for k in range(0, len(files), _CHUNK):
-            here = files[k : k + _CHUNK]
-            good, labels = [], []
+            here, good = files[k : k + _CHUNK], []
             for (name, label), (picture, note) in zip(here, pool.map(read, here), strict=True):
                 if picture is not None:
-                    good.append(picture)
-                    labels.append(label)
+                    good.append((picture, label))
                     notes[note] += 1
                     continue
                 skipped += 1
@@ -213,7 +211,8 @@ def _chunks(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
                     bar.write(f"skipped {shown('/'.join(name))}: {note}")
             bar.update(len(here))
             if good:
-                yield np.stack(good), np.array(labels, np.int64)
+                pictures, labels = zip(*good, strict=True)
+                yield np.stack(pictures), np.array(labels, np.int64)
     if skipped == total:
         raise ValueError(f"none of the {total:,} files in {shown(folder)} is a picture")
     said = f"{shown(folder.name)}: {{:,}} of {total:,} files {{}}".format

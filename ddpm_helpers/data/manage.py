@@ -40,11 +40,10 @@ def verify(folder: Path) -> None:
     for path in found:
         whole = cache.read(path, thorough=True) is not None
         print(f"  {'whole  ' if whole else 'damaged'}  {_megabytes(path)}  {path.name}", flush=True)
-        if not whole:
-            damaged += 1
-            if reason := _remove(path):
-                kept += 1
-                print(f"  not removed ({reason}): {path.name}")
+        damaged += not whole
+        if not whole and (reason := _remove(path)):
+            kept += 1
+            print(f"  not removed ({reason}): {path.name}")
     if damaged:
         removed = "removed" if not kept else f"{damaged - kept} of those removed"
         raise ValueError(

@@ -34,7 +34,15 @@ def source(split: str, dataset: Any, fit: str) -> Source:
             f"a dataset object is one split: leave split={split!r} out and give the {name} that "
             "holds those pictures (random_split with a seeded generator makes two of one)"
         )
-    digest = fingerprint(dataset, lambda i: _plain(dataset, name, i))
+
+    def plain(i: int) -> Any:
+        """One item as values that can be compared."""
+        try:
+            return _item(dataset, name, i, np.asarray)
+        except _Damaged as damaged:
+            return str(damaged)
+
+    digest = fingerprint(dataset, plain)
     identity = {"kind": "dataset", "name": name, "digest": digest, "fit": fit}
     names = class_names(dataset)
     return Source(
@@ -71,32 +79,20 @@ def _name(dataset: Any) -> str:
 def _chunks(dataset: Any, name: str, size: int, fit: str) -> Chunks:
     from tqdm.auto import tqdm
 
-    pixels: list[np.ndarray] = []
-    labels: list[int] = []
+    read: list[tuple[np.ndarray, int]] = []
     skipped: list[str] = []
     for i in tqdm(range(len(dataset)), desc=f"reading {name}", unit=" pictures"):
         try:
-            picture, label = _item(dataset, name, i, lambda found: square(found, size, fit))
-            pixels.append(picture)
-            labels.append(label)
+            read.append(_item(dataset, name, i, lambda found: square(found, size, fit)))
         except _Damaged as damaged:
             skipped.append(f"item {i} ({damaged})")
-        if len(pixels) == _CHUNK:
+        if read and (len(read) == _CHUNK or i == len(dataset) - 1):
+            pixels, labels = zip(*read, strict=True)
             yield np.stack(pixels), np.array(labels)
-            pixels, labels = [], []
-    if pixels:
-        yield np.stack(pixels), np.array(labels)
+            read = []
     if skipped:
         print(f"{name}: {len(skipped):,} of {len(dataset):,} files are not pictures and were "
               f"skipped; the first is {skipped[0]}")  # fmt: skip
-
-
-def _plain(dataset: Any, name: str, i: int) -> Any:
-    """One item as values that can be compared."""
-    try:
-        return _item(dataset, name, i, np.asarray)
-    except _Damaged as damaged:
-        return str(damaged)
 
 
 def _item(
