@@ -8,12 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ddpm_helpers.config import (
-    OF_SOURCE,
-    PRESETS,
-    TrainConfig,
-    settings,
-)
+from ddpm_helpers.config import OF_SOURCE, PRESETS, TrainConfig, settings
 from ddpm_helpers.config_file import data_settings
 from ddpm_helpers.pretrained import config_for_weights, distill_model, fine_tune_model
 from ddpm_helpers.pretrained.distill import TEACHER_STEPS

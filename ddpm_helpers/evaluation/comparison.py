@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpm_helpers.data.dataset import to_float
 from ddpm_helpers.evaluation.classifier import Classifier, load_classifier
 from ddpm_helpers.evaluation.distances import frechet_distance, kernel_distance, precision_recall
 
@@ -48,8 +49,9 @@ def features_and_classes(
     device = next(classifier.parameters()).device
     features, named = [], []
     for part in x.split(batch_size):
-        part = part.to(device).float() / 127.5 - 1 if part.dtype == torch.uint8 else part.to(device)
-        seen = classifier.features(part.float())  # (B, 64)
+        part = part.to(device)
+        part = to_float(part) if part.dtype == torch.uint8 else part.float()
+        seen = classifier.features(part)  # (B, 64)
         features.append(seen.cpu())
         named.append(classifier.head(seen).argmax(1).cpu())
     return torch.cat(features), torch.cat(named)
@@ -75,9 +77,8 @@ def compare(
     (a, _), (b, named) = (features_and_classes(classifier, x) for x in (real, fake))
     precision, recall = precision_recall(a, b)
     right = None if y is None else float((named == torch.as_tensor(y).cpu()).double().mean())
-    return Comparison(
-        len(a), frechet_distance(a, b), kernel_distance(a, b), precision, recall, right
-    )
+    frechet, kernel = frechet_distance(a, b), kernel_distance(a, b)
+    return Comparison(len(a), frechet, kernel, precision, recall, right)
 
 
 def _check_sets(real: Tensor, fake: Tensor, y: Tensor | None) -> None:

@@ -169,11 +169,7 @@ def _real_sets(
 
 
 def _losses(
-    diffusion: DiffusionUtils,
-    model: Model,
-    test: ImageDataset,
-    n: int,
-    say: Callable[[str], None],
+    diffusion: DiffusionUtils, model: Model, test: ImageDataset, n: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """The loss at eleven steps, on n test pictures."""
     ts = sorted({max(1, diffusion.T * i // 10) for i in range(11)})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import load, save
 from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.config_file import data_of_run
 from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.files import write_atomic
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.model.wrapped import PREFIXES, unwrapped
 from ddpm_helpers.pretrained import shipped
@@ -50,16 +50,11 @@ def save_weights(
         The path.
     """
     path, model = Path(path), unwrapped(model)
-    about: dict[str, Any] = {
-        "model": model.config,
-        "diffusion": diffusion.config,
-        "trained": trained or {},
-    }
+    about: dict[str, Any] = {"model": model.config, "diffusion": diffusion.config}
+    about["trained"] = trained or {}
     tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in model.state_dict().items()}
     about["sha256"] = _digest(about, tensors)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(save(tensors, metadata={_HEADER: json.dumps(about)}))
-    os.replace(beside, path)
+    write_atomic(path, save(tensors, metadata={_HEADER: json.dumps(about)}))
     return path
 
 

@@ -51,13 +51,9 @@ class Progress:
             self.bar.update()
             if read:
                 self._average()
-                self.bar.set_postfix(
-                    {
-                        "loss": f"{record.loss:.4f}",
-                        "smooth": f"{self.smooth or math.nan:.4f}",
-                        "images/s": f"{record.images_per_second:.0f}",
-                    }
-                )
+                smooth, rate = self.smooth or math.nan, record.images_per_second
+                shown = {"loss": f"{record.loss:.4f}", "smooth": f"{smooth:.4f}"}
+                self.bar.set_postfix(shown | {"images/s": f"{rate:.0f}"})
         elif time.monotonic() - self.said >= SECONDS:
             self.said = time.monotonic()
             self._average()
