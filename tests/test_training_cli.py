@@ -46,7 +46,7 @@ def test_retired_settings_in_the_file_of_an_older_run_are_ignored(tmp_path):
         ("a.toml", "epochs = true", ["epochs must be of type int", "True"]),
         ("a.toml", "epochs = ", ["a.toml cannot be read"]),
         ("a.json", "{", ["a.json cannot be read"]),
-        ("a.toml", "epochs = 0", ["epochs must be at least 1"]),
+        ("a.toml", "epochs = 0", ["epochs must be", "at least 1, got 0"]),
         ("a.yml", "epochs: 1", [".toml or .json", "a.yml"]),
     ],
 )
