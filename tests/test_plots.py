@@ -1,11 +1,13 @@
 """The data behind the figures: pixels, sizes, lines. No picture is compared with a picture."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.display import plots
@@ -108,6 +110,18 @@ def test_show_images_says_its_titles():
 def test_show_images_refuses_what_does_not_fit(wrong):
     with pytest.raises(ValueError):
         plots.show_images(pictures(2), **wrong)
+
+
+def test_titles_of_neighbours_never_touch():
+    names = ["airplane", "automobile", "mmmmmmmm"]
+    figure = plots.show_images(pictures(3, 32), titles=names, scale=2)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [t.get_window_extent() for t in figure.axes[0].texts if t.get_text() in names]
+    assert len(boxes) == 3
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+    short = plots.show_images(pictures(2, 32), titles=["cat", "$\\hat x_0$"], scale=2)
+    assert {t.get_fontsize() for t in short.axes[0].texts if t.get_text()} == {9.0}
 
 
 def test_show_images_draws_into_given_axes():

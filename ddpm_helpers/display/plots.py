@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from torch import Tensor
 
 from ddpm_helpers import checks
@@ -66,14 +67,15 @@ def show_images(
     ax = _sheet_axes(sheet, title, labels) if ax is None else ax
     ax.imshow(sheet, interpolation="nearest")
     ax.set_axis_off()
-    bottom = 0
+    bottom, size = 0, _title_size(titles, width * scale)
     for row in range(nrows):
         bottom += heads[row] + height * scale
         middle = bottom - height * scale / 2
         ax.text(-8, middle, labels[row], ha="right", va="center", fontsize=9)
         for column, text in enumerate(titles[row * ncols : (row + 1) * ncols]):
             left = column * (width * scale + _GAP) + width * scale / 2
-            ax.text(left, bottom - height * scale - 3, text, ha="center", va="bottom", fontsize=9)
+            above = bottom - height * scale - 3
+            ax.text(left, above, text, ha="center", va="bottom", fontsize=size)
         bottom += _GAP
     return ax.figure  # type: ignore[return-value]
 
@@ -83,6 +85,13 @@ def _fitting(name: str, texts: Sequence[str] | None, count: int, of: str) -> lis
     if len(texts) != count:
         raise ValueError(f"{len(texts)} {name} for {count} {of}")
     return texts
+
+
+def _title_size(titles: Sequence[str], room: float) -> float:
+    """Points at which the widest title takes no more than `room` pixels: at most 9, at least 5."""
+    lines = [line for text in titles for line in text.split("\n") if line.strip()]
+    points = [TextPath((0, 0), line, size=9).get_extents().width for line in lines]
+    return max(5.0, 9 * room / max([room, *(DPI / 72 * width for width in points)]))
 
 
 def _sheet_axes(sheet: np.ndarray, title: str | None, labels: Sequence[str]) -> Axes:
