@@ -21,7 +21,7 @@ from ddpm_helpers.config_file import read_table
 from ddpm_helpers.device import best_device
 
 OPTIMIZERS = ("adamw", "muon")
-T_SAMPLINGS = ("uniform", "stratified", "logit_normal")
+T_SAMPLINGS = ("uniform", "stratified", "logit_normal", "log_normal")
 CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "lr_schedule": ("cosine", "constant", "wsd"),
@@ -68,7 +68,8 @@ class TrainConfig:
     seed: int = _setting(0, "decides initial weights, order, noise and steps t")
     rescale_zero_snr: bool = _setting(False, "no signal at all at t = T; not with eps")
     t_sampling: str = _setting(
-        "uniform", "how t is drawn: uniform, stratified in a batch, or logit_normal, for flow"
+        "uniform", "how t is drawn: uniform, stratified in a batch, logit_normal (for flow), or "
+        "log_normal (against grain)"
     )
     channels: int = _setting(3, "of the pictures and the network: 3 for colour, 1 for greyscale")
     width: int = _setting(64, "channels of the first stage, a multiple of 8; ResNet-18 has 64")

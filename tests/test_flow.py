@@ -233,7 +233,7 @@ def seeded(seed=0):
 @pytest.mark.parametrize("T", [1, 10, 500])
 @pytest.mark.parametrize("n", [1, 7, 64])
 def test_stratified_takes_one_t_from_each_part_in_random_order(n, T):
-    t = draw_steps(n, T, "stratified", seeded())
+    t = draw_steps(n, torch.ones(T + 1), "stratified", seeded())
     assert t.dtype == torch.int64 and t.shape == (n,)
     share = t.sort().values.double() / T  # t is share * T, rounded up
     k = torch.arange(n)
@@ -242,8 +242,24 @@ def test_stratified_takes_one_t_from_each_part_in_random_order(n, T):
         assert not torch.equal(t, t.sort().values)
 
 
+def many_steps(alpha_bar, t_sampling):
+    batches = [draw_steps(100, alpha_bar, t_sampling, seeded(k)) for k in range(200)]
+    return torch.cat(batches).double()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_log_normal_has_the_quantiles_of_its_formula_on_every_schedule(schedule):
+    bar = DiffusionUtils(500, schedule, prediction="v").alpha_bar
+    t = many_steps(bar, "log_normal").long()
+    for share, z in ((0.5, 0.0), (0.8413, 1.0), (0.1587, -1.0), (0.97725, 2.0)):
+        level = math.exp(-0.6 + 1.5 * z)  # sigma / alpha
+        expected = (bar > 1 / (1 + level**2)).sum().item()  # the steps with less noise, 0 included
+        assert abs(t.double().quantile(share).item() - min(expected, 500)) < 4
+    assert t.min() >= 1 and t.max() <= 500
+
+
 def test_logit_normal_has_the_quantiles_of_its_formula():
-    t = torch.cat([draw_steps(100, 500, "logit_normal", seeded(k)) for k in range(200)]).double()
+    t = many_steps(torch.ones(501), "logit_normal")
     for share, z in ((0.5, 0.0), (0.8413, 1.0), (0.1587, -1.0), (0.97725, 2.0)):
         expected = 500 / (1 + math.exp(-z))
         assert abs(t.quantile(share).item() - expected) < 4
@@ -252,7 +268,7 @@ def test_logit_normal_has_the_quantiles_of_its_formula():
 
 def test_uniform_draws_are_unchanged_and_repeatable():
     expected = torch.randint(1, 501, (32,), generator=seeded(3))
-    assert torch.equal(draw_steps(32, 500, "uniform", seeded(3)), expected)
+    assert torch.equal(draw_steps(32, torch.ones(501), "uniform", seeded(3)), expected)
 
 
 def test_the_loss_of_a_stratified_batch_varies_less():
@@ -266,11 +282,12 @@ def test_the_loss_of_a_stratified_batch_varies_less():
 
 
 def test_t_sampling_is_refused_with_the_choices():
-    words = "unknown t_sampling 'lognormal'; choose from uniform, stratified, logit_normal"
+    choices = "uniform, stratified, logit_normal, log_normal"
+    words = f"unknown t_sampling 'lognormal'; choose from {choices}"
     with pytest.raises(ValueError, match=words):
         TrainConfig(t_sampling="lognormal")
     with pytest.raises(ValueError, match=words):
-        draw_steps(4, 10, "lognormal")
+        draw_steps(4, torch.ones(11), "lognormal")
     with pytest.raises(ValueError, match=words):
         flow().training_loss(wavy, torch.zeros(2, *SHAPE), t_sampling="lognormal")
 

@@ -159,7 +159,8 @@ def test_labels_are_hidden_at_the_requested_rate_and_pictures_flipped():
 
 
 def test_drawn_steps_cover_1_to_T():
-    t, eps = draw_noise(torch.zeros(600, 3, 16, 16), 6, torch.Generator().manual_seed(0))
+    generator, bar = torch.Generator().manual_seed(0), torch.ones(7)
+    t, eps = draw_noise(torch.zeros(600, 3, 16, 16), bar, generator)
     assert sorted(set(t.tolist())) == [1, 2, 3, 4, 5, 6]
     assert eps.std() == pytest.approx(1, abs=0.01)
 
@@ -231,7 +232,7 @@ def test_the_loss_is_weighted_on_request():
     x_0, _ = next(p.dataset.batches(5, seed=0))
     generator = step_generator(0, 0, p.device)
     torch.rand(2, 5, generator=generator)  # flips and hidden labels are drawn first
-    t, eps = draw_noise(x_0, p.diffusion.T, generator)
+    t, eps = draw_noise(x_0, p.diffusion.alpha_bar, generator)
     bar = p.diffusion.alpha_bar[t][:, None, None, None]
     v = (bar.sqrt() * eps - (1 - bar).sqrt() * x_0).square().mean((1, 2, 3))
     snr = (bar / (1 - bar)).flatten()
@@ -264,7 +265,8 @@ def test_without_a_compiler_training_goes_on_and_says_what_is_missing(monkeypatc
 def test_steps_are_drawn_on_the_cpu_so_that_nothing_waits_for_a_gpu():
     """t stays on the CPU, where the tables are; the same t for the same generator seed."""
     p = pipeline()
-    t, _ = draw_noise(torch.zeros(5, 3, 16, 16), 50, step_generator(0, 7, torch.device("cpu")))
+    generator, bar = step_generator(0, 7, torch.device("cpu")), torch.ones(51)
+    t, _ = draw_noise(torch.zeros(5, 3, 16, 16), bar, generator)
     assert t.device.type == "cpu"
     there, seen = torch.zeros(5, 3, 16, 16, device="meta"), []
 

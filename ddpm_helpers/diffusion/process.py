@@ -121,7 +121,7 @@ class DiffusionUtils(ForwardProcess):
         Args:
             model, x_0, y, min_snr_gamma: as for `loss`.
             generator: where t and then eps come from; the global one if None.
-            t_sampling: uniform in 1..T, stratified or logit_normal (see `draw_steps`).
+            t_sampling: uniform in 1..T, or another of the choices of `draw_steps`.
         Returns:
             A scalar.
         Raises:
@@ -139,13 +139,13 @@ class DiffusionUtils(ForwardProcess):
         Args:
             x_0: clean images, (B, C, H, W).
             generator: where t and then eps come from; the global one of x_0's device if None.
-            t_sampling: uniform, stratified or logit_normal (see `draw_steps`).
+            t_sampling: see `draw_steps`.
         Returns:
             t, (B,) int64, and eps, shape and dtype of x_0, both on its device.
         """
         checks.images("x_0", x_0)
         device = x_0.device if generator is None else generator.device
-        t = draw_steps(len(x_0), self.T, t_sampling, generator, device)
+        t = draw_steps(len(x_0), self.alpha_bar, t_sampling, generator, device)
         eps = torch.randn(x_0.shape, generator=generator, device=device, dtype=x_0.dtype)
         return t.to(x_0.device), eps.to(x_0.device)
 

@@ -8,10 +8,12 @@ from torch import Tensor
 from ddpm_helpers import checks
 from ddpm_helpers.config import T_SAMPLINGS
 
+LOG_NORMAL = (-0.6, 1.5)  # mean and standard deviation of log(sigma / alpha)
+
 
 def draw_steps(
     n: int,
-    T: int,
+    alpha_bar: Tensor,
     t_sampling: str = "uniform",
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
@@ -23,23 +25,32 @@ def draw_steps(
             large t, so its loss varies less.
         logit_normal: stratified too, with t / T = 1 / (1 + exp(-z)), z ~ N(0, 1), rounded up: more
             t near T / 2, where a network that predicts the flow has most to learn.
+        log_normal: stratified too, with log(sigma_t / alpha_t) ~ N(-0.6, 1.5²), bounded to 1..T:
+            more small t, at which grain is learned; alpha² = alpha_bar, sigma² = 1 - alpha_bar.
 
     Args:
         n: number of images.
-        T: the last step.
-        t_sampling: uniform, stratified or logit_normal.
+        alpha_bar: the schedule, (T + 1,); only log_normal reads more of it than its length.
+        t_sampling: uniform, stratified, logit_normal or log_normal.
         generator, device: of the draws; the two must belong together.
     Returns:
         (n,) int64 in 1..T.
     Raises:
         ValueError: an unknown t_sampling.
     Source: stratified: Kingma et al. 2021 (VDM), appendix I.1; logit-normal: Esser et al. 2024
-        (Stable Diffusion 3), section 3.1, with location 0 and scale 1.
+        (Stable Diffusion 3), section 3.1, with location 0 and scale 1; log-normal: Karras et al.
+        2022 (EDM), table 1, whose N(-1.2, 1.2²) leaves short trainings too few of the large t.
     """
+    T = len(alpha_bar) - 1
     if checks.one_of("t_sampling", t_sampling, T_SAMPLINGS) == "uniform":
         return torch.randint(1, T + 1, (n,), generator=generator, device=device)
     place = torch.randperm(n, generator=generator, device=device)
     share = (place + torch.rand(n, generator=generator, device=device)) / n  # (n,) in 0..1
+    if t_sampling == "log_normal":
+        levels = ((1 - alpha_bar[1:]) / alpha_bar[1:]).log() / 2  # log(sigma / alpha), (T,)
+        mean, std = LOG_NORMAL
+        z = mean + std * torch.special.ndtri(share)
+        return (torch.searchsorted(levels.to(z), z) + 1).clamp(1, T)
     if t_sampling == "logit_normal":
         share = torch.special.ndtri(share).sigmoid()
     return (share * T).ceil().long().clamp(1, T)

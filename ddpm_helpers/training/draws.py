@@ -38,19 +38,19 @@ def augment(
 
 
 def draw_noise(
-    x_0: Tensor, T: int, generator: torch.Generator, t_sampling: str = "uniform"
+    x_0: Tensor, alpha_bar: Tensor, generator: torch.Generator, t_sampling: str = "uniform"
 ) -> tuple[Tensor, Tensor]:
     """Draw t in 1..T, (B,) on the CPU, where the tables are, and eps ~ N(0, I), shape of x_0.
 
     Args:
         x_0: (B, C, H, W).
-        T: the last step.
+        alpha_bar: the schedule, (T + 1,), on the CPU.
         generator: on the device of x_0.
         t_sampling: see `draw_steps`.
     """
     on_cpu = generator.device.type == "cpu"
     host = generator if on_cpu else torch.Generator().manual_seed(generator.initial_seed())
-    t = draw_steps(len(x_0), T, t_sampling, host)
+    t = draw_steps(len(x_0), alpha_bar, t_sampling, host)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
     return t, eps
 

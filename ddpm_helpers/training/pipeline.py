@@ -118,18 +118,18 @@ class TrainingPipeline(TrainingState):
             x_0: clean images, (B, C, S, S) in [-1, 1].
             y: their labels, (B,) int64.
         """
-        config, T, net = self.config, self.diffusion.T, self._net_for(len(x_0))
+        config, diffusion, net = self.config, self.diffusion, self._net_for(len(x_0))
         images = len(x_0) / self.accelerator.num_processes  # which average their gradients
         generator = step_generator(config.seed, self.step, self.device)
         x_0, y = augment(x_0, y, config, generator)  # some images mirrored, some labels hidden
-        t, eps = draw_noise(x_0, T, generator, config.t_sampling)  # (B,); (B, C, S, S)
+        t, eps = draw_noise(x_0, diffusion.alpha_bar, generator, config.t_sampling)
         self.model.train()
         self.optimizer.zero_grad()
-        quarters = LossByQuarter(T, self.device)
+        quarters = LossByQuarter(diffusion.T, self.device)
         for rows, weight in self._parts(len(x_0)):  # all rows at once, as a rule
             labels = None if self.model.num_classes is None else y[rows]
             with self.autocast():
-                losses = self.diffusion.loss(
+                losses = diffusion.loss(
                     net, x_0[rows], t[rows], eps[rows], labels, min_snr_gamma=config.min_snr_gamma
                 )  # (rows,)
             (losses.sum() * (weight / images)).backward()

@@ -134,7 +134,7 @@ def train(variant: Variant, ds: ImageDataset, y: Tensor, args: argparse.Namespac
         range(1, args.steps + 1), batches(ds, y, args.batch, seed), strict=False
     ):
         hidden = torch.where(torch.rand(len(labels)) < 0.1, -1, labels)
-        t, eps = draw_steps(len(x_0), T, variant.t_sampling), variant.noise(x_0)
+        t, eps = draw_steps(len(x_0), diffusion.alpha_bar, variant.t_sampling), variant.noise(x_0)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.steps, config)
         with torch.autocast("cpu", torch.bfloat16):

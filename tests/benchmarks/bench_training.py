@@ -88,7 +88,7 @@ def ours(config: TrainConfig) -> tuple[Runner, ...]:
 
     def written_out() -> None:
         x_0, labels = augment(x, y, config, generator)
-        t, eps = draw_noise(x_0, config.timesteps, generator)
+        t, eps = draw_noise(x_0, diffusion.alpha_bar, generator)
         with pipeline.autocast():
             loss = diffusion.loss(net, x_0, t, eps, labels).mean()
         loss.backward()
