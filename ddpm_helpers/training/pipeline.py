@@ -112,16 +112,18 @@ class TrainingPipeline(TrainingState):
 
     @without_compiler_if_it_fails
     def train_step(self, x_0: Tensor, y: Tensor) -> StepRecord:
-        """Train on one batch: Ho et al. 2020, algorithm 1. Nobody waits for a GPU in here.
+        """Train on one batch: Ho et al. 2020, algorithm 1. Nothing in here waits for a GPU.
 
         Args:
             x_0: clean images, (B, C, S, S) in [-1, 1].
             y: their labels, (B,) int64.
+        Returns:
+            The record of the step.
         """
         config, diffusion, net = self.config, self.diffusion, self._net_for(len(x_0))
         images = len(x_0) / self.accelerator.num_processes  # which average their gradients
         generator = step_generator(config.seed, self.step, self.device)
-        x_0, y = augment(x_0, y, config, generator)  # some images mirrored, some labels hidden
+        x_0, y = augment(x_0, y, config, generator)  # some images flipped, some labels hidden
         t, eps = draw_noise(x_0, diffusion.alpha_bar, generator, config.t_sampling)
         self.model.train()
         self.optimizer.zero_grad()
