@@ -112,14 +112,12 @@ class TrainingPipeline(TrainingState):
 
     @without_compiler_if_it_fails
     def train_step(self, x_0: Tensor, y: Tensor) -> StepRecord:
-        """Train on one batch: Ho et al. 2020, algorithm 1. Nothing in here waits for a GPU.
+        """Train on one batch (Ho et al. 2020, algorithm 1) and return the record of the step.
 
         Args:
             x_0: clean images, (B, C, S, S) in [-1, 1].
             y: their labels, (B,) int64.
-        Returns:
-            The record of the step.
-        """
+        """  # nothing in here waits for a GPU
         config, diffusion, net = self.config, self.diffusion, self._net_for(len(x_0))
         images = len(x_0) / self.accelerator.num_processes  # which average their gradients
         generator = step_generator(config.seed, self.step, self.device)
