@@ -115,14 +115,19 @@ def test_matching_weights_are_loaded(tmp_path):
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 
 
-def test_the_shipped_weights_are_taken_though_their_file_is_older_than_some_fields():
-    model = DiffusionNet(32, width=24, num_classes=10)
-    assert "stem_stride" not in description("cartoons")["model"]
-    load_weights("cartoons", model)
-    expected = load_pretrained("cartoons")[0].state_dict()
-    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+def test_weights_are_taken_though_their_file_is_older_than_some_fields(tmp_path, monkeypatch):
+    old = network(size=32)
+    monkeypatch.delitem(old.config, "stem_stride")
+    path = save_weights(tmp_path / "old.safetensors", old, DiffusionUtils(10))
+    assert "stem_stride" not in description(path)["model"]
+    model = load_weights(path, network(seed=1, size=32))
+    assert model.config["stem_stride"] == 2
+    for found in (model, load_pretrained(path)[0]):
+        expected = old.state_dict()
+        assert all(torch.equal(value, expected[key]) for key, value in found.state_dict().items())
+    other = DiffusionNet(**old.config, stem_stride=4)
     with pytest.raises(ValueError, match="stem_stride = 2, not 4"):
-        load_weights("cartoons", DiffusionNet(32, width=24, num_classes=10, stem_stride=4))
+        load_weights(path, other)
 
 
 def test_swapped_arguments_are_named_and_understood(tmp_path):
