@@ -272,10 +272,19 @@ def test_bad_batches_in_a_row_stop_the_run_and_the_last_checkpoint_is_good(tmp_p
         with pytest.raises(FloatingPointError, match="step 6: .*2 batches in a row.*lower lr"):
             p.fit()
     spoil(p, {6})
-    with pytest.warns(match="step 7: .*batch left out"):  # a new call counts from 0
+    with pytest.warns(match="step 7: .*batch left out"):  # after the error, from 0
         next(p.steps())
     state = checkpoint.newest(tmp_path)[1]
     assert state["step"] == 6 and all(v.isfinite().all() for v in state["ema_model"].values())
+
+
+def test_bad_batches_are_counted_across_calls_of_steps():
+    p = pipeline(max_bad_steps=2)
+    spoil(p, {0, 1})
+    with pytest.warns(match="step 1: .*batch left out"):
+        next(p.steps())
+    with pytest.raises(FloatingPointError, match="step 2: .*2 batches in a row"):
+        next(p.steps())
 
 
 @pytest.mark.parametrize("error", [

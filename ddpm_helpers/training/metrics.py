@@ -148,8 +148,9 @@ class BadBatches:
             f"the length of the gradient {record.grad_norm}"
         )
         if self.in_a_row >= self.most:
+            self.in_a_row = 0  # whoever trains on all the same starts a new row
             raise FloatingPointError(
-                f"{what}, {self.in_a_row} batches in a row; weights are as before. "
+                f"{what}, {self.most} batches in a row; weights are as before. "
                 f"Try a lower lr than {record.lr:.3g} or precision='fp32'"
             )
         if self.in_a_row:

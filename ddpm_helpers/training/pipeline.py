@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from ddpm_helpers.training.draws import augment, draw_noise, rows_of, step_generator
 from ddpm_helpers.training.ema import ema_decay_at, update_ema
-from ddpm_helpers.training.metrics import BadBatches, LossByQuarter, Metrics, StepRecord, Throughput
+from ddpm_helpers.training.metrics import LossByQuarter, Metrics, StepRecord, Throughput
 from ddpm_helpers.training.optim import learning_rate, step_where
 from ddpm_helpers.training.progress import Progress
 from ddpm_helpers.training.state import TrainingState
@@ -178,8 +178,6 @@ class TrainingPipeline(TrainingState):
     def _start(self) -> None:
         """Reset what belongs to one call of `steps`, and start the run's files."""
         self.stopped_by = None
-        self._bad = BadBatches(self.config.max_bad_steps)
-        self._unread: list[StepRecord] = []
         self._speed = Throughput()
         self._start_files()
 

@@ -24,7 +24,7 @@ from ddpm_helpers.model.wrapped import unwrapped
 from ddpm_helpers.pretrained import save_weights
 from ddpm_helpers.training import checkpoint, run_folder, sample_grids
 from ddpm_helpers.training.build import check_fit, match_classes, thaw
-from ddpm_helpers.training.metrics import StepRecord
+from ddpm_helpers.training.metrics import BadBatches, StepRecord
 from ddpm_helpers.training.optim import build_optimizer, describe_change
 from ddpm_helpers.training.stopping import StopSignals
 from ddpm_helpers.training.training_data import TrainingData, data_name, fingerprint
@@ -78,6 +78,8 @@ class TrainingState:
         self._overwrite, self._folder_is_ours = overwrite, False
         self._saved_step, self._save_at = 0, 0.0  # the clock of the next save
         self._torn = False  # whether the weights have taken a step that the averaged ones have not
+        self._bad = BadBatches(config.max_bad_steps)
+        self._unread: list[StepRecord] = []  # records whose loss has not been looked at yet
         self.stopped_by: int | None = None
         self._signals = StopSignals()
         self._read_every = 1 if self.device.type == "cpu" else READ_EVERY
