@@ -35,8 +35,9 @@ lab: setup  ## open JupyterLab on notebooks/ (on this machine only, with a token
 	  --ServerApp.port=$(PORT) $(QUIET) $(AS_ROOT) $(LAB)
 
 test: setup  ## run every test: code, style, types and all notebooks
-	@$(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --durations 10 \
-	  --nbval-lax --nbval-current-env --nbval-cell-timeout 120 tests $(NOTEBOOKS) $(PYTEST)
+	@$(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  --durations 10 --nbval-lax --nbval-current-env --nbval-cell-timeout 120 \
+	  tests $(NOTEBOOKS) $(PYTEST)
 
 notebooks: setup  ## run every notebook headless and keep the outputs
 	@test -n "$(NOTEBOOKS)" || { echo "no notebooks in notebooks/"; exit 1; }
