@@ -25,7 +25,7 @@ from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.evaluation.report import evaluate
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import available_weights, load_pretrained, save_weights, shipped
-from ddpm_helpers.pretrained.weights import description
+from ddpm_helpers.pretrained.weights import description, few_steps
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,14 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--machine", default=describe_machine(), help="what it was trained on")
     add("--n", type=int, default=1000, help="pictures in each compared set (1000)")
     add("--guidance", type=float, default=1.0, help="guidance of the samples (1)")
-    add("--sampler", default="dpm++", help="sampler that draws them (dpm++)")
-    add("--steps", type=int, default=15, help="steps of that sampler (15)")
     args = parser.parse_args(argv)
     try:
         if args.run is not None:
             publish(args.run, args.name, machine=args.machine, called=args.called, note=args.note)
-        options = {key: getattr(args, key) for key in ("guidance", "sampler", "steps")}
-        entry = measure(args.name, args.data, n=args.n, **options)
+        entry = measure(args.name, args.data, n=args.n, guidance=args.guidance)
     except (OSError, ValueError) as error:
         print(f"publish: error: {error}", file=sys.stderr)
         return 2
@@ -104,16 +101,17 @@ def publish(
 
 
 def measure(
-    name: str, data: str | None = None, *, n: int = 1000, guidance: float = 1.0,
-    sampler: str = "dpm++", steps: int = 15,
-) -> dict[str, Any]:  # fmt: skip
+    name: str, data: str | None = None, *, n: int = 1000, guidance: float = 1.0
+) -> dict[str, Any]:
     """Measure shipped weights as users get them, rounded to float16, and update the manifest.
+
+    Distilled weights are sampled in the steps that they were distilled for, others in 15 of dpm++.
 
     Args:
         name: of the weights.
         data: source of the pictures to compare with; by default what the manifest calls the data.
         n: pictures in each compared set.
-        guidance, sampler, steps: how the samples are drawn, in at most T steps.
+        guidance: of the samples.
     Returns:
         The entry with its metrics.
     Raises:
@@ -126,11 +124,11 @@ def measure(
     train, test = (
         ImageDataset(source, side, split=split, channels=channels) for split in ("train", "test")
     )
-    options: dict[str, Any] = {"sampler": sampler, "steps": min(steps, diffusion.T)}
-    options["guidance"] = guidance
+    few = few_steps(name)  # distilled weights, which have another loss than denoising
+    sampler, steps = ("ddpm", few) if few else ("dpm++", min(15, diffusion.T))
+    options: dict[str, Any] = {"sampler": sampler, "steps": steps, "guidance": guidance}
     found = evaluate(diffusion, model.to(best_device()), train, test, n=n, **options)
-    distilled = entry["config"].get("teacher_steps") is not None  # has another loss than denoising
-    loss = {} if distilled else {"held_out_loss": held_out_loss(model, diffusion, test)}
+    loss = {} if few else {"held_out_loss": held_out_loss(model, diffusion, test)}
     metrics: dict[str, Any] = loss | {"n": n, **options}
     for key in ("frechet", "precision", "recall", "accuracy"):
         metrics[key], metrics[f"{key}_of_real"] = found["samples"][key], found["train"][key]
