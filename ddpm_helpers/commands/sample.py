@@ -83,7 +83,8 @@ def _draw(args: argparse.Namespace, model, diffusion, y: Tensor | None, first: i
         first=first,
     )
     name = f"images {first + 1} to {first + count} of {args.n}"
-    for step in tqdm(walk, name, total=args.steps + 1, unit="step", disable=None):
+    calls = args.steps if isinstance(args.steps, int) else len(args.steps)
+    for step in tqdm(walk, name, total=calls + 1, unit="step", disable=None):
         last = step
     return last.x_t.float().cpu()
 

@@ -13,6 +13,8 @@ from ddpm_helpers.diffusion.process import DiffusionUtils
 from ddpm_helpers.diffusion.schedules import sub_sequence
 from ddpm_helpers.diffusion.walk import Labels, Model, network_output
 
+SECOND = 0.7  # where the second of two calls starts, as a share of T: measured in docs/flow.md
+
 
 class ConsistencyDistillation(DiffusionUtils):
     """A `DiffusionUtils` with the loss of consistency distillation, for `TrainingPipeline`.
@@ -49,7 +51,7 @@ class ConsistencyDistillation(DiffusionUtils):
                 f"distillation needs a network that predicts v or flow, not {self.prediction}"
             )
         self.teacher = teacher
-        self.few_steps = min(2, self.T)
+        self.few_steps = [self.T, round(SECOND * self.T)] if self.T > 1 else [1]
         steps = checks.count("steps", steps, most=self.T)
         self.grid = torch.tensor(sub_sequence(self.T, steps)).flip(0)  # (steps + 1,), from 0 to T
 

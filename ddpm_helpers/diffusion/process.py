@@ -34,10 +34,10 @@ class DiffusionUtils(ForwardProcess):
 
     Args: see `ForwardProcess`.
     Attributes:
-        few_steps: the number of ddpm steps that a network is distilled for; else None.
+        few_steps: the steps t of ddpm that a network is distilled for, from T; else None.
     """
 
-    few_steps: int | None = None
+    few_steps: list[int] | None = None
 
     # ---- training ------------------------------------------------------------------------
 

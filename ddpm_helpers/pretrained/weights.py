@@ -133,12 +133,12 @@ def description(name_or_path: str | Path) -> dict[str, Any]:
     return _read(name_or_path)[1]
 
 
-def few_steps(name_or_path: str | Path) -> int | None:
-    """Steps of ddpm that distilled weights were made for; None for others.
+def few_steps(name_or_path: str | Path) -> list[int] | None:
+    """The steps t of ddpm that distilled weights were made for, from T; None for others.
 
     Args, Raises: as for `load_pretrained`.
     """
-    found: int | None = description(name_or_path)["trained"].get("few_steps")
+    found: list[int] | None = description(name_or_path)["trained"].get("few_steps")
     return found
 
 
