@@ -124,6 +124,20 @@ def test_titles_of_neighbours_never_touch():
     assert {t.get_fontsize() for t in short.axes[0].texts if t.get_text()} == {9.0}
 
 
+@pytest.mark.parametrize(
+    "label", ["jump", "WWWWWWWW", "$x_{t-1}$ clipped", "many words " * 5 + "."]
+)
+def test_a_row_label_stands_inside_the_figure(label):
+    figure = plots.show_images(pictures(1, 32), row_labels=[label], scale=2)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (text,) = [t for t in figure.axes[0].texts if t.get_text() == label]
+    left = text.get_window_extent().x0
+    assert 8 < left < 16, left  # neither cut off nor far from the border
+    drawn = np.asarray(canvas.buffer_rgba())[..., :3]
+    assert (drawn[:, :4] == 255).all()
+
+
 def test_show_images_draws_into_given_axes():
     figure, (left, right) = plt.subplots(1, 2)
     assert plots.show_images(pictures(1), ax=right) is figure

@@ -6,6 +6,7 @@ it, and it is shown once. None has to be closed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
 from torch import Tensor
 
 from ddpm_helpers import checks
@@ -27,6 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 _GAP, _HEAD, _LETTER = 4, 18, 7.2  # screen pixels: between pictures, a line of text, a letter
+_POINTS = 9  # size of titles and labels
 
 
 def show_images(
@@ -71,7 +72,7 @@ def show_images(
     for row in range(nrows):
         bottom += heads[row] + height * scale
         middle = bottom - height * scale / 2
-        ax.text(-8, middle, labels[row], ha="right", va="center", fontsize=9)
+        ax.text(-8, middle, labels[row], ha="right", va="center", fontsize=_POINTS)
         for column, text in enumerate(titles[row * ncols : (row + 1) * ncols]):
             left = column * (width * scale + _GAP) + width * scale / 2
             above = bottom - height * scale - 3
@@ -87,17 +88,22 @@ def _fitting(name: str, texts: Sequence[str] | None, count: int, of: str) -> lis
     return texts
 
 
+def _text_width(texts: Sequence[str]) -> float:
+    """Screen pixels of the widest of some texts, as they are drawn; 0 if there is none."""
+    figure = new_figure(1, 1, layout="none")
+    drawn = [figure.text(0, 0, text, fontsize=_POINTS) for text in set(texts) if text.strip()]
+    return max((text.get_window_extent().width for text in drawn), default=0)
+
+
 def _title_size(titles: Sequence[str], room: float) -> float:
     """Points at which the widest title takes no more than `room` pixels: at most 9, at least 5."""
-    lines = [line for text in titles for line in text.split("\n") if line.strip()]
-    points = [TextPath((0, 0), line, size=9).get_extents().width for line in lines]
-    return max(5.0, 9 * room / max([room, *(DPI / 72 * width for width in points)]))
+    return max(5.0, _POINTS * room / max(room, _text_width(titles)))
 
 
 def _sheet_axes(sheet: np.ndarray, title: str | None, labels: Sequence[str]) -> Axes:
     """Axes in which one pixel of the sheet is one pixel of the screen, with room for the texts."""
     height, width = sheet.shape[:2]
-    left = 12 + int(_LETTER * max(map(len, labels), default=0))
+    left = 12 + (8 + math.ceil(_text_width(labels)) if any(labels) else 0)
     top = 34 if title else 8
     wide = max(left + width + 12, 12 + int(1.35 * _LETTER * len(title or "")))
     high = height + top + 8
