@@ -74,7 +74,7 @@ VARIANTS: dict[str, tuple[list[Change], int]] = {
     "no gate": ([no_gate], 2),
     "ResNet's own stem": ([resnet_stem], 4),
     "ResNet's own stem, no gate": ([resnet_stem, no_gate], 4),
-    "kernel 3": ([kernel_3], 2),
+    "kernel 3, random start": ([kernel_3], 2),
     "no feature maps": ([no_maps], 2),
     "no feature maps, no gate": ([no_maps, no_gate], 2),
     "no time": ([no_time], 2),
@@ -156,7 +156,10 @@ def main() -> None:
         rows.append(pipeline.samples(10))
     if args.picture:
         titles = [*data.classes, *[""] * 10 * (len(rows) - 1)] if len(data.classes) == 10 else None
-        sheet = show_images(torch.cat(rows), ncols=10, scale=2, titles=titles, row_labels=names)
+        sheet = show_images(
+            torch.cat(rows), ncols=10, scale=2, titles=titles, row_labels=names,
+            title=f"Ten samples of each network, after {args.seconds:.0f} seconds of training",
+        )  # fmt: skip
         args.picture.write_bytes(figure_png(sheet))
 
 
