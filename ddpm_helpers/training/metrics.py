@@ -131,17 +131,25 @@ class BadBatches:
 
     Args:
         most: how many in a row are too many.
+    Attributes:
+        unread: the records to look at with the next check.
     """
 
     def __init__(self, most: int) -> None:
         self.most, self.in_a_row = most, 0
+        self.unread: list[StepRecord] = []
 
-    def check(self, record: StepRecord) -> None:
-        """Check the next record.
+    def check(self) -> None:
+        """Look at the unread records.
 
         Raises:
             FloatingPointError: too many in a row.
         """
+        unread, self.unread = self.unread, []
+        for record in unread:
+            self._check(record)
+
+    def _check(self, record: StepRecord) -> None:
         self.in_a_row = 0 if record.finite else self.in_a_row + 1
         what = (
             f"step {record.step}: the loss is {record.loss}, "
@@ -154,7 +162,7 @@ class BadBatches:
                 f"Try a lower lr than {record.lr:.3g} or precision='fp32'"
             )
         if self.in_a_row:
-            warnings.warn(f"{what}; batch left out, weights are as before", stacklevel=3)
+            warnings.warn(f"{what}; batch left out, weights are as before", stacklevel=4)
 
 
 class Throughput:

@@ -227,12 +227,10 @@ class TrainingPipeline(TrainingState):
     def _note(self, record: StepRecord, images: int) -> None:
         """Add a record to the history; now and then, check that the losses are finite."""
         self.history.append(record)
-        self._unread.append(record)
+        self._bad.unread.append(record)
         ends = record.step in (1, self.total_steps)
         if look := ends or record.step % self._read_every == 0:
-            unread, self._unread = self._unread, []
-            for each in unread:
-                self._bad.check(each)  # waits for a GPU
+            self._bad.check()  # waits for a GPU
         record.images_per_second = self._speed.count(images, finished=look)
         self._history_writer.write(record)
         self.stopped_by = self._signals.asked

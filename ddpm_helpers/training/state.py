@@ -79,7 +79,6 @@ class TrainingState:
         self._saved_step, self._save_at = 0, 0.0  # the clock of the next save
         self._torn = False  # whether the weights have taken a step that the averaged ones have not
         self._bad = BadBatches(config.max_bad_steps)
-        self._unread: list[StepRecord] = []  # records whose loss has not been looked at yet
         self.stopped_by: int | None = None
         self._signals = StopSignals()
         self._read_every = 1 if self.device.type == "cpu" else READ_EVERY
