@@ -17,7 +17,7 @@ from ddpm_helpers.training import (
     learning_rate,
     update_ema,
 )
-from ddpm_helpers.training.draws import augment, draw_noise, step_generator
+from ddpm_helpers.training.draws import augment, draw_t_and_eps, step_generator
 
 
 def test_fit_learns_and_keeps_a_history():
@@ -160,7 +160,7 @@ def test_labels_are_hidden_at_the_requested_rate_and_pictures_flipped():
 
 def test_drawn_steps_cover_1_to_T():
     generator, bar = torch.Generator().manual_seed(0), torch.ones(7)
-    t, eps = draw_noise(torch.zeros(600, 3, 16, 16), bar, generator)
+    t, eps = draw_t_and_eps(torch.zeros(600, 3, 16, 16), bar, generator)
     assert sorted(set(t.tolist())) == [1, 2, 3, 4, 5, 6]
     assert eps.std() == pytest.approx(1, abs=0.01)
 
@@ -232,7 +232,7 @@ def test_the_loss_is_weighted_on_request():
     x_0, _ = next(p.dataset.batches(5, seed=0))
     generator = step_generator(0, 0, p.device)
     torch.rand(2, 5, generator=generator)  # flips and hidden labels are drawn first
-    t, eps = draw_noise(x_0, p.diffusion.alpha_bar, generator)
+    t, eps = draw_t_and_eps(x_0, p.diffusion.alpha_bar, generator)
     bar = p.diffusion.alpha_bar[t][:, None, None, None]
     v = (bar.sqrt() * eps - (1 - bar).sqrt() * x_0).square().mean((1, 2, 3))
     snr = (bar / (1 - bar)).flatten()
@@ -266,7 +266,7 @@ def test_steps_are_drawn_on_the_cpu_so_that_nothing_waits_for_a_gpu():
     """t stays on the CPU, where the tables are; the same t for the same generator seed."""
     p = pipeline()
     generator, bar = step_generator(0, 7, torch.device("cpu")), torch.ones(51)
-    t, _ = draw_noise(torch.zeros(5, 3, 16, 16), bar, generator)
+    t, _ = draw_t_and_eps(torch.zeros(5, 3, 16, 16), bar, generator)
     assert t.device.type == "cpu"
     there, seen = torch.zeros(5, 3, 16, 16, device="meta"), []
 

@@ -37,7 +37,7 @@ def augment(
     return x_0, torch.where(hide < config.label_dropout, NO_LABEL, y)
 
 
-def draw_noise(
+def draw_t_and_eps(
     x_0: Tensor, alpha_bar: Tensor, generator: torch.Generator, t_sampling: str = "uniform"
 ) -> tuple[Tensor, Tensor]:
     """Draw t in 1..T, (B,) on the CPU, where the tables are, and eps ~ N(0, I), shape of x_0.

@@ -25,7 +25,7 @@ def build_optimizer(model: DiffusionNet, config: TrainConfig) -> torch.optim.Opt
     return torch.optim.AdamW(model.parameters(), lr, weight_decay=decay, fused=fused)
 
 
-def step_where(finite: Tensor, optimizer: torch.optim.Optimizer, lr: float) -> None:
+def step_if_finite(finite: Tensor, optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Take one optimiser step if loss and gradient are finite; otherwise change nothing.
 
     Fused optimisers decide this on their device, by the protocol of `torch.amp.GradScaler`: they

@@ -1,4 +1,4 @@
-"""The training loop: `steps` and `train_step` are the training, the rest keeps a run safe."""
+"""The training loop: `steps` and `train_step` are the training, all else serves them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from ddpm_helpers.training.draws import augment, draw_noise, rows_of, step_generator
+from ddpm_helpers.training.draws import augment, draw_t_and_eps, rows_of, step_generator
 from ddpm_helpers.training.ema import ema_decay_at, update_ema
 from ddpm_helpers.training.metrics import LossByQuarter, Metrics, StepRecord, Throughput
-from ddpm_helpers.training.optim import learning_rate, step_where
+from ddpm_helpers.training.optim import learning_rate, step_if_finite
 from ddpm_helpers.training.progress import Progress
 from ddpm_helpers.training.state import TrainingState
 from ddpm_helpers.training.stopping import explain_oom
@@ -42,6 +42,7 @@ def without_compiler_if_it_fails(train_step: TrainStep) -> TrainStep:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
+            # Torn: some weights have moved already, and a second try would move them twice.
             several = self.accelerator.num_processes > 1
             if self._torn or several or self._net_for(len(x_0)) is self.model:
                 raise
@@ -95,7 +96,7 @@ class TrainingPipeline(TrainingState):
     def steps(self) -> Iterator[StepRecord]:
         """Train step by step; the caller owns the loop and may leave it at any time.
 
-        Ctrl-C or SIGTERM waits until the step is done and saved.
+        Ctrl-C or SIGTERM waits until the step is done and saved, then has its usual effect.
 
         Yields:
             A `StepRecord` after each step. Calling `steps()` again continues from there.
@@ -115,34 +116,34 @@ class TrainingPipeline(TrainingState):
         """Train on one batch (Ho et al. 2020, algorithm 1) and return the record of the step.
 
         Args:
-            x_0: clean images, (B, C, S, S) in [-1, 1].
+            x_0: clean images, (B, C, S, S) in [-1, 1]: the whole batch, in every process.
             y: their labels, (B,) int64.
-        """  # nothing in here waits for a GPU
-        config, diffusion, net = self.config, self.diffusion, self._net_for(len(x_0))
-        images = len(x_0) / self.accelerator.num_processes  # which average their gradients
+        """
+        config, diffusion, step = self.config, self.diffusion, self.step + 1  # counted from 1
+        net, processes = self._net_for(len(x_0)), self.accelerator.num_processes
         generator = step_generator(config.seed, self.step, self.device)
         x_0, y = augment(x_0, y, config, generator)  # some images flipped, some labels hidden
-        t, eps = draw_noise(x_0, diffusion.alpha_bar, generator, config.t_sampling)
+        t, eps = draw_t_and_eps(x_0, diffusion.alpha_bar, generator, config.t_sampling)
         self.model.train()
         self.optimizer.zero_grad()
-        quarters = LossByQuarter(diffusion.T, self.device)
+        quarters = LossByQuarter(diffusion.T, self.device)  # of the range of t
         for rows, weight in self._parts(len(x_0)):  # all rows at once, as a rule
             labels = None if self.model.num_classes is None else y[rows]
             with self.autocast():
                 losses = diffusion.loss(
                     net, x_0[rows], t[rows], eps[rows], labels, min_snr_gamma=config.min_snr_gamma
                 )  # (rows,)
-            (losses.sum() * (weight / images)).backward()
+            (losses.sum() * (weight * processes / len(x_0))).backward()  # processes average
             quarters.add(losses, t[rows], weight)
-        grad_norm = clip_grad_norm_(self.model.parameters(), config.grad_clip)
+        grad_norm = clip_grad_norm_(self.model.parameters(), config.grad_clip)  # before clipping
         metrics = Metrics(self.accelerator.reduce(quarters.table, "sum"), grad_norm)
-        lr = learning_rate(self.step + 1, self.total_steps, config)
-        with self._in_one_piece():
-            step_where(metrics.finite, self.optimizer, lr)
-            decay = ema_decay_at(self.step + 1, config.ema_decay)
+        lr = learning_rate(step, self.total_steps, config)
+        with self._in_one_piece():  # what fails in here is neither tried again nor saved
+            step_if_finite(metrics.finite, self.optimizer, lr)  # decided on the GPU, not waited for
+            decay = ema_decay_at(step, config.ema_decay)
             update_ema(self.ema_model, self.model, decay, metrics.finite)
-            self.step += 1
-        return StepRecord(self.step, (self.step - 1) // self.steps_per_epoch, lr, metrics)
+            self.step = step
+        return StepRecord(step, (step - 1) // self.steps_per_epoch, lr, metrics)
 
     def fit(
         self, *, watch: Callable[[TrainingPipeline, StepRecord], object] | None = None
@@ -166,7 +167,7 @@ class TrainingPipeline(TrainingState):
             for record in self.steps():
                 progress.show(record)
                 if watch is not None:
-                    with self._saved_first():
+                    with self._save_on_error():
                         watch(self, record)
         self._signals.asked = None
         if self.stopped_by is not None and self.is_main:
@@ -182,7 +183,7 @@ class TrainingPipeline(TrainingState):
         self._start_files()
 
     def _batches(self) -> Iterator[Batch]:
-        """All remaining batches, in the order that (seed, epoch) decides."""
+        """Batches from `self.step` on, without end, in the order that (seed, epoch) decides."""
         first, done = divmod(self.step, self.steps_per_epoch)
         for epoch in itertools.count(first):
             batches = self.dataset.batches(
@@ -195,7 +196,8 @@ class TrainingPipeline(TrainingState):
     def _parts(self, batch: int) -> Iterator[tuple[slice, float]]:
         """Rows that this process computes at once, and how much each row counts.
 
-        With `accumulate`, one part after another; the processes synchronise at the last part only.
+        With `accumulate`, one part after another. The caller's forward and backward run inside the
+        `with`: processes average their gradients in the last part's backward only.
         """
         processes, parts = self.accelerator.num_processes, self.config.accumulate
         for k in range(parts):
@@ -217,19 +219,19 @@ class TrainingPipeline(TrainingState):
     def _guarded(self) -> Iterator[None]:
         """In here, signals wait, out of memory is one line, and any error saves the last step."""
         config = self.config
-        with self._signals, self._saved_first():
+        with self._signals, self._save_on_error():
             with explain_oom(self.step + 1, self.device, config.batch_size, config.accumulate):
                 self._speed.go()
                 yield
-        if self.stopped_by is not None:  # inside fit, which waits for signals itself,
-            self._signals.deliver()  # this does nothing
+        if self.stopped_by is not None:
+            self._signals.deliver()  # not inside `fit`, which holds the signals itself
 
     def _note(self, record: StepRecord, images: int) -> None:
-        """Add a record to the history; now and then, check that the losses are finite."""
+        """Add a record to the history, now and then check the losses, and see whether to stop."""
         self.history.append(record)
         self._bad.unread.append(record)
-        ends = record.step in (1, self.total_steps)
-        if look := ends or record.step % self._read_every == 0:
+        look = record.step in (1, self.total_steps) or record.step % self._read_every == 0
+        if look:
             self._bad.check()  # waits for a GPU
         record.images_per_second = self._speed.count(images, finished=look)
         self._history_writer.write(record)

@@ -211,7 +211,7 @@ class TrainingState:
         save_weights(path, self.ema_model, self.diffusion, trained)
 
     @contextmanager
-    def _saved_first(self) -> Iterator[None]:
+    def _save_on_error(self) -> Iterator[None]:
         """Whatever exception ends the training in here, save the last complete step first."""
         try:
             yield

@@ -29,7 +29,7 @@ from ddpm_helpers import DiffusionUtils, TrainConfig, TrainingPipeline
 from ddpm_helpers.commands.info import RandomPictures
 from ddpm_helpers.device import best_device, bf16_is_fast
 from ddpm_helpers.training import build_diffusion, build_model, update_ema
-from ddpm_helpers.training.draws import augment, draw_noise
+from ddpm_helpers.training.draws import augment, draw_t_and_eps
 
 Net = Callable[[Tensor, Tensor], Tensor]
 
@@ -88,7 +88,7 @@ def ours(config: TrainConfig) -> tuple[Runner, ...]:
 
     def written_out() -> None:
         x_0, labels = augment(x, y, config, generator)
-        t, eps = draw_noise(x_0, diffusion.alpha_bar, generator)
+        t, eps = draw_t_and_eps(x_0, diffusion.alpha_bar, generator)
         with pipeline.autocast():
             loss = diffusion.loss(net, x_0, t, eps, labels).mean()
         loss.backward()
