@@ -80,7 +80,7 @@ def test_a_waiting_process_says_so_and_takes_over_from_a_killed_builder(pictures
     def waits():
         nonlocal said
         said += capfd.readouterr().out
-        return "another process prepares the pictures of slow pictures: waiting" in said
+        return "another process is making the cache of slow pictures: waiting" in said
 
     wait_for(waits)
     assert len(started(tmp_path)) == 1 and not list((tmp_path / "cache").glob("*.json"))

@@ -98,7 +98,7 @@ def test_an_impossible_number_is_refused(n):
     [
         (lambda s: s.circle(0.1, -0.05, 0.5), np.pi * 0.25),
         (lambda s: s.ellipse(0.0, 0.1, 0.7, 0.4, 0.6), np.pi * 0.28),
-        (lambda s: s.box(0.0, 0.0, 0.6, 0.3, 0.4), 0.72),
+        (lambda s: s.box(0.0, 0.0, 0.6, 0.3), 0.72),
         (lambda s: s.box(0.0, 0.0, 0.6, 0.3, rounding=0.2), 0.72 - (4 - np.pi) * 0.04),
         (lambda s: s.limb(-0.4, -0.3, 0.4, 0.3, 0.2), 0.4 + np.pi * 0.04),
         (lambda s: s.polygon((-0.6, 0.5), (0.0, -0.7), (0.6, 0.5)), 0.72),

@@ -41,7 +41,7 @@ def test_train_and_test_folders_are_splits(tmp_path):
         save(tmp_path / "p" / split / "a" / "1.png", plain((k, k, k)))
     assert load(tmp_path / "p", tmp_path).images.max() == 0
     assert load(tmp_path / "p", tmp_path, split="test").images.max() == 1
-    with pytest.raises(ValueError, match="no split 'test'"):
+    with pytest.raises(ValueError, match="has no test split"):
         load(tmp_path / "p" / "train", tmp_path, split="test")
 
 

@@ -52,7 +52,7 @@ def test_heic_gets_a_line_that_says_how_to_convert(place, tmp_path, capsys):
         load(place, tmp_path)
     Image.new("RGB", (SIZE, SIZE)).save(place / "b.png")
     assert len(load(place, tmp_path)) == 1
-    assert "not looked at: 1 .heic; convert HEIC first" in capsys.readouterr().out
+    assert "ignored: 1 .heic; convert HEIC first" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -128,4 +128,4 @@ def test_12_bits_in_16_are_noticed_and_scaled(place, tmp_path, capsys):
     Image.fromarray(values * 16).save(place / "c.tif")
     images = load(place, tmp_path).images
     assert np.abs(images[:, 0] - values / 4095 * 255).max() <= 1
-    assert "p: 2 of 3 files hold 12-bit numbers in 16 bits" in capsys.readouterr().out
+    assert "p: 2 of 3 files hold 12-bit values in 16 bits" in capsys.readouterr().out

@@ -201,7 +201,7 @@ def test_cyclic_links_end_and_linked_albums_count(place, tmp_path, capsys):
     os.mkfifo(place / "b" / "pipe.png")
     assert sorted(load(place, tmp_path).labels) == [0, 1, 1]
     said = capsys.readouterr().out
-    assert "other files were not looked at: 2 broken link, 1 special file" in said
+    assert "other files were ignored: 2 broken link, 1 special file" in said
 
 
 @pytest.mark.parametrize("name", ["Ferien am Meer ☀", "假期", "صور", "отпуск", "कैमरा"])

@@ -59,7 +59,7 @@ def test_without_a_split_a_tenth_is_held_out(tmp_path, capsys):
 def test_too_few_pictures_to_hold_out_is_one_line(tmp_path):
     put(tmp_path / "p", 4)
     assert len(load(tmp_path / "p", tmp_path)) == 4
-    with pytest.raises(ValueError, match="no split 'test', and 4 pictures are too few"):
+    with pytest.raises(ValueError, match="has no test split, and 4 pictures are too few"):
         load(tmp_path / "p", tmp_path, "test")
 
 
@@ -153,7 +153,7 @@ def test_ddpm_data_prints_the_layout_and_the_counts_of_both_splits(tmp_path, mon
     shutil.move(tmp_path / "archive", tmp_path / "download")
     assert cli.main(["data", str(tmp_path / "download"), "--image-size", "8"]) == 0
     said = capsys.readouterr().out
-    for line in ("download: looked through archive/", "download: val/ is the test split",
+    for line in ("download: descended into archive/", "download: val/ is the test split",
                  "6 pictures of 8×8, split train"):  # fmt: skip
         assert said.count(line) == 1
     rows = [line.split() for line in said.splitlines() if line.startswith("  ")]

@@ -1,4 +1,4 @@
-"""What folders mean, from the names of their pictures alone."""
+"""Layouts of folders, from the names of their pictures alone."""
 
 import hashlib
 from collections import Counter
@@ -97,7 +97,7 @@ def test_enclosing_folders_are_looked_through(wrapper):
     layout = understand(names(f"{wrapper}/cat/3", f"{wrapper}/dog/2"))
     assert layout.classes == ("cat", "dog") and counts(layout, "train") == {"cat": 3, "dog": 2}
     named = wrapper.removesuffix("/images")
-    assert f"looked through {named}/" in layout.notes
+    assert f"descended into {named}/" in layout.notes
 
 
 def test_splits_are_found_inside_a_wrapper_and_inside_a_folder_of_their_own_name():

@@ -155,9 +155,9 @@ def test_names_of_classes_without_pictures_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "classes", "says"),
     [
-        ([3, 7, 3, 7, 7, 7], {}, "2 labels lie in 3..7; they are numbered from 0"),
+        ([3, 7, 3, 7, 7, 7], {}, "2 labels lie in 3..7; they are renumbered from 0"),
         ([-1, 1, -1, 1, 1, 1], {}, "2 labels lie in -1..1"),
-        ([1, 2, 3, 1, 2, 3], {"classes": list("abc")}, "labels 1..3 do not fit its 3 names"),
+        ([1, 2, 3, 1, 2, 3], {"classes": list("abc")}, "labels 1..3 do not fit its 3 class names"),
         ([0, 1, 0, 1, 0, 1], {"classes": 2}, ""),
     ],
 )
@@ -187,7 +187,7 @@ class Failing(Own):
 PICTURES = [pil(x) for x in COLOURS]
 FLOATS = torch.from_numpy(COLOURS).float() / 255
 BAD = {
-    "loader": (DataLoader(Own(PICTURES)), "source is a DataLoader.* give its dataset"),
+    "loader": (DataLoader(Own(PICTURES)), "source is a DataLoader.* pass its dataset"),
     "stream": (Stream(), r"source is an IterableDataset \(Stream\)"),
     "number": (7, "source is a int; it must be a name, a folder, or a dataset"),
     "none": (None, "source is a NoneType; it must be"),
@@ -203,7 +203,7 @@ BAD = {
     "batch": (Own(FLOATS[None]), r"has the shape \(6, 3, 16, 16\)"),
     "path": (Own(["a.png"]), "item 0 of Own is a str; a picture is a PIL image, a tensor or an"),
     "three parts": (Own([(PICTURES[0], 1, 2)]), "has 3 parts; it must be"),
-    "dictionary": (Own([{"pixels": 1}]), "is a dictionary of 'pixels'; it needs 'image'"),
+    "dictionary": (Own([{"pixels": 1}]), "is a dictionary with 'pixels'; it needs 'image'"),
     "word": (Own(PICTURES, ["cat"] * 6), "has the label 'cat'; it must be one whole number"),
     "float": (Own(PICTURES, [0.5] * 6), "has the label 0.5; it must be one whole number"),
     "attributes": (Own(PICTURES, torch.zeros(6, 40).long()), r"the label Tensor of shape \(40,\)"),

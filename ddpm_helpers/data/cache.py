@@ -1,10 +1,10 @@
-"""Ready pictures on disk: one uint8 .npy, memory-mapped, beside a small JSON manifest.
+"""The picture cache on disk: one uint8 .npy file, memory-mapped, and a small JSON manifest.
 
-The name holds a digest of everything that changes a pixel. Files are written beside their place
-and moved there, the manifest last, so whoever finds a manifest finds a whole cache. Size, header
-and labels are checked whenever it is opened. The pixels' checksum takes a second, so it is read
-again only when the file's time of change is another than the one in the manifest; a cache that
-fails is made again. `ddpm data verify` reads every checksum.
+The file name holds a digest of everything that changes a pixel. Writes are atomic and the manifest
+comes last, so a cache with a manifest is complete. Size, header and labels are checked at every
+opening. The pixels' checksum takes a second, so it is checked only if the file's modification time
+differs from the one in the manifest. A cache that fails a check is made again. `ddpm data verify`
+checks every checksum.
 """
 
 import errno
@@ -26,24 +26,26 @@ from .colour import to_channels
 from .order import balanced_order
 from .resize import FILTER
 
-FORMAT = 3  # raise it when the files' layout changes, or the pixels that a source is decoded to
+FORMAT = 3  # increase it when the file layout changes, or the pixels that a source decodes to
 
 Chunks = Iterator[tuple[np.ndarray, np.ndarray]]  # (n, C, S, S) uint8 and (n,) int64
 
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures that a cache can be made from.
+    """Pictures from which a cache can be made.
 
     Attributes:
-        name: the resolved source, as users know it.
-        identity: everything about the source that changes a pixel, JSON-ready.
+        name: of the source in messages, such as "cifar10" or the path of a folder.
+        identity: everything about the source that changes a pixel, as JSON values.
         classes: names, in the order of the labels.
         chunks: size -> the pictures at that size and their labels, chunk by chunk.
-        interleave: keep them in `balanced_order`, not in the order in which they come.
-        origin: what stays the same when the pictures change; empty where they cannot.
-        channels: C of the pictures that the cache keeps; chunks of the other kind are converted.
-        settle: the labels as they came -> labels from 0, and classes, which are known only then.
+        interleave: store the pictures in `balanced_order`, not in the order of the chunks.
+        origin: identifies the source even after its pictures change, so that its older caches are
+            removed; empty to keep them.
+        channels: C of the stored pictures; the chunks are converted to it.
+        settle: labels of all chunks -> labels from 0, and the classes, if these are known only
+            after reading.
     """
 
     name: str
@@ -67,35 +69,35 @@ class Cached:
 
 
 class NotWritable(OSError):
-    """A folder that nothing can be written to; a full disk is another error."""
+    """The folder refuses to be written to. A full disk is a plain OSError."""
 
 
 def path_and_key(source: Source, size: int, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Where a source's pictures lie, the manifest beside them, and the key that names both."""
+    """The path of a source's cache, and the key whose digest is in its name."""
     key = {"identity": source.identity, "size": size, "filter": FILTER, "format": FORMAT}
-    if source.channels != 3:  # left out where it is 3, as it was when all caches were in colour
+    if source.channels != 3:  # older caches, all in colour, have no such entry
         key["channels"] = source.channels
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     return folder / f"{source.identity['kind']}-{size}-{digest}.npy", key
 
 
 def open_cache(source: Source, size: int, folder: Path) -> Cached | None:
-    """Open a ready cache; None where there is none, or one that is not whole."""
+    """Open a source's cache; None if it is missing, incomplete or damaged."""
     return read(*path_and_key(source, size, folder))
 
 
 def load(source: Source, size: int, folder: Path) -> Cached:
-    """Open a source's cache, making it first where there is none.
+    """Open a source's cache; make it first if there is none.
 
-    Any number of processes may ask at once: one makes it, the others wait and say so. Where the
-    folder cannot be written to, a temporary one takes its place.
+    Several processes may do so at once: one makes the cache, the others wait and say so. If the
+    folder cannot be written to, a temporary one is used.
 
     Raises:
-        OSError: neither can be written to, or the disk is full.
+        OSError: neither folder can be written to, or the disk is full.
         ValueError: the source holds no pictures.
     """
     if ready := open_cache(source, size, folder):
-        return ready  # needs no lock and no right to write
+        return ready  # needs neither the lock nor write permission
     try:
         return _make(source, size, folder)
     except NotWritable as refused:
@@ -105,12 +107,12 @@ def load(source: Source, size: int, folder: Path) -> Cached:
 
 
 def read(images: Path, key: Any = None, *, thorough: bool = False) -> Cached | None:
-    """Open a cache; None where it is not whole.
+    """Open a cache; None if it is missing, incomplete or damaged.
 
     Args:
-        images: its pictures, as `path_and_key` names them.
-        key: what it must have been made from; anything if None.
-        thorough: read the pixels' checksum even if the file was not touched since.
+        images: path of its .npy file, see `path_and_key`.
+        key: the key that its manifest must have; any if None.
+        thorough: check the pixels' checksum even if the modification time is unchanged.
     """
     manifest = images.with_suffix(".json")
     try:
@@ -134,28 +136,28 @@ def read(images: Path, key: Any = None, *, thorough: bool = False) -> Cached | N
         touched = state.st_mtime_ns != found["modified"]
         if touched or thorough:
             whole = found["pixels_sha256"] == _pixels_digest(images, pixels.nbytes)
-            if whole and touched:  # copied from elsewhere, say: check it this once
+            if whole and touched:  # a copied file, for instance: check it only once
                 try:
                     _write_manifest(manifest, found | {"modified": state.st_mtime_ns})
-                except OSError:  # a place that cannot be written: the next one checks again
+                except OSError:  # a read-only folder: the next opening checks again
                     pass
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
-        return None  # whatever an altered manifest leads to
+        return None  # what an altered manifest can lead to
     return Cached(images, pixels, labels, classes) if whole else None
 
 
 def _make(source: Source, size: int, folder: Path) -> Cached:
-    """Wait for the right to write, and write, unless another process did meanwhile."""
+    """Make a source's cache under a lock, unless another process did meanwhile."""
     from filelock import FileLock, Timeout
 
     images, key = path_and_key(source, size, folder)
     with _writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(images.with_suffix(".lock"))  # it ends with its process
+        lock = FileLock(images.with_suffix(".lock"))  # released when its process ends
         try:
             held = lock.acquire(timeout=0.5)
         except Timeout:
-            print(f"another process prepares the pictures of {source.name}: waiting", flush=True)
+            print(f"another process is making the cache of {source.name}: waiting", flush=True)
             held = lock.acquire()
     with held:
         if not (ready := read(images, key)):
@@ -167,7 +169,7 @@ def _make(source: Source, size: int, folder: Path) -> Cached:
 
 
 def _write(source: Source, size: int, images: Path, key: dict[str, Any]) -> None:
-    """Make a source's cache, whole or not at all."""
+    """Write a source's cache, completely or not at all."""
     folder, manifest = images.parent, images.with_suffix(".json")
     beside, again = images.with_suffix(".part"), images.with_suffix(f".{os.getpid()}.part")
     chunks = ((to_channels(x, source.channels), y) for x, y in source.chunks(size))
@@ -191,7 +193,7 @@ def _write(source: Source, size: int, images: Path, key: dict[str, Any]) -> None
             "pixels_sha256": digest,
         }
         with _writing_to(folder):
-            manifest.unlink(missing_ok=True)  # never an old manifest beside new pictures
+            manifest.unlink(missing_ok=True)  # never an old manifest with new pictures
             os.replace(beside, images)
             _write_manifest(manifest, found)
     finally:
@@ -200,7 +202,7 @@ def _write(source: Source, size: int, images: Path, key: dict[str, Any]) -> None
 
 
 def _write_pixels(path: Path, chunks: Chunks, shape: tuple[int, ...]) -> tuple[list[int], str]:
-    """Write chunk after chunk, then the header again with the number that came."""
+    """Write all chunks, then the header again with their number; labels and checksum."""
     labels: list[int] = []
     digest = hashlib.sha256()
 
@@ -211,7 +213,7 @@ def _write_pixels(path: Path, chunks: Chunks, shape: tuple[int, ...]) -> tuple[l
                 rest = rest[file.write(rest) :]
 
     with _writing_to(path.parent):
-        file = open(path, "wb", buffering=0)  # what a buffer keeps would fail again when closed
+        file = open(path, "wb", buffering=0)  # a failed write would fail again at close
     with file:
         put(_header((0, *shape)))
         for pixels, ids in chunks:
@@ -243,10 +245,10 @@ def _write_manifest(manifest: Path, found: dict[str, Any]) -> None:
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
-    """What a .npy file of bytes begins with, of one length however many pictures there are."""
+    """Header of a uint8 .npy file, of the same length for any number of pictures."""
     buffer = io.BytesIO()
     layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, layout)  # leaves room for a number that grows
+    np.lib.format.write_array_header_1_0(buffer, layout)  # leaves room for a larger N
     return buffer.getvalue()
 
 
@@ -262,24 +264,24 @@ def _pixels_digest(images: Path, count: int) -> str:
 
 @contextmanager
 def _writing_to(folder: Path) -> Iterator[None]:
-    """Say what to do where a folder refuses a file."""
+    """Turn an OSError into one line that says what to do."""
     try:
         yield
     except OSError as error:
         kind = OSError if error.errno in (errno.ENOSPC, errno.EDQUOT) else NotWritable
         why = error.strerror or error
         raise kind(
-            f"cannot write to the cache folder {folder} ({why}); set DDPM_CACHE to one you can"
+            f"cannot write to the cache folder {folder} ({why}); set DDPM_CACHE to a writable one"
         ) from None
 
 
 def temporary_folder() -> Path:
-    """A folder of this user alone, the same one every time, below the system's temporary one."""
+    """This user's folder in the system's temporary one; a new one if others may write to it."""
     if not hasattr(os, "getuid"):
         return Path(tempfile.gettempdir()) / "ddpm_helpers"
     folder = Path(tempfile.gettempdir()) / f"ddpm_helpers-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     state = folder.lstat()
     if folder.is_symlink() or state.st_uid != os.getuid() or state.st_mode & 0o022:
-        return Path(tempfile.mkdtemp(prefix="ddpm_helpers-"))  # another user was there first
+        return Path(tempfile.mkdtemp(prefix="ddpm_helpers-"))  # not safely ours
     return folder

@@ -1,7 +1,7 @@
 """Ten recipes: how each class is drawn, back to front, facing right.
 
 A recipe takes a fresh `Scene` and paints all its pictures at once. Numbers that vary from picture
-to picture come from `s.between`, colours from `s.pick`; the rest is the character of the class.
+to picture come from `s.between`, colours from `s.pick`; the rest is the same for a whole class.
 """
 
 import numpy as np
@@ -25,9 +25,9 @@ def _sky(s: Scene) -> None:
 
 
 def _place(s: Scene, turn: float = 0.06, x: float = 0.0, y: float = 0.0) -> None:
-    """The usual pose: a small shift, size and turn, and half of the pictures mirrored.
+    """The usual pose: a small random shift, scale and turn; half of the pictures are mirrored.
 
-    x and y move the whole drawing back into the middle of the frame.
+    x and y centre a drawing that is off-centre.
     """
     mirrored = s.chance(0.5)
     dx = s.between(-0.08, 0.08) + np.where(mirrored, -x, x)
@@ -47,7 +47,7 @@ def _wheels(s: Scene, *xs: float, y: float = 0.44, r: float = 0.2) -> None:
 
 
 def airplane(s: Scene) -> None:
-    """A jet in the sky: long hull, swept wings, tail fin, a row of windows."""
+    """A jet in the sky: long fuselage, swept wings, tail fin, a row of windows."""
     _sky(s)
     dx, dy = s.between(-0.06, 0.06), s.between(-0.08, 0.08)
     s.pose(dx, dy, s.between(0.88, 1.02), s.between(-0.5, 0.12), s.chance(0.5))

@@ -1,4 +1,4 @@
-"""Shapes and a canvas: the little drawing set that the cartoons are made with.
+"""The shapes and the canvas that the cartoons are drawn with.
 
 A shape is an array of signed distances, one per pixel, negative inside. A distance becomes
 coverage with soft edges, so every shape is anti-aliased, and all pictures of a batch are drawn by
@@ -13,14 +13,14 @@ import numpy as np
 
 SIZE = 32
 INK = (0.09, 0.08, 0.11)
-OUTLINE = 1.1  # pixels of dark line around a shape
+OUTLINE = 1.1  # width of the dark line around a shape, in pixels
 
 Number = float | np.ndarray  # one value for all pictures, or one per picture, (B,)
 Colour = tuple[float, float, float] | np.ndarray  # RGB in [0, 1], (3,) or (B, 3)
 
 
 def _field(value: Number) -> np.ndarray:
-    """A number per picture as (B, 1, 1), ready to meet (B, 32, 32)."""
+    """A number per picture as (B, 1, 1), to be broadcast over (B, 32, 32)."""
     return np.asarray(value, dtype=np.float32).reshape(-1, 1, 1)
 
 
@@ -39,7 +39,7 @@ class Scene:
         self.pixels = np.zeros((n, 3, SIZE, SIZE), np.float32)  # (B, 3, 32, 32) in [0, 1]
         self.pose()
 
-    # ---- chance -------------------------------------------------------------------------------
+    # ---- random numbers -----------------------------------------------------------------------
 
     def between(self, low: float, high: float) -> np.ndarray:
         """One uniform number per picture, (B,)."""
@@ -91,17 +91,9 @@ class Scene:
         x, y = self._local(cx, cy)
         return np.sqrt(x * x + y * y) - _field(r)
 
-    def box(
-        self,
-        cx: Number,
-        cy: Number,
-        hx: Number,
-        hy: Number,
-        turn: Number = 0.0,
-        rounding: float = 0.0,
-    ):
+    def box(self, cx: Number, cy: Number, hx: Number, hy: Number, rounding: float = 0.0):
         """A rectangle with half-sides hx, hy; its corners rounded by `rounding`."""
-        x, y = self._local(cx, cy, turn)
+        x, y = self._local(cx, cy)
         qx = np.abs(x) - (_field(hx) - rounding)
         qy = np.abs(y) - (_field(hy) - rounding)
         inner = np.maximum(qx, qy)
@@ -122,7 +114,7 @@ class Scene:
         return np.sqrt(x * x + y * y) - radius
 
     def polygon(self, *corners: tuple[Number, Number]):
-        """A convex polygon; its corners in order, clockwise as seen."""
+        """A convex polygon; its corners in clockwise order, as seen in the picture."""
         distance = None
         for (xa, ya), (xb, yb) in zip(corners, corners[1:] + corners[:1], strict=True):
             nx, ny = _field(yb) - _field(ya), _field(xa) - _field(xb)

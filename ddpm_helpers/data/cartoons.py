@@ -1,8 +1,8 @@
 """The built-in dataset: ten classes of cartoons with CIFAR-10's names, shapes and sizes.
 
 Drawn by numpy in seconds, offline, the same on every machine. Pictures come in blocks of 500, and
-a block depends on nothing but its split and number, so picture i never depends on how many are
-drawn. The recipes are in `cartoon_recipes`, the shapes in `cartoon_shapes`.
+a block depends on its split and number alone, so picture i does not depend on how many are drawn.
+The recipes are in `cartoon_recipes`, the shapes in `cartoon_shapes`.
 """
 
 import os
@@ -35,7 +35,7 @@ def draw(split: str, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         split: "train" (50,000 pictures) or "test" (10,000, others).
-        n: how many, 0..the split's size; all of them if None.
+        n: how many, from 0 to the split's size; all of them if None.
     Returns:
         images, (n, 3, 32, 32) uint8, and labels, (n,) int64, indices into `CLASSES`. Every block
         of 500 holds each class 50 times, in shuffled order.

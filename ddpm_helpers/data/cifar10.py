@@ -1,4 +1,4 @@
-"""CIFAR-10: found on disk in any of its three forms, or downloaded and verified.
+"""CIFAR-10: found on disk (archive, binary or Python batches), or downloaded and verified.
 
 Source: Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html
 """
@@ -42,10 +42,10 @@ _RECORD = 1 + 3 * 32 * 32  # a label, then red, green and blue rows
 def source(split: str, folders: Sequence[Path], urls: Sequence[str] | None = None) -> Source:
     """CIFAR-10's pictures of one split: "train" (50,000) or "test" (10,000).
 
-    They are downloaded to the first of the folders where they lie in none. The archive and
-    `cifar-10-batches-py` are read only if their checksums are the published ones. For an unpacked
-    `cifar-10-batches-bin` none are published: its files' size and time of change belong to the
-    identity, so that changed files make another cache.
+    If no folder holds them, they are downloaded to the first. The archive and
+    `cifar-10-batches-py` are read only if their checksums are the published ones. None are
+    published for an unpacked `cifar-10-batches-bin`: the sizes and modification times of its files
+    are part of the identity, so changed files get a new cache.
     """
     identity: dict[str, Any] = {"kind": "cifar10", "split": split, "order": "balanced"}
     if (found := find(folders)) and found.name == BINARY:
@@ -61,7 +61,7 @@ def source(split: str, folders: Sequence[Path], urls: Sequence[str] | None = Non
 
 
 def find(folders: Sequence[Path]) -> Path | None:
-    """The archive or the folder that holds CIFAR-10, None where there is none."""
+    """The archive or the folder that holds CIFAR-10; None if there is none."""
     for folder in folders:
         for name, inside in ((PYTHON, "data_batch_1"), (BINARY, "data_batch_1.bin"), (ARCHIVE, "")):
             place = folder / name
@@ -71,7 +71,7 @@ def find(folders: Sequence[Path]) -> Path | None:
 
 
 def download(folder: Path, urls: Sequence[str] | None = None) -> Path:
-    """Download the archive; it gets its name once its size and checksum are right."""
+    """Download the archive and verify its size and checksum."""
     remote = Remote(ARCHIVE, ARCHIVE_BYTES, ARCHIVE_MD5, "md5")  # nothing better is published
     try:
         return fetch(remote, folder, URLS if urls is None else urls)
@@ -90,8 +90,8 @@ def _read(place: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     else:
         packed = place.is_file()
         raw = _read_archive(place, name) if packed else (place / f"{name}.bin").read_bytes()
-        if len(raw) != PER_BATCH * _RECORD:
-            raise ValueError(f"{place}: {name}.bin holds {len(raw):,} bytes, not CIFAR-10's")
+        if len(raw) != (right := PER_BATCH * _RECORD):
+            raise ValueError(f"{place}: {name}.bin has {len(raw):,} bytes instead of {right:,}")
         records = np.frombuffer(raw, np.uint8).reshape(PER_BATCH, _RECORD)
         pixels, labels = records[:, 1:], records[:, 0].astype(np.int64)
     if pixels.shape != (PER_BATCH, _RECORD - 1) or not 0 <= labels.min() <= labels.max() < 10:
@@ -101,7 +101,7 @@ def _read(place: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_archive(path: Path, name: str) -> bytes:
     """A member's bytes, in memory: nothing is ever extracted."""
-    if name.endswith(("_1", "test_batch")) and _md5(path) != ARCHIVE_MD5:  # once a split
+    if name.endswith(("_1", "test_batch")) and _md5(path) != ARCHIVE_MD5:  # once per split
         raise ValueError(f"{path} is damaged (its checksum is not CIFAR-10's): delete it")
     with tarfile.open(path) as archive:
         member = archive.extractfile(f"{BINARY}/{name}.bin")
@@ -130,4 +130,4 @@ class _ArraysOnly(pickle.Unpickler):
             return np.empty(0).__reduce__()[0]
         if whole in {("numpy", "ndarray"), ("numpy", "dtype")}:
             return getattr(np, name)
-        raise pickle.UnpicklingError(f"a CIFAR-10 file asks for {module}.{name}: refused")
+        raise pickle.UnpicklingError(f"a CIFAR-10 file calls {module}.{name}: refused")

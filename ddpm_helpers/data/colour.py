@@ -1,4 +1,4 @@
-"""Colour to grey and back, and from the space of an embedded profile to sRGB."""
+"""Convert colour to grey and back, and from an embedded colour profile to sRGB."""
 
 import io
 from functools import lru_cache
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def to_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """Pictures (N, C, H, W) uint8, C = 1 or 3, with 1 or 3 `channels`.
+    """Convert pictures (N, C, H, W) uint8 to (N, channels, H, W); C and channels are 1 or 3.
 
-    Grey is the luma of ITU-R 601, 0.299 R + 0.587 G + 0.114 B, rounded, as Pillow's mode L has it;
-    a grey picture in colour has three equal channels, so grey to colour and back changes nothing.
+    Grey is the luma of ITU-R 601, 0.299 R + 0.587 G + 0.114 B, rounded, as in Pillow's mode L. A
+    grey picture in colour has three equal channels, so grey to colour and back changes nothing.
     """
     n, found, height, width = images.shape
     if found == channels:
@@ -25,9 +25,9 @@ def to_channels(images: np.ndarray, channels: int) -> np.ndarray:
 
 
 def to_srgb(picture: Any, profile: bytes | None) -> Any:
-    """A PIL picture of mode L, RGB or CMYK in sRGB, as RGB.
+    """Convert a PIL picture of mode L, RGB or CMYK from its profile's colours to sRGB, mode RGB.
 
-    Without a profile, or with a broken one, it is in sRGB already.
+    Without a profile that can be used, the picture is taken to be sRGB already.
     """
     from PIL import ImageCms
 
@@ -39,7 +39,7 @@ def to_srgb(picture: Any, profile: bytes | None) -> Any:
 
 @lru_cache(maxsize=64)  # the pictures of one camera share one profile
 def _transform(profile: bytes, mode: str) -> Any:
-    """The way to sRGB; None where it is sRGB already, broken, or for another kind of colours."""
+    """The transform to sRGB; None if the profile is sRGB, broken, or made for another mode."""
     from PIL import Image, ImageCms
 
     try:

@@ -24,35 +24,36 @@ class ImageDataset(Dataset):
 
     Args:
         source: "cartoons" (built in), "cifar10", "mnist", "fashion_mnist", a folder of images, or
-            "auto": CIFAR-10 where it is on disk, else cartoons, saying which; or a dataset object,
-            torchvision's or your own, that gives (picture, label): see `items`. It is one split,
-            and what it gives is cached as a folder is; `fingerprint` says what makes a new cache.
+            "auto" (CIFAR-10 if it is on disk, else cartoons; prints which). Or a map-style dataset
+            object, torchvision's or your own, whose items are (picture, label), see `items`: it is
+            the train split, cached like a folder; `fingerprint` says when a new cache is made.
         image_size: side S of a picture in pixels, at least 1.
-        split: "train" or "test". A folder's test split is `test`, `val`, `valid` or `validation`
-            beside `train`, in any case of letters, else a fixed tenth of each class.
-        root: where files of CIFAR-10, MNIST or Fashion-MNIST lie or are downloaded to; a folder
-            source is relative to it.
-        cache_dir: where the cache lives; by default DDPM_CACHE or the user's cache folder.
-        limit: keep the first `limit` pictures; all if None or if there are fewer. They hold each
-            class's share: pictures are kept in `balanced_order`, and cartoons come with 50 of each
-            class in every 500.
-        fit: for a folder or an object, "crop" keeps each picture's centre square, "pad" all of it
-            between bars.
-        channels: 3 for colour or 1 for grey; what a source holds is converted. None takes 3,
-            and 1 for MNIST and Fashion-MNIST.
+        split: "train" or "test". A folder's test split is `test`, `testing`, `val`, `valid` or
+            `validation` beside `train`, in upper or lower case, else a fixed tenth of each class.
+        root: folder in which CIFAR-10, MNIST and Fashion-MNIST are looked for and downloaded to; a
+            folder source is relative to it.
+        cache_dir: folder of the cache; by default DDPM_CACHE or the user's cache folder.
+        limit: use the first `limit` pictures; all if None or if there are fewer. Each class has the
+            same share of them as of all: pictures are stored in `balanced_order`, and cartoons come
+            with 50 of each class in every 500.
+        fit: for a folder or an object: "crop" keeps each picture's centre square, "pad" all of it,
+            between white bars.
+        channels: 3 for colour, 1 for grey; pictures are converted to it. None is 1 for MNIST and
+            Fashion-MNIST, 3 for all others.
     Attributes:
         images: (N, C, S, S) uint8, memory-mapped and read-only.
         labels: (N,) int64.
         classes: names, in the order of the labels.
-        source: the source in use: "auto" is resolved, a folder is absolute, an object is called
-            by its class.
-        name: the source's short name: of a folder its own, not where it lies.
-        settings: arguments that open the same source again, as they were given; plain values.
+        source: the source in use: "auto" is resolved, a folder is an absolute path, an object is
+            named by its class.
+        name: short name of the source; of a folder, the last part of its path.
+        settings: the arguments source, root and fit as text, from which the same source can be
+            opened again; empty for an object.
         channels: C, 1 or 3.
     Raises:
         ValueError: an unknown source, split or fit, a size or limit below 1, channels that are
-            neither 1 nor 3, a folder with no pictures, too few for a test split, or a
-            class there that its train split lacks.
+            neither 1 nor 3, a folder with no pictures, too few for a test split, or a test split
+            with a class that train lacks.
         OSError: a cache that cannot be written, a download that failed.
     """
 
@@ -81,12 +82,12 @@ class ImageDataset(Dataset):
         self.settings = _settings(source, root, fit)
         place = (Path(cache_dir).expanduser() if cache_dir else default_cache_dir()).absolute()
         if named and source == "auto":
-            source = _what_is_there(split, image_size, root, place, channels)
+            source = _resolve_auto(split, image_size, root, place, channels)
         found = replace(_find(source, split, root, place, fit), channels=channels)
         ready = cache.open_cache(found, image_size, place)
         if ready is None:
             few = limit is not None and limit < cartoons.COUNTS[split]
-            if named and source == "cartoons" and few:  # no others need be drawn
+            if named and source == "cartoons" and few:  # draw no others
                 found = replace(cartoons.source(split, limit), channels=channels)
             ready = cache.load(found, image_size, place)
             manage.remove_older(ready.path)
@@ -125,7 +126,7 @@ class ImageDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Picture `index`, float32 (C, S, S) in [-1, 1], and its label."""
         if not -len(self) <= index < len(self):
-            raise IndexError(f"picture {index} of {len(self)}")
+            raise IndexError(f"no picture {index}: there are {len(self)}")
         pixels = torch.from_numpy(np.array(self.images[index]))  # a copy: the cache is read-only
         return to_float(pixels), int(self.labels[index])
 
@@ -147,16 +148,16 @@ class ImageDataset(Dataset):
         shuffle: bool = True,
         drop_last: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Whole batches, straight from the cache to the device: one epoch.
+        """The batches of one epoch, straight from the cache to the device.
 
         Args:
-            batch_size: B, at least 1; the last batch holds what is left.
+            batch_size: B, at least 1; the last batch may be smaller.
             seed: at least 0; the order depends on (seed, epoch) alone.
-            epoch: at least 0; every epoch has an order of its own.
-            device: where tensors go; pixels travel as bytes and are converted there. On a CUDA
-                card with room for them, all pixels stay there after the first call.
-            shuffle: False keeps the order of the pictures, in which the classes alternate.
-            drop_last: leave out a last batch that is not full.
+            epoch: at least 0; every epoch has its own order.
+            device: of the tensors; pixels are copied to it as bytes and converted there. A CUDA
+                device with enough free memory keeps all pixels after the first call.
+            shuffle: False keeps the order of the cache, in which the classes are mixed.
+            drop_last: leave out the last batch if it is smaller.
         Yields:
             x, float32 (B, C, S, S) in [-1, 1], and y, int64 (B,).
         Raises:
@@ -184,31 +185,31 @@ class ImageDataset(Dataset):
             for rows in torch.from_numpy(order).to(device).split(batch_size):  # each (B,)
                 yield to_float(there[rows]), labels[rows]
             return
-        pixels = np.asarray(self.images)  # a plain view: gathers faster than a memmap
+        pixels = np.asarray(self.images)  # a plain view: indexing it is faster than a memmap
         buffer = np.empty((min(batch_size, len(order)), *pixels.shape[1:]), np.uint8)
         for k in range(0, len(order), batch_size):
             where = order[k : k + batch_size]  # (B,)
             here = buffer[: len(where)]
-            np.take(pixels, where, axis=0, out=here, mode="clip")  # "raise" would copy once more
+            np.take(pixels, where, axis=0, out=here, mode="clip")  # "raise" would make another copy
             x = to_float(torch.from_numpy(here).to(device))  # (B, C, S, S)
             yield x, torch.from_numpy(self.labels[where]).to(device)
 
 
 def _has_room(device: torch.device, needed: int) -> bool:
-    """Whether the pixels may stay on this device: a CUDA card that has four times their bytes free.
+    """Whether the pixels may stay on this device: a CUDA device with four times their size free.
 
-    The network and what its backward pass keeps need the rest.
+    The network and its activations need the rest.
     """
     return device.type == "cuda" and 4 * needed <= torch.cuda.mem_get_info(device)[0]
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """Bytes to numbers: 0..255 becomes -1..1, both ends exact, 0 at 127.5."""
+    """Convert bytes 0..255 to float32 in [-1, 1]; both ends are exact."""
     return pixels.to(torch.float32).div_(127.5).sub_(1)
 
 
 def _settings(source: Any, root: Any, fit: str) -> dict[str, str]:
-    """What a file of settings can hold of the arguments; defaults are left out."""
+    """The arguments as text, for a settings file; defaults are left out."""
     if not isinstance(source, str | Path):
         return {}
     given = {"source": source, "root": root, "fit": None if fit == "crop" else fit}
@@ -216,12 +217,12 @@ def _settings(source: Any, root: Any, fit: str) -> dict[str, str]:
 
 
 def _folders(root: Any, place: Path) -> list[Path]:
-    """Where files of downloaded sources may lie; the first takes new ones."""
+    """Folders in which downloaded files are looked for; new ones go to the first."""
     return [place] if root is None else [Path(root).expanduser(), place]
 
 
-def _what_is_there(split: str, size: int, root: Any, place: Path, channels: int) -> str:
-    """What "auto" stands for: CIFAR-10 where it lies on disk or in the cache, else cartoons."""
+def _resolve_auto(split: str, size: int, root: Any, place: Path, channels: int) -> str:
+    """The source that "auto" means: CIFAR-10 if on disk or in the cache, else cartoons."""
     folders = _folders(root, place)
     photos = replace(cifar10.source(split, folders), channels=channels)
     if cifar10.find(folders) or cache.open_cache(photos, size, place):

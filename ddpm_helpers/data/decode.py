@@ -1,4 +1,4 @@
-"""A picture file to pixels: which kinds are read, and what is said about the others."""
+"""Decode picture files of the formats that are read, and say what to do about the others."""
 
 import errno
 import io
@@ -14,18 +14,18 @@ import numpy as np
 from .jpeg import completed
 from .resize import square, white_level
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")  # whatever the name says
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")  # recognised by content
 SUFFIXES = {
     ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
     ".pgm", ".avif",
 }  # fmt: skip
 HEIC = {".heic", ".heif"}  # not read by Pillow alone
 ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
-TWELVE_BITS = "12-bit numbers in 16 bits: 4,095 was taken for white"
-# Failures that say nothing about the file: a cache without its picture would stay wrong.
+TWELVE_BITS = "12-bit values in 16 bits: 4,095 was taken for white"
+# Temporary failures: if the file were skipped, the cache would lack it for good.
 PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
-MAX_PIXELS = 89_000_000  # a picture of more is not opened: it could take more than a gigabyte
-_LARGE, _one_large = 8_000_000, Lock()  # pictures of more pixels are decoded one at a time
+MAX_PIXELS = 89_000_000  # larger pictures are refused: one could take more than a gigabyte
+_LARGE, _one_large = 8_000_000, Lock()  # larger pictures are decoded one at a time
 
 
 class NotAPicture(ValueError):
@@ -37,17 +37,17 @@ def readable() -> tuple[set[str], tuple[str, ...]]:
     """Suffixes and formats that this Pillow decodes; builds without AVIF exist."""
     from PIL import Image
 
-    Image.init()  # all decoders, before threads ask for them
+    Image.init()  # all decoders, before threads need them
     formats = tuple(name for name in FORMATS if name in Image.OPEN)
     return SUFFIXES - (set() if "AVIF" in formats else {".avif"}), formats
 
 
 def decode(path: Path, size: int, fit: str) -> tuple[np.ndarray, str]:
-    """Read one picture as `square` does, and say what its owner should know about it, or nothing.
+    """Decode one picture to a square, see `square`, with a note for the user, mostly empty.
 
     Raises:
         NotAPicture: the file is damaged, too large, or of another kind.
-        OSError: a failure that says nothing about the file, such as too little memory.
+        OSError: a failure that is not the file's fault, such as too little memory.
     """
     from PIL import Image
 
@@ -58,7 +58,7 @@ def decode(path: Path, size: int, fit: str) -> tuple[np.ndarray, str]:
                 raise ValueError(f"{picture.width:,}×{picture.height:,} pixels are too many")
             with _one_large if pixels > _LARGE else nullcontext():
                 return _pixels(picture, path, size, fit)
-    except Exception as error:  # decoders of damaged files raise nearly everything
+    except Exception as error:  # decoders raise nearly anything on damaged files
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING:
             raise OSError(f"cannot read {shown(path)}: {error or 'out of memory'}") from None
         raise NotAPicture(_reason(error, path)) from None
@@ -79,7 +79,7 @@ def _pixels(picture: Any, path: Path, size: int, fit: str) -> tuple[np.ndarray, 
 
 
 def describe_file(path: Path) -> str:
-    """What to do about a file that was given where a folder is needed."""
+    """Say what to do about a file that was given instead of a folder."""
     suffix = path.suffix.lower()
     if suffix in ARCHIVES:
         return "an archive: unpack it first, and give the folder"
@@ -95,7 +95,7 @@ def _reason(error: Exception, path: Path) -> str:
 
 
 def shown(name: Any) -> str:
-    """A name that this terminal can print on one line, even one that is not valid text."""
+    """A name as text that this terminal can print on one line, even if it is not valid text."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     text = str(name).encode(encoding, "backslashreplace").decode(encoding)
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,8 +1,8 @@
-"""Downloads that end in the right file or in one clear line.
+"""Download a file and verify it, or fail with one clear line.
 
-Only https; addresses are tried in turn, each one dropped when it is too slow. What came is kept
-beside its place as NAME.part and continued by the next address or the next run. A file gets its
-name once its size and checksum are right.
+Only https. Addresses are tried in turn, and one that is too slow is dropped. The bytes received are
+kept as NAME.part, from which the next address or the next run resumes. The file gets its name once
+its size and checksum are right.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 FLOOR = 200_000  # bytes per second: below it, the next address is tried
 WINDOW = 10.0  # seconds over which the speed is measured
 TIMEOUT = 30.0  # seconds without a byte that end a connection
-RETRIES = 20  # times that one address may be cut off and go on
+RETRIES = 20  # requests to one address, each resuming where the last was cut off
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -46,14 +46,14 @@ class _Slow(_Failed):
 
 
 def fetch(remote: Remote, folder: Path, urls: Sequence[str]) -> Path:
-    """Download a file, once, however many processes ask for it.
+    """Download a file, once even if several processes ask for it.
 
     Args:
-        remote: what is expected.
-        folder: where it goes; made if it is not there.
-        urls: https addresses, tried in turn; the proxy variables of the environment are honoured.
+        remote: the expected file.
+        folder: where it goes; made if missing.
+        urls: https addresses, tried in turn; the environment's proxy variables are respected.
     Returns:
-        The path of the whole, verified file.
+        The path of the verified file.
     Raises:
         OSError: the folder cannot be written to, or no address delivered the file.
     """
@@ -80,7 +80,7 @@ def fetch(remote: Remote, folder: Path, urls: Sequence[str]) -> Path:
 
 
 def _from_any(remote: Remote, part: Path, urls: Sequence[str]) -> None:
-    """First at full speed from any address; then, if all are slow, slowly from one of those."""
+    """Try each address at full speed; if all fail, try the slow ones again without a limit."""
     failures, slow = [], []
     for url in urls:
         try:
@@ -90,7 +90,7 @@ def _from_any(remote: Remote, part: Path, urls: Sequence[str]) -> None:
             failures.append(f"{url}: {failed}")
             slow += [url] if isinstance(failed, _Slow) else []
     for url in slow:
-        print(f"no faster address; going on slowly with {url} (stopping keeps what came)")
+        print(f"no faster address; downloading slowly from {url} (can be stopped and resumed)")
         try:
             return _from_one(remote, part, url, 0)
         except _Failed as failed:
@@ -99,7 +99,7 @@ def _from_any(remote: Remote, part: Path, urls: Sequence[str]) -> None:
 
 
 def _from_one(remote: Remote, part: Path, url: str, floor: float) -> None:
-    """Ask one address until the file is whole, as long as each answer brings something."""
+    """Request the rest from one address until the file is complete or a response adds nothing."""
     for _ in range(RETRIES):
         before = _size(part)
         if before < remote.size:
@@ -116,7 +116,7 @@ def _from_one(remote: Remote, part: Path, url: str, floor: float) -> None:
 
 
 def _receive(remote: Remote, part: Path, url: str, floor: float) -> None:
-    """Append one answer's bytes to the part, until it ends; one cut off is worth another try."""
+    """Append the bytes of one response to the part file; a connection cut off is not an error."""
     from tqdm.auto import tqdm
 
     had, options = _size(part), {"unit": "B", "unit_scale": True, "desc": remote.name}
@@ -125,7 +125,7 @@ def _receive(remote: Remote, part: Path, url: str, floor: float) -> None:
         open(part, "ab") as file,
         tqdm(total=remote.size, initial=had, **options) as bar,
     ):
-        at = had if answer.status == 206 else 0  # from 0, what is known comes once more
+        at = had if answer.status == 206 else 0  # 0: the server sends the known bytes again
         since, marked = time.monotonic(), at
         while at < remote.size:
             if (passed := time.monotonic() - since) > WINDOW:
@@ -133,7 +133,7 @@ def _receive(remote: Remote, part: Path, url: str, floor: float) -> None:
                     raise _Slow(f"slower than {floor / 1000:.0f} kB/s")
                 since, marked = time.monotonic(), at
             try:
-                block = answer.read1(1 << 18)  # what is there: read() would wait for all of it
+                block = answer.read1(1 << 18)  # what has arrived; read() would wait for all
             except TimeoutError:
                 raise _Slow(f"sent nothing for {TIMEOUT:.0f} s") from None
             except (OSError, HTTPException):
@@ -149,7 +149,7 @@ def _receive(remote: Remote, part: Path, url: str, floor: float) -> None:
 
 
 def _ask(remote: Remote, url: str, start: int) -> Any:
-    """An answer that may be the file, from byte `start` (status 206) or from the beginning."""
+    """Open a response with the file from byte `start` (status 206) or from the beginning."""
     headers = {"User-Agent": "ddpm_helpers", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -162,7 +162,7 @@ def _ask(remote: Remote, url: str, start: int) -> Any:
         raise _Failed(f"answered {error.code} {error.reason}") from None
     except TimeoutError:
         raise _Slow(f"did not answer for {TIMEOUT:.0f} s") from None
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: no address at all
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: not a URL
         raise _Failed(f"{getattr(error, 'reason', '') or error}") from None
     if why := _not_the_file(answer, remote.size, start):
         answer.close()
@@ -171,7 +171,7 @@ def _ask(remote: Remote, url: str, start: int) -> Any:
 
 
 def _not_the_file(answer: Any, size: int, start: int) -> str:
-    """What an answer's headers say against it; nothing if it may be the file."""
+    """Why the headers of a response cannot be those of the file; empty if they can."""
     found = answer.headers
     if found.get_content_type() in ("text/html", "application/xhtml+xml"):
         return "sent a web page instead of the file"
@@ -203,6 +203,6 @@ def _size(path: Path) -> int:
 
 def _right(remote: Remote, path: Path) -> bool:
     with open(path, "rb+") as file:
-        os.fsync(file.fileno())  # it gets its name only once it is on the disk
+        os.fsync(file.fileno())  # on the disk before it gets its name
         found = hashlib.file_digest(file, remote.algorithm).hexdigest()
     return path.stat().st_size == remote.size and found == remote.digest

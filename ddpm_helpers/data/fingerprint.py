@@ -1,4 +1,4 @@
-"""What tells one dataset object from another: a digest of what it holds and of what it gives."""
+"""A digest that tells dataset objects apart by their attributes and items."""
 
 import hashlib
 import os
@@ -17,12 +17,14 @@ SAMPLED = 64  # items that are read: all of a small dataset
 def fingerprint(dataset: Any, read: Callable[[int], Any]) -> str:
     """A digest that changes with the pictures and labels of a dataset.
 
-    It covers the object's class, length, repr (torchvision's names root, split and transforms) and
-    attributes: arrays and tensors whole, lists and tables value by value, and the size and time of
-    change of each file that they name. Where pictures come from elsewhere, from files that are
-    found as they are asked for or from a function, `SAMPLED` items spread evenly must tell; `read`
-    gives item i as arrays, numbers and words.
+    It covers the object's class, length, repr (torchvision's has root, split and transforms) and
+    attributes: arrays and tensors with all values, lists and tables value by value, and the size
+    and modification time of each file that they name. Pictures that come from elsewhere, such as
+    files opened on demand, are covered by `SAMPLED` evenly spaced items alone.
 
+    Args:
+        dataset: a map-style dataset.
+        read: i -> item i as arrays, numbers and strings.
     Raises:
         ValueError: an item that changes from one reading to the next.
     """
@@ -48,14 +50,14 @@ def _digest(value: Any) -> bytes:
 
 
 def _add(digest: Any, value: Any, seen: dict[int, Any]) -> None:
-    """Add a value and what it holds; `seen` ends circles, and keeps what it knows by its id."""
+    """Add a value and its parts; `seen`, id -> value, ends cycles and keeps ids unique."""
     digest.update(f"\0{type(value).__name__} ".encode())
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     elif hasattr(value, "to_numpy"):  # a table of pandas
         value = value.to_numpy()
-    if isinstance(value, np.memmap) and value.filename:  # its file tells; it may be large
+    if isinstance(value, np.memmap) and value.filename:  # known by its file: it may be large
         value = [value.shape, value.offset, str(value.filename)]
     elif isinstance(value, np.ndarray) and value.dtype.hasobject:
         value = value.tolist()
@@ -89,7 +91,7 @@ def _add_parts(digest: Any, value: Any, seen: dict[int, Any]) -> None:
 
 
 def _state(path: Any) -> bytes:
-    """What changes when a file does; nothing for words that name none."""
+    """Size and modification time of a file; empty if the text names none."""
     try:
         state = os.stat(path)
     except (OSError, ValueError):  # ValueError: a null character
@@ -98,5 +100,5 @@ def _state(path: Any) -> bytes:
 
 
 def _without_addresses(text: str) -> str:
-    """The repr of an object without its place in memory, which is another one in every process."""
+    """A repr without addresses in memory, which differ from process to process."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)

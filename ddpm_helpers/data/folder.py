@@ -17,9 +17,9 @@ from .order import balanced_order
 
 FITS = ("crop", "pad")
 LISTED = 20  # skipped files that are named; the others are only counted
-VERSION = 2  # changes whenever a layout is understood or a pixel decoded in another way
+VERSION = 2  # increase it when layouts are read, or pixels decoded, differently
 CONVERT = "convert HEIC first, for instance with ImageMagick: magick mogrify -format jpg *.heic"
-IGNORED = {"__MACOSX", "@eaDir"}  # copies that systems make of names and pictures
+IGNORED = {"__MACOSX", "@eaDir"}  # copies of names and pictures that systems add
 _CHUNK = 256
 
 
@@ -34,14 +34,14 @@ def source(split: str, folder: Path, fit: str = "crop") -> Source:
     layout = read_layout(folder)
     files = layout.train if split == "train" else _test(folder, layout)
 
-    kept = cache(lambda: _readable_classes(folder, layout))  # the others' numbers close up
+    kept = cache(lambda: _readable_classes(folder, layout))  # the classes that keep a label
 
     def chunks(size: int) -> Chunks:
         describe(folder, layout)
         number = {k: n for n, k in enumerate(kept())}
         _say_left_out(folder, layout, number)
         here = [(name, number[label]) for name, label in files if label in number]
-        order = balanced_order([label for _, label in here])  # what the cache would bring them to
+        order = balanced_order([label for _, label in here])  # as the cache stores them
         yield from _chunks(folder, [here[k] for k in order], size, fit)
 
     def settle(labels: list[int]) -> tuple[list[int], tuple[str, ...]]:
@@ -61,7 +61,7 @@ def _digest(text: str) -> str:
 
 
 def describe(folder: Path, layout: Layout | None = None) -> Layout:
-    """Print what was understood about a folder, unless it was said already; its layout."""
+    """Print the notes on a folder's layout, each once in a process, and return the layout."""
     layout = layout or read_layout(folder)
     for note in layout.notes:
         say(str(folder), note)
@@ -89,7 +89,7 @@ def read_layout(folder: Path) -> Layout:
         raise ValueError(f"no pictures in {shown(folder)} (looked for {looked}{found}){convert}")
     layout = understand(names)
     if foreign:
-        layout.notes.append(f"other files were not looked at: {kinds}{convert}")
+        layout.notes.append(f"other files were ignored: {kinds}{convert}")
     if layout.unknown:
         lacking = _some(layout.unknown)
         layout.notes.append(f"the test split has classes that train lacks: {lacking}")
@@ -105,7 +105,7 @@ def _test(folder: Path, layout: Layout) -> Labelled:
     if not layout.test:
         few = count(len(layout.train))
         raise ValueError(
-            f"{shown(folder)} has no split 'test', and {few} are too few to hold some out"
+            f"{shown(folder)} has no test split, and {few} are too few to hold some out"
         )
     return layout.test
 
@@ -115,9 +115,9 @@ def _some(classes: tuple[str, ...]) -> str:
 
 
 def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
-    """Names of the pictures below a folder, through links too, and the kinds of other files.
+    """Names of the pictures below a folder, and how many other files there are of each kind.
 
-    Hidden files are not looked at; a link back to a folder above ends there.
+    Links are followed, except to a folder above them; hidden files are ignored.
     """
     names, foreign = [], Counter[str]()
     suffixes = readable()[0]
@@ -126,10 +126,10 @@ def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
         above = [folder.joinpath(*at[:k]) for k in range(len(at) + 1)]
         folders[:] = [
             name
-            for name in filter(_is_looked_at, folders)
+            for name in filter(_is_visible, folders)
             if not any(os.path.samefile(os.path.join(place, name), one) for one in above)
         ]
-        for name in filter(_is_looked_at, files):
+        for name in filter(_is_visible, files):
             path, suffix = os.path.join(place, name), Path(name).suffix.lower()
             if suffix not in suffixes:
                 foreign[suffix or "no suffix"] += 1
@@ -140,7 +140,7 @@ def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
     return sorted(names), foreign
 
 
-def _is_looked_at(name: str) -> bool:
+def _is_visible(name: str) -> bool:
     return not name.startswith(".") and name not in IGNORED
 
 
@@ -149,20 +149,20 @@ def _say_skipped(error: OSError) -> None:
 
 
 def _lines(folder: Path, files: Labelled) -> list[str]:
-    """What changes when the pictures do: their names, sizes and times, not where they lie."""
+    """Name, label, size and modification time of each file, without the folder's own path."""
     lines = []
     for name, label in files:
         try:
             found = folder.joinpath(*name).stat()
             state: Any = (found.st_size, found.st_mtime_ns, found.st_mode)
-        except FileNotFoundError:  # gone since it was listed; reading it will say so
+        except FileNotFoundError:  # deleted meanwhile; reading it will report that
             state = None
         lines.append(f"{'/'.join(name)}\0{label}\0{state}\n")
     return lines
 
 
 def _readable_classes(folder: Path, layout: Layout) -> list[int]:
-    """Labels of which at least one picture in train can be read; as a rule the first one can."""
+    """Labels with a picture in train that can be read, usually their first one."""
     found: set[int] = set()
     for name, label in layout.train:
         if label not in found:
@@ -184,7 +184,7 @@ def _say_left_out(folder: Path, layout: Layout, kept: dict[int, int]) -> None:
 
 
 def _chunks(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
-    """Decode on every core; name the files that are not images, skip and count them."""
+    """Decode in threads; skip and count files that are not images, and name the first ones."""
     from tqdm.auto import tqdm
 
     skipped, notes, total = 0, Counter[str](), len(files)

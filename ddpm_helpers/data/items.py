@@ -1,4 +1,4 @@
-"""What a dataset object may give for one picture, and how it becomes a PIL picture and a label."""
+"""Convert an item of a dataset object to a PIL picture and a label."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,25 +6,25 @@ from typing import Any
 import numpy as np
 import torch
 
-PICTURES, LABELS = ("image", "img"), ("label", "labels")  # names in items that are dictionaries
-NO_LABEL = -(2**63)  # no number that a dataset would use
-TOLERANCE = 0.5 / 255  # outside of [0, 1], what still rounds to 0 or 255
+PICTURES, LABELS = ("image", "img"), ("label", "labels")  # keys of items that are dictionaries
+NO_LABEL = -(2**63)  # no dataset uses this number
+TOLERANCE = 0.5 / 255  # outside of [0, 1], rounds to 0 or 255
 
 
 class Wrong(Exception):
-    """What an item is and must not be, as the end of a sentence that begins with its number."""
+    """An item that cannot be used; the message completes "item 3 of …"."""
 
 
 def parts(item: Any) -> tuple[Any, Any]:
     """Picture and label of an item: a pair, a picture alone, or a dictionary `image`, `label`.
 
-    The label is None where there is none.
+    The label is None if there is none.
     """
     if isinstance(item, Mapping):
         picture = next((item[name] for name in PICTURES if name in item), None)
         if picture is None:
             found = ", ".join(map(repr, item))
-            raise Wrong(f"is a dictionary of {found}; it needs 'image' and may have 'label'")
+            raise Wrong(f"is a dictionary with {found}; it needs 'image' and may have 'label'")
         return picture, next((item[name] for name in LABELS if name in item), None)
     if not isinstance(item, (tuple, list)):
         return item, None
@@ -34,7 +34,7 @@ def parts(item: Any) -> tuple[Any, Any]:
 
 
 def whole_label(label: Any) -> int:
-    """A label as an int, whatever kind of whole number it is; `NO_LABEL` for None."""
+    """A label of any integer type as an int; `NO_LABEL` for None."""
     if label is None:
         return NO_LABEL
     number = label.detach().cpu().numpy() if isinstance(label, torch.Tensor) else np.asarray(label)
@@ -47,9 +47,9 @@ def whole_label(label: Any) -> int:
 
 
 def pil_picture(picture: Any) -> Any:
-    """A PIL image, a tensor (C, H, W) or an array (H, W, C) as a PIL image, read from its file.
+    """Convert a PIL image, a tensor (C, H, W) or an array (H, W, C) to a PIL image, loaded.
 
-    C is 1, 3 or 4, or the shape (H, W) alone; numbers are uint8, or floats in [0, 1].
+    C is 1, 3 or 4; the shape may be (H, W) too. Values are uint8, or floats in [0, 1].
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""JPEG files that lack their end marker: whole but for it, or cut off?"""
+"""Tell JPEG files that lack nothing but their end marker from those that were cut off."""
 
 import io
 import math
@@ -6,14 +6,14 @@ import math
 import numpy as np
 
 SOF, DRI, SOS, END = (0xC0, 0xC1, 0xC2), 0xDD, 0xDA, b"\xff\xd9"
-PADDINGS = [bytes([k]) * 64 for k in (0x24, 0x5A, 0xA5, 0xDB)]  # taken for what is missing
+PADDINGS = [bytes([k]) * 64 for k in (0x24, 0x5A, 0xA5, 0xDB)]  # fillers for missing data
 
 
 def completed(data: bytes) -> bytes | None:
-    """A JPEG with the end marker that it lacks; None where more than that is missing.
+    """Add the missing end marker to a JPEG; None if more than that is missing.
 
-    A decoder fills what is missing with whatever follows. If different bytes before the end marker
-    give the same picture, then it needed none of them.
+    A decoder that misses data goes on with the bytes that follow. If different bytes before the end
+    marker give the same picture, no data is missing.
     """
     data = data.rstrip(b"\xff")  # perhaps half of the marker
     try:
@@ -34,7 +34,7 @@ def _pixels(data: bytes) -> np.ndarray:
 
 
 def _has_every_scan(data: bytes) -> bool:
-    """Whether all bits of all coefficients have a scan, and the last scan its restart markers.
+    """Whether the scans hold all bits of all coefficients, and the last all its restart markers.
 
     Source: ITU-T T.81, annexes B and G.
     """
@@ -72,7 +72,7 @@ def _end_of_scan(data: bytes, at: int) -> int:
 
 
 def _units(frame: bytes, components: bytes) -> int:
-    """Coded units of a scan: blocks of one component, or squares of blocks of several."""
+    """Minimum coded units of a scan: blocks of one component, or groups of blocks of several."""
     height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
     sampling = {frame[k]: divmod(frame[k + 1], 16) for k in range(6, len(frame), 3)}
     across, down = (max(s[k] for s in sampling.values()) for k in (0, 1))

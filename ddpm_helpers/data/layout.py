@@ -1,4 +1,4 @@
-"""What a folder means: splits, classes and labels, read from the names of its pictures alone."""
+"""Find the splits, classes and labels of a folder from the names of its pictures alone."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ IMAGES = {"image", "images", "img", "imgs", "jpegimages"}
 ANNOTATIONS = re.compile(r"(ground_?truth|gt|mask|label|annotation|segmentation|trimap)", re.I)
 CAMERAS = {"dsc", "dscf", "dscn", "gopr", "image", "img", "mvimg", "p", "photo", "pic", "picture",
            "pxl", "screenshot", "vid", "wp"}  # fmt: skip
-HELD_OUT = 10  # without a test split, one picture of so many becomes one
+HELD_OUT = 10  # without a test split, one picture in this many is held out
 
 Name = tuple[str, ...]  # the parts of a picture's path below the folder
 Labelled = list[tuple[Name, int]]
@@ -22,21 +22,21 @@ Labelled = list[tuple[Name, int]]
 
 @dataclass
 class Layout:
-    """How a folder was understood."""
+    """The layout of a folder."""
 
-    classes: tuple[str, ...] = ()  # class folders, sorted; none where all pictures are one class
+    classes: tuple[str, ...] = ()  # class folders, sorted; empty if all pictures are one class
     train: Labelled = field(default_factory=list)
     test: Labelled = field(default_factory=list)
     unknown: tuple[str, ...] = ()  # classes of the test split that train lacks: left out
-    notes: list[str] = field(default_factory=list)  # what the owner should know, line by line
+    notes: list[str] = field(default_factory=list)  # lines for the user
 
 
 def understand(names: Iterable[Name]) -> Layout:
     """Read the layout of a folder from its pictures' names.
 
-    Wrappers are looked through. `train` beside one of `TEST` are splits; where none of those has
-    labels, a tenth of every class is held out as the test split. Folders are classes, apart from
-    `images` beside masks or annotations.
+    A folder that only wraps others is skipped. `train` and one of `TEST` beside it are splits; if
+    none of `TEST` has labels, a tenth of every class is held out as the test split. Other folders
+    are classes, except `images` beside masks or annotations.
     """
     layout = Layout()
     top, inside = _descend((), sorted(names), layout.notes)
@@ -59,10 +59,10 @@ def understand(names: Iterable[Name]) -> Layout:
 
 
 def _splits(folders: set[str]) -> list[str]:
-    """The folder of the train split, then those of test splits, the preferred ones first.
+    """The folder of the train split, then those of test splits in the order of `TEST`.
 
-    Their names differ in the word for the split alone, as train_set and test_set do. Without both
-    kinds, there are no splits: [""].
+    Their names differ only in the word for the split, as train_set and test_set do. [""] if one of
+    the two kinds is missing.
     """
     found = []
     for folder in folders:
@@ -83,9 +83,10 @@ def _splits(folders: set[str]) -> list[str]:
 def _descend(
     top: Name, names: list[Name], notes: list[str], split: str | None = None
 ) -> tuple[Name, list[Name]]:
-    """Go down to where the classes lie.
+    """Go down to the folder that holds the classes.
 
-    A folder alone is a wrapper if it holds folders only; inside a split, if it repeats its name.
+    A single folder is a wrapper if it is named like the split (train, outside of splits), and
+    outside of splits also if it holds folders only.
 
     Returns:
         The folder that was reached, and the names below it.
@@ -108,7 +109,7 @@ def _descend(
             break
         top, names = (*top, down), [name[1:] for name in names if name[0] == down]
     if wrappers:
-        notes.append(f"looked through {'/'.join(wrappers)}/")
+        notes.append(f"descended into {'/'.join(wrappers)}/")
     return top, names
 
 
@@ -120,7 +121,7 @@ def _read_train(layout: Layout, top: Name, names: list[Name]) -> None:
 
 
 def _read_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> str | None:
-    """Take the first test split that has labels; its folder's name, None if there is none."""
+    """Use the first test split that has labels; return its folder's name, None without one."""
     used = None
     for key, (top, names) in splits.items():
         if used is not None:
@@ -140,7 +141,7 @@ def _read_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> st
 
 
 def _label(layout: Layout, top: Name, names: list[Name]) -> Labelled:
-    """Label pictures by their first folder; without classes all are 0."""
+    """Label pictures by their first folder; without classes all labels are 0."""
     if not layout.classes:
         return [((*top, *name), 0) for name in names if len(name) == 1]
     if loose := sum(len(name) == 1 for name in names):
@@ -157,8 +158,8 @@ def _label(layout: Layout, top: Name, names: list[Name]) -> Labelled:
 def _hold_out(layout: Layout, depth: int) -> None:
     """Move a tenth of every class to the test split: those with the smallest hashes.
 
-    The hash is one of the name alone, below the first `depth` folders: whoever moves or renames
-    the folder keeps its split. Every class keeps a picture for training.
+    Only the name below the first `depth` folders is hashed, so the split stays the same when the
+    folder is moved or renamed. Every class keeps at least one picture for training.
     """
     files = sorted(layout.train, key=lambda file: (file[1], _hash(file[0][depth:]), file))
     start = 0
@@ -179,7 +180,7 @@ def _hold_out(layout: Layout, depth: int) -> None:
 
 
 def _hash(name: Name) -> bytes:
-    """Of the letters, however a file system stores their accents."""
+    """Hash of a name, the same for either way in which file systems store accents."""
     text = unicodedata.normalize("NFC", "/".join(name))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
@@ -197,11 +198,11 @@ def _labels_in_names(names: list[Name]) -> list[str]:
     shown = ", ".join(f"{key}… ({n:,})" for key, n in found.most_common(5))
     key = found.most_common(1)[0][0]
     return [
-        f"file names look like labels ({shown}), but folders make classes: move the pictures of "
-        f'each into one of its own, for instance mkdir "{key}"; mv "{key}"?* "{key}"'
+        f"file names look like labels ({shown}), but classes are folders: move the pictures of "
+        f'each into its own, for instance mkdir "{key}"; mv "{key}"?* "{key}"'
     ]
 
 
 def count(n: int, noun: str = "picture") -> str:
-    """1 picture, 2 pictures."""
+    """A number with its noun: 1 picture, 2 pictures."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"

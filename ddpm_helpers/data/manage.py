@@ -1,9 +1,11 @@
-"""What lies in the cache folder: listing it, checking it, emptying it."""
+"""List, verify and clear the caches in the cache folder."""
 
 import json
 import re
 from pathlib import Path
 from typing import Any
+
+from ddpm_helpers.files import megabytes
 
 from . import cache
 
@@ -12,7 +14,7 @@ _NAME = r"[a-z0-9]+-\d+-[0-9a-f]{16}"
 
 
 def places(folder: Path) -> list[Path]:
-    """The cache folder, and the temporary one that took its place."""
+    """The cache folder, and the temporary one if it holds caches."""
     stand_in = cache.temporary_folder()
     return [folder, stand_in] if stand_in != folder and caches(stand_in) else [folder]
 
@@ -25,21 +27,26 @@ def caches(folder: Path) -> list[Path]:
 
 
 def show(folder: Path) -> None:
-    """Print one line for each cache, under one for the folder."""
+    """Print a line for the folder, then one for each cache."""
     found = caches(folder)
     hint = "" if found else "; `ddpm data cartoons` makes one"
     print(f"{folder}: {len(found)} caches{hint}")
     for path in found:
-        print(f"  {_megabytes(path)}  {path.name}")
+        print(f"  {megabytes(path.stat().st_size):>11}  {path.name}")
 
 
 def verify(folder: Path) -> None:
-    """Read every checksum, remove what is damaged, and say so in a ValueError."""
+    """Check every checksum and remove the damaged caches.
+
+    Raises:
+        ValueError: at least one was damaged.
+    """
     found, damaged, kept = caches(folder), 0, 0
     print(f"{folder}: {len(found)} caches")
     for path in found:
         whole = cache.read(path, thorough=True) is not None
-        print(f"  {'whole  ' if whole else 'damaged'}  {_megabytes(path)}  {path.name}", flush=True)
+        state, size = "whole" if whole else "damaged", megabytes(path.stat().st_size)
+        print(f"  {state:<7}  {size:>11}  {path.name}", flush=True)
         damaged += not whole
         if not whole and (reason := _remove(path)):
             kept += 1
@@ -53,7 +60,7 @@ def verify(folder: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove every cache that no process is making; downloads and other files stay."""
+    """Remove every cache that no process is writing; downloads and other files stay."""
     found, refused = caches(folder), 0
     freed = sum(path.stat().st_size for path in found)
     for path in found:
@@ -64,7 +71,7 @@ def clear(folder: Path) -> None:
     for path in sorted(folder.glob("*.part")):  # what killed processes left
         if re.fullmatch(_NAME + r"(\.\d+)?\.part", path.name):
             _remove(folder / (path.name.split(".")[0] + ".npy"))
-    print(f"{folder}: {freed / 1e6:.1f} MB freed")
+    print(f"{folder}: {megabytes(freed)} freed")
     if refused:
         raise OSError(f"{refused} of {len(found)} caches in {folder} could not be removed")
 
@@ -72,7 +79,7 @@ def clear(folder: Path) -> None:
 def remove_older(images: Path) -> None:
     """Remove the caches of the same folder and settings from before the folder changed.
 
-    Whoever has one open keeps it as long as it is open, where the system allows that.
+    A process that has one open can go on using it, if the operating system allows that.
     """
     settings = _settings(images)
     for other in caches(images.parent):
@@ -81,7 +88,7 @@ def remove_older(images: Path) -> None:
 
 
 def _settings(images: Path) -> dict[str, Any] | None:
-    """What stays when a folder changes, None where nothing does."""
+    """The part of a manifest that stays when its folder changes; None if there is none."""
     try:
         found = json.loads(images.with_suffix(".json").read_text(encoding="utf-8"))
         changing = ("identity", "filter", "format")
@@ -92,7 +99,7 @@ def _settings(images: Path) -> dict[str, Any] | None:
 
 
 def _remove(images: Path) -> str:
-    """Remove one cache's files; why that did not work, or nothing."""
+    """Remove one cache's files; return why that failed, empty if it did not."""
     from filelock import FileLock, Timeout
 
     try:
@@ -105,7 +112,3 @@ def _remove(images: Path) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return ""
-
-
-def _megabytes(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:8.1f} MB"

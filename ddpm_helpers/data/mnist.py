@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, found on disk, downloaded and read by torchvision's own classes.
+"""MNIST and Fashion-MNIST, found on disk, else downloaded and read by torchvision's classes.
 
 Source: LeCun et al. 1998; Xiao et al. 2017, https://github.com/zalandoresearch/fashion-mnist
 """
@@ -17,12 +17,12 @@ SIDE, PADDED = 28, 32  # a side that the network's stages can halve
 
 
 def source(name: str, split: str, folders: Sequence[Path]) -> Source:
-    """The pictures of one split, "train" (60,000) or "test" (10,000), in black bars of two pixels.
+    """The pictures of one split, "train" (60,000) or "test" (10,000), padded by two black pixels.
 
-    `MNIST/raw` or `FashionMNIST/raw` may lie in any of the folders, packed (.gz) or unpacked, else
-    it is downloaded to the first. Archives are known by torchvision's checksums. Where files lie
-    unpacked without them, their size and time of change belong to the identity: changed files make
-    another cache.
+    `MNIST/raw` or `FashionMNIST/raw` is looked for in all folders, packed (.gz) or unpacked, else
+    downloaded to the first. Archives are verified by torchvision's checksums. Without archives, the
+    sizes and modification times of the unpacked files are part of the identity, so changed files
+    get a new cache.
     """
     reader = _reader(name)
     identity: dict[str, Any] = {"kind": name.replace("_", ""), "split": split}
@@ -62,7 +62,7 @@ def _packed(reader: Any, folder: Path) -> bool:
 
 
 def _find(reader: Any, folders: Sequence[Path]) -> Path | None:
-    """The folder that holds all four files, packed or not; None where there is none."""
+    """The folder that holds all four files, packed or not; None if there is none."""
     for folder in folders:
         if all(path.is_file() for path in _unpacked(reader, folder)) or _packed(reader, folder):
             return folder
@@ -70,7 +70,7 @@ def _find(reader: Any, folders: Sequence[Path]) -> Path | None:
 
 
 def _read(reader: Any, split: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 28, 28) uint8 and (N,) int64, unpacked or downloaded first where they must be."""
+    """One split, (N, 28, 28) uint8 and (N,) int64; unpacked or downloaded first if need be."""
     _fetch(reader, folder)
     where = _raw(reader, folder)
     try:
@@ -89,7 +89,7 @@ def _read(reader: Any, split: str, folder: Path) -> tuple[np.ndarray, np.ndarray
 
 
 def _fetch(reader: Any, folder: Path) -> None:
-    """Let torchvision unpack the files, after a download where they are missing."""
+    """Let torchvision unpack the files, after a download if they are missing."""
     from filelock import FileLock
 
     raw = _raw(reader, folder)
@@ -97,7 +97,7 @@ def _fetch(reader: Any, folder: Path) -> None:
         if all(path.is_file() for path in _unpacked(reader, folder)):
             return
         raw.mkdir(parents=True, exist_ok=True)
-        with FileLock(raw.parent / ".download.lock"):  # of both splits at once, say
+        with FileLock(raw.parent / ".download.lock"):  # of both splits at once, for instance
             reader(folder, download=True)
     except Exception as error:  # of the network, of a file, of the disk
         names = ", ".join(name for name, _ in reader.resources)

@@ -17,13 +17,14 @@ def balanced_order(labels: Sequence[int] | np.ndarray) -> np.ndarray:
     Returns:
         (N,) int64: the places of the pictures, in their new order.
     Source: Tijdeman 1980, "The chairman assignment problem". Picture k of a class may come once
-    n·s > k, and must come before n·s ≥ k + 1; of those that may, the most urgent one is taken.
+    n·s > k, and must have come once n·s ≥ k + 1; of those that may, the one with the earliest
+    deadline is taken.
     """
     by_class = np.argsort(labels, kind="stable")  # class after class
     counts = np.unique(labels, return_counts=True)[1].tolist()
     N, starts = len(by_class), np.cumsum([0, *counts]).tolist()
     waiting = [(0, c, 0) for c in range(len(counts))]  # (first n, class, number in its class)
-    ready: list[tuple[int, int, int, int]] = []  # the same behind its last n, most urgent first
+    ready: list[tuple[int, int, int, int]] = []  # the same behind its deadline, the earliest first
     rows = np.empty(N, np.int64)
     for n in range(N):
         while waiting and waiting[0][0] <= n:

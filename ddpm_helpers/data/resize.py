@@ -1,8 +1,8 @@
-"""Pictures to one square size: bicubic, antialiased.
+"""Resize pictures to one square size: bicubic, antialiased.
 
 Bicubic keeps edges that a linear filter blurs when 32×32 pictures grow to 64×64. Antialiasing
 widens the filter when pictures shrink, so that fine patterns fade instead of turning into false
-ones. The one filter does both, and every cache is keyed by its name.
+ones (aliasing). One filter does both, and its name is part of every cache's key.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import torch
 from .colour import to_srgb
 
 FILTER = "bicubic-antialias"
-STRIP = 256  # rows that are worked on at once where a picture must be converted
+STRIP = 256  # rows that are converted at once
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def resized(
 
 
 def square(picture: Any, size: int, fit: str = "crop") -> np.ndarray:
-    """A PIL picture as a square, (3, size, size) uint8: upright, in sRGB, clear parts white.
+    """A PIL picture as a square, (3, size, size) uint8: upright, in sRGB, transparent parts white.
 
     "crop" keeps the centre square, "pad" the whole picture between white bars.
     """
@@ -59,24 +59,24 @@ def square(picture: Any, size: int, fit: str = "crop") -> np.ndarray:
 
 
 def white_level(picture: Any) -> int:
-    """The number that means white: 255, 4,095 where 16 bits hold no more than 12, or 65,535."""
+    """The value of white: 255, 65,535, or 4,095 if values in 16 bits need no more than 12."""
     if picture.mode == "F":
-        raise ValueError("floating-point numbers do not say which one is white")
+        raise ValueError("floating-point values do not tell which one is white")
     if not picture.mode.startswith("I"):
         return 255
     values = np.asarray(picture)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise ValueError(f"32-bit numbers ({low:,} to {high:,}) do not say which one is white")
+        raise ValueError(f"32-bit numbers ({low:,} to {high:,}) do not tell which one is white")
     if picture.mode == "I" and high <= 255:
         return 255
     return 4095 if high <= 4095 else 65535
 
 
 def _opaque(picture: Any) -> Any:
-    """The picture on white, as L, RGB or CMYK.
+    """The picture on a white background, as L, RGB or CMYK.
 
-    Strip by strip where numbers grow on the way, so that a large picture stays one.
+    It is converted strip by strip, so that a large picture needs little more memory.
     """
     from PIL import Image
 
@@ -95,7 +95,7 @@ def _opaque(picture: Any) -> Any:
 
 
 def _eight_bits(picture: Any, white: int) -> Any:
-    """Grey of more bits, and where it is seen; Pillow's own conversion clips at 255."""
+    """Grey of more bits as 8 bits with an alpha channel; Pillow's conversion clips at 255."""
     from PIL import Image
 
     values = np.asarray(picture).astype(np.int64)

@@ -7,6 +7,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .cache import Chunks, Source
+from .decode import NotAPicture
 from .fingerprint import fingerprint
 from .items import LABELS, NO_LABEL, Wrong, parts, pil_picture, whole_label
 from .resize import square
@@ -14,32 +15,28 @@ from .resize import square
 _CHUNK = 256
 
 
-class _Damaged(Exception):
-    """A file that is not a whole picture."""
-
-
 def source(split: str, dataset: Any, fit: str) -> Source:
-    """The pictures of a dataset object, all of them: it is one split, called "train".
+    """All pictures of a dataset object, as the split "train".
 
-    Items are read one after another in this process, for what a dataset does to find them may not
-    be fit for threads. Files that are not pictures are left out, counted, and the first is named.
+    Items are read one after another in this process, since a dataset need not be safe for threads.
+    Files that are not pictures are skipped and counted, and the first is named.
 
     Raises:
         ValueError: an object that is not a map-style dataset, another split, or an item that
-            `items` does not know.
+            `items` cannot convert.
     """
     name = _name(dataset)
     if split != "train":
         raise ValueError(
-            f"a dataset object is one split: leave split={split!r} out and give the {name} that "
-            "holds those pictures (random_split with a seeded generator makes two of one)"
+            f"a dataset object is one split: leave split={split!r} out and pass the {name} with "
+            "those pictures (random_split with a seeded generator makes two of one)"
         )
 
     def plain(i: int) -> Any:
         """One item as values that can be compared."""
         try:
             return _item(dataset, name, i, np.asarray)
-        except _Damaged as damaged:
+        except NotAPicture as damaged:
             return str(damaged)
 
     digest = fingerprint(dataset, plain)
@@ -52,13 +49,13 @@ def source(split: str, dataset: Any, fit: str) -> Source:
 
 
 def _name(dataset: Any) -> str:
-    """What a dataset object is called, or one line that says what to give instead."""
+    """The name of a dataset object; a ValueError says what to pass instead of another object."""
     name = type(dataset).__name__
     if isinstance(dataset, DataLoader):
-        raise ValueError("source is a DataLoader, which gives batches: give its dataset, .dataset")
+        raise ValueError("source is a DataLoader, which yields batches: pass its dataset, .dataset")
     if isinstance(dataset, IterableDataset):
         raise ValueError(
-            f"source is an IterableDataset ({name}), whose items have no numbers: give a dataset "
+            f"source is an IterableDataset ({name}), whose items have no index: pass a dataset "
             "with __len__ and __getitem__, or write its pictures to a folder"
         )
     try:
@@ -84,7 +81,7 @@ def _chunks(dataset: Any, name: str, size: int, fit: str) -> Chunks:
     for i in tqdm(range(len(dataset)), desc=f"reading {name}", unit=" pictures"):
         try:
             read.append(_item(dataset, name, i, lambda found: square(found, size, fit)))
-        except _Damaged as damaged:
+        except NotAPicture as damaged:
             skipped.append(f"item {i} ({damaged})")
         if read and (len(read) == _CHUNK or i == len(dataset) - 1):
             pixels, labels = zip(*read, strict=True)
@@ -98,7 +95,7 @@ def _chunks(dataset: Any, name: str, size: int, fit: str) -> Chunks:
 def _item(
     dataset: Any, name: str, i: int, convert: Callable[[Any], np.ndarray]
 ) -> tuple[np.ndarray, int]:
-    """What `convert` makes of picture i, a PIL image, and its label."""
+    """Picture i as a PIL image, converted by `convert`, and its label."""
     try:
         picture, label = parts(dataset[i])
         return convert(pil_picture(picture)), whole_label(label)
@@ -107,17 +104,17 @@ def _item(
     except (OSError, SyntaxError) as error:  # what PIL's decoders raise, without a number
         if getattr(error, "errno", None) is not None:
             raise
-        raise _Damaged(" ".join(str(error).split())) from None
+        raise NotAPicture(" ".join(str(error).split())) from None
     except Exception as error:  # whatever the dataset's own code raises
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"item {i} of {name} cannot be read: {why}") from error
 
 
 def class_names(dataset: Any) -> tuple[str, ...]:
-    """The names that a dataset gives its classes, in the order of its labels; none if it has none.
+    """The class names of a dataset, in the order of its labels; empty if it has none.
 
-    Looked for in `classes`, `categories`, `class_to_idx` and `features["label"].names`, then in the
-    dataset behind a Subset. A target_transform may number classes anew: names are not taken then.
+    They come from `classes`, `categories`, `class_to_idx` or `features["label"].names`, or from the
+    dataset behind a Subset. With a target_transform, which may renumber classes, none are used.
     """
     if getattr(dataset, "target_transform", None) is not None:
         return ()
@@ -156,10 +153,10 @@ def _settle(
     if 0 <= found[0] and found[-1] < len(names):
         return labels, names
     if names:
-        print(f"{name}: labels {found[0]}..{found[-1]} do not fit its {len(names)} names of "
-              "classes; classes are called by their numbers")  # fmt: skip
+        print(f"{name}: labels {found[0]}..{found[-1]} do not fit its {len(names)} class "
+              "names; the numbers are used as names")  # fmt: skip
     elif found != list(range(len(found))):
         print(f"{name}: its {len(found):,} labels lie in {found[0]}..{found[-1]}; they are "
-              "numbered from 0, and classes are called by the numbers found")  # fmt: skip
+              "renumbered from 0, and the numbers found are used as names")  # fmt: skip
     place = {label: k for k, label in enumerate(found)}
     return [place[label] for label in labels], tuple(map(str, found))
