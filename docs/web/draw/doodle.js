@@ -1,4 +1,4 @@
-// The easel: paint with a pointer or with keys alone.
+// The doodle's canvas: paint with a pointer or with keys alone.
 
 import { fromCanvas } from "./pixels.js";
 
@@ -8,7 +8,7 @@ const COLOURS = {
 }; // prettier-ignore
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** Sets up the easel; `changed` is called after every stroke. */
+/** Sets up the canvas; `changed` is called after every stroke. */
 export function doodling($, changed) {
   const canvas = $("doodle");
   const ink = canvas.getContext("2d", { willReadFrequently: true });
@@ -78,7 +78,7 @@ export function doodling($, changed) {
     return { x: offsetX * scale, y: offsetY * scale };
   }
 
-  /** Puts the cursor of the keys where the brush is, in its size. */
+  /** Moves the keyboard's cursor to the brush, in its size. */
   function measure() {
     const percent = (v) => `${(100 * v) / canvas.width}%`;
     const size = percent(brush());
@@ -86,7 +86,7 @@ export function doodling($, changed) {
     $("brush-value").value = brush();
   }
 
-  /** Sky over a meadow, to begin with. */
+  /** Paints the first doodle: sky over a meadow. */
   function scene() {
     const horizon = 0.7 * canvas.height;
     ink.fillStyle = COLOURS.sky;

@@ -1,4 +1,4 @@
-// The page: controls in, pictures out. The numbers are made in worker.js.
+// The page: reads the controls and shows pictures, which worker.js computes.
 
 import { doodling } from "./doodle.js";
 import { COLUMNS, pixels, show, showStrip } from "./pixels.js";
@@ -12,10 +12,10 @@ const FRAME_MS = 160; // of the slow replay
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 let models = []; // what models.json says
 let runtimeFiles = [];
-let request = null; // the one that is drawn, or was drawn last
+let request = null; // the one that is being drawn, or the last one
 let path = []; // its steps, {t, x_t, x_0}
 let replaying = 0;
-let stopped = null; // why the worker is of no use any more
+let stopped = null; // why the worker cannot be used any more
 const doodle = doodling($, () => $("use-doodle").checked && draw());
 
 start();
@@ -28,7 +28,7 @@ async function start() {
   worker.onerror = () => fail((stopped = "draw/worker.js could not be loaded, or stopped."));
   try {
     const response = await fetch(new URL("models/models.json", import.meta.url));
-    if (!response.ok) throw new Error(`the server says ${response.status}`);
+    if (!response.ok) throw new Error(`the server answers ${response.status}`);
     ({ models, runtime: runtimeFiles } = await response.json());
   } catch (error) {
     return fail(`models/models.json could not be loaded: ${error.message}.`);
@@ -76,7 +76,7 @@ function chooseModel() {
   tell();
 }
 
-/** Writes the numbers beside the sliders. */
+/** Shows the values of the sliders. */
 function tell() {
   const unlabelled = Number($("class").value) === NO_CLASS;
   $("guidance").disabled = unlabelled;
@@ -136,18 +136,18 @@ function receive({ loading, opening, step, done, error }) {
     $("path").disabled = $("replay").disabled = false;
     showStrip($("strip"), stations().map((i) => path[i]), request.model);
     $("strip").ariaLabel = `The ${subject()} at ${stations().length} steps, from noise to picture`;
-    say(`Drawn in ${(done / 1000).toFixed(2)} s. Move the slider to see how it came about.`);
+    say(`Drawn in ${(done / 1000).toFixed(2)} s. Move the slider to see the steps.`);
   }
 }
 
-/** Shows one station of the path. */
+/** Shows one step of the path. */
 function look(i) {
   const { t, x_t, x_0 } = path[i];
   const what = subject();
   show($("noisy"), x_t, request.model);
   show($("clean"), x_0, request.model);
-  $("noisy").ariaLabel = t ? `A ${what} in noise, at step ${t}` : `The finished ${what}`;
-  $("clean").ariaLabel = t ? `The ${what} that the network sees at step ${t}` : `The finished ${what}`;
+  $("noisy").ariaLabel = t ? `Noisy ${what} at step ${t}` : `The finished ${what}`;
+  $("clean").ariaLabel = t ? `The ${what} predicted at step ${t}` : `The finished ${what}`;
   $("path").value = i;
   $("where").value = `t = ${t}, ${i} of ${request.steps}`;
   $("path").ariaValueText = $("where").value;
@@ -155,7 +155,7 @@ function look(i) {
 
 const subject = () => request.model.classes[request.y] ?? "picture";
 
-/** Numbers of the steps that the strip shows, at most COLUMNS, the first and the last among them. */
+/** Indices of the steps in the strip: at most COLUMNS, including the first and the last. */
 function stations() {
   const last = path.length - 1;
   const n = Math.min(COLUMNS, path.length);
@@ -188,7 +188,7 @@ function fail(why) {
   busy(false);
   $("loading").hidden = true;
   say("No picture.");
-  const advice = "Reload the page; if that does not help, `make site` makes all of its files anew.";
+  const advice = "Reload the page; if that does not help, `make site` makes all its files again.";
   $("error").textContent = `${why} ${advice}`;
   $("error").hidden = false;
 }

@@ -1,8 +1,8 @@
-// The noise of a seed, number for number that of `picture_noise` in ddpm_helpers/diffusion: numpy's
-// SeedSequence makes a seed for each picture, PyTorch's Mersenne Twister makes uniform numbers of
-// it, and the Box-Muller transform makes them normal, in blocks of 16 as torch.randn does.
+// The noise of a seed, the same numbers as from `picture_noise` in ddpm_helpers/diffusion: numpy's
+// SeedSequence derives a seed for each picture, PyTorch's Mersenne Twister draws uniform numbers
+// from it, and the Box-Muller transform makes them normal, in blocks of 16 like torch.randn.
 
-/** A source of standard normal pictures: each call gives the next `size` numbers (at least 16). */
+/** A function whose every call returns the next `size` (at least 16) standard normal numbers. */
 export function pictureNoise(seed, picture, size) {
   const random = mersenneTwister(pictureSeed(seed, picture));
   return () => normal(size, random);

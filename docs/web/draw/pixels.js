@@ -1,8 +1,8 @@
-// Between a network's pictures, (channels, side, side) in [-1, 1], and a canvas's pixels.
+// Convert a network's pictures, (channels, side, side) in [-1, 1], to pixels of a canvas and back.
 
 export const COLUMNS = 8; // of a strip
 
-/** ImageData of a picture. */
+/** A picture as ImageData. */
 export function pixels(picture, { channels, side }) {
   const image = new ImageData(side, side);
   const area = side * side;
@@ -34,7 +34,7 @@ export function showStrip(canvas, steps, model) {
   });
 }
 
-/** The picture that a canvas of any size holds, scaled down. */
+/** The content of a canvas of any size as a picture, scaled down. */
 export function fromCanvas(canvas, { channels, side }) {
   const small = new OffscreenCanvas(side, side).getContext("2d", { willReadFrequently: true });
   small.imageSmoothingQuality = "high";

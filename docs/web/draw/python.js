@@ -1,4 +1,4 @@
-// The Python that draws the same picture.
+// Python code that draws the same picture.
 
 export function pythonFor({ model, y, seed, steps, guidance, sampler, doodle, from }) {
   const options = [

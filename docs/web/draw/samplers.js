@@ -2,10 +2,10 @@
 // numbers beside them doubles. `bar` is the table of alpha_bar, T + 1 long, with bar[0] = 1.
 //
 // Each sampler walks down the steps and yields {t, x_t, x_0} at every one: the picture at step t
-// and the clean picture that the network sees in it. The last has t = 0, and x_t is the result.
+// and the clean picture predicted from it. The last has t = 0, and x_t is the result.
 
 const { sqrt, log, expm1, floor, max, min } = Math;
-const HEUN_RATIO = 4; // a step over which the noise level falls by more than this stays a plain one
+const HEUN_RATIO = 4; // steps over which the noise level falls by more than this are not corrected
 const NO_LABEL = -1;
 
 /** Ancestral sampling with the posterior variance. Source: Ho et al. 2020, algorithm 2. */
@@ -23,7 +23,7 @@ export async function* ddpm(bar, denoise, x_t, ts, noise) {
   yield { t: 0, x_t, x_0: x_t };
 }
 
-/** Implicit sampling: keep the noise that x_t holds. Source: Song et al. 2021 (DDIM), eq. 12. */
+/** Implicit sampling: keep the noise in x_t. Source: Song et al. 2021 (DDIM), eq. 12. */
 export async function* ddim(bar, denoise, x_t, ts) {
   for (const [t, s] of pairs(ts)) {
     const x_0 = await denoise(x_t, t);
@@ -85,9 +85,9 @@ export function addNoise(bar, x_0, t, eps) {
 }
 
 /**
- * The network as a function from x_t to the x_0 that it sees there, in [-1, 1].
+ * The network as a function from x_t to the x_0 predicted from it, in [-1, 1].
  *
- * `network(pictures, t, labels)` takes one picture a label, one behind the other. Labels are null
+ * `network(pictures, t, labels)` takes one picture for each label, concatenated. Labels are null
  * for a network without classes. Source of the guidance: Ho & Salimans 2022, with w = guidance - 1.
  */
 export function denoiser(network, { bar, prediction }, y, guidance) {
@@ -112,7 +112,7 @@ export function denoiser(network, { bar, prediction }, y, guidance) {
   };
 }
 
-/** The noise that x_t and the (clipped) x_0 leave. */
+/** The noise in x_t, given the (clipped) x_0. */
 function noiseIn(bar_t, x_t, x_0) {
   return sum([1 / sqrt(1 - bar_t), x_t], [-sqrt(bar_t / (1 - bar_t)), x_0]);
 }
@@ -121,7 +121,7 @@ function looksAhead(bar_t, bar_s) {
   return bar_s < 1 && (1 - bar_t) * bar_s <= HEUN_RATIO ** 2 * (1 - bar_s) * bar_t;
 }
 
-/** The sum of pictures, each with its weight: sum([a, x], [b, y]) is a * x + b * y. */
+/** A weighted sum of pictures: sum([a, x], [b, y]) is a * x + b * y. */
 function sum(...terms) {
   return terms[0][1].map((_, i) => terms.reduce((total, [weight, x]) => total + weight * x[i], 0));
 }

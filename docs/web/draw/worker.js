@@ -1,5 +1,5 @@
-// Draws pictures away from the page, which therefore never freezes. It is sent requests and answers
-// with {id, step}, {id, done} or {id, error}; a new request ends the one before it.
+// Draws pictures in a thread of its own, so that the page never freezes. Answers a request with
+// {id, loading}, {id, opening}, {id, step}, {id, done} or {id, error}; a new one ends the one before.
 
 import { pictureNoise } from "./noise.js";
 import { SAMPLERS, addNoise, denoiser, subSequence } from "./samplers.js";
@@ -37,7 +37,7 @@ async function draw({ id, model, runtimeFiles, y, seed, steps, guidance, sampler
   postMessage({ id, done: performance.now() - started });
 }
 
-/** The session as a function of pictures, a step and one label (or null) a picture. */
+/** The session as a function of pictures, a step, and a label (or null) for each picture. */
 function network(session, { channels, side }) {
   const { Tensor } = ort;
   return async (pictures, t, labels) => {
@@ -80,11 +80,11 @@ async function startRuntime([wasm], download) {
   ort = module;
 }
 
-/** A file, once it is known to be whole. */
+/** Downloads a file and verifies its size and, where the browser can, its checksum. */
 async function fetchWhole({ file, bytes, sha256 }, progress) {
   const response = await fetch(new URL(file, import.meta.url)).catch(() => null);
   if (!response) throw new Error(`${file} could not be loaded: the server does not answer.`);
-  if (!response.ok) throw new Error(`${file} could not be loaded: the server says ${response.status}.`);
+  if (!response.ok) throw new Error(`${file} could not be loaded: the server answers ${response.status}.`);
   const parts = [];
   let have = 0;
   const reader = response.body.getReader();
