@@ -128,7 +128,7 @@ class Table(nn.Module):
 
 
 class Narrow(nn.Module):
-    """Two small convolutions: a pixel sees 5×5 others."""
+    """Two small convolutions: a pixel depends on 5×5 others."""
 
     def __init__(self):
         super().__init__()
@@ -466,8 +466,8 @@ BUGS = [
     looped(1, "x_0 with 1 - alpha_bar", "computed with 1 - alpha_bar",
            through_x_0("x_0 without root")),
     looped(1, "posterior weights swapped", "posterior's mean", through_x_0("weights swapped")),
-    looped(1, "steps upwards, ddpm", "the steps go upwards", ddpm("upwards")),
-    looped(1, "steps upwards, ddim", "the steps go upwards", ddim("upwards")),
+    looped(1, "steps upwards, ddpm", "the steps go up", ddpm("upwards")),
+    looped(1, "steps upwards, ddim", "the steps go up", ddim("upwards")),
     looped(1, "one t for all steps", "at every step", ddpm("one t")),
     looped(1, "alpha_bar[-1], ddim", "alpha_bar[-1]", ddim("alpha_bar[-1]")),
     looped(1, "alpha_bar[-1], ddpm", "alpha_bar[-1]", through_x_0("alpha_bar[-1]")),
@@ -498,7 +498,7 @@ BUGS = [
     part(4, "ImageNet's mean and std", "data", "beyond -1..1", data=lambda: REAL * 2.2),
     part(4, "channels last", "data", "channels last", data=lambda: REAL.permute(0, 2, 3, 1)),
     looped(4, "x_0 clipped to 0..1", "clipped to 0..1", through_x_0("x_0 in 0..1")),
-    looped(4, "pictures returned in 0..1", "hands out pictures in 0..1", ddpm("0..1")),
+    looped(4, "pictures returned in 0..1", "returns pictures in 0..1", ddpm("0..1")),
     part(4, "samples in 0..1", "samples", "no value lies below 0",
          samples=lambda: shifted(DRAWN, "0..1")),
     # 5 grey or blurred
@@ -519,19 +519,20 @@ BUGS = [
     looped(6, "too little noise at the start", "starts from noise", ddpm("start")),
     part(6, "samples all of one brightness", "samples", "brightness varies",
          samples=lambda: shifted(DRAWN, "grey")),
-    part(6, "samples too bright", "samples", "brighter", samples=lambda: shifted(DRAWN, "bright")),
+    part(6, "samples too bright", "samples", "off the data",
+         samples=lambda: shifted(DRAWN, "bright")),
     # 7 DDPM good, DDIM bad
     looped(7, "t + 1, ddim", "off by one", ddim("t + 1")),
     looped(7, "t - 1, ddim", "off by one", ddim("t - 1")),
     looped(7, "t + 1, ddpm, linear", "off by one", ddpm("t + 1"), LINEAR),
     looped(7, "t - 1, ddpm", "off by one", ddpm("t - 1")),
-    looped(7, "direction of the wrong step", "belongs to the wrong step", ddim("direction of t")),
+    looped(7, "direction of the wrong step", "is that of the wrong step", ddim("direction of t")),
     looped(7, "direction without root", "1 - alpha_bar: the square root",
            ddim("direction without root")),
     looped(7, "picture of the wrong step", "of the wrong step", ddim("picture of t")),
     looped(7, "picture without root", "scaled by alpha_bar: the square root",
            ddim("picture without root")),
-    looped(7, "eta in one place", "eta is used in one place", ddim("eta in one place", eta=1.0)),
+    looped(7, "eta in one place", "used in one of two places", ddim("eta in one place", eta=1.0)),
     looped(7, "eta without noise", "adds none", ddim("eta without noise", eta=1.0)),
     looped(7, "ddpm without noise", "adds none", ddpm("no noise")),
     looped(7, "variance for sigma, eps form", "scaled by its variance", ddpm("variance as sigma")),
@@ -540,10 +541,10 @@ BUGS = [
     looped(7, "the same noise at each step", "every step adds the same noise", ddpm("same noise")),
     looped(7, "generator seeded in the loop", "every step adds the same noise", ddpm("re-seeded")),
     looped(7, "one noise for the batch", "same noise", ddpm("shared noise")),
-    looped(7, "second order with the wrong sign", "draws a spread of",
+    looped(7, "second order with the wrong sign", "Gaussian with standard deviation",
            lambda bar: loops.second_order(bar, "sign")),
     # 8 raw against averaged weights
-    part(8, "decay too long", "average", "is still the first weights",
+    part(8, "decay too long", "average", "is still the initial weights",
          average=lambda: averages("slow")),
     part(8, "never updated", "average", "never updated",
          average=lambda: averages("never updated")),
@@ -553,8 +554,8 @@ BUGS = [
     part(8, "raw weights jump", "average", "rate may be too high",
          average=lambda: averages("rate")),
     # 9 "my loss is stuck"
-    part(9, "untrained", "loss", "learned nothing", model=lambda: Perfect("untrained")),
-    part(9, "target with the wrong sign", "loss", "learned nothing",
+    part(9, "untrained", "loss", "never better than the guess", model=lambda: Perfect("untrained")),
+    part(9, "target with the wrong sign", "loss", "never better than the guess",
          model=lambda: Perfect("backwards")),
     part(9, "loss rises", "history", "rose again", history=lambda: losses("rises")),
     part(9, "loss stays", "history", "stays at", history=lambda: losses("stays")),
@@ -572,7 +573,7 @@ BUGS = [
     part(10, "NaN at small t", "loss", "NaN", model=lambda: Perfect("NaN at small t")),
     part(10, "black samples", "samples", "NaN", samples=lambda: shifted(DRAWN, "black")),
     # 11 guidance
-    part(11, "deaf to y", "labels", "y is not heard", model=lambda: Perfect("deaf to y")),
+    part(11, "deaf to y", "labels", "y is not used", model=lambda: Perfect("deaf to y")),
     part(11, "no row for null", "labels", "guidance does nothing",
          model=lambda: Perfect("null is class 0")),
     part(11, "null never trained", "null label", "never trained",
@@ -589,9 +590,9 @@ BUGS = [
     part(11, "branches swapped", "guidance", "swapped", guided=lambda: mixed("swapped")),
     part(11, "labels on the wrong rows", "guidance", "wrong rows", guided=lambda: mixed("rows")),
     part(11, "w unused", "guidance", "w changes nothing", guided=lambda: mixed("no w")),
-    part(11, "w twice", "guidance", "straight line", guided=lambda: mixed("twice")),
+    part(11, "w twice", "guidance", "not linear in w", guided=lambda: mixed("twice")),
     # 12 the same at every t; fails in eval mode
-    part(12, "deaf to t", "time", "t is not heard", model=lambda: Perfect("deaf to t")),
+    part(12, "deaf to t", "time", "t is not used", model=lambda: Perfect("deaf to t")),
     part(12, "t on the wrong axis", "neighbours", "other pictures of the batch",
          model=lambda: Perfect("t of the first")),
     part(12, "statistics of the batch", "neighbours", "other pictures of the batch",
@@ -604,11 +605,11 @@ BUGS = [
     part(13, "checkerboard on samples", "samples", "a checkerboard",
          samples=lambda: shifted(DRAWN, "checkerboard")),
     part(13, "tint", "samples", "a tint", samples=lambda: shifted(DRAWN, "tint")),
-    part(13, "small receptive field", "reach", "a pixel sees", module=Narrow),
+    part(13, "small receptive field", "reach", "a pixel depends on", module=Narrow),
     # 14 a score that does not match
     part(14, "n too small", "distance", "cannot tell",
          judged=lambda: (MANY[:40], 1.05 * MANY[60:80])),
-    part(14, "one side paler", "distance", "treated differently",
+    part(14, "one side paler", "distance", "processed differently",
          distance=lambda: small_distance("one side paler")),
     # 15 a trick makes it worse, or a checkpoint does not load
     part(15, "max for min", "loss weights", "wrong side", weights=lambda: min_snr("max")),

@@ -8,14 +8,14 @@ from ddpm_helpers import doctor as d
 from ddpm_helpers.doctor import bugs, puzzles
 
 SAID = {
-    "wrong kind": "treats the output as eps, the network predicts v",
+    "wrong kind": "treats the output as eps, but it is v",
     "last noise": "noise is added at the last step",
     "clipped mean": "is clipped to [-1, 1], after the mean",
-    "direction": "belongs to the wrong step",
+    "direction": "is that of the wrong step",
     "one ahead": "off by one",
     "leading": "the walk begins at t =",
     "wraps": "alpha_bar[-1]",
-    "shown": "hands out pictures in 0..1",
+    "shown": "returns pictures in 0..1",
 }
 
 
@@ -97,7 +97,7 @@ def test_weights_averages_and_tints_are_found(shipped):
 
     slow = bugs.spoil(model, "slow average")
     found = d.check_average(loss, model, slow, steps=500, decay=0.999)
-    assert "61% of it is still the first weights" in found.sentence
+    assert "61% of it is still the initial weights" in found.sentence
     red = diffusion.sample(bugs.spoil(model, "tint"), 16, y=y[:16], sampler="ddim", steps=5, seed=0)
     assert "a tint" in d.check_samples(red, x_0).sentence
 

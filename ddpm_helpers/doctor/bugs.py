@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 LOOPS = {
     "": "none",
-    "wrong kind": "the output, which is v, is taken for eps",
+    "wrong kind": "the output, which is v, is used as eps",
     "last noise": "DDPM's noise is added at the last step too",
     "clipped mean": "x_{t-1} is clipped instead of x_0",
     "direction": "sqrt(1 - alpha_bar) of the direction belongs to t, not to s",
-    "one ahead": "the network hears t + 1",
+    "one ahead": "the network is given t + 1",
     "leading": "the walk begins far below T",
     "wraps": "alpha_bar[-1] at the last step",
-    "shown": "the pictures are handed out in 0..1",
+    "shown": "the pictures are returned in 0..1",
 }
 
 
@@ -74,7 +74,7 @@ NETWORKS = {
     "null untrained": 'the row of "no label" is what it was before training',
     "kernel 3": "the last transposed convolution has 3 taps at stride 2",
     "overflow": "values between two layers exceed what float16 holds",
-    "slow average": "an average that still is mostly the first weights",
+    "slow average": "an average that is still mostly the initial weights",
     "tint": "the first colour's bias is shifted",
 }
 
@@ -114,7 +114,7 @@ def _spoil(bad: Any, bug: str) -> None:
         bad.decoder.to_pixels.weight[..., :, 3] = 0
     elif bug == "overflow":
         block = bad.encoder.stages[0].block1
-        block.conv1.weight.mul_(1e6)  # the norm behind it takes the factor out again
+        block.conv1.weight.mul_(1e6)  # the norm after it removes the factor again
         block.conv1.bias.mul_(1e6)
     else:
         bad.decoder.to_pixels.bias[0] += 0.3

@@ -38,8 +38,8 @@ def examine(
 ) -> Iterator[Finding]:
     """Run every check that this patient and these pictures allow.
 
-    A check that cannot call the patient as it needs to yields a finding too: broken, with one line
-    that says what was expected.
+    If a check cannot call the patient as it needs to, its finding is broken, with one line that
+    says what was expected.
 
     Args:
         patient: see `Patient`; `from_ours`, `from_diffusers` and `from_lucidrains` make one.
@@ -55,7 +55,7 @@ def examine(
         try:
             finding = check()
         except ValueError as error:
-            finding = broken(name, str(error), "Hand in what the doctor expects")
+            finding = broken(name, str(error), "Pass what the doctor expects")
         yield finding
         if finding.numbers.get("finite") == 0:
             return  # a network that outputs NaN fails every later check

@@ -50,7 +50,7 @@ def cost(move: Move, A: float, B: float) -> float:
 
 
 def in_place(moves: Sequence[Move]) -> bool:
-    """Whether steps lead where they should: each of them nearly, and all of them on average."""
+    """Whether A and B of the steps are right: of each step roughly, and on average closely."""
     off = [move.off(*move.expected()) for move in moves]
     if any(not math.isfinite(a) or not math.isfinite(b) for a, b in off):
         return False
@@ -133,24 +133,24 @@ FAULTS = (
         lambda m: [right(m)], _is_variance,
     ),
     Fault(
-        "each step makes room for noise (as DDPM or eta > 0 do) and then adds none",
+        "each step reduces eps to make room for noise (as DDPM or eta > 0 do), but adds none",
         "Add sigma_t * z at every step but the last",
         lambda m: [right(m)], lambda m: m.sigma < 0.1 * m.posterior_sigma,
     ),
     Fault(
-        "eta is used in one place of two: noise is added, but sqrt(1 - alpha_bar - sigma^2) does "
-        "not make room for it",
+        "eta is used in one of two places: noise is added, but sigma^2 is not subtracted in "
+        "sqrt(1 - alpha_bar - sigma^2)",
         "Subtract sigma^2 under the root of the direction too",
         lambda m: [(math.sqrt(m.bar_s), math.sqrt(1 - m.bar_s))], lambda m: m.sigma > 0.01,
     ),
     Fault(
-        "sqrt(1 - alpha_bar) of the direction belongs to the wrong step: t instead of the next one",
-        "Take alpha_bar of the step that you go to",
+        "sqrt(1 - alpha_bar) of the direction is that of the wrong step: t instead of the next one",
+        "Use alpha_bar of the next step",
         lambda m: [(math.sqrt(m.bar_s), math.sqrt(1 - m.bar_t))],
     ),
     Fault(
         "the picture is scaled by sqrt(alpha_bar) of the wrong step: t instead of the next one",
-        "Take alpha_bar of the step that you go to",
+        "Use alpha_bar of the next step",
         lambda m: [
             (math.sqrt(m.bar_t), B) for B in (math.sqrt(1 - m.bar_s), math.sqrt(1 - m.bar_t))
         ],

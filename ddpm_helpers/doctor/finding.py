@@ -69,7 +69,7 @@ def broken(name: str, sentence: str, repair: str, **numbers: float) -> Finding:
 
 
 def most_likely(findings: Iterable[Finding]) -> Finding | None:
-    """The alarm to begin with: broken before look, then the first in `ORDER`; None without any."""
+    """The alarm to look at first: broken before look, then in `ORDER`; None if there is none."""
     alarms = [finding for finding in findings if finding.alarm]
     rank = {name: i for i, name in enumerate(ORDER)}
     return min(alarms, key=lambda f: (-VERDICTS.index(f.verdict), rank[f.name]), default=None)

@@ -36,17 +36,17 @@ def check_labels(model: Model, x_t: Tensor, t: int, *, num_classes: int, null: i
     size = max(rms(first), rms(second), rms(none))
     if size == 0:
         return look(
-            "labels", "the network answers 0 for every class: it is untrained", "Train or load it"
+            "labels", "the network outputs 0 for every class: it is untrained", "Train or load it"
         )
     numbers = {"between": rms(first - second) / size, "to_null": rms(first - none) / size}
     if num_classes > 1 and numbers["between"] < 1e-4:
         return broken(
-            "labels", "the output is the same for every class: y is not heard",
+            "labels", "the output is the same for every class: y is not used",
             "Embed y and add it to the time embedding in every block", **numbers,
         )  # fmt: skip
     if numbers["to_null"] < 1e-4:
         return broken(
-            "labels", "class 0 and \"no label\" are the same: guidance does nothing",
+            "labels", "class 0 and \"no label\" give the same output: guidance does nothing",
             "Give \"no label\" a row of its own in the embedding: num_classes + 1 rows", **numbers,
         )  # fmt: skip
     return ok("labels", f"the class changes the output by {numbers['between']:.1%}", **numbers)
@@ -87,7 +87,7 @@ def check_null(
     if losses["none"] > losses["wrong"] + gap:
         return broken(
             "null label", f"{sentence}: \"no label\" was never trained",
-            "Replace y by it in one training picture of ten", **losses,
+            "Replace y by it for one training picture in ten", **losses,
         )  # fmt: skip
     return ok("null label", sentence, **losses)
 
@@ -113,7 +113,7 @@ def check_label_dropout(
         before = y.clone()
         try:
             after = drop(y)
-        except Exception as error:  # a stranger's code may raise anything
+        except Exception as error:  # user code may raise anything
             raise ValueError(
                 f"drop raised {one_line(error)}; the doctor calls drop(y (64,))"
             ) from error
@@ -176,8 +176,8 @@ def check_guidance(
     gap = rms(with_y - none)
     if gap < 1e-9:
         return broken(
-            "guidance", "with and without the class the network says the same: nothing to guide",
-            "Look at check_labels and check_null first",
+            "guidance", "the output is the same with and without the class: guidance does nothing",
+            "Run check_labels and check_null first",
         )  # fmt: skip
     w_0, w_1, w_3 = at(0.0), at(1.0), at(3.0)
     numbers = {"at_0": rms(w_0 - none) / gap, "at_1": rms(w_1 - with_y) / gap}
@@ -188,7 +188,7 @@ def check_guidance(
         return all(rms(seen - meant) < 1e-3 * gap for seen, meant in line)
 
     if follows(none, with_y):
-        return ok("guidance", "w = 0 is the branch without, w = 1 the one with the class",
+        return ok("guidance", "w = 0 is the branch without the class, w = 1 the one with it",
                   **numbers)  # fmt: skip
     if follows(with_y, 2 * with_y - none):
         return ok("guidance", "w counts from 0, as in Ho & Salimans: w = 0 is the class alone",
@@ -198,7 +198,7 @@ def check_guidance(
     elif follows(with_y, none):
         words = "the two branches are swapped: w leads away from the class"
     elif numbers["at_0"] < 1e-3 and numbers["at_1"] < 1e-3:
-        words = "the branches are right, but the output does not grow in a straight line with w"
+        words = "the branches are right, but the output is not linear in w"
     elif numbers["at_0"] > 1e-3 and numbers["at_1"] > 1e-3:
         words = "neither w = 0 nor w = 1 is a branch, as with labels on the wrong rows of a batch"
     else:

@@ -32,22 +32,22 @@ def check_data(x: Any) -> Finding:
     if x.shape[-1] in (1, 3) and x.shape[1] > 4:
         alarm = broken, f"the shape {tuple(x.shape)} has its channels last", "x.permute(0, 3, 1, 2)"
     elif not torch.isfinite(values).all():
-        alarm = broken, "some values are NaN or infinite", "Find the file they come from"
+        alarm = broken, "some values are NaN or infinite", "Find the file that they come from"
     elif float(values.flatten(1).std(1).max()) < 0.01:
-        alarm = broken, f"the pictures are flat, std {std:.3f}", "Look at one: is it decoded?"
+        alarm = broken, f"the pictures are flat, std {std:.3f}", "Show one: is it decoded?"
     elif not x.is_floating_point() or most > 2 and least >= 0:
         alarm = broken, f"{span}: whole grey levels", "x.float() / 127.5 - 1"
     elif least >= -0.01 and most <= 1.01:
-        alarm = broken, f"{span}, a diffusion model expects -1..1", "2 * x - 1 after ToTensor()"
+        alarm = broken, f"{span}; a diffusion model expects -1..1", "2 * x - 1 after ToTensor()"
     elif least < -1.01 or most > 1.01:
         alarm = (
-            broken, f"{span}, beyond -1..1, as after a data set's mean and std",
+            broken, f"{span}, beyond -1..1, as if normalised by a data set's mean and std",
             "Normalise with mean 0.5 and std 0.5",
         )  # fmt: skip
     elif max(-least, most) < 0.7:
         alarm = look, f"{span}: only part of -1..1 is used", "Subtract 0.5 and divide by 0.5"
     elif len(x) > 1 and bool((values == values[:1]).all()):
-        alarm = look, "all pictures of the batch are the same", "Look at the loader's indices"
+        alarm = look, "all pictures of the batch are the same", "Check the loader's indices"
     else:
         return ok("data", f"{span}, mean {mean:.2f}", **numbers)
     verdict, sentence, repair = alarm
@@ -77,8 +77,8 @@ def check_samples(samples: Tensor, data: Tensor) -> Finding:
     x, real = samples.detach().double().cpu(), data.detach().double().cpu()
     if not torch.isfinite(x).all():
         return broken(
-            "samples", "NaN or infinite values: shown, they are black",
-            "Run the network in float32 beside it: check_precision",
+            "samples", "NaN or infinite values, which are shown as black",
+            "Compare with the network in float32: check_precision",
         )  # fmt: skip
     numbers = _compare(x, real)
     verdict = _garish_or_pale(x, real, numbers) or _texture(x, real, numbers)
@@ -118,7 +118,7 @@ def _garish_or_pale(x: Tensor, real: Tensor, numbers: dict[str, float]) -> Any:
         return (
             broken,
             "no value lies below 0, as in pictures of 0..1",
-            "Shift once, at the end only",
+            "Convert to 0..1 only to show them",
         )
     if float(x.abs().max()) > 1.5:
         return (
@@ -136,18 +136,18 @@ def _garish_or_pale(x: Tensor, real: Tensor, numbers: dict[str, float]) -> Any:
     if bool((tint.abs() > torch.clamp(4 * error, min=0.08)).any()):
         channel = int(tint.abs().argmax())
         return (
-            broken, f"channel {channel} is {float(tint[channel]):+.2f} beside the others: a tint",
+            broken, f"channel {channel} is {float(tint[channel]):+.2f} off the others: a tint",
             "Compare the channels' order and bias with the data's",
         )  # fmt: skip
     if abs(numbers["brightness"]) > max(0.15, 4 * numbers["error"]):
         return (
-            look, f"samples are {numbers['brightness']:+.2f} brighter than the data",
-            "Look at the range of the data and at the end of the schedule",
+            look, f"the brightness of samples is {numbers['brightness']:+.2f} off the data's",
+            "Check the range of the data and the end of the schedule",
         )  # fmt: skip
     if numbers["contrast"] < 0.5 and len(x) >= 16:
         return (
             look, f"brightness varies {numbers['contrast']:.2f} times as much as in the data: no "
-            "very dark or bright ones", "Look at the end of the schedule and at leading steps",
+            "very dark or bright ones", "Check the end of the schedule, and for leading steps",
         )  # fmt: skip
     return None
 
@@ -156,13 +156,13 @@ def _texture(x: Tensor, real: Tensor, numbers: dict[str, float]) -> Any:
     tile = tile_rms(x.mean(0, keepdim=True) - real.mean(0, keepdim=True))
     if tile > 0.03:
         return (
-            broken, f"all samples carry a pattern of two pixels, rms {tile:.2f}: a checkerboard",
-            "Look at the decoder: check_checkerboard",
+            broken, f"all samples share a pattern of 2×2 pixels, rms {tile:.2f}: a checkerboard",
+            "Check the decoder: check_checkerboard",
         )  # fmt: skip
     if numbers["grain"] > 8:
         return (
             look, f"grain {numbers['grain']:.1f} times that of the data: noise",
-            "Look at the sampler first, then train longer",
+            "Check the sampler first, then train longer",
         )  # fmt: skip
     return None
 
@@ -181,5 +181,5 @@ def tile_rms(x: Tensor) -> float:
     fast = x - F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     tiles = fast.unfold(2, 2, 2).unfold(3, 2, 2).flatten(2, 3)  # (B, C, N, 2, 2)
     tile = tiles.mean(2) - tiles.mean((2, 3, 4))[..., None, None]  # (B, C, 2, 2)
-    chance = tiles.var(2).mean() / tiles.shape[2]  # what N tiles of noise have in common
+    chance = tiles.var(2).mean() / tiles.shape[2]  # variance of a mean of N noise tiles
     return float((tile.square().mean() - 3 * chance).clamp(min=0).sqrt())

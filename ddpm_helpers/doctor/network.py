@@ -38,13 +38,13 @@ def check_time(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
     low, high = (ask(model, x_t, t).double() for t in ts)
     size = max(rms(low), rms(high))
     if size == 0:
-        return look("time", "the network answers 0 everywhere: it is untrained", "Train or load it")
+        return look("time", "the network outputs 0 everywhere: it is untrained", "Train or load it")
     change = rms(low - high) / size
-    if change < 1e-5:  # in untrained networks t changes little, where it is ignored nothing
+    if change < 1e-5:  # small in untrained networks, 0 where t is ignored
         return broken(
-            "time", f"the output at t = {ts[0]} and t = {ts[1]} is the same: t is not heard",
+            "time", f"the output at t = {ts[0]} and t = {ts[1]} is the same: t is not used",
             "Embed t and add it in every block as (B, C, 1, 1); where a GroupNorm follows, give it "
-            "fewer groups than channels, or it takes a constant out again",
+            "fewer groups than channels, or it subtracts the embedding again",
             change=change,
         )  # fmt: skip
     return ok("time", f"the output changes by {change:.0%} between the ends of t", change=change)
@@ -67,10 +67,10 @@ def check_neighbours(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding
     if change > 1e-2:
         return broken(
             "neighbours", f"an output changes by {change:.0%} with the other pictures of the batch",
-            "BatchNorm in train mode (call eval(), take GroupNorm), or t on the wrong axis "
-            "(reshape to (B, C, 1, 1))", change=change,
+            "Look for BatchNorm in train mode (call eval(), or use GroupNorm), or t on the wrong "
+            "axis (reshape to (B, C, 1, 1))", change=change,
         )  # fmt: skip
-    return ok("neighbours", "each picture's output is its own", change=change)
+    return ok("neighbours", "each picture's output is independent of the others", change=change)
 
 
 def check_modes(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -> Finding:
@@ -145,7 +145,7 @@ def check_precision(
     if not torch.isfinite(out).all():
         return broken(
             "precision", f"NaN or infinite in {name}, finite in float32: an overflow",
-            "Take bfloat16, or keep norms and attention in float32",
+            "Use bfloat16, or keep norms and attention in float32",
         )  # fmt: skip
     change = rms(out - full) / max(rms(full), 1e-12)
     if change > 0.1:
@@ -175,7 +175,7 @@ def check_checkerboard(decode: Callable[[Tensor], Tensor], x: Tensor) -> Finding
     try:
         with torch.no_grad():
             out = decode(x)
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # user code may raise anything
         raise ValueError(f"decode raised {one_line(error)}; {expects}") from error
     if not isinstance(out, Tensor) or out.ndim != 4 or min(out.shape[-2:]) < 8:
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -185,11 +185,11 @@ def check_checkerboard(decode: Callable[[Tensor], Tensor], x: Tensor) -> Finding
     pattern = tile_rms(mean) / max(rms(mean[..., rows, columns]), 1e-12)  # both of the middle
     if pattern > 0.35:
         return broken(
-            "checkerboard", f"a constant comes out with a pattern of two pixels, {pattern:.0%} of "
-            "its size", "Take a kernel that the stride divides (4 at stride 2), or upsample and "
-            "then convolve", pattern=pattern,
+            "checkerboard", f"a constant input gives a pattern of 2×2 pixels, {pattern:.0%} of the "
+            "output", "Use a kernel that the stride divides (4 at stride 2), or upsample and then "
+            "convolve", pattern=pattern,
         )  # fmt: skip
-    return ok("checkerboard", "a constant comes out without a pattern", pattern=pattern)
+    return ok("checkerboard", "a constant input gives an output without a pattern", pattern=pattern)
 
 
 def check_reach(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -> Finding:
@@ -214,7 +214,7 @@ def check_reach(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -
             p.add_((jitter * (0.01 + 0.1 * float(p.std(correction=0)))).to(p))
     x_t = _noise(module, 1, shape).requires_grad_()
     call = model(module) if model is not None else module
-    ask(call, x_t.detach(), t)  # says in one line what is wrong with the call
+    ask(call, x_t.detach(), t)  # raises one line if the call is wrong
     out = call(x_t, torch.full((1,), t, device=x_t.device))
     out[0, :, shape[1] // 2, shape[2] // 2].sum().backward()
     assert x_t.grad is not None
@@ -222,10 +222,10 @@ def check_reach(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -
     seen = float((size > 1e-9 * size.max()).double().mean()) if float(size.max()) > 0 else 0.0
     if seen < 0.5:
         return look(
-            "reach", f"a pixel sees {seen:.0%} of the picture: shapes cannot agree across it",
+            "reach", f"a pixel depends on {seen:.0%} of the picture: distant parts cannot agree",
             "More downsampling stages, or attention at low resolution", seen=seen,
         )  # fmt: skip
-    return ok("reach", f"a pixel sees {seen:.0%} of the picture", seen=seen)
+    return ok("reach", f"a pixel depends on {seen:.0%} of the picture", seen=seen)
 
 
 def check_weights(state: Mapping[str, Tensor], module: nn.Module) -> Finding:
@@ -264,14 +264,14 @@ def check_weights(state: Mapping[str, Tensor], module: nn.Module) -> Finding:
         kept = state[name].to(value)
         if value.is_floating_point() and not torch.isfinite(kept).all():
             return broken(
-                "weights", f"{name} holds NaN or infinite numbers", "Take an older checkpoint",
+                "weights", f"{name} holds NaN or infinite numbers", "Use an older checkpoint",
                 **numbers,
             )  # fmt: skip
         numbers["changed"] += not torch.allclose(value, kept, rtol=1e-2, atol=1e-5)
     if numbers["changed"]:
         return broken(
             "weights", f"{int(numbers['changed'])} of {len(own)} tensors of the network differ: "
-            "they were never loaded", "module.load_state_dict(state), and read what it returns",
+            "they were never loaded", "Use module.load_state_dict(state), and read what it returns",
             **numbers,
         )  # fmt: skip
     return ok("weights", f"all {len(own)} tensors are loaded", **numbers)

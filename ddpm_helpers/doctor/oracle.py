@@ -1,7 +1,7 @@
 """A perfect network for a known picture, which records how a sampler calls it.
 
-The oracle knows x_0. Whatever x_t it is given, it predicts the noise in it exactly. So only the
-sampler is tested: a correct one ends at x_0, and each of its steps has the form
+The oracle knows x_0, so it predicts the noise in any x_t exactly, and only the sampler is tested: a
+correct one ends at x_0, and each of its steps has the form
 
     x_s = A * x_0 + B * eps + sigma * z,    A = sqrt(bar_s),    B^2 + sigma^2 = 1 - bar_s,
 
@@ -25,7 +25,7 @@ END = -math.inf  # the "t" of what a sampler returns
 
 
 class ContractError(ValueError):
-    """A sampler that calls its network in a way that the doctor does not understand."""
+    """A sampler calls its network in a way that the doctor cannot interpret."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +95,17 @@ class Move:
 
 
 class Oracle:
-    """The network that cannot err; `moves` holds what the sampler did between its calls.
+    """A network without errors; `moves` are the sampler's steps between its calls.
 
     Args:
         x_0: the known picture, (B, C, H, W) in [-1, 1].
         bars: alpha_bar by t.
-        prediction: what it answers: eps, x_0, v or flow.
-        shift: reads every t as t + shift.
-        error: share by which its answers are wrong.
-        spread: 0, or the spread s of a Gaussian around x_0: then it answers with
-            E[x_0 | x_t] of that Gaussian, and a right sampler draws from it.
-        measures: whether it takes notes of the moves, which is most of its work.
+        prediction: what it predicts: eps, x_0, v or flow.
+        shift: added to every t that it is given.
+        error: relative error of its outputs.
+        spread: 0, or the standard deviation of a Gaussian around x_0: then it predicts
+            E[x_0 | x_t] of that Gaussian, and a correct sampler draws from it.
+        measures: whether it measures the moves, which is most of its work.
     """
 
     def __init__(
@@ -137,18 +137,18 @@ class Oracle:
         if not isinstance(x_t, Tensor) or x_t.shape[1:] != self.x_0.shape[1:]:
             got = tuple(x_t.shape) if isinstance(x_t, Tensor) else type(x_t).__name__
             expected = ", ".join(map(str, self.x_0.shape[1:]))
-            raise ContractError(f"the sampler showed its network {got}, expected (B, {expected})")
+            raise ContractError(f"the sampler passed its network {got}, expected (B, {expected})")
         steps = torch.as_tensor(t, dtype=torch.float64).reshape(-1)
         if len(steps) not in (1, len(x_t)) or bool((steps != steps[:1]).any()):
             raise ContractError(
-                f"the sampler told its network t of shape {tuple(steps.shape)} for a batch of "
+                f"the sampler passed its network t of shape {tuple(steps.shape)} for a batch of "
                 f"{len(x_t)}; expected one step, the same for all"
             )
         told = float(steps[0])
         if told != int(told) and 0 < told < 1 < self.bars.last:
             raise ContractError(
-                f"the sampler tells its network t = {told:.4g}, a share of T; the doctor counts "
-                "t as the row of alpha_bar: wrap the network to multiply t by T"
+                f"the sampler passes its network t = {told:.4g}, a fraction of T, but t must be "
+                "a row of alpha_bar: wrap the network to multiply t by T"
             )
         self.told.append(told)
         return told
@@ -232,7 +232,7 @@ def walk(sample_fn: Callable[..., Any], oracle: Oracle, x_T: Tensor, seed: int =
             result = sample_fn(oracle, x_T.clone())
     except ContractError:
         raise
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # user code may raise anything
         raise ValueError(f"the sampler raised {one_line(error)}; {expects}") from error
     if not isinstance(result, Tensor) or result.shape != x_T.shape:
         got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__

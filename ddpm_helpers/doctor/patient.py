@@ -22,7 +22,7 @@ from ddpm_helpers.doctor.tables import ask, check_kind
 
 @dataclass(frozen=True, eq=False)
 class Patient:
-    """Anybody's diffusion model; what is None is not examined.
+    """Any diffusion model; parts that are None are not examined.
 
     Attributes:
         alpha_bar: table indexed by the t that the network is given, see `check_sampler`.
@@ -100,7 +100,7 @@ def from_diffusers(unet: Any, scheduler: Any, *, steps: int | None = None) -> Pa
         scheduler: any that has `alphas_cumprod`, `set_timesteps` and `step`.
         steps: sampling steps; all of the training's if None.
     Raises:
-        ValueError: the scheduler has no alphas_cumprod, or predicts what the doctor does not know.
+        ValueError: the scheduler has no alphas_cumprod, or an unknown prediction_type.
     """
     kinds = {"epsilon": "eps", "sample": "x_0", "v_prediction": "v"}
     kind = getattr(scheduler.config, "prediction_type", "epsilon")

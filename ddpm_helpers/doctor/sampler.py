@@ -37,7 +37,7 @@ def check_sampler(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Finding:
-    """Run somebody's sampling loop with a network that makes no errors, and name the loop's fault.
+    """Run any sampling loop with a network that makes no errors, and name the loop's fault.
 
     The contract: `sample_fn(model, x_T)` draws n pictures, beginning at x_T or at its own noise of
     that shape, calls `model(x_t, t)` with one t for the whole batch, and returns pictures in
@@ -77,7 +77,7 @@ def check_sampler(
         return verdict("sampler", sentence, repair, **numbers)
     return ok(
         "sampler",
-        f"a perfect network leads it to x_0: error {numbers['error']:.0e} after "
+        f"it ends at x_0 with a perfect network: error {numbers['error']:.0e} after "
         f"{len(oracle.told)} calls", **numbers,
     )  # fmt: skip
 
@@ -121,13 +121,13 @@ def _direction(oracle: Oracle) -> Alarm | None:
     first, last = oracle.told[0], oracle.told[-1]
     if last > first:
         return (
-            broken, f"the steps go upwards: t = {first:g} first, t = {last:g} last",
-            "Walk down: reversed(range(T))",
+            broken, f"the steps go up: t = {first:g} first, t = {last:g} last",
+            "Go down: reversed(range(T))",
         )  # fmt: skip
     if len(oracle.told) > 2 and first == last:
         return (
-            broken, f"the network hears t = {first:g} at every step",
-            "Tell it the t of each step",
+            broken, f"the network is given t = {first:g} at every step",
+            "Pass the t of each step",
         )  # fmt: skip
     return None
 
@@ -148,7 +148,7 @@ def _not_finite(oracle: Oracle) -> Alarm | None:
 def _range(trial: Trial, result: Tensor) -> Alarm | None:
     if rms(result - (trial.x_0 + 1) / 2) < 0.01:
         return (
-            look, "the sampler hands out pictures in 0..1", "Take 2 * x - 1 before you compare",
+            look, "the sampler returns pictures in 0..1", "Use 2 * x - 1 before you compare",
         )  # fmt: skip
     if rms(result - trial.x_0.clamp(min=0)) < 0.01:
         return (
@@ -182,21 +182,21 @@ def _clipped(oracle: Oracle) -> Alarm | None:
         and sum(cut) / len(cut) > 0.5
     ):
         return (
-            broken, "x_{t-1} is clipped to [-1, 1], after the mean: it must hold noise beyond that",
+            broken, "x_{t-1} is clipped to [-1, 1], after the mean: its noise must reach beyond",
             "Clip the predicted x_0 instead, before the mean is taken from it",
         )  # fmt: skip
     return None
 
 
 def _steps(trial: Trial, oracle: Oracle, result: Tensor) -> Alarm | None:
-    """What is wrong with the steps themselves: a known mistake if one explains them."""
+    """The fault of the steps themselves: a known mistake if one explains them."""
     *moves, last = oracle.moves
     start = rms(oracle.start) if oracle.start is not None else 1.0
     noise_alone = math.sqrt(1 - trial.bars.at(oracle.told[0]))  # as Karras et al. start
     if min(abs(start - 1), abs(start - noise_alone)) > 0.1:
         return (
             broken, f"the walk starts from noise of standard deviation {start:.2f}, not 1",
-            "Start from torch.randn, as training ended there",
+            "Start from torch.randn, as x_T is in training",
         )  # fmt: skip
     if moves and not in_place(moves):
         fault = name_fault(moves)
@@ -211,7 +211,7 @@ def _unknown(moves: list[Move]) -> Alarm:
     level = math.hypot(worst.B, worst.sigma)
     return (
         broken,
-        f"steps land beside their place, most of all t = {worst.t:g} to {worst.s:g}: "
+        f"steps have wrong coefficients, most of all t = {worst.t:g} to {worst.s:g}: "
         f"{worst.A:.3f} x_0 instead of {math.sqrt(worst.bar_s):.3f}, noise "
         f"{level:.3f} instead of {math.sqrt(1 - worst.bar_s):.3f}",
         "Compare the coefficients with Ho et al. 2020, eq. 7, and the schedule with training's",
@@ -221,19 +221,19 @@ def _unknown(moves: list[Move]) -> Alarm:
 def _last_step(trial: Trial, last: Move) -> Alarm:
     if last.sigma > EXACT and abs(last.A - 1) < 0.01 and abs(last.B) < 0.01:
         return (
-            broken, f"noise is added at the last step, {last.sigma:.4f} of it",
-            "Add none when the step leads to the picture",
+            broken, f"noise is added at the last step, standard deviation {last.sigma:.4f}",
+            "Add none in the step that ends at t = 0",
         )  # fmt: skip
     wraps, first = trial.bars.table[-1].item(), trial.bars.at(trial.bars.first)
     if ends_at(last, first):
         return (
             look, f"alpha_bar before the first step is {first:.4f}, not 1: noise of "
-            f"{math.sqrt(1 - first):.4f} stays on the picture",
+            f"{math.sqrt(1 - first):.4f} stays in the picture",
             "Put a 1 in front of the table for the step that ends at the picture",
         )  # fmt: skip
     if ends_at(last, wraps) or abs(last.A) < 0.5 or abs(last.B) > 2:
         return (
-            broken, "the last step takes alpha_bar[-1], which Python reads as the noisiest entry",
+            broken, "the last step uses alpha_bar[-1], which in Python is the noisiest entry",
             "Use 1 where the index would be -1",
         )  # fmt: skip
     return (
@@ -243,7 +243,7 @@ def _last_step(trial: Trial, last: Move) -> Alarm:
 
 
 def _start(oracle: Oracle) -> Alarm | None:
-    """A walk that begins at a t at which training still showed some of the picture."""
+    """A walk that begins at a t whose x_t in training still contains some of the picture."""
     bars, t = oracle.bars, oracle.told[0]
     left, end = math.sqrt(bars.at(t)), math.sqrt(bars.at(bars.last))
     if left < SIGNAL or left < end + 0.02:

@@ -47,24 +47,24 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
     if bar[-1] > 0.9:
         return broken(
             "schedule", f"{shares}: this looks like alphas, not like their product",
-            "Take torch.cumprod(alphas, 0)", **numbers,
+            "Use torch.cumprod(alphas, 0)", **numbers,
         )  # fmt: skip
     if bar[-1] == 0 and prediction == "eps":
         return broken(
-            "schedule", "nothing is left at T, so a network that predicts eps cannot tell x_0",
+            "schedule", "nothing is left at T, so x_0 cannot be computed from a prediction of eps",
             "Let it predict v, flow or x_0, or end a little above 0", **numbers,
         )  # fmt: skip
     if end > LEFT:
         verdict = broken if end > TOO_MUCH_LEFT else look
         return verdict(
             "schedule", f"{shares}, but sampling starts from pure noise",
-            "Take a schedule that ends in noise for this T (cosine), or rescale it to zero SNR",
+            "Use a schedule that ends in noise for this T (cosine), or rescale it to zero SNR",
             **numbers,
         )  # fmt: skip
     if begin > 0.3:
         return look(
-            "schedule", f"the first step is {begin:.2f} noise already: details are lost",
-            "Take more steps or smaller first betas", **numbers,
+            "schedule", f"x_t is {begin:.2f} noise after the first step already: details are lost",
+            "Use more steps or smaller first betas", **numbers,
         )  # fmt: skip
     return ok("schedule", shares, **numbers)
 
@@ -92,7 +92,7 @@ def check_noising(
     expects = f"the doctor calls add_noise(x_0 {tuple(x_0.shape)}, t (8,), eps) and expects x_t"
     try:
         x_t = add_noise(x_0.clone(), ts.clone(), eps.clone())
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # user code may raise anything
         raise ValueError(f"add_noise raised {one_line(error)}; {expects}") from error
     x_t = x_t[0] if isinstance(x_t, tuple) else x_t
     if not isinstance(x_t, Tensor) or x_t.shape != x_0.shape:
@@ -109,10 +109,10 @@ def check_noising(
     A, B = of(ts)
     off = away(A, B)
     if off < 1e-3:
-        return ok("noising", f"x_t is what the formula says, within {off:.0e}", error=off)
+        return ok("noising", f"x_t agrees with the formula within {off:.0e}", error=off)
     wrong = {
         "t is off by one: the table's next row is used": of(ts + 1),
-        "t is off by one: the table's row before is used": of(ts - 1),
+        "t is off by one: the table's previous row is used": of(ts - 1),
         "all pictures are noised with the t of the first": of(ts[:1].expand(8)),
         "the picture is scaled by alpha_bar: the square root is missing": (A**2, B),
         "the noise is scaled by 1 - alpha_bar: the square root is missing": (A, B**2),
@@ -165,16 +165,16 @@ def check_loss_weights(weights: Any, alpha_bar: Any, *, prediction: str = "eps")
         )  # fmt: skip
     flat = bool(((weight - weight[0]).abs() < 1e-6 * weight[0].abs()).all())
     if flat:
-        return ok("loss weights", "every t weighs the same", **numbers)
+        return ok("loss weights", "every t has the same weight", **numbers)
     if float(on_x_0[-1]) > 1.001 * float(on_x_0[0]):
         return broken(
             "loss weights", "the error in x_0 weighs most where there is most noise: clamped from "
-            "the wrong side", "Take min(SNR, gamma): clamp(max=gamma), not min=gamma", **numbers,
+            "the wrong side", "Use min(SNR, gamma): clamp(max=gamma), not min=gamma", **numbers,
         )  # fmt: skip
     if _is_max(on_x_0, snr):
         return broken(
             "loss weights", f"the weight is max(SNR, {float(on_x_0.min()):.3g}): clamped from the "
-            "wrong side", "Take min(SNR, gamma): clamp(max=gamma), not min=gamma", **numbers,
+            "wrong side", "Use min(SNR, gamma): clamp(max=gamma), not min=gamma", **numbers,
         )  # fmt: skip
     return ok(
         "loss weights", f"weight of the error in x_0: {on_x_0[0]:.3g} at the first t, "

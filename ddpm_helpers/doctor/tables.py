@@ -1,4 +1,4 @@
-"""The table of alpha_bar under any convention for t, and the call of anybody's network."""
+"""The table of alpha_bar under any convention for t, and the call of any network."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Bars:
         high, part = min(low + 1, self.last), min(t, self.last) - low
         if part == 0:
             return float(self.table[low])
-        ends = [(1 / self.table[k] - 1).sqrt() for k in (low, high)]  # sigma, as samplers have it
+        ends = [(1 / self.table[k] - 1).sqrt() for k in (low, high)]  # sigma, as in samplers
         return float(1 / (1 + (ends[0] * (1 - part) + ends[1] * part) ** 2))
 
     def column(self, t: Tensor, like: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def ask(
     *,
     finite: bool = True,
 ) -> Tensor:
-    """Call anybody's network once, without gradients.
+    """Call any network once, without gradients.
 
     Args:
         model: called as `model(x_t, t)`, or `model(x_t, t, y)` where y is given.
@@ -104,7 +104,7 @@ def ask(
     try:
         with torch.no_grad():
             out = model(x_t, steps) if y is None else model(x_t, steps, y)
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # user code may raise anything
         raise ValueError(f"the model raised {one_line(error)}; {expects}") from error
     if not isinstance(out, Tensor) or out.shape != x_t.shape:
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__

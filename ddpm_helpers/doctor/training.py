@@ -20,11 +20,11 @@ SHARES = (0.1, 0.3, 0.5, 0.7)  # of T, where the loss is measured
 def check_loss(
     model: Model, x_0: Tensor, alpha_bar: Any, *, prediction: str = "eps", y: Tensor | None = None
 ) -> Finding:
-    """Compare the loss at single t, on fixed noise, with that of a guess from one pixel.
+    """Compare the loss at several fixed t, on fixed noise, with that of a one-pixel guess.
 
-    That guess uses one pixel at a time, and knows the data's mean and spread. It predicts the mean
-    where all is noise, x_t where there is none, and the best mix in between. The mean loss over all
-    t hides this: it falls to a tenth before the network has learned a single shape.
+    The guess is the best one that uses one pixel at a time, and the data's mean and variance: the
+    mean where all is noise, x_t where there is none, a mix in between. The mean loss over all t
+    hides this: it falls to a tenth before the network has learned a single shape.
 
     Args:
         model: `model(x_t, t)`, or `model(x_t, t, y)` if y is given.
@@ -59,13 +59,13 @@ def check_loss(
     )
     if min(ratios) > 0.95:
         return broken(
-            "loss", f"{words}: it has learned nothing of pictures",
-            "Overfit one batch; if that works, look at the rate, then train longer", **numbers,
+            "loss", f"{words}: never better than the guess",
+            "Overfit one batch; if that works, check the rate, then train longer", **numbers,
         )  # fmt: skip
     if max(ratios) > 1.05:
         return look(
-            "loss", f"{words}: worse than a guess somewhere",
-            "Train longer; if it stays, is every t drawn in training, and counted as here?",
+            "loss", f"{words}: worse than the guess at some t",
+            "Train longer; if it stays, check that training draws every t, counted as here",
             **numbers,
         )  # fmt: skip
     return ok("loss", words, **numbers)
@@ -96,7 +96,7 @@ def check_history(losses: Sequence[float]) -> Finding:
     if bad:
         return broken(
             "history", f"the loss of step {bad[0] + 1} is NaN or infinite",
-            "Lower the learning rate, clip gradients, leave bad batches out", bad=float(len(bad)),
+            "Lower the learning rate, clip gradients, skip bad batches", bad=float(len(bad)),
         )  # fmt: skip
     size = max(5, len(values) // 20)
     medians = [
@@ -106,7 +106,7 @@ def check_history(losses: Sequence[float]) -> Finding:
     if medians[-1] > 1.5 * min(medians) and medians[-1] > 0.2 * medians[0]:
         return broken(
             "history", f"the loss rose again, from {min(medians):.3f} to {medians[-1]:.3f}: the "
-            "rate is too high", "A third of the learning rate, warm-up, gradient clipping",
+            "learning rate is too high", "Use a third of it, warm-up, gradient clipping",
             **numbers,
         )  # fmt: skip
     if medians[-1] > 0.95 * medians[0]:
@@ -115,8 +115,8 @@ def check_history(losses: Sequence[float]) -> Finding:
             "Overfit one batch: does a step change the weights at all?", **numbers,
         )  # fmt: skip
     return ok(
-        "history", f"the loss fell from {medians[0]:.3f} to {medians[-1]:.3f}; that it jumps is "
-        "normal, each batch draws other t", **numbers,
+        "history", f"the loss fell from {medians[0]:.3f} to {medians[-1]:.3f}; jumps are normal, "
+        "since each batch draws other t", **numbers,
     )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
         try:
             loss = step()
             losses.append(loss.item() if isinstance(loss, Tensor) else float(loss))
-        except Exception as error:  # a stranger's code may raise anything
+        except Exception as error:  # user code may raise anything
             raise ValueError(
                 f"step raised {one_line(error)}; the doctor calls step() and expects its loss"
             ) from error
@@ -148,22 +148,22 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
     numbers = {"first": first, "last": last}
     fell = f"from {first:.3f} to {last:.3f} in {calls} steps on one batch"
     if not math.isfinite(last):
-        return broken("overfit", f"the loss went {fell}", "A tenth of the learning rate", **numbers)
+        return broken("overfit", f"the loss went {fell}", "Use a tenth of the rate", **numbers)
     if last > 1.2 * first:
         return broken(
-            "overfit", f"the loss rose {fell}: the rate is too high, or its sign is wrong",
-            "A tenth of the learning rate", **numbers,
+            "overfit", f"the loss rose {fell}: the learning rate is too high, or its sign is wrong",
+            "Use a tenth of the learning rate", **numbers,
         )  # fmt: skip
     if last > 0.98 * first:
         return broken(
             "overfit", f"the loss did not move: {fell}",
-            "Does the optimiser hold these parameters? detach, no_grad, zero_grad after backward?",
+            "Does the optimiser hold these parameters? Look for detach, no_grad, a late zero_grad",
             **numbers,
         )  # fmt: skip
     if last > fall * first:
         return look(
             "overfit", f"the loss fell only {fell}",
-            "More steps, or a larger rate; then look for frozen layers", **numbers,
+            "Use more steps, or a larger learning rate; then look for frozen layers", **numbers,
         )  # fmt: skip
     return ok("overfit", f"the loss fell {fell}", **numbers)
 
@@ -189,7 +189,7 @@ def check_average(
     try:
         with torch.no_grad():
             raw, averaged = float(loss(model)), float(loss(average))
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # user code may raise anything
         raise ValueError(
             f"loss raised {one_line(error)}; the doctor calls loss(network) and expects a number"
         ) from error
@@ -209,7 +209,7 @@ def check_average(
             continue
         if value.is_floating_point() and not torch.allclose(value, other.to(value), atol=1e-5):
             return broken(
-                "average", f"the table {name} was averaged too", "Average parameters, copy buffers",
+                "average", f"the buffer {name} was averaged too", "Average parameters alone",
                 **numbers,
             )  # fmt: skip
     same = all(
@@ -217,22 +217,22 @@ def check_average(
     )
     if same and steps != 0:
         return look(
-            "average", "the average equals the raw weights: it is not used or not kept apart",
-            "copy.deepcopy(model) at the start, and update it after each step", **numbers,
+            "average", "the average equals the raw weights: it is not averaged, or not a copy",
+            "Use copy.deepcopy(model) at the start, and update it after each step", **numbers,
         )  # fmt: skip
     if numbers.get("remembers", 0.0) > 0.05:
         return broken(
-            "average", f"{losses}; {numbers['remembers']:.0%} of it is still the first weights",
-            "A smaller decay: half of it is gone after 0.69 / (1 - decay) steps", **numbers,
+            "average", f"{losses}; {numbers['remembers']:.0%} of it is still the initial weights",
+            "Use a smaller decay: their share halves every 0.69 / (1 - decay) steps", **numbers,
         )  # fmt: skip
     if averaged > 1.5 * raw:
         return broken(
             "average", f"{losses}: it lags behind or was never updated",
-            "A smaller decay or more steps; is it updated after the optimiser's step?", **numbers,
+            "Use a smaller decay or more steps; is it updated after every step?", **numbers,
         )  # fmt: skip
     if raw > 3 * averaged:
         return look(
-            "average", f"{losses}: the rate may be too high",
+            "average", f"{losses}: the learning rate may be too high",
             "Sample from the averaged weights, and let the rate fall towards the end", **numbers,
         )  # fmt: skip
     return ok("average", losses, **numbers)
@@ -260,15 +260,15 @@ def check_distance(
         numbers = {"itself": abs(float(distance(a, a))), "floor": float(distance(a, b))}
         if samples is not None:
             numbers["samples"] = float(distance(a, samples))
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # user code may raise anything
         raise ValueError(
             f"distance raised {one_line(error)}; the doctor calls distance(pictures, pictures) "
             "and expects a number"
         ) from error
     if numbers["itself"] > 0.02 * abs(numbers["floor"]) + 1e-6:
         return broken(
-            "distance", f"a set is {numbers['itself']:.3g} from itself: the two sides are treated "
-            "differently", "Decode, resize and store both sides in the same way", **numbers,
+            "distance", f"a set has distance {numbers['itself']:.3g} to itself: the two sets are "
+            "processed differently", "Decode, resize and store both in the same way", **numbers,
         )  # fmt: skip
     found = f"real against real at n = {n}: {numbers['floor']:.3g}"
     if samples is None:
@@ -277,7 +277,7 @@ def check_distance(
     if numbers["samples"] < 1.5 * numbers["floor"]:
         return look(
             "distance", f"{found}: at this n the measure cannot tell them from real ones",
-            "More pictures, or a measure without bias (KID); a number counts with its n and floor",
+            "Use more pictures, or a measure without bias (KID); report n and floor with a number",
             **numbers,
         )  # fmt: skip
     return ok("distance", found, **numbers)

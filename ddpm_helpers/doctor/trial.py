@@ -29,7 +29,7 @@ class Trial:
     ) -> None:  # fmt: skip
         self.sample_fn, self.bars, self.prediction, self.seed = sample_fn, bars, prediction, seed
         generator = torch.Generator().manual_seed(seed)
-        self.x_0 = (torch.rand(shape, generator=generator) * 1.6 - 0.8).to(device)  # inside -1..1
+        self.x_0 = (torch.rand(shape, generator=generator) * 1.6 - 0.8).to(device)  # within -1..1
         self.x_T = torch.randn(shape, generator=generator).to(device)
 
     def run(self, prediction: str | None = None, **options: Any) -> tuple[Oracle, Tensor]:
@@ -56,31 +56,31 @@ def other_reading(trial: Trial, oracle: Oracle, result: Tensor) -> Alarm | None:
             way = "below" if shift > 0 else "above"
             return (
                 broken,
-                f"t is off by one: the network hears a t one {way} that of the coefficients",
-                f"Tell it t {'+' if shift > 0 else '-'} 1, or count the tables as in training",
+                f"t is off by one: the network is given a t one {way} that of the coefficients",
+                f"Pass t {'+' if shift > 0 else '-'} 1, or index the tables as in training",
             )
     for kind in KINDS:
         if kind != trial.prediction and trial.is_right(*trial.run(kind)):
             return (
                 broken,
-                f"the sampler treats the output as {kind}, the network predicts {trial.prediction}",
-                f"Turn {trial.prediction} into {kind} before the step",
+                f"the sampler treats the output as {kind}, but it is {trial.prediction}",
+                f"Convert {trial.prediction} to {kind} before the step",
             )
     if outside:
         return (
             broken,
-            f"the network hears t = {outside[0]:g}, trained were {trial.bars.first}.."
-            f"{trial.bars.last}",
+            f"the network is given t = {outside[0]:g}, outside of {trial.bars.first}.."
+            f"{trial.bars.last}, its range in training",
             "Count t as in training",
         )
     return None
 
 
 def unclipped(trial: Trial, numbers: dict[str, float], error: float = 0.003) -> Alarm | None:
-    """Check how far one step leads astray if the network errs by a few thousandths.
+    """Check how far one step is off if the network errs by a few thousandths.
 
-    With little left of the picture, the error is multiplied by sqrt((1 - bar) / bar) in x_0. Small
-    steps forget it; long ones carry it to an x_t that never occurs in training.
+    With little left of the picture, the error is multiplied by sqrt((1 - bar) / bar) in x_0. Short
+    steps correct it; long ones lead to an x_t that never occurs in training.
     """
     moves = trial.run(error=error)[0].moves[:-1]
     away = [abs(math.hypot(m.B, m.sigma) - math.sqrt(1 - m.bar_s)) for m in moves]
@@ -90,8 +90,8 @@ def unclipped(trial: Trial, numbers: dict[str, float], error: float = 0.003) -> 
         return None
     return (
         broken,
-        f"x_0 is not clipped: an output that errs by {error:.1%} leads {astray:.2f} away in one "
-        "step",
+        f"x_0 is not clipped: an error of {error:.1%} in the output changes the noise level by "
+        f"{astray:.2f} in one step",
         "Clip the predicted x_0 to -1..1 before the step is taken from it",
     )
 
@@ -111,9 +111,9 @@ def draws_right(trial: Trial, oracle: Oracle) -> Alarm | None:
         return None
     return (
         broken,
-        f"from a Gaussian of spread {SPREAD} it draws a spread of {seen:.3f}; plain steps "
+        f"for a Gaussian with standard deviation {SPREAD} it draws one of {seen:.3f}; plain steps "
         f"reach {simple:.3f}",
-        "Each step alone is right: look at what is carried from one step to the next",
+        "Each step alone is right: check what is carried from one step to the next",
     )
 
 
