@@ -180,7 +180,7 @@ def check_betas(betas: object) -> Tensor:
     if wrong.any():
         t = int(wrong.nonzero()[0]) + 1
         raise ValueError(
-            f"betas[{t}] must lie in 0..1, without the ends (1 only at T); got {table[t].item()}"
+            f"betas[{t}] must be above 0 and below 1 (1 only at T), got {table[t].item()}"
         )
     return table
 

@@ -28,7 +28,7 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True)
 class Exercise:
-    """What `check` knows about one exercise.
+    """An exercise: its solution, its trials and the mistakes that `check` can name.
 
     Attributes:
         number: of the notebook and of the exercise in it: "3.2".
@@ -106,7 +106,7 @@ def _outcome(trial: Trial, answer: Answer) -> Any:
         torch.manual_seed(0)
         try:
             return trial.run(answer)
-        except Exception as error:  # shown to the learner: any error is an answer here
+        except Exception as error:  # any error is a result, which the learner is shown
             text = (str(error).splitlines() or [""])[0]
             return Raised(type(error).__name__, text)
 

@@ -56,7 +56,7 @@ EXERCISES = [
             "it is halved before the shift by 1; halve last, or shift by one half": (
                 lambda x: (x / 2 + 1).clamp(0, 1)
             ),
-            "each picture is stretched by its own extremes; the range is [-1, 1] for all": (
+            "each picture is scaled by its own extremes; the range is [-1, 1] for all": (
                 lambda x: (x - x.min()) / (x.max() - x.min())
             ),
         },
@@ -76,7 +76,7 @@ EXERCISES = [
             "the weight of the noise is 1 - sqrt(share); equation (0.1) has sqrt(1 - share)": (
                 lambda x_0, eps, share: share**0.5 * x_0 + (1 - share**0.5) * eps
             ),
-            "the picture keeps its full strength; its weight in (0.1) is sqrt(share)": (
+            "the picture has the weight 1; its weight in (0.1) is sqrt(share)": (
                 lambda x_0, eps, share: x_0 + (1 - share) ** 0.5 * eps
             ),
         },
@@ -87,19 +87,19 @@ EXERCISES = [
         _guess_x_0,
         [Trial(f"shares of {', '.join(map(str, SHARES))}", _guessed)],
         {
-            "the noise is taken away, but the picture stays pale: divide by sqrt(share), (0.2)": (
+            "the noise is subtracted, but the picture stays pale: divide by sqrt(share), (0.2)": (
                 lambda x_t, eps_pred, share: x_t - (1 - share) ** 0.5 * eps_pred
             ),
             "only the noise is divided: put brackets around the difference, (0.2)": (
                 lambda x_t, eps_pred, share: x_t - (1 - share) ** 0.5 * eps_pred / share**0.5
             ),
-            "all of the guessed noise is taken away; its weight in x_t is sqrt(1 - share)": (
+            "the guessed noise is subtracted with weight 1; its weight in x_t is sqrt(1 - share)": (
                 lambda x_t, eps_pred, share: (x_t - eps_pred) / share**0.5
             ),
-            "the noise is added once more; (0.2) takes it away": (
+            "the noise is added; (0.2) subtracts it": (
                 lambda x_t, eps_pred, share: _guess_x_0(x_t, -eps_pred, share)
             ),
-            "the shares stand where their square roots belong, equation (0.2)": (
+            "this uses the shares where their square roots belong, equation (0.2)": (
                 lambda x_t, eps_pred, share: (x_t - (1 - share) * eps_pred) / share
             ),
         },

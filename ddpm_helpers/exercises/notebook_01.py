@@ -23,7 +23,7 @@ def _every_byte(answer: Answer) -> Tensor:
 
 
 class _Mirrored:
-    """Pictures as floats, each mirrored or not, which its seed and its number decide."""
+    """Pictures as floats; seed and number decide whether a picture is mirrored."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, seed: int):
         self.images, self.labels, self.seed = images, labels, seed
@@ -113,7 +113,7 @@ EXERCISES = [
             "values beyond [-1, 1] wrap around, white turns black: clamp before the conversion": (
                 lambda x: ((x + 1) * 127.5).round().long().to(torch.uint8)
             ),
-            "this is the way back from [0, 1]; here 0 is medium grey, equation (1.2)": (
+            "this converts back from [0, 1]; here the range is [-1, 1], equation (1.2)": (
                 lambda x: (x.clamp(0, 1) * 255).round().to(torch.uint8)
             ),
             "a factor of 128 makes bright pixels one too bright; (1.2) has 127.5": (
@@ -132,8 +132,8 @@ EXERCISES = [
         {
             "pictures are turned upside down: the last axis runs from left to right": _UpsideDown,
             "all pictures are mirrored, or none: the number i belongs in the seed": _AllAlike,
-            "every seed mirrors the same pictures: seed belongs there too, with i": _WithoutSeed,
-            "a picture that is asked for twice comes back in two ways: draw with "
+            "every seed mirrors the same pictures: the pair (seed, i) is needed": _WithoutSeed,
+            "a picture that is read twice comes in two versions: draw with "
             "np.random.default_rng((seed, i))": _DrawnAnew,
             "the pictures are still bytes: convert them by (1.1)": _Bytes,
         },
@@ -144,10 +144,10 @@ EXERCISES = [
         _halve,
         [Trial("two pictures of 4×6", lambda f: f(_pictures()))],
         {
-            "three of four pixels are dropped, not averaged: this is aliasing": (
+            "three of four pixels are dropped, not averaged: this causes aliasing": (
                 lambda x: x[..., ::2, ::2]
             ),
-            "the four pixels are added up: divide by 4": lambda x: 4 * _halve(x),
+            "this is the sum of the four pixels: divide by 4": lambda x: 4 * _halve(x),
             "each average takes four neighbours of a row, not a square of 2×2": (
                 lambda x: x.reshape(*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2, 4).mean(-1)
             ),
@@ -165,10 +165,10 @@ EXERCISES = [
             "every epoch has the same order: epoch belongs in the seed, equation (1.4)": (
                 lambda seed, epoch, n: np.random.default_rng(seed).permutation(n)
             ),
-            "seed 0 in epoch 1 is seed 1 in epoch 0: give the pair, not the sum": (
+            "seed 0 in epoch 1 is seed 1 in epoch 0: use the pair, not the sum": (
                 lambda seed, epoch, n: np.random.default_rng(seed + epoch).permutation(n)
             ),
-            "some pictures come twice and others never: this draws, it does not shuffle": (
+            "some pictures come twice and others never: take a permutation": (
                 lambda seed, epoch, n: np.random.default_rng((seed, epoch)).integers(0, n, n)
             ),
             "seed and epoch are swapped": (lambda seed, epoch, n: _order(epoch, seed, n)),

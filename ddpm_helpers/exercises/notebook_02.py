@@ -85,10 +85,10 @@ EXERCISES = [
             Trial("the linear schedule, T = 500", lambda f: f(beta_schedule("linear", 500))),
         ],
         {
-            "this multiplies the betas; alpha_t = 1 - beta_t is what (2.5) multiplies": (
+            "this multiplies the betas; (2.5) multiplies the alphas, alpha_t = 1 - beta_t": (
                 lambda betas: betas.cumprod(0)
             ),
-            "this adds the betas up; what is left is a product, equation (2.5)": (
+            "this is 1 - the sum of the betas; alpha_bar is a product, equation (2.5)": (
                 lambda betas: 1 - betas.cumsum(0)
             ),
             "the entry of t = 0 is missing: keep all T + 1 betas, and alpha_bar[0] is 1": (
@@ -97,7 +97,7 @@ EXERCISES = [
             "every entry is one place too late: alpha_bar[t] includes alpha_t": (
                 lambda betas: torch.cat([torch.ones(1).double(), _alpha_bar(betas)[:-1]])
             ),
-            "these are the alphas of single steps: multiply them up, equation (2.5)": (
+            "these are the alphas of single steps: take their running product, equation (2.5)": (
                 lambda betas: 1 - betas
             ),
         },
@@ -120,7 +120,7 @@ EXERCISES = [
             "the entry of t = 0 is missing: betas[0] = 0, then T more": (
                 lambda T: beta_schedule("cosine", T)[1:]
             ),
-            "this is 1 - alpha_bar_t; (2.8) divides alpha_bar_t by the one before it": (
+            "this is 1 - alpha_bar_t; (2.8) has 1 - alpha_bar_t / alpha_bar_{t-1}": (
                 _from_the_start
             ),
         },
@@ -156,7 +156,7 @@ EXERCISES = [
             "the SNR is 4 times the cosine's; larger pictures need a quarter of it": (
                 lambda T: _betas_of(_shifted(T, 1 / 4))
             ),
-            "the SNR is half of the cosine's; twice the side asks for a quarter": (
+            "the SNR is half of the cosine's; twice the side needs a quarter": (
                 lambda T: _betas_of(_shifted(T, 2))
             ),
             "the last beta is 1: clip at 0.999, equation (2.8)": (

@@ -71,7 +71,7 @@ def _noise_is_one_minus_signal(x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: T
     return signal * x_0 + (1 - signal) * eps
 
 
-def _one_seat_early(x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+def _one_entry_early(x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
     return _add_noise(x_0, t - 1, eps, alpha_bar)
 
 
@@ -113,7 +113,7 @@ EXERCISES = [
             "the picture shrinks by 1 - beta; (2.1) takes the square root of that": _step_with(
                 lambda beta: 1 - beta, lambda beta: beta**0.5
             ),
-            "this is the beta of the step before: the table has T + 1 entries, use betas[t]": (
+            "this is the beta of the previous step: the table has T + 1 entries, use betas[t]": (
                 lambda x, t, z, betas: _one_step(x, t - 1, z, betas)
             ),
         },
@@ -134,15 +134,15 @@ EXERCISES = [
             "the weight of the noise is 1 - sqrt(alpha_bar); (2.5) has sqrt(1 - alpha_bar)": (
                 _noise_is_one_minus_signal
             ),
-            "t - 1 reads the entry before, at t = 0 the last one: the table has T + 1 entries, "
-            "use alpha_bar[t]": _one_seat_early,
+            "t - 1 reads the previous entry, at t = 0 the last one: the table has T + 1 entries, "
+            "use alpha_bar[t]": _one_entry_early,
             "all pictures get the step of the first one: take alpha_bar[t] for the whole batch": (
                 lambda x_0, t, eps, bar: _add_noise(x_0, t[:1].expand(len(t)), eps, bar)
             ),
             "all pictures share the noise of the first one": (
                 lambda x_0, t, eps, bar: _add_noise(x_0, t, eps[:1].expand_as(eps), bar)
             ),
-            "alpha_bar[t] runs along the columns: give it the shape (B, 1, 1, 1)": _last_axis,
+            "alpha_bar[t] is broadcast over the columns: reshape it to (B, 1, 1, 1)": _last_axis,
         },
     ),
     Exercise(
@@ -163,7 +163,7 @@ EXERCISES = [
             "only the noise is divided: put brackets around the difference, equation (2.10)": _undo(
                 lambda bar: (torch.ones_like(bar), -((1 - bar) / bar).sqrt())
             ),
-            "all of eps is taken away; its weight in x_t is sqrt(1 - alpha_bar)": _undo(
+            "eps is subtracted with weight 1; its weight in x_t is sqrt(1 - alpha_bar)": _undo(
                 lambda bar: (bar.rsqrt(), -bar.rsqrt())
             ),
             "this uses alpha_bar where its square root belongs, equation (2.10)": _undo(

@@ -39,7 +39,7 @@ def _cosines_first(t: Tensor, dim: int) -> Tensor:
 
 
 def _normalised(x: Tensor, shape: tuple[int, ...], over: tuple[int, ...], **options: int) -> Tensor:
-    """Mean 0 and variance 1 over some axes of x, seen in another shape."""
+    """Mean 0 and variance 1 over some axes of x in another shape."""
     h = x.reshape(shape)
     options = {"correction": 0} | options
     h = (h - h.mean(over, keepdim=True)) / (h.var(over, keepdim=True, **options) + 1e-5).sqrt()

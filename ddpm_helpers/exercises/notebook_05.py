@@ -51,7 +51,7 @@ def _shown_clean(model: Answer, x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: 
     return (model(x_0, t) - eps).square().mean()
 
 
-def _asks_for_x_0(model: Answer, x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+def _x_0_as_target(model: Answer, x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
     return (model(_mixed(x_0, t, eps, alpha_bar), t) - x_0).square().mean()
 
 
@@ -135,10 +135,10 @@ EXERCISES = [
             Trial("t = 1, 250 and 500 in one batch", lambda f: _loss_of(f, 1, 250, 500)),
         ],
         {
-            "the network sees the clean picture here; it must see the mixture x_t, equation (5.1)":
+            "the network's input is the clean picture here; it must be x_t, equation (5.1)":
                 _shown_clean,
             "this uses alpha_bar where its square root belongs, equation (5.1)": _without_root,
-            "this asks for the picture; (5.2) asks for the noise eps": _asks_for_x_0,
+            "the target here is the picture; in (5.2) it is the noise eps": _x_0_as_target,
             "this is the sum over all values; (5.2) takes their mean, so that the loss does not "
             "grow with batch and picture": _summed,
             "all pictures get the step of the first one": _one_step,
@@ -153,7 +153,7 @@ EXERCISES = [
             Trial("K = 30, W = 1", lambda f: _rates(f, 30, 1)),
         ],
         {
-            "there is no warm-up here: the first W steps rise in a straight line, equation (5.6)":
+            "there is no warm-up here: the rate rises linearly over the first W steps, (5.6)":
                 lambda k, K, lr, W: lr / 2 * (1 + math.cos(math.pi * (k - W) / (K - W))),
             "the cosine counts from step 0, so the rate jumps where the warm-up ends: "
             "(5.6) has (k - W) / (K - W)":
@@ -161,7 +161,7 @@ EXERCISES = [
             "the cosine makes a whole turn, and the rate climbs again: (5.6) has pi, not 2 pi":
                 lambda k, K, lr, W: _cosine_rate(k, K, lr, W, start=W, turns=1.0),
             "1 + cos goes from 2 to 0: halve it, equation (5.6)": _not_halved,
-            "k counts from 1, so the first step has the rate lr / W; here it has none, and "
+            "k counts from 1, so the first step has the rate lr / W; here it has 0, and "
             "is lost":
                 lambda k, K, lr, W: _learning_rate(k, K, lr, W) if k > W else lr * (k - 1) / W,
         },
@@ -175,9 +175,9 @@ EXERCISES = [
             Trial("a gradient that is short enough", lambda f: _clipped(f, 0.01)),
         ],
         {
-            "each tensor is shortened alone, which turns the gradient: one length for all of them":
+            "each tensor is clipped alone, which turns the gradient: use one length for all":
                 _each_alone,
-            "single values are cut off, which turns the gradient: multiply all by one number":
+            "single values are clipped, which turns the gradient: multiply all by one number":
                 lambda gs, longest: [g.clamp(-longest, longest) for g in gs],
             "short gradients are made longer: the factor is at most 1":
                 lambda gs, longest: [g * longest / _length(gs) for g in gs],

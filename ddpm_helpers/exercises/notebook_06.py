@@ -161,7 +161,7 @@ EXERCISES = [
             "this uses alpha_bar where its square root belongs, equations (6.3) and (6.4)":
                 _without_root,
             "the signs of v are swapped: v has a minus in (6.3) and a plus in (6.4)": _wrong_sign,
-            "this takes the output for eps, equation (6.5); this network predicts v": _as_if_eps,
+            "this uses the output as eps, equation (6.5); this network predicts v": _as_if_eps,
             "the two are swapped: x_0 comes first":
                 lambda v, x_t, t, alpha_bar: _unmix(v, x_t, t, alpha_bar)[::-1],
         },
@@ -177,7 +177,7 @@ EXERCISES = [
         ],
         {
             "a_t and b_t are swapped: a_t belongs to x_0, equation (6.11)": _swapped,
-            "alpha_bar[t] stands where alpha_bar[t - 1] belongs, equation (6.11)":
+            "this uses alpha_bar[t] where alpha_bar[t - 1] belongs, equation (6.11)":
                 _bar_t_for_before,
             "t counts from 1 here, and alpha_bar[0] = 1 belongs to the clean picture: "
             "the step from t to t - 1 uses alpha_bar[t] and alpha_bar[t - 1]": _counts_from_0,
@@ -214,12 +214,12 @@ EXERCISES = [
             Trial("from t = 10 to s = 0", lambda f: _jumped(f, 10, 0)),
         ],
         {
-            "x_t stands where its noise belongs: first solve (6.1) for eps": _x_t_for_eps,
-            "the weights are those of step t, so you stay where you are: mix with those of s, "
+            "this uses x_t where its noise belongs: first solve (6.1) for eps": _x_t_for_eps,
+            "the weights are those of step t, so x_t does not change: mix with those of s, "
             "equation (6.15)": _stays_at_t,
             "this uses alpha_bar[s] where its square root belongs, equation (6.15)":
                 _ddim_without_root,
-            "fresh noise is drawn; DDIM keeps the noise that x_t holds, equation (6.15)":
+            "fresh noise is drawn; DDIM keeps the noise in x_t, equation (6.15)":
                 _fresh_noise,
         },
     ),

@@ -117,9 +117,9 @@ EXERCISES = [
             "one draw decides for the whole batch: draw a number for each picture": _by_batch,
             "hidden labels become class 0, an airplane for the network: "
             '"no label" is -1 here': _as_class_0,
-            "the share is kept and the rest hidden: turn the comparison round": _hides_the_rest,
-            "the labels that were given are overwritten, and the next epoch finds them "
-            "hidden: return a new tensor": _in_place,
+            "the share is kept and the rest hidden: reverse the comparison": _hides_the_rest,
+            "the input is overwritten, so its labels stay hidden in the next epoch: "
+            "return a new tensor": _in_place,
         },
     ),
     Exercise(
@@ -132,7 +132,7 @@ EXERCISES = [
             "equation (8.4)": lambda a, b, w: _guided(b, a, w),
             "this is Ho and Salimans's w, which is ours minus 1: start from the prediction "
             "without a class, equation (8.4)": lambda a, b, w: a + w * (a - b),
-            "the direction alone is no prediction: add it to the one without a class, "
+            "the direction alone is not a prediction: add it to the one without a class, "
             "equation (8.4)": lambda a, b, w: w * (a - b),
         },
     ),
@@ -160,7 +160,7 @@ EXERCISES = [
         _paste,
         [Trial(f"alpha_bar = {bar:g}", partial(_pasted, bar_s=bar)) for bar in (0.3, 1.0)],
         {
-            "the mask is upside down: it is True where the network fills in, equation (8.6)":
+            "the mask is inverted: it is True where the network fills in, equation (8.6)":
                 lambda x, x_0, mask, bar, z: _paste(x, x_0, ~mask, bar, z),
             "the known part is pasted clean: noise it to step s first, equation (8.6)":
                 lambda x, x_0, mask, bar, z: torch.where(mask, x, x_0),

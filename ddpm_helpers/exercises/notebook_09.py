@@ -139,12 +139,12 @@ EXERCISES = [
             _frechet_trial("another width", scale=2.0),
         ],
         {
-            "the root is taken entry by entry: it is the root of a matrix, and its trace is the "
+            "the root is taken entry by entry: it is the root of a matrix, whose trace is the "
             "sum of the roots of the eigenvalues of C_a C_b":
                 lambda a, b: _frechet(a, b, by_element=True),
             "the distance of the means lacks its square, equation (9.2)":
                 lambda a, b: _frechet(a, b, power=1),
-            "the root counts twice, equation (9.2)": lambda a, b: _frechet(a, b, factor=1.0),
+            "the root lacks its factor 2, equation (9.2)": lambda a, b: _frechet(a, b, factor=1.0),
             "torch.cov takes variables as rows: give it a.T, or it compares pictures "
             "instead of features": _frechet_of_rows,
         },
@@ -179,8 +179,8 @@ EXERCISES = [
                                      _nearest(x, training)[1].square() * x[0].numel()),
             "this is the mean square: its root is in the units of the pixels":
                 lambda x, training: (_nearest(x, training)[0], _nearest(x, training)[1].square()),
-            "this is the most distant one": _farthest,
-            "this asks for each training picture's nearest sample: turn the two round":
+            "this is the most distant picture": _farthest,
+            "this finds each training picture's nearest sample: swap the two":
                 _for_each_training_picture,
         },
         tolerance=1e-4,

@@ -170,7 +170,7 @@ EXERCISES = [
             Trial("t = 2, 11 and 19 in one batch", lambda f: _asked(f, 2, 11, 19)),
         ],
         {
-            "this answers with eps, equation (10.2): turn it into v": _of_eps,
+            "this returns eps, equation (10.2): convert it to v": _of_eps,
             "v has the other sign: it is sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0":
                 _other_sign,
             "all pictures get the step of the first one":
@@ -212,7 +212,7 @@ EXERCISES = [
         {
             "this uses the standard deviation where the variance belongs, equation (10.4)":
                 lambda x_0, bar_t: _guess(x_0, bar_t, torch.std),
-            "the mean is known to the guess: take the variance around it, not the mean square":
+            "the guess knows the mean: take the variance around it, not the mean square":
                 lambda x_0, bar_t: _guess(x_0, bar_t, lambda x: x.square().mean()),
             "this is the error in x_0: in units of eps it is alpha_bar / (1 - alpha_bar) of it":
                 _guess_in_x_0,

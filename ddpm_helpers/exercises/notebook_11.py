@@ -10,7 +10,7 @@ from torch import Tensor
 from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial
 
 Velocity = Callable[[Tensor, float], Tensor]
-Says = Callable[[Tensor, int], Tensor]
+Predict = Callable[[Tensor, int], Tensor]
 
 
 def _small(*shape: int) -> Tensor:
@@ -77,7 +77,7 @@ def _heun(velocity: Velocity, z: Tensor, steps: int) -> Tensor:
 
 
 def _solver(slope: Callable[[Velocity, Tensor, float, float], Tensor], sign: int = 1) -> Answer:
-    """A wrong solver: the slope that it takes from s to r; the last step is plain."""
+    """A wrong solver: `slope` is what it uses from s to r; the last step is plain."""
 
     def answer(velocity: Velocity, z: Tensor, steps: int) -> Tensor:
         for k in range(steps, 0, -1):
@@ -102,7 +102,7 @@ def _heun_to_the_end(velocity: Velocity, z: Tensor, steps: int) -> Tensor:
 
 
 def _bent(z: Tensor, s: float) -> Tensor:
-    """A velocity that is unknown at s = 0, as that of a network is."""
+    """A velocity that is unknown at s = 0, like that of a network."""
     return torch.sin(2 * z) + z.cos() * (s if s > 0 else float("nan"))
 
 
@@ -119,17 +119,17 @@ def _step(x_0: Tensor, x_t: Tensor, bar_t: Tensor, bar_s: Tensor) -> Tensor:
 
 
 def _consistency(
-    student: Says, teacher: Says, x_t: Tensor, t: int, s: int, bar: Tensor
+    student: Predict, teacher: Predict, x_t: Tensor, t: int, s: int, bar: Tensor
 ) -> Tensor:  # fmt: skip
     x_s = _step(teacher(x_t, t), x_t, bar[t], bar[s])
     return (student(x_t, t) - student(x_s, s).detach()).square().mean()
 
 
 def _towards(goal: Callable[..., Tensor]) -> Answer:
-    """A wrong loss: the distance of the student's answer at t to some other goal."""
+    """A wrong loss: the distance of the student's prediction at t from another target."""
 
     def answer(
-        student: Says, teacher: Says, x_t: Tensor, t: int, s: int, bar: Tensor
+        student: Predict, teacher: Predict, x_t: Tensor, t: int, s: int, bar: Tensor
     ) -> Tensor:  # fmt: skip
         aim = goal(student, teacher, x_t, t, s, bar)
         return (student(x_t, t) - aim).square().mean()
@@ -137,7 +137,7 @@ def _towards(goal: Callable[..., Tensor]) -> Answer:
     return answer
 
 
-def _from(teacher: Says, x_t: Tensor, t: int, s: int, bar: Tensor) -> Tensor:
+def _from(teacher: Predict, x_t: Tensor, t: int, s: int, bar: Tensor) -> Tensor:
     return _step(teacher(x_t, t), x_t, bar[t], bar[s])
 
 
@@ -177,7 +177,7 @@ EXERCISES = [
                     _pair(x_0, eps, s)[0], s.reshape(-1, 1, 1, 1) * (eps - x_0),
                 )
             ),
-            "s belongs to pictures, not to columns of pixels: s.reshape(-1, 1, 1, 1)": (
+            "s is broadcast along the columns: give it the shape (B, 1, 1, 1)": (
                 lambda x_0, eps, s: ((1 - s) * x_0 + s * eps, eps - x_0)
             ),
         },
@@ -188,7 +188,7 @@ EXERCISES = [
         _x_0,
         [Trial(f"alpha_bar = {bar}", _at_bar(bar)) for bar in (0.64, 0.0, 1.0)],
         {
-            "divided by a, as for eps, which is 0 at t = T; u holds x_0 too, so it is a + b": (
+            "this divides by a, as for eps, and a is 0 at t = T; u contains x_0 too: take a + b": (
                 _x_0_like(lambda u, x_t, a, b: (x_t - b * u) / a)
             ),
             "x_t - b u is a x_0 + b x_0: divide it by a + b": (
@@ -200,7 +200,7 @@ EXERCISES = [
             "the sign of u is wrong: it points at the noise, so the way to the picture is -u": (
                 _x_0_like(lambda u, x_t, a, b: (x_t + b * u) / (a + b))
             ),
-            "alpha_bar stands where its square root belongs": (
+            "this uses alpha_bar where its square root belongs": (
                 _x_0_like(lambda u, x_t, a, b: (x_t - b**2 * u) / (a**2 + b**2))
             ),
         },
@@ -229,7 +229,7 @@ EXERCISES = [
             "the walk leads away from the pictures: r - s is negative, keep its sign": (
                 _solver(_mean, sign=-1)
             ),
-            "the last step asks for the velocity at s = 0, where no network was trained: take it "
+            "the last step uses the velocity at s = 0, where no network is trained: take it "
             "with Euler": _heun_to_the_end,
         },
     ),
@@ -242,17 +242,17 @@ EXERCISES = [
             Trial("t = 2, s = 0", _loss_and_slope(2, 0)),
         ],
         {
-            "the student copies its teacher at t: it stays as blurred as that": _towards(
+            "the target is the teacher's prediction at t: the student stays as blurred": _towards(
                 lambda student, teacher, x_t, t, s, bar: teacher(x_t, t)
             ),
-            "the goal is what the teacher predicts at s; take what the student predicts": (
+            "the target is the teacher's prediction at s; take the student's": (
                 _towards(
                     lambda student, teacher, x_t, t, s, bar: teacher(
                         _from(teacher, x_t, t, s, bar), s
                     )
                 )
             ),
-            "gradients flow through the goal too: .detach() it": _towards(
+            "gradients flow through the target too: .detach() it": _towards(
                 lambda student, teacher, x_t, t, s, bar: student(
                     _from(teacher, x_t, t, s, bar), s
                 )
