@@ -325,7 +325,7 @@ def test_the_doctor_finds_a_perfect_flow_healthy_and_names_a_wrong_reading():
         return wrong.sample(model, len(x_T), x_T=x_T, sampler="ddim", seed=0)
 
     sentence = doctor.check_sampler(misread, d.alpha_bar, prediction="flow").sentence
-    assert "treats the output as v, the network predicts flow" in sentence
+    assert "treats the output as v, but it is flow" in sentence
 
 
 def test_the_doctor_weighs_the_loss_and_the_guess_of_a_flow():
