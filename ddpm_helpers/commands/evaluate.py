@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     from ddpm_helpers.data import ImageDataset
     from ddpm_helpers.evaluation import evaluate
     from ddpm_helpers.pretrained import load_pretrained
-    from ddpm_helpers.pretrained.weights import data_of_weights, few_steps
+    from ddpm_helpers.pretrained.weights import data_of_weights, few_step_options
 
     check_options(args)
     model, diffusion = load_pretrained(args.weights)
@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> None:
     source, side = data.pop("source", "cartoons"), model.image_shape[-1]
     train, test = (ImageDataset(source, side, split=s, **data) for s in ("train", "test"))
     options: dict[str, Any] = {"guidance": args.guidance, "seed": args.seed}
-    if few := few_steps(args.weights):
-        options |= {"sampler": "ddpm", "steps": few}
+    options |= few_step_options(args.weights)
     for name in ("sampler", "steps"):
         if (value := getattr(args, name)) is not None:
             options[name] = value

@@ -133,13 +133,13 @@ def description(name_or_path: str | Path) -> dict[str, Any]:
     return _read(name_or_path)[1]
 
 
-def few_steps(name_or_path: str | Path) -> list[int] | None:
-    """The steps t of ddpm that distilled weights were made for, from T; None for others.
+def few_step_options(name_or_path: str | Path) -> dict[str, Any]:
+    """The options of `sample` that distilled weights were made for; empty for other weights.
 
     Args, Raises: as for `load_pretrained`.
     """
-    found: list[int] | None = description(name_or_path)["trained"].get("few_steps")
-    return found
+    steps = description(name_or_path)["trained"].get("few_steps")
+    return {"sampler": "ddpm", "steps": steps} if steps else {}
 
 
 def data_of_weights(
