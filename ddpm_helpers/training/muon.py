@@ -11,46 +11,58 @@ from torch import Tensor, nn
 
 from ddpm_helpers.model import DiffusionNet
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: steepest at 0, for few iterations
+# Of the odd polynomials of degree 5, those that bring the singular values in 0.003..1 nearest to 1,
+# one after another: after the last they lie in 0.78..1.20. The first three shrink their argument by
+# 1 %, since rounding can lift it over the end of its interval, beyond which they grow fast.
+COEFFICIENTS = (
+    (8.30067, -24.03754, 17.46613),
+    (4.00339, -2.92284, 0.54187),
+    (3.47086, -2.54940, 0.50020),
+    (2.49012, -1.83428, 0.43683),
+)
 RMS = 0.4  # root mean square of a matrix's steps, as a multiple of lr; AdamW's is 0.2 to 1
 
 
-def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
-    """Set all singular values of matrices to about 1 and keep their singular vectors.
+def orthogonalize(G: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """Set all singular values of matrices to about `scale` and keep their singular vectors.
 
-        X = G / |G|;  then repeatedly  X <- (a + b A + c A^2) X  with  A = X X^T
+        X = G / |G|;  then for each of COEFFICIENTS  X <- (a + b A + c A^2) X  with  A = X X^T
 
     Everything that multiplies X is a polynomial in the first A. So the small (rows, rows) matrices
     are multiplied with each other, and X only once at the end: the same result at a third of the
     cost for kernels, which are much wider than high. In bfloat16, whose rounding errors would grow,
-    X is multiplied after every two iterations.
+    X is multiplied after every two polynomials.
 
     Args:
         G: (..., rows, columns); each matrix is treated on its own.
-        iterations: after 5, singular values that were above 0.003 of |G| lie in 0.68..1.21.
+        scale: a number, or a tensor of one.
     Returns:
-        Shape and dtype of G; 0 for a G of 0.
-    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+        Shape and dtype of G; 0 for a G of 0. Singular values that were above 0.003 of |G| lie in
+        0.78..1.20 times `scale`, smaller ones between 0 and that.
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks";
+        coefficients for each step: Amsel et al. 2025, "The Polar Express", theorem 3.1.
     """
     if G.shape[-2] > G.shape[-1]:
-        return orthogonalize(G.mT.contiguous(), iterations).mT
+        return orthogonalize(G.mT.contiguous(), scale).mT
     X, norm = G, torch.linalg.matrix_norm(G, keepdim=True) + 1e-7
-    together = 2 if G.dtype == torch.bfloat16 else iterations
-    for first in range(0, iterations, together):
+    together = 2 if G.dtype == torch.bfloat16 else len(COEFFICIENTS)
+    for first in range(0, len(COEFFICIENTS), together):
         A = X @ X.mT / norm**2  # (..., rows, rows)
-        product = polynomial = _polynomial(A)
-        for _ in range(first + 1, min(first + together, iterations)):
+        product = polynomial = _polynomial(A, COEFFICIENTS[first])
+        for coefficients in COEFFICIENTS[first + 1 : first + together]:
             A = polynomial @ A @ polynomial
-            polynomial = _polynomial(A)
+            polynomial = _polynomial(A, coefficients)
             product = polynomial @ product
+        if first + together == len(COEFFICIENTS):
+            product = product * scale
         X = product / norm @ X
         norm = torch.ones_like(norm)
     return X
 
 
-def _polynomial(A: Tensor) -> Tensor:
+def _polynomial(A: Tensor, coefficients: tuple[float, float, float]) -> Tensor:
     """a + b A + c A^2, (..., rows, rows)."""
-    a, b, c = COEFFICIENTS
+    a, b, c = coefficients
     inner = c * A
     inner.diagonal(dim1=-2, dim2=-1).add_(b)
     outer = inner @ A
@@ -141,9 +153,9 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(grads, m, momentum)
         rows = [_rows(grad).to(self.precision) for grad in grads]
         ahead = torch.stack(rows)  # (k, rows, columns)
+        scale = lr * RMS * max(ahead.shape[1:]) ** 0.5 * finite
         # A single matrix is not passed as a batch of one, whose products are slower.
-        step = orthogonalize(ahead.squeeze(0)).to(weights[0].dtype).reshape(ahead.shape)
-        step.mul_(lr * RMS * max(ahead.shape[1:]) ** 0.5 * finite)
+        step = orthogonalize(ahead.squeeze(0), scale).to(weights[0].dtype).reshape(ahead.shape)
         if decay := group["weight_decay"]:
             torch._foreach_mul_(weights, 1 - lr * decay * finite)
         torch._foreach_sub_(weights, [_like(one, weights[0]) for one in step])
