@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_helpers import DiffusionNet, DiffusionUtils, ImageDataset, TrainConfig
+from ddpm_helpers.device import bf16_is_fast
 from ddpm_helpers.diffusion import draw_steps
 from ddpm_helpers.evaluation import compare, draw_samples, take, take_like
 from ddpm_helpers.evaluation.classifier import classifier_for
@@ -137,7 +138,7 @@ def train(variant: Variant, ds: ImageDataset, y: Tensor, args: argparse.Namespac
         t, eps = draw_steps(len(x_0), diffusion.alpha_bar, variant.t_sampling), variant.noise(x_0)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.steps, config)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast(torch.device("cpu"))):
             loss = diffusion.loss(net, x_0, t, eps, hidden).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -177,6 +178,7 @@ def main() -> None:
     }.items():
         add(f"--{name}", type=int, default=default)
     add("--lr", type=float, default=2e-3)
+    add("--only", nargs="+", default=[], metavar="WORDS", help="in the names of what to try")
     args = parser.parse_args()
     train_set, test = (ImageDataset(args.data, args.size, split=s) for s in ("train", "test"))
     x_test, labels = take(test, args.n)
@@ -184,6 +186,8 @@ def main() -> None:
     print(f"{len(train_set)} pictures, {args.steps} steps of {args.batch}, n = {args.n}, "
           f"distance of real pictures {floor:.2f}")  # fmt: skip
     for variant in VARIANTS:
+        if args.only and not any(words in variant.name for words in args.only):
+            continue
         rows = []
         for seed in range(args.seeds):
             torch.manual_seed(0)
