@@ -65,11 +65,11 @@ class Perfect:
             bar = bar[:1].expand(len(x_t), 1)
         flat = x_t.flatten(1)
         c = flat @ BASIS.T  # (B, 4)
-        if self.bug == "deaf to t":  # tells the noise from x_t alone, as blind denoisers do
+        if self.bug == "t ignored":  # tells the noise from x_t alone, as blind denoisers do
             rest = flat - c @ BASIS
             bar = 1 - (rest.square().mean(1, keepdim=True)).clamp(1e-4, 1 - 1e-6)
         y = torch.full((len(x_t),), NULL) if y is None else y
-        if self.bug == "deaf to y":
+        if self.bug == "y ignored":
             y = torch.full_like(y, NULL)
         if self.bug == "null is class 0":
             y = y.clamp(min=0)
@@ -387,7 +387,7 @@ class Record:
                 *self.average[:3], steps=self.average[3], decay=self.average[4]
             ),
             "loss weights": lambda: d.check_loss_weights(self.weights, BAR),
-            # on a network of its own: one that is deaf to y leaves nothing to guide
+            # on a network of its own: one that ignores y leaves nothing to guide
             "guidance": lambda: d.check_guidance(self.guided, Perfect(), x_t, 140, y, null=NULL),
             "checkerboard": lambda: d.check_checkerboard(self.decode, torch.ones(1, 8, 8, 8)),
             "reach": lambda: d.check_reach(self.module, SHAPE, 100),
@@ -573,7 +573,7 @@ BUGS = [
     part(10, "NaN at small t", "loss", "NaN", model=lambda: Perfect("NaN at small t")),
     part(10, "black samples", "samples", "NaN", samples=lambda: shifted(DRAWN, "black")),
     # 11 guidance
-    part(11, "deaf to y", "labels", "y is not used", model=lambda: Perfect("deaf to y")),
+    part(11, "y ignored", "labels", "y is not used", model=lambda: Perfect("y ignored")),
     part(11, "no row for null", "labels", "guidance does nothing",
          model=lambda: Perfect("null is class 0")),
     part(11, "null never trained", "null label", "never trained",
@@ -592,7 +592,7 @@ BUGS = [
     part(11, "w unused", "guidance", "w changes nothing", guided=lambda: mixed("no w")),
     part(11, "w twice", "guidance", "not linear in w", guided=lambda: mixed("twice")),
     # 12 the same at every t; fails in eval mode
-    part(12, "deaf to t", "time", "t is not used", model=lambda: Perfect("deaf to t")),
+    part(12, "t ignored", "time", "t is not used", model=lambda: Perfect("t ignored")),
     part(12, "t on the wrong axis", "neighbours", "other pictures of the batch",
          model=lambda: Perfect("t of the first")),
     part(12, "statistics of the batch", "neighbours", "other pictures of the batch",

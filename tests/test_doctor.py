@@ -115,7 +115,7 @@ def test_the_oracle_answers_with_the_noise_that_is_in_x_t():
         assert torch.allclose(oracle(x_t, t), answer, atol=1e-5)
 
 
-def test_a_fresh_network_is_called_untrained_and_not_deaf():
+def test_a_fresh_network_is_called_untrained_and_not_ignoring_its_inputs():
     fresh = DiffusionNet(16, width=8, num_classes=2)
     assert "untrained" in d.check_time(fresh, SHAPE, (1, 50)).sentence
     found = d.check_labels(fresh, REAL[:4], 30, num_classes=2, null=-1)

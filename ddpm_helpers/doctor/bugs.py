@@ -69,8 +69,8 @@ def loop(diffusion: Any, bug: str = "", *, steps: int = 50, ddpm: bool = False) 
 
 NETWORKS = {
     "never loaded": "fresh weights",
-    "deaf to t": "the time embedding is that of t = 0 for every t",
-    "deaf to y": 'every class has the row of "no label"',
+    "t ignored": "the time embedding is that of t = 0 for every t",
+    "y ignored": 'every class has the row of "no label"',
     "null untrained": 'the row of "no label" is what it was before training',
     "kernel 3": "the last transposed convolution has 3 taps at stride 2",
     "overflow": "values between two layers exceed what float16 holds",
@@ -103,9 +103,9 @@ def _spoil(bad: Any, bug: str) -> None:
         share = 1.0 if bug == "never loaded" else 0.6
         for p, first in zip(bad.parameters(), fresh.parameters(), strict=True):
             p.lerp_(first.to(p), share)
-    elif bug == "deaf to t":
+    elif bug == "t ignored":
         bad.time.register_forward_pre_hook(lambda module, args: (torch.full_like(args[0], 250),))
-    elif bug == "deaf to y":
+    elif bug == "y ignored":
         bad.label.weight.copy_(bad.label.weight[:1].expand_as(bad.label.weight))
     elif bug == "null untrained":
         bad.label.weight[0] = 3 * torch.randn_like(bad.label.weight[0])
