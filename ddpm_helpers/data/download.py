@@ -26,19 +26,15 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to download: its name on disk, size in bytes and hexadecimal digest."""
+    """A file to download: its name on disk, size in bytes and MD5 in hexadecimal digits."""
 
     name: str
     size: int
-    digest: str
-    algorithm: str = "sha256"  # md5 where nothing better is published
+    md5: str
 
 
 class _Failed(Exception):
     """One address did not deliver; the next one is tried."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(" ".join(reason.split()))  # one line, whatever a server says
 
 
 class _Slow(_Failed):
@@ -81,20 +77,19 @@ def fetch(remote: Remote, folder: Path, urls: Sequence[str]) -> Path:
 
 def _from_any(remote: Remote, part: Path, urls: Sequence[str]) -> None:
     """Try each address at full speed; if all fail, try the slow ones again without a limit."""
-    failures, slow = [], []
-    for url in urls:
+    failures = []
+    waiting = [(url, FLOOR) for url in urls]  # the slow ones are added at its end
+    for url, floor in waiting:
+        if not floor:
+            print(f"no faster address; downloading slowly from {url} (can be stopped and resumed)")
         try:
-            return _from_one(remote, part, url, FLOOR)
+            return _from_one(remote, part, url, floor)
         except _Failed as failed:
-            print(f"{url}: {failed}", flush=True)
-            failures.append(f"{url}: {failed}")
-            slow += [url] if isinstance(failed, _Slow) else []
-    for url in slow:
-        print(f"no faster address; downloading slowly from {url} (can be stopped and resumed)")
-        try:
-            return _from_one(remote, part, url, 0)
-        except _Failed as failed:
-            failures.append(f"{url}: {failed}")
+            why = f"{url}: {' '.join(str(failed).split())}"  # one line, whatever a server says
+            print(why, flush=True)
+            failures.append(why)
+            if floor and isinstance(failed, _Slow):
+                waiting.append((url, 0))
     raise _Failed("; ".join(failures))
 
 
@@ -109,7 +104,7 @@ def _from_one(remote: Remote, part: Path, url: str, floor: float) -> None:
                 return
             part.unlink()
             if before == 0:
-                raise _Failed(f"sent another file: its {remote.algorithm} is wrong")
+                raise _Failed("sent another file: its MD5 is wrong")
         elif _size(part) == before:
             raise _Failed(f"ended after {before:,} of {remote.size:,} bytes")
     raise _Failed(f"was cut off {RETRIES} times")
@@ -140,8 +135,6 @@ def _receive(remote: Remote, part: Path, url: str, floor: float) -> None:
                 return
             if not block:
                 return
-            if at == 0 and block.lstrip()[:9].lower().startswith((b"<html", b"<!doctype")):
-                raise _Failed("sent a web page instead of the file")
             new = block[max(0, had - at) : remote.size - at]
             file.write(new)
             bar.update(len(new))
@@ -157,8 +150,6 @@ def _ask(remote: Remote, url: str, start: int) -> Any:
         _only_https(url)
         answer = build_opener(_HttpsRedirects).open(Request(url, headers=headers), timeout=TIMEOUT)
     except HTTPError as error:
-        if error.code == 416 and start:  # the part is longer than the server's file
-            return _ask(remote, url, 0)
         raise _Failed(f"answered {error.code} {error.reason}") from None
     except TimeoutError:
         raise _Slow(f"did not answer for {TIMEOUT:.0f} s") from None
@@ -204,5 +195,5 @@ def _size(path: Path) -> int:
 def _right(remote: Remote, path: Path) -> bool:
     with open(path, "rb+") as file:
         os.fsync(file.fileno())  # on the disk before it gets its name
-        found = hashlib.file_digest(file, remote.algorithm).hexdigest()
-    return path.stat().st_size == remote.size and found == remote.digest
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    return path.stat().st_size == remote.size and found == remote.md5
