@@ -103,14 +103,6 @@ def test_a_ready_cache_needs_no_files(made, tmp_path):
     )
 
 
-def test_changed_files_without_archives_make_another_cache(made, tmp_path):
-    raw = write(tmp_path / "root", made, "mnist", "raw") / "train-images-idx3-ubyte"
-    before = np.array(load(tmp_path).images)
-    raw.write_bytes(raw.read_bytes()[:16] + bytes(12 * 28 * 28))
-    after = load(tmp_path).images
-    assert before.any() and not after.any()
-
-
 @pytest.mark.parametrize("change", [lambda raw: raw[:-100], lambda raw: b"", lambda raw: raw[:3]])
 @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
 def test_damaged_files_are_one_line(change, file, made, tmp_path):

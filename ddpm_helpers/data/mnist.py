@@ -20,53 +20,34 @@ def source(name: str, split: str, folders: Sequence[Path]) -> Source:
     """The pictures of one split, "train" (60,000) or "test" (10,000), padded by two black pixels.
 
     `MNIST/raw` or `FashionMNIST/raw` is looked for in all folders, packed (.gz) or unpacked, else
-    downloaded to the first. Archives are verified by torchvision's checksums. Without archives, the
-    sizes and modification times of the unpacked files are part of the identity, so changed files
-    get a new cache.
+    downloaded to the first. Archives are verified by torchvision's checksums.
     """
-    reader = _reader(name)
-    identity: dict[str, Any] = {"kind": name.replace("_", ""), "split": split}
-    if (place := _find(reader, folders)) and not _packed(reader, place):
-        states = [path.stat() for path in _unpacked(reader, place)]
-        identity["files"] = [[state.st_size, state.st_mtime_ns] for state in states]
+    from torchvision import datasets  # takes a second: not at import
+
+    reader = getattr(datasets, READERS[name])
+    place = next((folder for folder in folders if _is_there(reader, folder)), folders[0])
 
     def chunks(size: int) -> Chunks:
-        pixels, labels = _read(reader, split, _find(reader, folders) or folders[0])
+        pixels, labels = _read(reader, split, place)
         around = ((PADDED - SIDE) // 2,) * 2
         padded = np.pad(pixels[:, None], ((0, 0), (0, 0), around, around))  # (N, 1, 32, 32)
         return resized(padded, labels, size)
 
+    identity = {"kind": name.replace("_", ""), "split": split}
     return Source(name, identity, tuple(reader.classes), chunks, interleave=True)
-
-
-def _reader(name: str) -> Any:
-    from torchvision import datasets  # takes a second: not at import
-
-    return getattr(datasets, READERS[name])
 
 
 def _raw(reader: Any, folder: Path) -> Path:
     return folder / reader.__name__ / "raw"
 
 
-def _unpacked(reader: Any, folder: Path) -> list[Path]:
-    return [_raw(reader, folder) / Path(name).stem for name, _ in reader.resources]
-
-
-def _packed(reader: Any, folder: Path) -> bool:
-    """Whether all four archives are there, with torchvision's checksums."""
-    from torchvision.datasets.utils import check_integrity
-
-    raw = _raw(reader, folder)
-    return all(check_integrity(raw / name, md5) for name, md5 in reader.resources)
-
-
-def _find(reader: Any, folders: Sequence[Path]) -> Path | None:
-    """The folder that holds all four files, packed or not; None if there is none."""
-    for folder in folders:
-        if all(path.is_file() for path in _unpacked(reader, folder)) or _packed(reader, folder):
-            return folder
-    return None
+def _is_there(reader: Any, folder: Path, *, unpacked: bool = False) -> bool:
+    """Whether a folder holds all four files; `unpacked`: as torchvision reads them."""
+    for name, _ in reader.resources:
+        archive = _raw(reader, folder) / name
+        if not (archive.with_suffix("").is_file() or (archive.is_file() and not unpacked)):
+            return False
+    return True
 
 
 def _read(reader: Any, split: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +75,7 @@ def _fetch(reader: Any, folder: Path) -> None:
 
     raw = _raw(reader, folder)
     try:
-        if all(path.is_file() for path in _unpacked(reader, folder)):
+        if _is_there(reader, folder, unpacked=True):
             return
         raw.mkdir(parents=True, exist_ok=True)
         with FileLock(raw.parent / ".download.lock"):  # of both splits at once, for instance
