@@ -260,10 +260,10 @@ def test_verify_finds_and_removes_damage_that_only_a_checksum_shows(tmp_path, ca
     path = cache.load(damaged.source, 4, tmp_path).path
     cache.load(whole.source, 4, tmp_path)
     flip_unseen(path)
-    with pytest.raises(ValueError, match="1 of 2 caches were damaged and removed"):
+    with pytest.raises(ValueError, match="1 of 2 caches were damaged and 1 of those removed"):
         manage.verify(tmp_path)
     said = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert sorted(said) == ["damaged", "whole"]
+    assert sorted(said) == ["damaged", "removed", "whole"]
     for pictures, reads in ((damaged, 2), (whole, 1)):
         assert cache.load(pictures.source, 4, tmp_path).images[:, 0, 0, 0].tolist() == [0, 1, 2]
         assert pictures.reads == reads

@@ -61,7 +61,8 @@ def _show_counts(ds: ImageDataset) -> None:
 
     columns = {ds.split: Counter(ds.classes[k] for k in ds.labels)}
     if Path(ds.source).is_absolute():
-        layout = folder.describe(Path(ds.source))
+        layout = folder.read_layout(Path(ds.source))
+        folder.describe(Path(ds.source), layout)
         for split, files in (("train", layout.train), ("test", layout.test)):
             names = layout.classes or ds.classes
             columns.setdefault(split, Counter(names[k] for _, k in files))

@@ -127,7 +127,7 @@ def read(images: Path, key: Any = None, *, thorough: bool = False) -> Cached | N
         whole = (
             begins_well
             and found["key"] == (key or found["key"])
-            and state.st_size == found["bytes"] == len(header) + math.prod(shape)
+            and state.st_size == len(header) + math.prod(shape)
             and found["labels_sha256"] == _labels_digest(labels, classes)
         )
         if not whole:
@@ -178,15 +178,13 @@ def _write(source: Source, size: int, images: Path, key: dict[str, Any]) -> None
         labels, digest = _write_pixels(beside, chunks, shape)
         order = balanced_order(labels) if source.interleave else np.arange(len(labels))
         if (order != np.arange(len(order))).any():
-            labels, digest = _write_pixels(again, _in_order(order, beside, labels, shape), shape)
+            labels, digest = _write_pixels(again, _in_order(order, beside, labels), shape)
             os.replace(again, beside)
         labels, classes = source.settle(labels) if source.settle else (labels, source.classes)
-        state = beside.stat()
         found = {
             "key": key,
             "origin": source.origin,
-            "bytes": state.st_size,
-            "modified": state.st_mtime_ns,
+            "modified": beside.stat().st_mtime_ns,
             "classes": classes,
             "labels": labels,
             "labels_sha256": _labels_digest(np.array(labels), classes),
@@ -229,13 +227,10 @@ def _write_pixels(path: Path, chunks: Chunks, shape: tuple[int, ...]) -> tuple[l
     return labels, digest.hexdigest()
 
 
-def _in_order(
-    order: np.ndarray, path: Path, labels: list[int], shape: tuple[int, ...]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    whole = (len(labels), *shape)
-    pixels = np.memmap(path, np.uint8, "r", len(_header(whole)), whole)
+def _in_order(order: np.ndarray, path: Path, labels: list[int]) -> Chunks:
+    pixels, numbers = np.load(path, mmap_mode="r"), np.array(labels)
     for rows in np.split(order, range(1000, len(order), 1000)):
-        yield pixels[rows], np.array(labels)[rows]
+        yield pixels[rows], numbers[rows]
 
 
 def _write_manifest(manifest: Path, found: dict[str, Any]) -> None:

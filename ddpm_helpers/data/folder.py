@@ -20,7 +20,7 @@ LISTED = 20  # skipped files that are named; the others are only counted
 VERSION = 2  # increase it when layouts are read, or pixels decoded, differently
 CONVERT = "convert HEIC first, for instance with ImageMagick: magick mogrify -format jpg *.heic"
 IGNORED = {"__MACOSX", "@eaDir"}  # copies of names and pictures that systems add
-_CHUNK = 256
+_CHUNK = 256  # files that are decoded ahead
 
 
 def source(split: str, folder: Path, fit: str = "crop") -> Source:
@@ -60,18 +60,15 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def describe(folder: Path, layout: Layout | None = None) -> Layout:
-    """Print the notes on a folder's layout, each once in a process, and return the layout."""
-    layout = layout or read_layout(folder)
+def describe(folder: Path, layout: Layout) -> None:
+    """Print the notes on a folder's layout, each once in a process."""
     for note in layout.notes:
-        say(str(folder), note)
-    return layout
+        _say(folder, note)
 
 
 @cache
-def say(folder: str, note: str) -> None:
-    """Print a line about a folder, once in a process."""
-    print(f"{shown(Path(folder).name)}: {shown(note)}", flush=True)
+def _say(folder: Path, note: str) -> None:
+    print(f"{shown(folder.name)}: {shown(note)}", flush=True)
 
 
 def read_layout(folder: Path) -> Layout:
@@ -180,42 +177,34 @@ def _say_left_out(folder: Path, layout: Layout, kept: dict[int, int]) -> None:
         raise ValueError(f"none of the {len(layout.train):,} files in {shown(folder)} is a picture")
     for label in sorted(set(counts) - set(kept)):
         note = f"none of its {count(counts[label], 'file')} can be read"
-        say(str(folder), f"left out the class {layout.classes[label]}: {note}")
+        _say(folder, f"left out the class {layout.classes[label]}: {note}")
 
 
 def _chunks(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
     """Decode in threads; skip and count files that are not images, and name the first ones."""
     from tqdm.auto import tqdm
 
-    skipped, notes, total = 0, Counter[str](), len(files)
-    with (
-        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        tqdm(total=len(files), desc=f"reading {shown(folder.name)}", unit=" pictures") as bar,
-    ):
+    def read(file: tuple[Name, int]) -> tuple[np.ndarray | None, str]:
+        try:
+            return decode(folder.joinpath(*file[0]), size, fit)
+        except NotAPicture as reason:
+            return None, str(reason)
 
-        def read(file: tuple[Name, int]) -> tuple[np.ndarray | None, str]:
-            try:
-                return decode(folder.joinpath(*file[0]), size, fit)
-            except NotAPicture as reason:
-                return None, str(reason)
-
+    skipped, notes = 0, Counter[str]()
+    bar = tqdm(total=len(files), desc=f"reading {shown(folder.name)}", unit=" pictures")
+    with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for k in range(0, len(files), _CHUNK):
-            here, good = files[k : k + _CHUNK], []
+            here = files[k : k + _CHUNK]
             for (name, label), (picture, note) in zip(here, pool.map(read, here), strict=True):
+                bar.update()
                 if picture is not None:
-                    good.append((picture, label))
                     notes[note] += 1
+                    yield picture[None], np.array([label])
                     continue
                 skipped += 1
                 if skipped <= LISTED:
                     bar.write(f"skipped {shown('/'.join(name))}: {note}")
-            bar.update(len(here))
-            if good:
-                pictures, labels = zip(*good, strict=True)
-                yield np.stack(pictures), np.array(labels, np.int64)
-    if skipped == total:
-        raise ValueError(f"none of the {total:,} files in {shown(folder)} is a picture")
-    said = f"{shown(folder.name)}: {{:,}} of {total:,} files {{}}".format
+    said = f"{shown(folder.name)}: {{:,}} of {len(files):,} files {{}}".format
     if skipped:
         named = f" (the first {LISTED} are named)" if skipped > LISTED else ""
         print(said(skipped, f"are not images and were skipped{named}"))

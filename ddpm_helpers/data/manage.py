@@ -41,20 +41,19 @@ def verify(folder: Path) -> None:
     Raises:
         ValueError: at least one was damaged.
     """
-    found, damaged, kept = caches(folder), 0, 0
+    found, damaged, removed = caches(folder), 0, 0
     print(f"{folder}: {len(found)} caches")
     for path in found:
         whole = cache.read(path, thorough=True) is not None
         state, size = "whole" if whole else "damaged", megabytes(path.stat().st_size)
         print(f"  {state:<7}  {size:>11}  {path.name}", flush=True)
-        damaged += not whole
-        if not whole and (reason := _remove(path)):
-            kept += 1
-            print(f"  not removed ({reason}): {path.name}")
+        if not whole:
+            reason = _remove(path)
+            print(f"  not removed ({reason})" if reason else "  removed")
+            damaged, removed = damaged + 1, removed + (not reason)
     if damaged:
-        removed = "removed" if not kept else f"{damaged - kept} of those removed"
         raise ValueError(
-            f"{damaged} of {len(found)} caches were damaged and {removed}; "
+            f"{damaged} of {len(found)} caches were damaged and {removed} of those removed; "
             "each is made again when it is next opened"
         )
 

@@ -12,8 +12,6 @@ from .fingerprint import fingerprint
 from .items import LABELS, NO_LABEL, Wrong, parts, pil_picture, whole_label
 from .resize import square
 
-_CHUNK = 256
-
 
 def source(split: str, dataset: Any, fit: str) -> Source:
     """All pictures of a dataset object, as the split "train".
@@ -76,17 +74,14 @@ def _name(dataset: Any) -> str:
 def _chunks(dataset: Any, name: str, size: int, fit: str) -> Chunks:
     from tqdm.auto import tqdm
 
-    read: list[tuple[np.ndarray, int]] = []
     skipped: list[str] = []
     for i in tqdm(range(len(dataset)), desc=f"reading {name}", unit=" pictures"):
         try:
-            read.append(_item(dataset, name, i, lambda found: square(found, size, fit)))
+            picture, label = _item(dataset, name, i, lambda found: square(found, size, fit))
         except NotAPicture as damaged:
             skipped.append(f"item {i} ({damaged})")
-        if read and (len(read) == _CHUNK or i == len(dataset) - 1):
-            pixels, labels = zip(*read, strict=True)
-            yield np.stack(pixels), np.array(labels)
-            read = []
+            continue
+        yield picture[None], np.array([label])
     if skipped:
         print(f"{name}: {len(skipped):,} of {len(dataset):,} files are not pictures and were "
               f"skipped; the first is {skipped[0]}")  # fmt: skip
