@@ -55,16 +55,10 @@ def test_heic_gets_a_line_that_says_how_to_convert(place, tmp_path, capsys):
     assert "ignored: 1 .heic; convert HEIC first" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("a.zip", "an archive: unpack it first"), ("a.tar.gz", "an archive: unpack it first"),
-     ("a.PNG", "a single picture: give its folder"), ("a.heic", "a single picture"),
-     ("a.csv", "a file: give a folder of pictures")],
-)  # fmt: skip
-def test_a_file_instead_of_a_folder_gets_advice(name, words, place, tmp_path):
-    (place / name).touch()
-    with pytest.raises(ValueError, match=f"{name}' is {words}"):
-        load(place / name, tmp_path)
+def test_a_file_instead_of_a_folder_gets_advice(place, tmp_path):
+    (place / "a.zip").touch()
+    with pytest.raises(ValueError, match="a.zip' is a file: give its folder; unpack an archive"):
+        load(place / "a.zip", tmp_path)
 
 
 KINDS = [{}, {"progressive": True}, {"restart_marker_blocks": 4}, {"subsampling": 0},

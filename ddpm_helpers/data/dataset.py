@@ -14,7 +14,7 @@ from ddpm_helpers import checks
 from ddpm_helpers.config import CHANNELS, OF_SOURCE
 from ddpm_helpers.config import cache_dir as default_cache_dir
 
-from . import cache, cartoons, cifar10, decode, folder, manage, mnist, torch_dataset
+from . import cache, cartoons, cifar10, folder, manage, mnist, torch_dataset
 
 SPLITS = ("train", "test")
 
@@ -25,13 +25,13 @@ class ImageDataset(Dataset):
     Args:
         source: "cartoons" (built in), "cifar10", "mnist", "fashion_mnist", a folder of images, or
             "auto" (CIFAR-10 if it is on disk, else cartoons; prints which). Or a map-style dataset
-            object, torchvision's or your own, whose items are (picture, label), see `items`: it is
-            the train split, cached like a folder; `fingerprint` says when a new cache is made.
+            object whose items are (picture, label), see `items`: it is the train split, cached like
+            a folder; `fingerprint` says when a new cache is made.
         image_size: side S of a picture in pixels, at least 1.
         split: "train" or "test". A folder's test split is `test`, `testing`, `val`, `valid` or
             `validation` beside `train`, in upper or lower case, else a fixed tenth of each class.
-        root: folder in which CIFAR-10, MNIST and Fashion-MNIST are looked for and downloaded to; a
-            folder source is relative to it.
+        root: folder in which CIFAR-10, MNIST and Fashion-MNIST are looked for, as in `cache_dir`,
+            and downloaded to; a folder source is relative to it.
         cache_dir: folder of the cache; by default DDPM_CACHE or the user's cache folder.
         limit: use the first `limit` pictures; all if None or if there are fewer. Each class has the
             same share of them as of all: pictures are stored in `balanced_order`, and cartoons come
@@ -81,9 +81,10 @@ class ImageDataset(Dataset):
             raise ValueError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
         self.settings = _settings(source, root, fit)
         place = (Path(cache_dir).expanduser() if cache_dir else default_cache_dir()).absolute()
+        folders = [place] if root is None else [Path(root).expanduser(), place]
         if named and source == "auto":
-            source = _resolve_auto(split, image_size, root, place, channels)
-        found = replace(_find(source, split, root, place, fit), channels=channels)
+            source = _resolve_auto(split, image_size, folders, channels)
+        found = replace(_find(source, split, folders, fit, root), channels=channels)
         ready = cache.open_cache(found, image_size, place)
         if ready is None:
             few = limit is not None and limit < cartoons.COUNTS[split]
@@ -216,23 +217,17 @@ def _settings(source: Any, root: Any, fit: str) -> dict[str, str]:
     return {key: str(value) for key, value in given.items() if value is not None}
 
 
-def _folders(root: Any, place: Path) -> list[Path]:
-    """Folders in which downloaded files are looked for; new ones go to the first."""
-    return [place] if root is None else [Path(root).expanduser(), place]
-
-
-def _resolve_auto(split: str, size: int, root: Any, place: Path, channels: int) -> str:
+def _resolve_auto(split: str, size: int, folders: list[Path], channels: int) -> str:
     """The source that "auto" means: CIFAR-10 if on disk or in the cache, else cartoons."""
-    folders = _folders(root, place)
     photos = replace(cifar10.source(split, folders), channels=channels)
-    if cifar10.find(folders) or cache.open_cache(photos, size, place):
+    if cifar10.find(folders) or cache.open_cache(photos, size, folders[-1]):
         print("source auto: cifar10 (found on disk)")
         return "cifar10"
     print("source auto: cartoons (CIFAR-10 is not on disk)")
     return "cartoons"
 
 
-def _find(source: Any, split: str, root: Any, place: Path, fit: str) -> cache.Source:
+def _find(source: Any, split: str, folders: list[Path], fit: str, root: Any) -> cache.Source:
     if isinstance(source, ImageDataset):
         raise ValueError("source is an ImageDataset already: use it as it is")
     if not isinstance(source, str | Path):
@@ -240,12 +235,12 @@ def _find(source: Any, split: str, root: Any, place: Path, fit: str) -> cache.So
     if source == "cartoons":
         return cartoons.source(split)
     if source == "cifar10":
-        return cifar10.source(split, _folders(root, place))
+        return cifar10.source(split, folders)
     if source in mnist.READERS:
-        return mnist.source(str(source), split, _folders(root, place))
+        return mnist.source(str(source), split, folders)
     path = Path(root or "").expanduser() / Path(source).expanduser()
     if path.is_file():
-        raise ValueError(f"{str(source)!r} is {decode.describe_file(path)}")
+        raise ValueError(f"{str(source)!r} is a file: give its folder; unpack an archive first")
     if not path.is_dir():
         choices = "cartoons, cifar10, mnist, fashion_mnist, auto or a folder that exists"
         raise ValueError(f"unknown source {str(source)!r}; choose {choices}")

@@ -1,4 +1,4 @@
-"""Decode picture files of the formats that are read, and say what to do about the others."""
+"""Decode picture files to squares, or say why that is impossible."""
 
 import errno
 import io
@@ -20,7 +20,6 @@ SUFFIXES = {
     ".pgm", ".avif",
 }  # fmt: skip
 HEIC = {".heic", ".heif"}  # not read by Pillow alone
-ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 TWELVE_BITS = "12-bit values in 16 bits: 4,095 was taken for white"
 # Temporary failures: if the file were skipped, the cache would lack it for good.
 PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
@@ -76,16 +75,6 @@ def _pixels(picture: Any, path: Path, size: int, fit: str) -> tuple[np.ndarray, 
 
         picture = Image.open(io.BytesIO(whole), formats=("JPEG",))
     return square(picture, size, fit), TWELVE_BITS if white_level(picture) == 4095 else ""
-
-
-def describe_file(path: Path) -> str:
-    """Say what to do about a file that was given instead of a folder."""
-    suffix = path.suffix.lower()
-    if suffix in ARCHIVES:
-        return "an archive: unpack it first, and give the folder"
-    if suffix in SUFFIXES | HEIC:
-        return "a single picture: give its folder"
-    return "a file: give a folder of pictures"
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -40,28 +40,29 @@ def understand(names: Iterable[Name]) -> Layout:
     """
     layout = Layout()
     top, inside = _descend((), sorted(names), layout.notes)
-    train, *tests = _splits({name[0] for name in inside if len(name) > 1})
-    if not tests:
-        _read_train(layout, top, inside)
-        _hold_out(layout, len(top))
-        return layout
+    keys = _splits({name[0] for name in inside if len(name) > 1})
     splits = {
         key: _descend((*top, key), [n[1:] for n in inside if n[0] == key], layout.notes, key)
-        for key in (train, *tests)
+        for key in keys
     }
-    top, below = splits.pop(train)
-    _read_train(layout, top, below)
-    if _read_test(layout, splits) is None:
+    below = inside
+    if keys:
+        top, below = splits.pop(keys[0])
+    layout.classes = tuple(sorted({name[0] for name in below if len(name) > 1}))
+    layout.train = _label(layout, top, below)
+    if not layout.classes:
+        layout.notes += _labels_in_names(below)
+    if not _read_test(layout, splits):
         _hold_out(layout, len(top))
-    if rest := sum(name[0] not in (train, *tests) for name in inside):
-        layout.notes.append(f"left out {count(rest)} beside {train}/")
+    if keys and (rest := sum(name[0] not in keys for name in inside)):
+        layout.notes.append(f"left out {count(rest)} beside {keys[0]}/")
     return layout
 
 
 def _splits(folders: set[str]) -> list[str]:
     """The folder of the train split, then those of test splits in the order of `TEST`.
 
-    Their names differ only in the word for the split, as train_set and test_set do. [""] if one of
+    Their names differ only in the word for the split, as train_set and test_set do. None if one of
     the two kinds is missing.
     """
     found = []
@@ -77,7 +78,7 @@ def _splits(folders: set[str]) -> list[str]:
         tests = [name for _, k, name, words in found if k >= len(TRAIN) and words == rest]
         if role < len(TRAIN) and tests:
             return [train, *tests]
-    return [""]
+    return []
 
 
 def _descend(
@@ -113,25 +114,18 @@ def _descend(
     return top, names
 
 
-def _read_train(layout: Layout, top: Name, names: list[Name]) -> None:
-    layout.classes = tuple(sorted({name[0] for name in names if len(name) > 1}))
-    layout.train = _label(layout, top, names)
-    if not layout.classes:
-        layout.notes += _labels_in_names(names)
-
-
-def _read_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> str | None:
-    """Use the first test split that has labels; return its folder's name, None without one."""
-    used = None
+def _read_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> bool:
+    """Use the first test split that has labels; whether there is one."""
+    used = False
     for key, (top, names) in splits.items():
-        if used is not None:
+        if used:
             layout.notes.append(f"{key}/ ({count(len(names))}) is not used")
         elif layout.classes and all(len(name) == 1 for name in names):
             layout.notes.append(
                 f"{key}/ has {count(len(names))} and no class folders, so no labels: not used"
             )
         else:
-            used = key
+            used = True
             if key.casefold() != "test":
                 layout.notes.append(f"{key}/ is the test split")
             found = {name[0] for name in names if len(name) > 1}
@@ -196,10 +190,9 @@ def _labels_in_names(names: list[Name]) -> list[str]:
     if len(found) < 2 or found.total() < 0.8 * len(names):
         return []
     shown = ", ".join(f"{key}… ({n:,})" for key, n in found.most_common(5))
-    key = found.most_common(1)[0][0]
     return [
         f"file names look like labels ({shown}), but classes are folders: move the pictures of "
-        f'each into its own, for instance mkdir "{key}"; mv "{key}"?* "{key}"'
+        "each into its own"
     ]
 
 
