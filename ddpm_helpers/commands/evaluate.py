@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_helpers.device import best_device
-from ddpm_helpers.evaluation.inception import WEIGHTS, WHERE
+from ddpm_helpers.evaluation.inception import WEIGHTS
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +25,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "the few that they were made for)")  # fmt: skip
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
     add("--seed", type=int, default=0, help="seed of the samples (0)")
-    add("--inception", action="store_true", help="FID, KID and Inception score too: needs "
-        "torch-fidelity and --inception-weights")  # fmt: skip
-    add("--inception-weights", type=Path, metavar="FILE", help=f"{WEIGHTS}, from the releases page "
-        "of torch-fidelity; nothing is downloaded")  # fmt: skip
+    add("--inception", type=Path, metavar="FILE", help="FID, KID and Inception score too: needs "
+        f"torch-fidelity, and {WEIGHTS} from its releases page; nothing is downloaded")  # fmt: skip
     add("--out", type=Path, help="JSON file for the numbers")
     parser.set_defaults(run=run)
 
@@ -40,7 +38,10 @@ def run(args: argparse.Namespace) -> None:
     from ddpm_helpers.pretrained import load_pretrained
     from ddpm_helpers.pretrained.weights import data_of_weights, few_step_options
 
-    check_options(args)
+    if args.out is not None and not args.out.parent.is_dir():  # not only after minutes of drawing
+        raise ValueError(f"no folder {str(args.out.parent)!r} for --out")
+    if args.out is not None and args.out.is_dir():
+        raise ValueError(f"--out must be a file, {str(args.out)!r} is a folder")
     model, diffusion = load_pretrained(args.weights)
     data = data_of_weights(args.weights, args.data, args.root)
     source, side = data.pop("source", "cartoons"), model.image_shape[-1]
@@ -51,32 +52,14 @@ def run(args: argparse.Namespace) -> None:
         if (value := getattr(args, name)) is not None:
             options[name] = value
     model.to(best_device())
+
+    def write(numbers: dict[str, Any]) -> None:
+        if args.out is not None:
+            args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+
     evaluate(
         diffusion, model, train, test, n=args.n, anyway=args.anyway,
-        inception=args.inception_weights,
-        keep=lambda numbers: write_numbers(numbers, args.out), **options,
+        inception=args.inception, keep=write, **options,
     )  # fmt: skip
     if args.out is not None:
         print(f"numbers in {args.out}")
-
-
-def check_options(args: argparse.Namespace) -> None:
-    """Refuse options that would fail at the end, before minutes are spent on drawing.
-
-    Raises:
-        ValueError: --out is a folder or is in none, or one --inception option without the other.
-    """
-    if args.out is not None and not args.out.parent.is_dir():
-        raise ValueError(f"no folder {str(args.out.parent)!r} for --out")
-    if args.out is not None and args.out.is_dir():
-        raise ValueError(f"--out must be a file, {str(args.out)!r} is a folder")
-    if args.inception and args.inception_weights is None:
-        raise ValueError(f"--inception needs --inception-weights FILE; {WHERE}")
-    if args.inception_weights is not None and not args.inception:
-        raise ValueError("--inception-weights needs --inception")
-
-
-def write_numbers(numbers: dict[str, Any], path: Path | None) -> None:
-    """Write the numbers of `evaluate` as JSON, if a file was asked for."""
-    if path is not None:
-        path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """FID, KID and Inception score, computed by torch-fidelity if it and its weights are available.
 
 pip install torch-fidelity
-ddpm evaluate --inception --inception-weights weights-inception-2015-12-05-6726825d.pth
+ddpm evaluate --inception weights-inception-2015-12-05-6726825d.pth
 
 The weights are a pickle, which can run code when it is opened. So nothing is downloaded here, and
 a file is opened only if its sha256 begins with the digits in its published name.
