@@ -49,8 +49,7 @@ def _setting(default: Any, reason: str) -> Any:
 class TrainConfig:
     """What one training run is made of; the defaults are the classic configuration.
 
-    Every field carries its reason as `metadata["help"]`, which is also what the command line
-    prints for the option of the same name.
+    Every field is an option of `ddpm train`; `metadata["help"]` is its reason.
 
     Raises:
         ValueError: a count below its minimum, or a choice that does not exist.
@@ -111,11 +110,8 @@ class TrainConfig:
             raise ValueError(f"min_snr_gamma must be above 0, or None; got {self.min_snr_gamma}")
         if not self.save_minutes >= 0:
             raise ValueError(f"save_minutes must be at least 0, got {self.save_minutes}")
-        if self.teacher_steps is not None and not 1 <= self.teacher_steps <= self.timesteps:
-            raise ValueError(
-                f"teacher_steps must lie in 1..{self.timesteps} (timesteps), or be None; "
-                f"got {self.teacher_steps}"
-            )
+        if self.teacher_steps is not None:
+            checks.count("teacher_steps", self.teacher_steps, most=self.timesteps)
         for name in ("label_dropout", "ema_decay"):
             checks.number(name, getattr(self, name), 0, 1)
         for name, choices in CHOICES.items():
@@ -139,7 +135,7 @@ class TrainConfig:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
-    def load(cls, path: str | Path, **changes: Any) -> TrainConfig:
+    def load(cls, path: str | Path) -> TrainConfig:
         """Read a configuration from a file, such as the `config.toml` that a run leaves.
 
         Its table `data`, which `data_settings` reads, is ignored, and so are settings that no
@@ -147,18 +143,15 @@ class TrainConfig:
 
         Args:
             path: a .toml or .json file; fields that it leaves out take their defaults.
-            changes: fields to set on top of it.
         Raises:
             FileNotFoundError: no such file.
             ValueError: not TOML or JSON, an unknown field, or a value of the wrong type.
         """
         path = Path(path)
-        values = read_table(path)
-        for name in ("data", *RETIRED):
-            values.pop(name, None)
+        values = {k: v for k, v in read_table(path).items() if k not in ("data", *RETIRED)}
         for name, value in values.items():
             _check_field(path.name, name, value)
-        return cls(**values | changes)
+        return cls(**values)
 
     def save(self, path: str | Path) -> None:
         """Write a TOML file that `load` reads back, each field with its reason."""
@@ -251,10 +244,5 @@ def settings() -> Settings:
     preset = os.environ.get("DDPM_PRESET") or ("gpu" if device.type == "cuda" else "laptop")
     checks.one_of("DDPM_PRESET", preset, PRESETS)
     data = os.environ.get("DDPM_DATA") or "cartoons"
-    return Settings(
-        preset=preset,
-        data=data,
-        cache_dir=cache_dir(),
-        train=TrainConfig.preset(preset, **OF_SOURCE.get(data, {})),
-        device=device,
-    )
+    train = TrainConfig.preset(preset, **OF_SOURCE.get(data, {}))
+    return Settings(preset, data, cache_dir(), train, device)
