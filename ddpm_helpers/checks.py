@@ -108,10 +108,8 @@ def labels(
 def class_number(word: str, classes: float, names: Sequence[str]) -> int:
     """The number of the class that `word` names, or else the number that `word` spells.
 
-    Args:
-        word: "cat", or "3".
-        classes: number of classes; infinite if it is not known.
-        names: of the classes, in their order; empty if they are not known.
+    `classes` is the number of classes, infinite if it is not known; `names` may be empty.
+
     Raises:
         ValueError: neither a name nor a number in 0..classes-1.
     """

@@ -10,9 +10,6 @@ import torch
 
 from ddpm_helpers import __version__
 from ddpm_helpers.commands import data, doctor, evaluate, export, info, sample, train
-from ddpm_helpers.commands.sample import class_numbers
-
-__all__ = ["class_numbers", "main"]
 
 COMMANDS = {
     "data": (data, "prepare pictures, or show what is cached"),

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ddpm_helpers import cli
 from ddpm_helpers.commands import train
+from ddpm_helpers.commands.sample import class_numbers
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
@@ -109,10 +110,10 @@ def test_sample_depends_on_seed_and_class_alone(weights, tmp_path):
 
 def test_classes_are_taken_in_turn_by_name_or_number():
     names = ("cat", "dog", "ship")
-    assert cli.class_numbers(["ship", "0"], 3, 3, names).tolist() == [2, 0, 2]
-    assert cli.class_numbers(None, 5, 3, names).tolist() == [0, 1, 2, 0, 1]
-    assert cli.class_numbers(None, 5, None, ()) is None
-    assert cli.class_numbers(["1", "0"], 2, 3, ("0", "2", "1")).tolist() == [2, 0]  # names first
+    assert class_numbers(["ship", "0"], 3, 3, names).tolist() == [2, 0, 2]
+    assert class_numbers(None, 5, 3, names).tolist() == [0, 1, 2, 0, 1]
+    assert class_numbers(None, 5, None, ()) is None
+    assert class_numbers(["1", "0"], 2, 3, ("0", "2", "1")).tolist() == [2, 0]  # names first
 
 
 def test_refusals_name_the_value_and_the_choices(refused, weights, tmp_path, monkeypatch):

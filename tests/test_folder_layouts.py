@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ddpm_helpers import cli
+from ddpm_helpers.commands.sample import class_numbers
 from ddpm_helpers.data import ImageDataset
 
 
@@ -161,8 +162,8 @@ def test_ddpm_data_prints_the_layout_and_the_counts_of_both_splits(tmp_path, mon
 
 
 def test_names_of_class_folders_take_precedence_over_numbers(capsys):
-    assert cli.class_numbers(["1"], 1, 3, ("1", "2", "3")).tolist() == [0]
+    assert class_numbers(["1"], 1, 3, ("1", "2", "3")).tolist() == [0]
     assert "--y 1: the class named 1, which has the number 0" in capsys.readouterr().out
-    assert cli.class_numbers(["2", "2"], 2, 3, ("cat", "dog", "2")).tolist() == [2, 2]
-    assert cli.class_numbers(["0", "1"], 2, 2, ("cat", "dog")).tolist() == [0, 1]
+    assert class_numbers(["2", "2"], 2, 3, ("cat", "dog", "2")).tolist() == [2, 2]
+    assert class_numbers(["0", "1"], 2, 2, ("cat", "dog")).tolist() == [0, 1]
     assert capsys.readouterr().out == ""  # one number, or the same one

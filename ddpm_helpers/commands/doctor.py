@@ -125,9 +125,7 @@ def _open(data: dict[str, Any], side: int, *, given: bool) -> Any:
 def _batch(ds: Any, model: Any, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """A batch of pictures for this network, with labels if the classes are the network's own."""
     x_0, y = next(ds.batches(min(PICTURES, len(ds)), seed=0))
-    same = model.num_classes is not None and len(ds.classes) == model.num_classes
-    if model.classes and tuple(ds.classes) != tuple(model.classes):
-        same = False
+    same = len(ds.classes) == model.num_classes and model.classes in ((), tuple(ds.classes))
     return x_0.to(device), y.to(device) if same else None
 
 

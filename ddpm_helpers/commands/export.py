@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ddpm_helpers import export
+from ddpm_helpers.files import megabytes
 
 SUFFIXES = {"onnx": ".onnx", "diffusers": "-diffusers", "hub": "-hub"}
 
@@ -38,4 +39,4 @@ def run(args: argparse.Namespace) -> None:
     else:
         export.export_diffusers(args.weights, out, args.sampler or "ddpm")
     files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_file()]
-    print(f"{out}, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
+    print(f"{out}, {megabytes(sum(file.stat().st_size for file in files))}")

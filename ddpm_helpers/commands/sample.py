@@ -52,19 +52,18 @@ def run(args: argparse.Namespace) -> None:
     if args.steps is None:
         args.steps = few_step_options(args.weights).get("steps", diffusion.T)
     model.to(best_device())
-    y = class_numbers(args.y, args.n, model.num_classes, getattr(model, "classes", ()))
-    parts: list[Tensor] = []
+    y = class_numbers(args.y, args.n, model.num_classes, model.classes)
+    grid: list[Tensor] = []
     for first in range(0, args.n, args.batch_size):
         x_0 = _draw(args, model, diffusion, y, first)  # (B, C, H, W)
         if args.out_dir is None:
-            parts.append(x_0)
+            grid.extend(x_0)
             continue
         for i, x in enumerate(x_0, first):
             save_image(x, args.out_dir / f"{i:05}.png", normalize=True, value_range=(-1, 1))
     if args.out_dir is None:
-        grid = torch.cat(parts)  # (n, C, H, W)
         save_image(grid, args.out, nrow=args.columns, normalize=True, value_range=(-1, 1))
-    print(f"{args.n} images in {args.out if args.out_dir is None else args.out_dir}")
+    print(f"{args.n} images in {args.out_dir or args.out}")
 
 
 def _draw(args: argparse.Namespace, model, diffusion, y: Tensor | None, first: int) -> Tensor:
@@ -92,15 +91,10 @@ def _draw(args: argparse.Namespace, model, diffusion, y: Tensor | None, first: i
 def class_numbers(
     wanted: Sequence[str] | None, n: int, num_classes: int | None, names: Sequence[str]
 ) -> Tensor | None:
-    """Class numbers for n images, from class names or numbers taken in turn.
+    """The wanted classes, by name or number, or all classes, taken in turn: int64 (n,).
 
-    Args:
-        wanted: names or numbers; None takes all classes in turn.
-        n: number of images.
-        num_classes: classes that the network knows; None if it takes no labels.
-        names: their names, if known.
-    Returns:
-        int64 (n,), or None for a network without labels.
+    None for a network without labels, whose `num_classes` is None.
+
     Raises:
         ValueError: a class that does not exist, or classes for a network without labels.
     """
@@ -122,8 +116,7 @@ def _prepare_png(path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise ValueError(f"--out must end in .png, got {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab"):
-        pass
+    path.open("ab").close()
     if path.stat().st_size == 0:
         path.unlink()
 

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or default_folder(name, data["source"], args.weights)
     if not args.resume and not args.overwrite and out.is_dir():
         run_folder.refuse_another_run(out)  # before pictures are read for minutes
-    say = print if make_accelerator().is_main_process else _silent
+    say = make_accelerator().print  # by one process of this machine
     data |= {"image_size": config.image_size, "channels": config.channels, "limit": config.limit}
     ds = ImageDataset(**data)
     classes = ds.classes if config.class_conditional else None
@@ -145,7 +145,3 @@ def _name_of(path: Path, usual: str) -> str:
     """A file's name without its suffix, or that of its folder where every run has such a file."""
     path = path.expanduser().resolve()
     return path.parent.name if path.name == usual else path.stem
-
-
-def _silent(*words: object, **options: object) -> None:
-    """Print nothing: `print` for the processes beside the main one."""
