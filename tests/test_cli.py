@@ -14,7 +14,7 @@ from ddpm_helpers.commands.sample import class_numbers
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
-from ddpm_helpers.pretrained import save_weights
+from ddpm_helpers.pretrained import load_pretrained, save_weights
 
 
 @pytest.fixture
@@ -106,6 +106,25 @@ def test_sample_depends_on_seed_and_class_alone(weights, tmp_path):
     first = draw("a", "--n", "2", "--y", "cat", "--seed", "1")
     assert first == draw("b", "--n", "2", "--y", "0", "--seed", "1")
     assert first != draw("c", "--n", "2", "--y", "cat", "--seed", "2")
+
+
+def test_steps_are_a_number_or_the_t_from_which_each_starts(weights, tmp_path, capsys):
+    T = load_pretrained(weights)[1].T
+
+    def draw(steps):
+        path = tmp_path / f"{steps}.png"
+        words = ["sample", "--weights", weights, "--n", "2", "--out", str(path), "--steps", steps]
+        assert cli.main(words) == 0
+        return path.read_bytes()
+
+    assert draw("2") == draw(f"{T},{T // 2}") != draw(f"{T},{T // 2 + 1}")
+    for wrong in ("5,x", "5,"):
+        with pytest.raises(SystemExit):
+            draw(wrong)
+        assert f"--steps: invalid steps value: '{wrong}'" in capsys.readouterr().err
+    refused = ["sample", "--weights", weights, "--out", str(tmp_path / "a.png"), "--steps", "1,2"]
+    assert cli.main(refused) == 2
+    assert "[1, 2]" in capsys.readouterr().err
 
 
 def test_classes_are_taken_in_turn_by_name_or_number():

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ddpm_helpers.commands.sample import steps
 from ddpm_helpers.device import best_device
 from ddpm_helpers.evaluation.inception import WEIGHTS
 
@@ -21,8 +22,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--anyway", action="store_true", help="compare even where train and test hold the classes "
         "in different proportions")  # fmt: skip
     add("--sampler", help="ddpm, ddim, heun or dpm++ (dpm++; for distilled weights ddpm)")
-    add("--steps", type=int, help="sampling steps (50, or T if that is less; for distilled weights "
-        "the few that they were made for)")  # fmt: skip
+    add("--steps", type=steps, help="number of sampling steps, or the t from which each starts, as "
+        "in 500,350 (50, at most T; for distilled weights the few they were made for)")  # fmt: skip
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
     add("--seed", type=int, default=0, help="seed of the samples (0)")
     add("--inception", type=Path, metavar="FILE", help="FID, KID and Inception score too: needs "

@@ -22,8 +22,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "not depend on it (50)")  # fmt: skip
     add("--y", nargs="+", metavar="CLASS", help="classes by name or number, in turn (all)")
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
-    add("--steps", type=int, help="sampling steps (by default the T of the training; for distilled "
-        "weights the few that they were made for)")  # fmt: skip
+    add("--steps", type=steps, help="number of sampling steps, or the t from which each starts, as "
+        "in 500,350 (T; for distilled weights the few that they were made for)")  # fmt: skip
     add("--sampler", default="ddpm", help="ddpm, ddim, heun or dpm++ (ddpm)")
     add("--seed", type=int, default=0, help="the same seed draws the same images (0)")
     add("--columns", type=int, default=10, metavar="N", help="images per row of the grid (10)")
@@ -86,6 +86,12 @@ def _draw(args: argparse.Namespace, model, diffusion, y: Tensor | None, first: i
     for step in tqdm(walk, name, total=calls + 1, unit="step", disable=None):
         last = step
     return last.x_t.float().cpu()
+
+
+def steps(word: str) -> int | list[int]:
+    """A number of steps, or the t from which each of them starts, separated by commas."""
+    numbers = [int(part) for part in word.split(",")]
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def class_numbers(
