@@ -1,6 +1,8 @@
 """Run the code cells of notebooks in this process, one after another: no kernel to start.
 
 python run_in_process.py NOTEBOOK …    prints one JSON line a notebook: its name, and its error
+
+NOTEBOOK:N stops before cell N.
 """
 
 import contextlib
@@ -19,14 +21,14 @@ import torch  # noqa: E402
 from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
 
 
-def run(path: Path) -> str | None:
-    """The error that ends a notebook, as one line; None where it runs to its end."""
+def run(path: Path, stop: int | None) -> str | None:
+    """The error that ends a notebook before cell `stop`, as one line; None where there is none."""
     shell = InteractiveShell.instance()
     shell.reset(new_session=False)
     torch.set_grad_enabled(True)
     plt.close("all")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    for number, cell in enumerate(cells):
+    for number, cell in enumerate(cells[:stop]):
         if cell["cell_type"] != "code":
             continue
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -40,5 +42,8 @@ def run(path: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        print(json.dumps({"notebook": Path(name).stem, "error": run(Path(name))}), flush=True)
+    for word in sys.argv[1:]:
+        name, _, stop = word.partition(".ipynb:")
+        path = Path(name).with_suffix(".ipynb")
+        error = run(path, int(stop) if stop else None)
+        print(json.dumps({"notebook": path.stem, "error": error}), flush=True)
