@@ -326,6 +326,21 @@ def test_out_of_memory_in_the_optimisers_state_is_one_line_too():
     assert p.step == 0
 
 
+def test_out_of_memory_outside_of_the_step_is_not_blamed_on_the_batch(tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    p = pipeline(tmp_path, sample_every=1)
+    p.diffusion.sample = full
+    with pytest.raises(torch.OutOfMemoryError, match="^sample grid after step 3: .*sample_every=0"):
+        p.fit()
+    monkeypatch.setattr(checkpoint, "pack", full)
+    with pytest.warns(match="while saving step 1"), pytest.raises(
+        torch.OutOfMemoryError, match="^CUDA out of memory"
+    ):
+        pipeline(tmp_path, overwrite=True).fit()
+
+
 def test_other_errors_of_a_step_are_raised_unchanged():
     p = pipeline()
     p.diffusion.loss = lambda *args, **options: torch.zeros(2) @ torch.zeros(3)

@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -106,7 +106,8 @@ class TrainingPipeline(TrainingState):
         while self.step < self.total_steps and self.stopped_by is None:
             with self._guarded():
                 x_0, y = next(batches)
-                record = self.train_step(x_0, y)
+                with self._out_of_memory_explained():
+                    record = self.train_step(x_0, y)
                 self._note(record, len(x_0))
                 self._save_if_due()
             yield record
@@ -217,14 +218,20 @@ class TrainingPipeline(TrainingState):
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """In here, signals wait, out of memory is one line, and any error saves the last step."""
-        config = self.config
+        """In here, signals wait, and any error saves the last step."""
         with self._signals, self._save_on_error():
-            with explain_oom(self.step + 1, self.device, config.batch_size, config.accumulate):
-                self._speed.go()
-                yield
+            self._speed.go()
+            yield
         if self.stopped_by is not None:
             self._signals.deliver()  # not inside `fit`, which holds the signals itself
+
+    def _out_of_memory_explained(self) -> AbstractContextManager:
+        batch_size, accumulate = self.config.batch_size, self.config.accumulate
+        advice = (
+            f"halve batch_size ({batch_size}), or double accumulate ({accumulate}), "
+            "which trains the same in smaller parts"
+        )
+        return explain_oom(f"step {self.step + 1}", self.device, advice)
 
     def _note(self, record: StepRecord, images: int) -> None:
         """Add a record to the history, now and then check the losses, and see whether to stop."""

@@ -26,7 +26,7 @@ from ddpm_helpers.training import checkpoint, run_folder, sample_grids
 from ddpm_helpers.training.build import check_fit, match_classes, thaw
 from ddpm_helpers.training.metrics import BadBatches, StepRecord
 from ddpm_helpers.training.optim import build_optimizer, describe_change
-from ddpm_helpers.training.stopping import StopSignals
+from ddpm_helpers.training.stopping import StopSignals, explain_oom
 from ddpm_helpers.training.training_data import TrainingData, data_name, fingerprint
 
 READ_EVERY = 10  # steps between two readings of a GPU's losses, each of which waits for the GPU
@@ -195,7 +195,9 @@ class TrainingState:
 
     def save_samples(self, path: Path) -> Tensor:
         """Write `samples()` as a PNG, ten images per row; return the grid, (3, H, W) in 0..1."""
-        self.grid = sample_grids.make_grid(self.samples())
+        advice = "sample_every=0 trains without sample grids; checkpoints can draw them later"
+        with explain_oom(f"sample grid after step {self.step}", self.device, advice):
+            self.grid = sample_grids.make_grid(self.samples())
         sample_grids.save_grid(self.grid, path)
         return self.grid
 

@@ -57,27 +57,24 @@ class StopSignals:
 
 
 @contextmanager
-def explain_oom(
-    step: int, device: torch.device, batch_size: int, accumulate: int
-) -> Iterator[None]:
-    """Turn running out of memory into a one-line error, and free what the step had allocated.
+def explain_oom(what: str, device: torch.device, advice: str) -> Iterator[None]:
+    """Turn running out of memory into a one-line error, and free what was allocated in here.
 
-    The original error keeps every tensor of its stack alive, so its frames are cleared: the next
-    `fit` finds the memory free.
+    Args:
+        what: was being done.
+        device: the one that computes.
+        advice: what needs less memory.
 
     Raises:
-        torch.OutOfMemoryError: it says what to halve.
+        torch.OutOfMemoryError: the line.
     """
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
-        traceback.clear_frames(error.__traceback__)
+        traceback.clear_frames(error.__traceback__)  # they keep every tensor of the stack alive
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        raise torch.OutOfMemoryError(
-            f"step {step}: the memory of {device} is full: halve batch_size ({batch_size}), or "
-            f"double accumulate ({accumulate}), which trains the same in smaller parts"
-        ) from None
+        raise torch.OutOfMemoryError(f"{what}: the memory of {device} is full: {advice}") from None
