@@ -14,7 +14,7 @@ import ddpm_helpers
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import save_weights
-from ddpm_helpers.pretrained.weights import description, load_pretrained, load_weights
+from ddpm_helpers.pretrained.weights import description, load_pretrained
 
 STEM = "encoder.stem.1.weight"
 
@@ -54,11 +54,6 @@ def rewrite(change):
     return damage
 
 
-def put_before(prefix, tensors):
-    for key in list(tensors):
-        tensors[prefix + key] = tensors.pop(key)
-
-
 def change_stem(change):
     return rewrite(lambda w: w.update({STEM: change(w[STEM]).contiguous()}))
 
@@ -76,43 +71,24 @@ def alter(path):
 
 
 KINDS = {
-    "missing": (rewrite(lambda w: w.pop(STEM)), f"{STEM}: expected .8, 12, 3, 3., got nothing"),
+    "missing": (rewrite(lambda w: w.pop(STEM)), f"{STEM}: expected .8, 12, 3, 3., found nothing"),
     "extra": (rewrite(lambda w: w.update(more=torch.zeros(2))), "more: expected no such weight"),
-    "renamed": (rewrite(lambda w: put_before("module.", w)), "wrapped network: module."),
-    "compiled": (rewrite(lambda w: put_before("_orig_mod.", w)), "wrapped network: _orig_mod."),
-    "transposed": (change_stem(lambda w: w.transpose(0, 1)), f"{STEM}: .*got .12, 8, 3, 3."),
+    "transposed": (change_stem(lambda w: w.transpose(0, 1)), f"{STEM}: .*found .12, 8, 3, 3."),
     "other dtype": (change_stem(lambda w: w.to(torch.int32)), f"{STEM} is torch.int32"),
     "NaN": (change_stem(lambda w: torch.full_like(w, torch.nan)), f"{STEM} holds NaN"),
-    "other T": (lambda p: stored(p, None, DiffusionUtils(20)), "timesteps = 20, not 10"),
-    "other schedule": (
-        lambda p: stored(p, None, DiffusionUtils(10, "sigmoid")),
-        "schedule = 'sigmoid', not 'cosine'",
-    ),
-    "other classes": (lambda p: stored(p, network(classes=5)), "num_classes = 5, not 3"),
-    "other size": (lambda p: stored(p, network(size=32)), "image_size = 32, not 16"),
     "truncated": (cut, "not a whole safetensors file"),
     "altered": (alter, "not a whole safetensors file"),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_mismatch_is_one_line_and_the_network_stays_as_it_was(kind, tmp_path):
+def test_each_mismatch_is_one_line(kind, tmp_path):
     damage, words = KINDS[kind]
     path = tmp_path / "w.safetensors"
     damage(path)
-    model = network(seed=1)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=words) as caught:
-        load_weights(path, model, DiffusionUtils(10))
+        load_pretrained(path)
     assert "w.safetensors" in str(caught.value) and "\n" not in str(caught.value)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-
-
-def test_matching_weights_are_loaded(tmp_path):
-    model = network(seed=1)
-    load_weights(stored(tmp_path / "w.safetensors"), model, DiffusionUtils(10))
-    expected = network().state_dict()
-    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 
 
 def test_weights_are_taken_though_their_file_is_older_than_some_fields(tmp_path, monkeypatch):
@@ -120,21 +96,10 @@ def test_weights_are_taken_though_their_file_is_older_than_some_fields(tmp_path,
     monkeypatch.delitem(old.config, "stem_stride")
     path = save_weights(tmp_path / "old.safetensors", old, DiffusionUtils(10))
     assert "stem_stride" not in description(path)["model"]
-    model = load_weights(path, network(seed=1, size=32))
+    model = load_pretrained(path)[0]
     assert model.config["stem_stride"] == 2
-    for found in (model, load_pretrained(path)[0]):
-        expected = old.state_dict()
-        assert all(torch.equal(value, expected[key]) for key, value in found.state_dict().items())
-    other = DiffusionNet(**old.config, stem_stride=4)
-    with pytest.raises(ValueError, match="stem_stride = 2, not 4"):
-        load_weights(path, other)
-
-
-def test_swapped_arguments_are_named_and_understood(tmp_path):
-    path, model = stored(tmp_path / "w.safetensors"), network(seed=1)
-    with pytest.warns(match=r"load_weights\(name_or_path, model\): the two are swapped"):
-        load_weights(model, path, DiffusionUtils(10))
-    assert torch.equal(model.state_dict()[STEM], network().state_dict()[STEM])
+    expected = old.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("wrap", [
@@ -142,13 +107,10 @@ def test_swapped_arguments_are_named_and_understood(tmp_path):
     lambda net: torch.compile(net, backend="eager"),
     lambda net: torch.nn.DataParallel(torch.compile(net, backend="eager")),
 ])  # fmt: skip
-def test_a_wrapped_network_is_saved_and_filled_as_the_network_inside(wrap, tmp_path):
+def test_a_wrapped_network_is_saved_as_the_network_inside(wrap, tmp_path):
     path = stored(tmp_path / "w.safetensors", wrap(network()))
     expected = network().state_dict()
     assert all(map(torch.equal, load_pretrained(path)[0].state_dict().values(), expected.values()))
-    inside = network(seed=1)
-    load_weights(path, wrap(inside), DiffusionUtils(10))
-    assert all(map(torch.equal, inside.state_dict().values(), expected.values()))
 
 
 def test_weights_are_readable_by_everybody_who_can_read_the_folder(tmp_path):
@@ -170,9 +132,8 @@ def test_one_altered_bit_of_the_numbers_or_the_description_is_seen(tmp_path):
         damaged = bytearray(raw)
         damaged[place] ^= 1
         path.write_bytes(damaged)
-        for load in (load_pretrained, lambda p: load_weights(p, network())):
-            with pytest.raises(ValueError, match="w.safetensors is altered: its sha256"):
-                load(path)
+        with pytest.raises(ValueError, match="w.safetensors is altered: its sha256"):
+            load_pretrained(path)
 
 
 def test_a_file_without_a_checksum_still_loads(tmp_path):
@@ -197,7 +158,7 @@ DESCRIPTIONS = {
     "schedule": (("diffusion", {"schedule": "nope"}), "unknown schedule 'nope'"),
     "steps": (("diffusion", {"timesteps": "10"}), "timesteps must be .* got '10'"),
     "endless": (("diffusion", {"timesteps": 10**15}), "cannot be built"),
-    "huge": (("model", {"width": 2**16}), "does not fit its network: .*, got "),
+    "huge": (("model", {"width": 2**16}), "does not fit its network: .*, found "),
     "number": ("3", "lacks the table 'model'"),
     "not JSON": ("{", "is not JSON"),
     "nested": ("[" * 100_000, "is not JSON"),

@@ -7,8 +7,6 @@ from typing import Any
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-PREFIXES = ("_orig_mod.", "module.")  # what the wrappers put before each weight's name
-
 
 def unwrapped(model: Any) -> Any:
     """The network without the wrappers around it; the weights are shared."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,13 +12,14 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.config_file import data_of_run
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.files import write_atomic
 from ddpm_helpers.model import DiffusionNet
-from ddpm_helpers.model.wrapped import PREFIXES, unwrapped
+from ddpm_helpers.model.wrapped import unwrapped
 from ddpm_helpers.pretrained import shipped
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -75,40 +75,18 @@ def load_pretrained(name_or_path: str | Path) -> tuple[DiffusionNet, DiffusionUt
     path, about, tensors = _read(name_or_path)
     diffusion = _build(path, DiffusionUtils, about["diffusion"])
     with torch.device("meta"):  # shapes without memory: the described sizes are not trusted yet
-        _check_tensors(path, tensors, _build(path, DiffusionNet, about["model"]))
+        described = _build(path, DiffusionNet, about["model"])
+    if why := misfit(described.state_dict(), tensors):
+        raise ValueError(f"{path} does not fit its network: {why}")
+    for key, value in tensors.items():
+        if value.dtype not in DTYPES:
+            raise ValueError(f"{path}: {key} is {value.dtype}, not a 16 or 32 bit float")
+        if not value.isfinite().all():
+            raise ValueError(f"{path}: {key} holds NaN or infinite numbers")
     model = DiffusionNet(**about["model"])
     model.load_state_dict({k: v.float() for k, v in tensors.items()})
     model.classes = tuple(about["trained"].get("classes", ()))
     return model.eval().requires_grad_(False), diffusion
-
-
-def load_weights(
-    name_or_path: str | Path, model: DiffusionNet, diffusion: DiffusionUtils | None = None
-) -> DiffusionNet:
-    """Load stored weights into an existing network, or fail and leave it exactly as it was.
-
-    Args:
-        name_or_path: as for `load_pretrained`.
-        model: the network; it must be built as the stored one was. A field that is newer than
-            the file must have its default.
-        diffusion: if given, it must be the one that the weights were trained with.
-    Returns:
-        The network.
-    Raises:
-        FileNotFoundError: neither a shipped name nor a file.
-        ValueError: the file is damaged, or its network or diffusion differs; one line says how.
-    """
-    if isinstance(name_or_path, torch.nn.Module) and isinstance(model, str | Path):
-        warnings.warn("load_weights(name_or_path, model): the two are swapped", stacklevel=2)
-        name_or_path, model = model, name_or_path
-    net = unwrapped(model)
-    path, about, tensors = _read(name_or_path)
-    _check_same(path, with_defaults(DiffusionNet, about["model"]), net.config)
-    if diffusion is not None:
-        _check_same(path, with_defaults(DiffusionUtils, about["diffusion"]), diffusion.config)
-    _check_tensors(path, tensors, net)
-    net.load_state_dict(tensors)
-    return model
 
 
 def with_defaults(kind: Callable[..., Any], stored: dict[str, Any]) -> dict[str, Any]:
@@ -116,13 +94,6 @@ def with_defaults(kind: Callable[..., Any], stored: dict[str, Any]) -> dict[str,
     parameters = inspect.signature(kind).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return defaults | stored
-
-
-def _check_same(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for name, value in wanted.items():
-        if stored.get(name) != value:
-            found = stored.get(name)
-            raise ValueError(f"{path} was trained with {name} = {found!r}, not {value!r}")
 
 
 def description(name_or_path: str | Path) -> dict[str, Any]:
@@ -179,7 +150,7 @@ def _find(name_or_path: str | Path) -> tuple[Path, str | None]:
     return path, None
 
 
-def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
+def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
     """Path, description and tensors; the file is read once, so what is checked is what is used."""
     path, wanted = _find(name_or_path)
     raw = path.read_bytes()
@@ -218,7 +189,7 @@ def _description(path: Path, raw: bytes) -> dict[str, Any]:
     return about
 
 
-def _digest(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+def _digest(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     """The sha256 of a description and of the tensors' bytes, in the order of their names."""
     words = json.dumps({key: value for key, value in about.items() if key != "sha256"})
     digest = hashlib.sha256(words.encode())
@@ -239,20 +210,11 @@ def _build(path: Path, kind: Callable[..., Built], config: dict[str, Any]) -> Bu
         raise ValueError(f"{path} describes what cannot be built: {why}") from error
 
 
-def _check_tensors(path: Path, found: dict[str, torch.Tensor], model: DiffusionNet) -> None:
-    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    for key in found | expected:
-        want = expected.get(key, "no such weight")
+def misfit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    """The first weight whose shape differs, or which is missing or too much; empty if all fit."""
+    for key in expected | found:
+        want = tuple(expected[key].shape) if key in expected else "no such weight"
         got = tuple(found[key].shape) if key in found else "nothing"
-        for prefix in PREFIXES:
-            if key not in expected and key.removeprefix(prefix) in expected:
-                raise ValueError(
-                    f"{path} was saved from a wrapped network: {key}; take `{prefix}` off every "
-                    "name, or save it with save_weights"
-                )
         if want != got:
-            raise ValueError(f"{path} does not fit its network: {key}: expected {want}, got {got}")
-        if found[key].dtype not in DTYPES:
-            raise ValueError(f"{path}: {key} is {found[key].dtype}, not a 16 or 32 bit float")
-        if not torch.isfinite(found[key]).all():
-            raise ValueError(f"{path}: {key} holds NaN or infinite numbers")
+            return f"{key}: expected {want}, found {got}"
+    return ""

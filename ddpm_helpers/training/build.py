@@ -48,13 +48,11 @@ def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> 
     if not isinstance(diffusion, DiffusionUtils):
         raise ValueError(f"diffusion must be a DiffusionUtils, got {type(diffusion).__name__}")
     check_data(dataset)
-    size = config.image_size
-    if model.image_shape[1] != size:
-        raise ValueError(f"config.image_size is {size}, the network's is {model.image_shape[1]}")
-    if model.image_shape[0] != config.channels:
-        raise ValueError(
-            f"config.channels is {config.channels}, the network has {model.image_shape[0]}"
-        )
+    channels, size, _ = model.image_shape
+    if size != config.image_size:
+        raise ValueError(f"config.image_size is {config.image_size}, the network's is {size}")
+    if channels != config.channels:
+        raise ValueError(f"config.channels is {config.channels}, the network has {channels}")
     if (found := image_shape(dataset)) != model.image_shape:
         raise ValueError(
             f"the network takes pictures of {model.image_shape}, the dataset holds {found}"
@@ -82,12 +80,3 @@ def match_classes(model: DiffusionNet, classes: Sequence[str]) -> str:
     if model.num_classes is None or not known or tuple(known) == tuple(classes):
         return ""
     return f"classes of the data and the network differ: {set_classes(model, classes)}"
-
-
-def thaw(model: DiffusionNet) -> None:
-    """Unfreeze a network if all of its weights are frozen, as `load_pretrained` leaves them.
-
-    A network with only some weights frozen was frozen on purpose, and is left as it is.
-    """
-    if not any(weight.requires_grad for weight in model.parameters()):
-        model.requires_grad_(True)

@@ -17,12 +17,13 @@ import torch
 
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.files import flush_folder, write_atomic, write_temporary
+from ddpm_helpers.pretrained.weights import misfit
 from ddpm_helpers.training.training_data import describe, same_data
 
 CHECKPOINT = "checkpoint.pt"  # the newest; older ones carry their step: checkpoint-00000120.pt
 NAMES = re.compile(r"checkpoint(-\d{8,})?\.pt")
 SEAL = re.compile(r"step (\d+) sha256 ([0-9a-f]{64})")
-PARTS = {"model", "ema_model", "optimizer", "step", "history", "config"}  # of every checkpoint
+PARTS = {"model", "ema_model", "optimizer", "step", "history", "config", "data", "diffusion"}
 # Changing one of these would turn the rest of the run into another training.
 FIXED = (
     "image_size", "timesteps", "schedule", "prediction", "rescale_zero_snr", "batch_size", "seed",
@@ -56,18 +57,6 @@ def write(path: Path, state: dict[str, Any], keep: int | None = None) -> None:
     flush_folder(path.parent)
     for old in checkpoints(path.parent)[keep:]:
         old.unlink()
-
-
-def bytes_needed(weights: int, steps: int, keep: int) -> int:
-    """Bytes that a run's checkpoints and history take on the disk while one more is written.
-
-    Args:
-        weights: bytes of the network's weights.
-        steps: of the whole run.
-        keep: number of checkpoints that are kept.
-    """
-    one = 4 * weights + 120 * steps + 1_000_000  # weights, average, Adam's two; history; names
-    return one * (keep + 1) + 300 * steps  # and history.jsonl
 
 
 def pack(state: dict[str, Any]) -> bytes:
@@ -181,23 +170,11 @@ def check_compatible(name: str, saved: dict[str, Any], own: dict[str, Any]) -> N
         was, wanted = saved["config"].get(field, by_default), own["config"][field]
         if was != wanted:
             raise ValueError(f"{name} was trained with {field} = {was!r}, not {wanted!r}")
-    _check_data(name, saved.get("data"), own["data"])
-    if saved.get("diffusion", own["diffusion"]) != own["diffusion"]:
+    if not same_data(saved["data"], own["data"]):
+        was, found = describe(saved["data"]), describe(own["data"])
+        other = "other " if was == found else ""
+        raise ValueError(f"{name} was trained on {was}, not on {other}{found}")
+    if saved["diffusion"] != own["diffusion"]:
         raise ValueError(f"{name} was trained with another table of betas")
-    expected, found = (
-        {key: tuple(value.shape) for key, value in state["model"].items()} for state in (own, saved)
-    )
-    for key in expected | found:
-        want, got = expected.get(key, "no such weight"), found.get(key, "nothing")
-        if want != got:
-            raise ValueError(f"{name} is of another network: {key}: expected {want}, found {got}")
-
-
-def _check_data(name: str, saved: Any, found: dict[str, Any]) -> None:
-    """Refuse other images; None and strings come from checkpoints of an older format."""
-    if saved is None or saved == describe(found):
-        return
-    if isinstance(saved, str) or not same_data(saved, found):
-        was = saved if isinstance(saved, str) else describe(saved)
-        other = "other " if was == describe(found) else ""
-        raise ValueError(f"{name} was trained on {was}, not on {other}{describe(found)}")
+    if why := misfit(own["model"], saved["model"]):
+        raise ValueError(f"{name} is of another network: {why}")

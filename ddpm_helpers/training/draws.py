@@ -53,12 +53,3 @@ def draw_t_and_eps(
     t = draw_steps(len(x_0), alpha_bar, t_sampling, host)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
     return t, eps
-
-
-def rows_of(part: int, parts: int, batch: int) -> slice:
-    """The rows of a batch that belong to one of several equal parts, in the order of the batch.
-
-    Every process and every accumulation step takes one part, so each picture keeps the t and eps
-    of its place in the whole batch, whatever the number of processes.
-    """
-    return slice(part * batch // parts, (part + 1) * batch // parts)

@@ -38,8 +38,8 @@ class Numbers:
     """The numbers of a `StepRecord`, read from the device."""
 
     loss: float
-    quarters: tuple[float, ...] = ()
-    grad_norm: float | None = None
+    quarters: tuple[float, ...]
+    grad_norm: float
 
 
 class Metrics:
@@ -74,7 +74,7 @@ class StepRecord:
             caller, of saving and of sampling. NaN outside `TrainingPipeline.steps`.
         loss: mean squared error of its batch.
         quarters: the loss for t in each quarter of 1..T; NaN where the batch drew no such t.
-        grad_norm: length of the gradient before clipping; None in records of older runs.
+        grad_norm: length of the gradient before clipping.
         finite: whether loss and gradient had no NaN or infinity; if they had, no weight changed.
     """
 
@@ -104,12 +104,12 @@ class StepRecord:
         return self._read().quarters
 
     @property
-    def grad_norm(self) -> float | None:
+    def grad_norm(self) -> float:
         return self._read().grad_norm
 
     @property
     def finite(self) -> bool:
-        return math.isfinite(self.loss + (self.grad_norm or 0.0))
+        return math.isfinite(self.loss + self.grad_norm)
 
     def __repr__(self) -> str:
         return f"StepRecord({', '.join(f'{k}={v!r}' for k, v in self.to_dict().items())})"
@@ -121,8 +121,8 @@ class StepRecord:
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> StepRecord:
-        """The record that `to_dict` returned, of this or an older version."""
-        numbers = Numbers(saved["loss"], tuple(saved.get("quarters", ())), saved.get("grad_norm"))
+        """The record whose values `to_dict` returned."""
+        numbers = Numbers(saved["loss"], tuple(saved["quarters"]), saved["grad_norm"])
         return cls(saved["step"], saved["epoch"], saved["lr"], numbers, saved["images_per_second"])
 
 
@@ -147,22 +147,21 @@ class BadBatches:
         """
         unread, self.unread = self.unread, []
         for record in unread:
-            self._check(record)
-
-    def _check(self, record: StepRecord) -> None:
-        self.in_a_row = 0 if record.finite else self.in_a_row + 1
-        what = (
-            f"step {record.step}: the loss is {record.loss}, "
-            f"the length of the gradient {record.grad_norm}"
-        )
-        if self.in_a_row >= self.most:
-            self.in_a_row = 0  # whoever trains on all the same starts a new row
-            raise FloatingPointError(
-                f"{what}, {self.most} batches in a row; weights are as before. "
-                f"Try a lower lr than {record.lr:.3g} or precision='fp32'"
+            if record.finite:
+                self.in_a_row = 0
+                continue
+            self.in_a_row += 1
+            what = (
+                f"step {record.step}: the loss is {record.loss}, "
+                f"the length of the gradient {record.grad_norm}"
             )
-        if self.in_a_row:
-            warnings.warn(f"{what}; batch left out, weights are as before", stacklevel=4)
+            if self.in_a_row >= self.most:
+                self.in_a_row = 0  # whoever trains on all the same starts a new row
+                raise FloatingPointError(
+                    f"{what}, {self.most} batches in a row; weights are as before. "
+                    f"Try a lower lr than {record.lr:.3g} or precision='fp32'"
+                )
+            warnings.warn(f"{what}; batch left out, weights are as before", stacklevel=3)
 
 
 class Throughput:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from ddpm_helpers.training.draws import augment, draw_t_and_eps, rows_of, step_generator
+from ddpm_helpers.training.draws import augment, draw_t_and_eps, step_generator
 from ddpm_helpers.training.ema import ema_decay_at, update_ema
-from ddpm_helpers.training.metrics import LossByQuarter, Metrics, StepRecord, Throughput
+from ddpm_helpers.training.metrics import LossByQuarter, Metrics, StepRecord
 from ddpm_helpers.training.optim import learning_rate, step_if_finite
 from ddpm_helpers.training.progress import Progress
 from ddpm_helpers.training.state import TrainingState
@@ -177,12 +177,6 @@ class TrainingPipeline(TrainingState):
                   file=sys.stderr)  # fmt: skip
         return self.history
 
-    def _start(self) -> None:
-        """Reset what belongs to one call of `steps`, and start the run's files."""
-        self.stopped_by = None
-        self._speed = Throughput()
-        self._start_files()
-
     def _batches(self) -> Iterator[Batch]:
         """Batches from `self.step` on, without end, in the order that (seed, epoch) decides."""
         first, done = divmod(self.step, self.steps_per_epoch)
@@ -197,14 +191,17 @@ class TrainingPipeline(TrainingState):
     def _parts(self, batch: int) -> Iterator[tuple[slice, float]]:
         """Rows that this process computes at once, and how much each row counts.
 
-        With `accumulate`, one part after another. The caller's forward and backward run inside the
-        `with`: processes average their gradients in the last part's backward only.
+        Every process and every accumulation step takes one of several equal parts, so each image
+        keeps the t and eps of its place in the whole batch, whatever the number of processes. The
+        caller's forward and backward run inside the `with`: processes average their gradients in
+        the last part's backward only.
         """
-        processes, parts = self.accelerator.num_processes, self.config.accumulate
-        for k in range(parts):
+        processes, accumulate = self.accelerator.num_processes, self.config.accumulate
+        parts = processes * accumulate
+        for k in range(accumulate):
             part = k * processes + self.accelerator.process_index
-            rows = rows_of(part, parts * processes, batch)
-            with nullcontext() if k == parts - 1 else self.accelerator.no_sync(self.net):
+            rows = slice(part * batch // parts, (part + 1) * batch // parts)
+            with nullcontext() if k == accumulate - 1 else self.accelerator.no_sync(self.net):
                 # Fewer images than parts: one counts for nothing, as all processes must take part.
                 yield (rows, 1.0) if rows.stop > rows.start else (slice(0, 1), 0.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from typing import Any
+from datetime import timedelta
 
 from ddpm_helpers.training.metrics import StepRecord
 
@@ -23,13 +23,11 @@ class Progress:
     """
 
     def __init__(self, step: int, total: int, *, quiet: bool = False) -> None:
-        self.total, self.quiet = total, quiet
-        self.smooth: float | None = None
-        self.bar: Any = None
-        if not quiet and _somebody_watches():
-            from tqdm.auto import tqdm
+        from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=total, initial=step, unit="step")
+        self.total, self.quiet, self.smooth = total, quiet, math.nan
+        hidden = quiet or not _somebody_watches()
+        self.bar = tqdm(total=total, initial=step, unit="step", disable=hidden)
         self.first, self.started = step, time.monotonic()
         self.said = self.started
         self._unread: list[StepRecord] = []
@@ -38,48 +36,36 @@ class Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
 
     def show(self, record: StepRecord) -> None:
         """Count one step; the numbers beside the bar change every ten."""
         if self.quiet:
             return
         self._unread.append(record)
-        read = record.step % EVERY == 0 or record.step == self.total
-        if self.bar is not None:
-            self.bar.update()
-            if read:
+        self.bar.update()
+        speed = f"{record.images_per_second:.0f}"
+        if not self.bar.disable:
+            if record.step % EVERY == 0 or record.step == self.total:
                 self._average()
-                smooth, rate = self.smooth or math.nan, record.images_per_second
-                shown = {"loss": f"{record.loss:.4f}", "smooth": f"{smooth:.4f}"}
-                self.bar.set_postfix(shown | {"images/s": f"{rate:.0f}"})
+                shown = {"loss": f"{record.loss:.4f}", "smooth": f"{self.smooth:.4f}"}
+                self.bar.set_postfix(shown | {"images/s": speed})
         elif time.monotonic() - self.said >= SECONDS:
             self.said = time.monotonic()
             self._average()
-            print(self._line(record), file=sys.stderr, flush=True)
+            seconds = (self.said - self.started) / (record.step - self.first)  # a step
+            left = timedelta(seconds=round(seconds * (self.total - record.step)))
+            line = f"step {record.step:,} of {self.total:,}: loss {self.smooth:.4f}"
+            print(f"{line}, {speed} images/s, {left} left", file=sys.stderr, flush=True)
 
     def _average(self) -> None:
         """Add the losses since the last call to the average, without those of bad batches."""
         for loss in (record.loss for record in self._unread if record.finite):
-            self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
+            self.smooth = loss if math.isnan(self.smooth) else 0.98 * self.smooth + 0.02 * loss
         self._unread = []
-
-    def _line(self, record: StepRecord) -> str:
-        seconds = (self.said - self.started) / (record.step - self.first)  # a step
-        left = round(seconds * (self.total - record.step))
-        clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-        return (
-            f"step {record.step:,} of {self.total:,}: loss {self.smooth or math.nan:.4f}, "
-            f"{record.images_per_second:.0f} images/s, {clock} left"
-        )
 
 
 def _somebody_watches() -> bool:
     """Whether a bar that redraws itself makes sense: in a terminal, or in Jupyter."""
     kernel = sys.modules.get("ipykernel.zmqshell")
-    return sys.stderr.isatty() or (kernel is not None and _is_kernel(kernel))
-
-
-def _is_kernel(module: Any) -> bool:
-    return module.ZMQInteractiveShell.initialized()
+    return sys.stderr.isatty() or bool(kernel and kernel.ZMQInteractiveShell.initialized())

@@ -127,16 +127,13 @@ class HistoryWriter:
             raise OSError(not_written(self.path, len(lines), error)) from error
         if self._board is not None:
             for record in self._waiting:
-                self._draw(record)
+                for name in ("loss", "lr", "images_per_second", "grad_norm"):
+                    self._board.add_scalar(name, getattr(record, name), record.step)
+                for k, value in enumerate(record.quarters):
+                    if not math.isnan(value):
+                        self._board.add_scalar(f"loss of t in quarter {k + 1}", value, record.step)
             self._board.flush()
         self._waiting = []
-
-    def _draw(self, record: StepRecord) -> None:
-        for name in ("loss", "lr", "images_per_second", "grad_norm"):
-            self._board.add_scalar(name, getattr(record, name), record.step)
-        for k, value in enumerate(record.quarters):
-            if not math.isnan(value):
-                self._board.add_scalar(f"loss of t in quarter {k + 1}", value, record.step)
 
     def images(self, grid: Tensor, step: int) -> None:
         """Give TensorBoard a sample grid, (3, H, W) in 0..1."""

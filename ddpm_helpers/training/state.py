@@ -23,8 +23,8 @@ from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.model.wrapped import unwrapped
 from ddpm_helpers.pretrained import save_weights
 from ddpm_helpers.training import checkpoint, run_folder, sample_grids
-from ddpm_helpers.training.build import check_fit, match_classes, thaw
-from ddpm_helpers.training.metrics import BadBatches, StepRecord
+from ddpm_helpers.training.build import check_fit, match_classes
+from ddpm_helpers.training.metrics import BadBatches, StepRecord, Throughput
 from ddpm_helpers.training.optim import build_optimizer, describe_change
 from ddpm_helpers.training.stopping import StopSignals, explain_oom
 from ddpm_helpers.training.training_data import TrainingData, data_name, fingerprint
@@ -57,7 +57,8 @@ class TrainingState:
         if (line := match_classes(network, dataset.classes)) and self.is_main:
             print(line)
         self.model = network.to(self.device).to(memory_format=torch.channels_last)
-        thaw(self.model)
+        if not any(weight.requires_grad for weight in self.model.parameters()):
+            self.model.requires_grad_(True)  # as `load_pretrained` leaves it, not frozen on purpose
         self.ema_model = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = build_optimizer(self.model, config)
         net = compiled(self.model) if config.compile else self.model
@@ -78,7 +79,7 @@ class TrainingState:
         self._overwrite, self._folder_is_ours = overwrite, False
         self._saved_step, self._save_at = 0, 0.0  # the clock of the next save
         self._torn = False  # whether the weights have taken a step that the averaged ones have not
-        self._bad = BadBatches(config.max_bad_steps)
+        self._bad, self._speed = BadBatches(config.max_bad_steps), Throughput()
         self.stopped_by: int | None = None
         self._signals = StopSignals()
         self._read_every = 1 if self.device.type == "cpu" else READ_EVERY
@@ -102,10 +103,10 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any], name: str = "the state") -> None:
-        """Continue from what `state_dict` returned; if it does not fit, nothing changes.
+        """Continue from a state; if it does not fit, nothing changes.
 
         Args:
-            state: may be that of an older run, which did not count its bad batches as steps.
+            state: as `state_dict` returned it.
             name: of its file, for the message.
         Raises:
             ValueError: it belongs to another network, configuration, diffusion or dataset.
@@ -114,7 +115,7 @@ class TrainingState:
         self.model.load_state_dict(state["model"])
         self.ema_model.load_state_dict(state["ema_model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"] + state.get("skipped", 0)
+        self.step = state["step"]
         self.history = [StepRecord.from_dict(saved) for saved in state["history"]]
 
     def save(self, path: str | Path | None = None) -> Path:
@@ -130,13 +131,12 @@ class TrainingState:
             OSError: the disk is full or not writable; the previous checkpoint is untouched.
             FileExistsError: out_dir holds another run.
         """
-        usual = None if self.out_dir is None else self.out_dir / checkpoint.CHECKPOINT
         where = self._folder() / checkpoint.CHECKPOINT if path is None else Path(path)
         if path is None:
             self._take_folder()
         if self.is_main:
             where.parent.mkdir(parents=True, exist_ok=True)
-            keep = self.config.keep_checkpoints if where == usual else None
+            keep = self.config.keep_checkpoints if path is None else None
             checkpoint.write(where, self.state_dict(), keep)
             try:
                 self._save_average(where.with_name("weights.safetensors"))
@@ -195,7 +195,7 @@ class TrainingState:
 
     def save_samples(self, path: Path) -> Tensor:
         """Write `samples()` as a PNG, ten images per row; return the grid, (3, H, W) in 0..1."""
-        advice = "sample_every=0 trains without sample grids; checkpoints can draw them later"
+        advice = "sample_every=0 trains without sample grids"
         with explain_oom(f"sample grid after step {self.step}", self.device, advice):
             self.grid = sample_grids.make_grid(self.samples())
         sample_grids.save_grid(self.grid, path)
@@ -257,8 +257,9 @@ class TrainingState:
         if last:
             sample_grids.save_animation(self.out_dir)
 
-    def _start_files(self) -> None:
+    def _start(self) -> None:
         """Take over the folder, and write settings and history as they are now."""
+        self.stopped_by = None
         self._take_folder()
         self._history_writer.start(self.history)
         if self.out_dir is not None and self.is_main:
@@ -281,13 +282,13 @@ class TrainingState:
         return self.out_dir
 
     def _bytes_needed(self) -> int:
-        """How many bytes this run will need on the disk."""
-        values = self.model.state_dict().values()
-        weights = sum(value.numel() * value.element_size() for value in values)
-        rungs = sum(map(run_folder.is_rung, range(1, self.config.epochs + 1)))
-        of_average = (1 + rungs * self.config.keep_weights) * weights
-        keep = self.config.keep_checkpoints
-        return of_average + checkpoint.bytes_needed(weights, self.total_steps, keep)
+        """How many bytes this run will need on the disk, while one more checkpoint is written."""
+        config, steps = self.config, self.total_steps
+        weights = sum(value.nbytes for value in self.model.state_dict().values())
+        rungs = sum(map(run_folder.is_rung, range(1, config.epochs + 1)))
+        averages = 1 + rungs * config.keep_weights
+        one = 4 * weights + 120 * steps + 1_000_000  # weights, average, Adam's two; history; names
+        return averages * weights + (config.keep_checkpoints + 1) * one + 300 * steps  # and .jsonl
 
     def _note_saved(self) -> None:
         """Note that the state is on the disk, and restart the clock of the next save."""
@@ -296,7 +297,6 @@ class TrainingState:
 
     def _learning_rate_from_now_on(self, saved: dict[str, Any]) -> str:
         """One line if a resumed run has another end or learning-rate schedule, else empty."""
-        known = {key: saved[key] for key in saved.keys() & self.config.to_dict().keys()}
-        old = TrainConfig(**known)
-        ends = (old.epochs * self.steps_per_epoch, old), (self.total_steps, self.config)
-        return describe_change(self.step, *ends)
+        old = TrainConfig(**{key: saved[key] for key in saved.keys() & self.config.to_dict()})
+        before = old.epochs * self.steps_per_epoch, old
+        return describe_change(self.step, before, (self.total_steps, self.config))
