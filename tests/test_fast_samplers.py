@@ -346,7 +346,7 @@ def test_min_snr_is_finite_at_both_ends_agrees_with_the_paper_and_refuses():
     torch.testing.assert_close(plain, snr.clamp(max=5) / snr)
     for gamma in (0, -1, math.nan, math.inf):
         with pytest.raises(ValueError, match="min_snr_gamma must be a number above 0, got"):
-            d.training_loss(lambda x, t: x, x_0, min_snr_gamma=gamma)
+            d.loss(lambda x, t: x, x_0, t, eps, min_snr_gamma=gamma)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

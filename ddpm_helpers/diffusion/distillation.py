@@ -73,8 +73,6 @@ class ConsistencyDistillation(DiffusionUtils):
 
         Args, Returns, Raises: as for `DiffusionUtils.loss`, with t in 1..T.
         """
-        if y is not None and not isinstance(y, Tensor):
-            y = checks.labels(y, len(x_0), model, x_0.device)
         x_t, eps = self.add_noise(x_0, t, eps)
         s = self.grid[torch.searchsorted(self.grid, t.cpu()) - 1]  # (B,), the next one below t
         with torch.no_grad():
@@ -86,7 +84,7 @@ class ConsistencyDistillation(DiffusionUtils):
             rest = self._noise_beside(goal, x_t, t)  # goal and rest make x_t again
         return super().loss(model, goal, t, rest, y, min_snr_gamma=min_snr_gamma)
 
-    def _seen(self, model: Model, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def _seen(self, model: Model, x_t: Tensor, t: Tensor, y: Labels | None) -> Tensor:
         """The image that a network predicts from x_t, clipped to [-1, 1] as in sampling."""
         output = network_output(model, x_t, to_device(t, x_t.device), y)
         return self.predict_x_0(output, x_t, t).clamp(-1, 1)

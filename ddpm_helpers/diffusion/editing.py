@@ -83,7 +83,7 @@ def sdedit(
     checks.images("pictures", pictures)
     t = checks.count("t", t, most=diffusion.T)
     ts, n = sub_sequence(t, steps, spacing)[:-1], len(pictures)
-    shape = _shape(pictures)
+    shape = pictures.shape[1:]
     noise = diffusion.sample_steps(model, n, seed=seed, first=first, shape=shape).x_T
     x_t, _ = diffusion.add_noise(pictures.to(noise), torch.full((n,), ts[0]), noise)
     return diffusion.sample(model, n, x_T=x_t, steps=ts, seed=seed, first=first, **options)
@@ -124,15 +124,14 @@ def inpaint(
     checks.images("pictures", pictures)
     repeats = checks.count("repeats", repeats)
     hidden = _fitting_mask(mask, pictures)
-    walk = diffusion.sample_steps(
-        model, len(pictures), steps=steps, shape=_shape(pictures), **options
-    )
+    n, shape = len(pictures), pictures.shape[1:]
+    walk = diffusion.sample_steps(model, n, steps=steps, shape=shape, **options)
     x_t = x_s = walk.x_T
     bar = diffusion.alpha_bar.tolist()
     hidden = hidden.to(x_t.device)
     x_0 = torch.where(hidden, 0.0, pictures.to(x_t))
     for t, s in pairwise(walk.ts):
-        t_all, s_all = torch.full((len(x_t),), t), torch.full((len(x_t),), s)
+        t_all, s_all = torch.full((n,), t), torch.full((n,), s)
         for repeat in range(repeats if s > 0 else 1):
             if repeat > 0:  # back from s to t: q(x_t | x_s)
                 keep = bar[t] / bar[s]
@@ -180,7 +179,7 @@ def ddim_invert(
     _refuse("ddim_invert", options, **silent, x_T=start, sampler=way, shape=_SHAPE)
     checks.images("pictures", pictures)
     repeats = checks.count("repeats", repeats)
-    n, shape = len(pictures), _shape(pictures)
+    n, shape = len(pictures), pictures.shape[1:]
     walk = diffusion.sample_steps(model, n, steps=steps, clip=clip, shape=shape, seed=0, **options)
     x_s, bar = pictures.to(walk.x_T), diffusion.alpha_bar.tolist()
     for s, t in pairwise(reversed(walk.ts)):
@@ -203,10 +202,6 @@ def _refuse(function: str, options: dict[str, Any], **reasons: str) -> None:
     for name in options:
         if name in reasons:
             raise ValueError(f"{name} is not an option of {function}: {reasons[name]}")
-
-
-def _shape(pictures: Tensor) -> tuple[int, int, int]:
-    return tuple(pictures.shape[1:])  # type: ignore[return-value]
 
 
 def _fitting_mask(mask: Tensor, pictures: Tensor) -> Tensor:

@@ -1,7 +1,4 @@
-"""DiffusionUtils: training and sampling, for any network.
-
-Nothing here knows the network: `model` is any callable `model(x_t, t, y=None)`.
-"""
+"""DiffusionUtils: training and sampling, for any network, a callable `model(x_t, t, y=None)`."""
 
 from __future__ import annotations
 
@@ -71,8 +68,6 @@ class DiffusionUtils(ForwardProcess):
         Source: Ho et al. 2020, eq. 14.
         """
         x_t, eps = self.add_noise(x_0, t, eps)
-        if y is not None and not isinstance(y, Tensor):
-            y = checks.labels(y, len(x_0), model, x_t.device)
         output = network_output(model, x_t, to_device(t, x_t.device), y)
         error = output - self.target(x_0, eps, t)
         each = error.square().flatten(1).mean(1)  # (B,)
@@ -113,41 +108,23 @@ class DiffusionUtils(ForwardProcess):
         y: Labels | None = None,
         *,
         generator: torch.Generator | None = None,
-        t_sampling: str = "uniform",
-        min_snr_gamma: float | None = None,
     ) -> Tensor:
         """One Monte Carlo estimate of the training loss: the mean `loss` at random steps and noise.
 
         Args:
-            model, x_0, y, min_snr_gamma: as for `loss`.
-            generator: where t and then eps come from; the global one if None.
-            t_sampling: uniform in 1..T, or another of the choices of `draw_steps`.
+            model, x_0, y: as for `loss`.
+            generator: where t, uniform in 1..T, and then eps come from; the global one if None.
         Returns:
             A scalar.
         Raises:
-            ValueError: shapes that differ, or an unknown t_sampling.
+            ValueError: shapes that differ.
         Source: Ho et al. 2020, algorithm 1.
-        """
-        t, eps = self.draw(x_0, generator, t_sampling)
-        return self.loss(model, x_0, t, eps, y, min_snr_gamma=min_snr_gamma).mean()
-
-    def draw(
-        self, x_0: Tensor, generator: torch.Generator | None = None, t_sampling: str = "uniform"
-    ) -> tuple[Tensor, Tensor]:
-        """Random steps and noise for one training step: t in 1..T, eps ~ N(0, I).
-
-        Args:
-            x_0: clean images, (B, C, H, W).
-            generator: where t and then eps come from; the global one of x_0's device if None.
-            t_sampling: see `draw_steps`.
-        Returns:
-            t, (B,) int64, and eps, shape and dtype of x_0, both on its device.
         """
         checks.images("x_0", x_0)
         device = x_0.device if generator is None else generator.device
-        t = draw_steps(len(x_0), self.alpha_bar, t_sampling, generator, device)
+        t = draw_steps(len(x_0), self.alpha_bar, "uniform", generator)
         eps = torch.randn(x_0.shape, generator=generator, device=device, dtype=x_0.dtype)
-        return t.to(x_0.device), eps.to(x_0.device)
+        return self.loss(model, x_0, t, eps.to(x_0.device), y).mean()
 
     # ---- sampling ------------------------------------------------------------------------
 
@@ -164,7 +141,7 @@ class DiffusionUtils(ForwardProcess):
         seed: int | None = None,
         x_T: Tensor | None = None,
         clip: bool = True,
-        shape: tuple[int, int, int] | None = None,
+        shape: Sequence[int] | None = None,
         first: int = 0,
         spacing: str = "trailing",
         variance: str | None = None,

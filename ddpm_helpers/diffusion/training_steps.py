@@ -16,7 +16,6 @@ def draw_steps(
     alpha_bar: Tensor,
     t_sampling: str = "uniform",
     generator: torch.Generator | None = None,
-    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Draw the steps of a training batch at random.
 
@@ -32,16 +31,16 @@ def draw_steps(
         n: number of images.
         alpha_bar: the schedule, (T + 1,); only log_normal reads more of it than its length.
         t_sampling: uniform, stratified, logit_normal or log_normal.
-        generator, device: of the draws; the two must belong together.
+        generator: of the draws; the global one of the CPU if None.
     Returns:
-        (n,) int64 in 1..T.
+        (n,) int64 in 1..T, on the generator's device.
     Raises:
         ValueError: an unknown t_sampling.
     Source: stratified: Kingma et al. 2021 (VDM), appendix I.1; logit-normal: Esser et al. 2024
         (Stable Diffusion 3), section 3.1, with location 0 and scale 1; log-normal: Karras et al.
         2022 (EDM), table 1, whose N(-1.2, 1.2²) leaves short trainings too few of the large t.
     """
-    T = len(alpha_bar) - 1
+    T, device = len(alpha_bar) - 1, torch.device("cpu") if generator is None else generator.device
     if checks.one_of("t_sampling", t_sampling, T_SAMPLINGS) == "uniform":
         return torch.randint(1, T + 1, (n,), generator=generator, device=device)
     place = torch.randperm(n, generator=generator, device=device)

@@ -117,18 +117,21 @@ def picture_noise(
     return draw
 
 
-def network_output(model: Model, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+def network_output(model: Model, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
     """Call the network once, with x_t in its own dtype; the output comes back in x_t's.
 
     Args:
         model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None.
         x_t: (B, C, H, W).
-        t, y: steps and labels, (B,) int64, on x_t's device.
+        t: steps, (B,) int64, on x_t's device.
+        y: labels, likewise, which are passed on unchecked; or any other form of `checks.labels`.
     Returns:
         (B, C, H, W).
     Raises:
         ValueError: an output of another shape than x_t.
     """
+    if y is not None and not isinstance(y, Tensor):
+        y = checks.labels(y, len(x_t), model, x_t.device)
     x = x_t.to(device_and_dtype(model, x_t)[1])
     output = model(x, t) if y is None else model(x, t, y)
     return checks.same_shape("the network's output", output, "x_t", x_t).to(x_t.dtype)

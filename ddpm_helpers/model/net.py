@@ -49,29 +49,22 @@ class DiffusionNet(nn.Module):
         super().__init__()
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or None; got {num_classes}")
-        self.config = {
+        of_both = {
             "image_size": image_size,
             "channels": channels,
             "width": width,
-            "num_classes": num_classes,
             "attention_size": attention_size,
             "stem_stride": stem_stride,
         }
+        self.config = {**of_both, "num_classes": num_classes}
         self.image_shape = (channels, image_size, image_size)
         self.num_classes = num_classes
         self.classes: tuple[str, ...] = ()
         t_dim = 4 * width
-        parts = {
-            "channels": channels,
-            "width": width,
-            "t_dim": t_dim,
-            "attention_size": attention_size,
-            "stem_stride": stem_stride,
-        }
         self.time = TimeEmbedding(t_dim)
         self.label = nn.Embedding(num_classes + 1, t_dim) if num_classes else None
-        self.encoder = Encoder(image_size, **parts)
-        self.decoder = Decoder(image_size, **parts)
+        self.encoder = Encoder(**of_both, t_dim=t_dim)
+        self.decoder = Decoder(**of_both, t_dim=t_dim)
         self.gate = zero_init(nn.Linear(t_dim, channels))
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -90,14 +83,11 @@ class DiffusionNet(nn.Module):
         self._check(x_t, t, y)
         t_emb = self.time(t)  # (B, t_dim)
         if self.label is not None:
-            t_emb = t_emb + self.label(self._label_rows(t, y))
+            rows = torch.zeros_like(t) if y is None else y + 1  # row 0 is "no label"
+            t_emb = t_emb + self.label(rows)
         out = self.decoder(self.encoder(x_t, t_emb), t_emb)  # (B, C, S, S)
         gate = self.gate(t_emb)[:, :, None, None]  # (B, C, 1, 1)
         return (out + gate * x_t).to(x_t.dtype)
-
-    def _label_rows(self, t: Tensor, y: Tensor | None) -> Tensor:
-        """Rows of the label table: row 0 is "no label", row y + 1 is class y."""
-        return torch.zeros_like(t) if y is None else y + 1
 
     def _check(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> None:
         if tuple(x_t.shape[1:]) != self.image_shape:
