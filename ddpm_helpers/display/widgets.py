@@ -172,7 +172,7 @@ class ScheduleSlider(_PictureSlider):
         if not len(schedules):
             raise ValueError("no schedules to show: give names, or {name: DiffusionUtils}")
         self._fixed = dict(schedules) if isinstance(schedules, Mapping) else {}
-        self._names = list(schedules)
+        self._names, self._letter = list(schedules), "t" if self._fixed else "T"
         lengths = {one.T for one in self._fixed.values()} or {1000}
         if len(lengths) > 1:
             raise ValueError(f"a slider over t needs one T for all, got {sorted(lengths)}")
@@ -181,10 +181,6 @@ class ScheduleSlider(_PictureSlider):
         checks.count(self._letter, value, self._least, self._most)
         self._blitter = _Blitter(*self._draw(new_figure(8, 3.8)))
         super().__init__(self._letter, self._least, self._most, value, 800)
-
-    @property
-    def _letter(self) -> str:
-        return "t" if self._fixed else "T"
 
     def frame(self, value: int) -> bytes:
         """The curves at t = value, or with T = value steps, as PNG bytes."""
@@ -254,7 +250,8 @@ class FrameSlider(_PictureSlider):
         self.caption = ipywidgets.Label(captions[0])
         last = len(frames) - 1
         self.play = ipywidgets.Play(min=0, max=last, interval=interval, repeat=False)
-        super().__init__(name, 0, last, 0, width or _png_width(self._frames[0]))
+        own_width = int.from_bytes(self._frames[0][16:20], "big")  # in the header of every PNG
+        super().__init__(name, 0, last, 0, width or own_width)
         ipywidgets.jslink((self.play, "value"), (self.slider, "value"))
 
     def controls(self) -> list[ipywidgets.Widget]:
@@ -274,17 +271,9 @@ def _png(frame: Tensor | np.ndarray | Figure | bytes) -> bytes:
         return frame
     if isinstance(frame, Figure):
         return figure_png(frame)
-    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and _channels_last(frame):
+    last = frame.shape[2:]  # (1,) or (3,) if channels come last, unlike in `ds.images`
+    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and last in ((1,), (3,)):
         return pixels_png(enlarge(frame, max(1, round(96 / frame.shape[1]))))
     pixels = to_uint8(frame[None] if frame.ndim == 3 else frame)
     pixels = enlarge(pixels, max(1, round(96 / pixels.shape[2])))
     return pixels_png(tile(pixels, min(10, len(pixels)), gap=4))
-
-
-def _channels_last(frame: np.ndarray) -> bool:
-    """Whether pixels are (H, W, C) rather than a picture (C, H, W), such as one of `ds.images`."""
-    return frame.ndim == 3 and frame.shape[2] in (1, 3)
-
-
-def _png_width(png: bytes) -> int:
-    return int.from_bytes(png[16:20], "big")  # of the header, the same in every PNG

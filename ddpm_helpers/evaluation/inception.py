@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,11 +88,10 @@ def inception_scores(
     check_inception(weights, least)
     from torch_fidelity import calculate_metrics
 
-    options: dict[str, Any] = {"isc": True, "fid": True, "kid": True, "cache": False}
     found = calculate_metrics(
-        input1=Bytes(x), input2=Bytes(reference), batch_size=batch_size,
-        cuda=best_device().type == "cuda", kid_subset_size=min(1000, least), verbose=False,
-        feature_extractor_weights_path=str(weights), **options,
+        input1=Bytes(x), input2=Bytes(reference), isc=True, fid=True, kid=True, cache=False,
+        batch_size=batch_size, cuda=best_device().type == "cuda", verbose=False,
+        kid_subset_size=min(1000, least), feature_extractor_weights_path=str(weights),
     )  # fmt: skip
     names = {
         "fid": "frechet_inception_distance",

@@ -63,15 +63,13 @@ def loss_per_step(
     device, _ = device_and_dtype(model)
     labelled = getattr(model, "num_classes", None) is not None
     y = class_numbers_of(model, ds, y) if labelled else y
+    batches = list(zip(*(every.split(batch_size) for every in (x_0, eps, y)), strict=True))
     means = []
     for t in ts:
         total = 0.0
-        for i in range(0, len(x_0), batch_size):
-            part = slice(i, i + batch_size)
-            x, e = x_0[part].to(device), eps[part].to(device)
-            steps = torch.full((len(x),), int(t), device=device)
-            labels = y[part].to(device) if labelled else None
-            total += float(diffusion.loss(model, x, steps, e, labels).sum())
+        for x, e, labels in batches:
+            steps, known = torch.full((len(x),), int(t)), labels.to(device) if labelled else None
+            total += float(diffusion.loss(model, x.to(device), steps, e.to(device), known).sum())
         means.append(total / len(x_0))
     return torch.tensor(means)
 

@@ -132,16 +132,16 @@ def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
     Raises:
         ValueError: a class with too few pictures.
     """
-    labels, queues = torch.as_tensor(ds.labels), {}
-    for k, count in zip(*torch.unique(y, return_counts=True), strict=True):
-        found = (labels == k).nonzero().flatten().tolist()
-        if len(found) < count:
+    rows = np.empty(len(y), np.int64)
+    for k in y.unique().tolist():
+        found, wanted = np.flatnonzero(np.asarray(ds.labels) == k), (y == k).numpy()
+        if len(found) < wanted.sum():
             raise ValueError(
-                f"class {ds.classes[int(k)]} has {len(found)} pictures in the split {ds.split}, "
-                f"{int(count)} are needed: lower n"
+                f"class {ds.classes[k]} has {len(found)} pictures in the split {ds.split}, "
+                f"{wanted.sum()} are needed: lower n"
             )
-        queues[int(k)] = iter(found)
-    return torch.stack([ds[next(queues[int(k)])][0] for k in y])
+        rows[wanted] = found[: wanted.sum()]
+    return _gather(ds, rows)[0]
 
 
 def draw_samples(
@@ -172,11 +172,9 @@ def draw_samples(
     if y is not None and len(y) != n:
         raise ValueError(f"y must be ({n},), one label per image; got {len(y)} labels")
     classes = getattr(model, "num_classes", None)
+    y = torch.arange(n) % (classes or 1) if y is None else y
     for first in range(0, n, batch_size):
         count = min(batch_size, n - first)
-        part = None
-        if classes is not None:
-            every = torch.arange(n) % classes if y is None else y
-            part = every[first : first + count]
+        part = None if classes is None else y[first : first + count]
         x = diffusion.sample(model, count, y=part, seed=seed, first=first, **options)
         yield x.float().cpu(), part

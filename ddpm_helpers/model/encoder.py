@@ -45,12 +45,10 @@ class Encoder(nn.Module):
     own resolution, at a quarter of the cost.
 
     Args:
-        image_size: side of the images, a multiple of 8 * stem_stride.
-        channels: of the images, 3 for RGB.
+        image_size, channels, attention_size: as for `DiffusionNet`.
         width: channels of the first stage, a multiple of 8; the others have 2, 4 and 8
             times as many.
         t_dim: length of the time embedding.
-        attention_size: maps of this side and smaller get self-attention.
         stem_stride: side of the squares of pixels that the stem rearranges, 2 or 4.
     Raises:
         ValueError: image_size not a multiple of 8 * stem_stride, or width not a multiple of 8.
