@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -54,10 +52,6 @@ class ConsistencyDistillation(DiffusionUtils):
         self.few_steps = [self.T, round(SECOND * self.T)] if self.T > 1 else [1]
         steps = checks.count("steps", steps, most=self.T)
         self.grid = torch.tensor(sub_sequence(self.T, steps)).flip(0)  # (steps + 1,), from 0 to T
-
-    def preview(self, steps: int) -> dict[str, Any]:
-        """Options of `sample` for the sample grids of a training: always the few steps."""
-        return {"sampler": "ddpm", "steps": self.few_steps}
 
     def loss(
         self,

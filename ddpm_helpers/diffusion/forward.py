@@ -11,7 +11,11 @@ from torch import Tensor
 from ddpm_helpers import checks
 from ddpm_helpers.device import to_device
 from ddpm_helpers.diffusion.samplers import posterior_coefficients
-from ddpm_helpers.diffusion.schedules import beta_table, rescale_zero_terminal_snr
+from ddpm_helpers.diffusion.schedules import (
+    beta_schedule,
+    check_betas,
+    rescale_zero_terminal_snr,
+)
 
 PREDICTIONS = ("eps", "x_0", "v", "flow")
 
@@ -46,9 +50,11 @@ class ForwardProcess:
         prediction: str = "eps",
         rescale_zero_snr: bool = False,
     ) -> None:
-        self.T = checks.count("timesteps", timesteps)
+        self.T = T = checks.count("timesteps", timesteps)
         self.prediction = checks.one_of("prediction", prediction, PREDICTIONS)
-        betas = beta_table(schedule, self.T)
+        betas = beta_schedule(schedule, T) if isinstance(schedule, str) else check_betas(schedule)
+        if (n := len(betas)) != T + 1:
+            raise ValueError(f"T = {T} needs {T + 1} betas, betas[0] = 0 included; got {n}")
         self.schedule = schedule if isinstance(schedule, str) else betas.tolist()
         self.betas = rescale_zero_terminal_snr(betas) if rescale_zero_snr else betas
         self.alphas = 1 - self.betas  # (T + 1,)

@@ -38,10 +38,6 @@ class DiffusionUtils(ForwardProcess):
 
     # ---- training ------------------------------------------------------------------------
 
-    def preview(self, steps: int) -> dict[str, Any]:
-        """Options of `sample` for the sample grids of a training: that many steps, at most T."""
-        return {"sampler": "ddim", "steps": min(steps, self.T)}
-
     def loss(
         self,
         model: Model,

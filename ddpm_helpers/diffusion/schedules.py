@@ -147,23 +147,6 @@ def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
     return out
 
 
-def beta_table(schedule: str | Tensor | Sequence[float], T: int) -> Tensor:
-    """The betas of a schedule, given by its name or as a table.
-
-    Args:
-        schedule: a name (see `beta_schedule`), or betas (T + 1,) with betas[0] = 0.
-        T: number of steps, at least 1.
-    Returns:
-        float64 (T + 1,) on the CPU.
-    Raises:
-        ValueError: unknown name, or not a table of betas for T steps.
-    """
-    betas = beta_schedule(schedule, T) if isinstance(schedule, str) else check_betas(schedule)
-    if len(betas) != T + 1:
-        raise ValueError(f"T = {T} needs {T + 1} betas, betas[0] = 0 included; got {len(betas)}")
-    return betas
-
-
 def check_betas(betas: object) -> Tensor:
     """A table of betas as float64 (T + 1,) on the CPU; a ValueError says what is wrong with it."""
     try:

@@ -118,17 +118,14 @@ def picture_noise(
 
 
 def network_output(model: Model, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
-    """Call the network once, with x_t in its own dtype; the output comes back in x_t's.
+    """Call `model(x_t, t, y)`, or `model(x_t, t)` if y is None, with x_t in the network's dtype.
 
     Args:
-        model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None.
         x_t: (B, C, H, W).
         t: steps, (B,) int64, on x_t's device.
         y: labels, likewise, which are passed on unchecked; or any other form of `checks.labels`.
     Returns:
-        (B, C, H, W).
-    Raises:
-        ValueError: an output of another shape than x_t.
+        The output, of x_t's shape (else a ValueError) and dtype.
     """
     if y is not None and not isinstance(y, Tensor):
         y = checks.labels(y, len(x_t), model, x_t.device)

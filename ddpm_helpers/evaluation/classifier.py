@@ -1,9 +1,7 @@
 """A small classifier whose features serve to compare sets of pictures.
 
-It takes the place of the Inception network in FID, for small pictures and without a download. A
-distance between its features is not an FID and must not be compared with one. Two are shipped,
-one trained on the cartoons and one on CIFAR-10's photographs; `tools/train_classifier.py` made
-both.
+It takes the place of the Inception network in FID, without a download: a distance between its
+features is not an FID and must not be compared with one. `tools/train_classifier.py` made both.
 """
 
 from __future__ import annotations

@@ -44,15 +44,7 @@ def halves(train: ImageDataset, test: ImageDataset, n: int) -> tuple[tuple[Tenso
     """Two disjoint sets of n pictures from both splits together, in the proportions of the classes.
 
     For folders whose test split is too small to compare with; the network may have seen any of
-    the pictures.
-
-    Args:
-        train, test: the two splits, with the same classes.
-        n: pictures in each set, at most half of all.
-    Returns:
-        Two pairs of pictures (n, C, S, S) in [-1, 1] and their labels (n,).
-    Raises:
-        ValueError: n out of range.
+    the pictures. Each set is a pair of pictures (n, C, S, S) in [-1, 1] and their labels (n,).
     """
     n = check_count("n (two sets of the pictures there are)", n, most=(len(train) + len(test)) // 2)
     labels = np.concatenate([train.labels, test.labels])
@@ -80,9 +72,7 @@ def check_shares(name_a: str, a: Tensor, name_b: str, b: Tensor, classes: Sequen
     """Refuse two sets with different proportions of the classes: their distance would measure that.
 
     Args:
-        name_a, name_b: what the sets are called in the message.
-        a, b: their labels, (n,) each.
-        classes: names of the classes.
+        a, b: labels of the sets, (n,) each, which the message calls name_a and name_b.
     Raises:
         ValueError: the shares of a class differ by over 5 percentage points plus one picture.
     """

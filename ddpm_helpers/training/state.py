@@ -103,11 +103,10 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any], name: str = "the state") -> None:
-        """Continue from a state; if it does not fit, nothing changes.
+        """Continue from what `state_dict` returned; if it does not fit, nothing changes.
 
         Args:
-            state: as `state_dict` returned it.
-            name: of its file, for the message.
+            name: of the state's file, for the message.
         Raises:
             ValueError: it belongs to another network, configuration, diffusion or dataset.
         """
@@ -174,7 +173,11 @@ class TrainingState:
         self._note_saved()
         if self.out_dir is not None and where.resolve().parent == self.out_dir.resolve():
             self._folder_is_ours = True
-        if self.is_main and (line := self._learning_rate_from_now_on(state["config"])):
+        saved, own = state["config"], self.config
+        old = TrainConfig(**{name: saved[name] for name in saved.keys() & own.to_dict()})
+        before = old.epochs * self.steps_per_epoch, old
+        line = describe_change(self.step, before, (self.total_steps, own))
+        if line and self.is_main:
             print(line, file=sys.stderr)
         return where
 
@@ -187,10 +190,11 @@ class TrainingState:
         y = None
         if self.ema_model.num_classes is not None:
             y = torch.arange(n, device=self.device) % self.ema_model.num_classes
+        options: dict[str, Any] = {"sampler": "ddim", "steps": min(steps, self.diffusion.T)}
+        if self.diffusion.few_steps is not None:
+            options = {"sampler": "ddpm", "steps": self.diffusion.few_steps}
         with self.autocast():
-            x = self.diffusion.sample(
-                self.ema_model, n, y=y, seed=self.config.seed, **self.diffusion.preview(steps)
-            )
+            x = self.diffusion.sample(self.ema_model, n, y=y, seed=self.config.seed, **options)
         return x.float().cpu()
 
     def save_samples(self, path: Path) -> Tensor:
@@ -294,9 +298,3 @@ class TrainingState:
         """Note that the state is on the disk, and restart the clock of the next save."""
         self._saved_step = self.step
         self._save_at = time.monotonic() + 60 * self.config.save_minutes
-
-    def _learning_rate_from_now_on(self, saved: dict[str, Any]) -> str:
-        """One line if a resumed run has another end or learning-rate schedule, else empty."""
-        old = TrainConfig(**{key: saved[key] for key in saved.keys() & self.config.to_dict()})
-        before = old.epochs * self.steps_per_epoch, old
-        return describe_change(self.step, before, (self.total_steps, self.config))
