@@ -77,10 +77,11 @@ def test_precision_and_recall_of_sets_whose_answer_is_known():
     assert precision_recall(real, real + 1000) == (0.0, 0.0)
 
 
-def test_nearest_neighbours_finds_copies_and_measures_pixels():
+def test_nearest_neighbours_finds_copies_and_measures_pixels(monkeypatch):
+    monkeypatch.setattr("ddpm_helpers.evaluation.distances.CHUNK", 16)
     images = torch.randint(256, (50, 3, 8, 8), dtype=torch.uint8)
     x = images[[7, 31]].float() / 127.5 - 1
-    found = nearest_neighbours(x + 0.1, images, k=2, chunk=16)
+    found = nearest_neighbours(x + 0.1, images, k=2)
     assert found.index[:, 0].tolist() == [7, 31]
     torch.testing.assert_close(found.distance[:, 0], torch.full((2,), 0.1), rtol=1e-3, atol=1e-3)
     assert (found.distance[:, 1] > 0.5).all()

@@ -138,13 +138,6 @@ def test_a_row_label_stands_inside_the_figure(label):
     assert (drawn[:, :4] == 255).all()
 
 
-def test_show_images_draws_into_given_axes():
-    figure, (left, right) = plt.subplots(1, 2)
-    assert plots.show_images(pictures(1), ax=right) is figure
-    assert not left.images and len(right.images) == 1
-    plt.close(figure)
-
-
 def test_grey_pictures_are_shown_too():
     shown = sheet(plots.show_images(pictures(1)[:, :1], scale=1))
     assert (shown[..., 0] == shown[..., 2]).all()

@@ -34,18 +34,16 @@ def plot_schedules(
     return ax.figure  # type: ignore[return-value]
 
 
-def plot_snr(
-    diffusions: Mapping[str, DiffusionUtils], *, ax: Axes | None = None, title: str | None = None
-) -> Figure:
+def plot_snr(diffusions: Mapping[str, DiffusionUtils]) -> Figure:
     """Plot the signal-to-noise ratio alpha_bar / (1 - alpha_bar) for t in 1..T, on a log axis.
 
     Args, Returns, Raises: as for `plot_schedules`. A ratio of 0 leaves a gap.
     Source: Kingma et al. 2021, section 3.
     """
-    ax = _curves(diffusions, _snr, ax)
+    ax = _curves(diffusions, _snr)
     ax.axhline(1, color="0.6", linewidth=0.8)
     ax.set(ylabel="signal-to-noise ratio", yscale="log")
-    ax.set_title(title or r"Signal-to-noise ratio $\bar\alpha_t / (1 - \bar\alpha_t)$")
+    ax.set_title(r"Signal-to-noise ratio $\bar\alpha_t / (1 - \bar\alpha_t)$")
     return ax.figure  # type: ignore[return-value]
 
 
@@ -54,7 +52,9 @@ def _snr(bar: np.ndarray) -> np.ndarray:
     return np.divide(bar, 1 - bar, out=np.full_like(bar, np.nan), where=inside)
 
 
-def _curves(diffusions: Mapping[str, DiffusionUtils], value: Callable, ax: Axes | None) -> Axes:
+def _curves(
+    diffusions: Mapping[str, DiffusionUtils], value: Callable, ax: Axes | None = None
+) -> Axes:
     if not diffusions:
         raise ValueError("no schedules to draw: give {name: DiffusionUtils}")
     lengths = {one.T for one in diffusions.values()}

@@ -34,21 +34,18 @@ class Comparison:
 
 
 @torch.no_grad()
-def features_and_classes(
-    classifier: Classifier, x: Tensor, batch_size: int = 250
-) -> tuple[Tensor, Tensor]:
+def features_and_classes(classifier: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     """The classifier's features of many pictures, and the classes that it predicts.
 
     Args:
         classifier: see `load_classifier`.
         x: pictures (n, C, S, S), C = 1 or 3, in [-1, 1] or uint8.
-        batch_size: pictures at a time.
     Returns:
         features (n, 64) and class numbers (n,).
     """
     device = next(classifier.parameters()).device
     features, named = [], []
-    for part in x.split(batch_size):
+    for part in x.split(250):
         part = part.to(device)
         part = to_float(part) if part.dtype == torch.uint8 else part.float()
         seen = classifier.features(part)  # (B, 64)

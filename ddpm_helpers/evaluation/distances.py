@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ddpm_helpers.checks import count as check_count
 
+CHUNK = 5000  # training pictures that are compared at a time
+
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """The Fréchet distance between two Gaussians with the sets' means and covariances.
@@ -91,16 +93,13 @@ class Neighbours:
     distance: Tensor
 
 
-def nearest_neighbours(
-    x: Tensor, images: Tensor | np.ndarray, k: int = 1, chunk: int = 5000
-) -> Neighbours:
+def nearest_neighbours(x: Tensor, images: Tensor | np.ndarray, k: int = 1) -> Neighbours:
     """Find the training pictures that are nearest to each sample, pixel by pixel.
 
     Args:
         x: samples, (n, C, H, W), uint8 or in [-1, 1].
         images: training pictures, (N, C, H, W), uint8 or in [-1, 1], such as `ds.images`.
         k: how many, 1..N.
-        chunk: training pictures to compare with at a time, at least 1.
     Returns:
         Their indices and distances.
     Raises:
@@ -109,12 +108,12 @@ def nearest_neighbours(
     if tuple(x.shape[1:]) != tuple(images.shape[1:]):
         shapes = f"{tuple(x.shape)} and {tuple(images.shape)}"
         raise ValueError(f"x and images must be pictures of one shape, got {shapes}")
-    k, chunk = check_count("k", k, most=len(images)), check_count("chunk", chunk)
+    k = check_count("k", k, most=len(images))
     flat, found = _rows(x), []
-    for start in range(0, len(images), chunk):
-        part = images[start : start + chunk]
+    for start in range(0, len(images), CHUNK):
+        part = images[start : start + CHUNK]
         part = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
-        found.append(torch.cdist(flat, _rows(part.to(flat.device))))  # (n, chunk)
+        found.append(torch.cdist(flat, _rows(part.to(flat.device))))  # (n, CHUNK)
     nearest = torch.cat(found, 1).topk(k, largest=False)
     return Neighbours(nearest.indices, nearest.values / math.sqrt(flat.shape[1]))
 

@@ -68,16 +68,13 @@ def check_inception(weights: str | Path, n: int) -> None:
         raise ValueError(f"{path} is altered: its sha256 is {found}, not {wanted}…; {WHERE}")
 
 
-def inception_scores(
-    x: Tensor, reference: Tensor, weights: str | Path, batch_size: int = 64
-) -> dict[str, float]:
+def inception_scores(x: Tensor, reference: Tensor, weights: str | Path) -> dict[str, float]:
     """Compare samples with reference pictures by the features of the Inception network.
 
     Args:
         x: samples, (n, C, S, S) in [-1, 1] or uint8, C = 1 or 3; n at least 10.
         reference: real pictures, (m, C, S, S), likewise.
         weights: the file of Inception's weights that torch-fidelity published.
-        batch_size: pictures at a time.
     Returns:
         `fid`, `kid`, `inception_score`. They depend on n: compare only sets of the same size.
     Raises:
@@ -90,7 +87,7 @@ def inception_scores(
 
     found = calculate_metrics(
         input1=Bytes(x), input2=Bytes(reference), isc=True, fid=True, kid=True, cache=False,
-        batch_size=batch_size, cuda=best_device().type == "cuda", verbose=False,
+        batch_size=64, cuda=best_device().type == "cuda", verbose=False,
         kid_subset_size=min(1000, least), feature_extractor_weights_path=str(weights),
     )  # fmt: skip
     names = {

@@ -41,7 +41,6 @@ def loss_per_step(
     *,
     n: int = 256,
     seed: int = 0,
-    batch_size: int = 64,
 ) -> Tensor:
     """The loss at chosen steps, on n pictures of a dataset, in the proportions of its classes.
 
@@ -52,7 +51,6 @@ def loss_per_step(
         ts: steps, each in 1..T.
         n: number of pictures; all steps use the same pictures and the same noise.
         seed: of the noise.
-        batch_size: pictures at a time.
     Returns:
         (len(ts),), the mean of `DiffusionUtils.loss` over the pictures.
     Raises:
@@ -63,7 +61,7 @@ def loss_per_step(
     device, _ = device_and_dtype(model)
     labelled = getattr(model, "num_classes", None) is not None
     y = class_numbers_of(model, ds, y) if labelled else y
-    batches = list(zip(*(every.split(batch_size) for every in (x_0, eps, y)), strict=True))
+    batches = list(zip(*(every.split(64) for every in (x_0, eps, y)), strict=True))
     means = []
     for t in ts:
         total = 0.0

@@ -28,12 +28,8 @@ def save_grid(grid: Tensor, path: Path) -> None:
     write_atomic(path, content.getvalue())
 
 
-def save_animation(folder: Path, milliseconds: int = 400) -> Path | None:
-    """Join the sample grids of a folder into `learning.gif`, the last one shown longest.
-
-    Returns:
-        Its path; None if there are fewer than two grids.
-    """
+def save_animation(folder: Path) -> None:
+    """Join the sample grids of a folder, if there are two, into `learning.gif`."""
     from PIL import Image
 
     frames = []
@@ -41,12 +37,10 @@ def save_animation(folder: Path, milliseconds: int = 400) -> Path | None:
         with Image.open(path) as image:
             frames.append(image.convert("RGB"))
     if len(frames) < 2:
-        return None
-    times = [milliseconds] * (len(frames) - 1) + [5 * milliseconds]
+        return
+    times = [400] * (len(frames) - 1) + [2000]  # milliseconds; the last one is shown longest
     content = io.BytesIO()
     frames[0].save(
         content, format="GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
     )
-    path = folder / "learning.gif"
-    write_atomic(path, content.getvalue())
-    return path
+    write_atomic(folder / "learning.gif", content.getvalue())
