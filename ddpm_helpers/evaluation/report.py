@@ -66,8 +66,9 @@ def loss_per_step(
     for t in ts:
         total = 0.0
         for x, e, labels in batches:
-            steps, known = torch.full((len(x),), int(t)), labels.to(device) if labelled else None
-            total += float(diffusion.loss(model, x.to(device), steps, e.to(device), known).sum())
+            steps = torch.full((len(x),), int(t))
+            given = (labels.to(device),) if labelled else ()
+            total += float(diffusion.loss(model, x.to(device), steps, e.to(device), *given).sum())
         means.append(total / len(x_0))
     return torch.tensor(means)
 

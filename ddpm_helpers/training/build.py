@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ import torch
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
-from ddpm_helpers.pretrained import set_classes
 from ddpm_helpers.training.training_data import check_data, image_shape
 
 
@@ -43,7 +41,7 @@ def build_diffusion(config: TrainConfig) -> DiffusionUtils:
 
 def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> None:
     """Refuse a network, diffusion, dataset and configuration that do not fit each other."""
-    if not all(hasattr(model, name) for name in ("image_shape", "num_classes", "config")):
+    if not isinstance(model, DiffusionNet):
         raise ValueError(f"the network must be a DiffusionNet, got {type(model).__name__}")
     if not isinstance(diffusion, DiffusionUtils):
         raise ValueError(f"diffusion must be a DiffusionUtils, got {type(diffusion).__name__}")
@@ -57,26 +55,12 @@ def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> 
         raise ValueError(
             f"the network takes pictures of {model.image_shape}, the dataset holds {found}"
         )
-    unnamed = model.num_classes is not None and not getattr(model, "classes", ())
-    if unnamed and model.num_classes < len(dataset.classes):
+    known = model.num_classes
+    if known is not None and not model.classes and known < len(dataset.classes):
         raise ValueError(
-            f"the network knows {model.num_classes} classes, the dataset has {len(dataset.classes)}"
+            f"the network knows {known} classes, the dataset has {len(dataset.classes)}"
         )
     for name, found in diffusion.config.items():
         wanted = getattr(config, name)
         if found != wanted and not isinstance(found, list):  # a table of betas has no name
             raise ValueError(f"config.{name} is {wanted!r}, the diffusion's is {found!r}")
-
-
-def match_classes(model: DiffusionNet, classes: Sequence[str]) -> str:
-    """Reorder a trained network's label embeddings, so that label k means class k of the data.
-
-    A network that takes no labels, or does not know its classes by name, is left as it is.
-
-    Returns:
-        One line on what changed; empty if nothing did.
-    """
-    known = getattr(model, "classes", ())
-    if model.num_classes is None or not known or tuple(known) == tuple(classes):
-        return ""
-    return f"classes of the data and the network differ: {set_classes(model, classes)}"

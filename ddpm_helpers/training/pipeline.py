@@ -24,7 +24,6 @@ from ddpm_helpers.training.state import TrainingState
 from ddpm_helpers.training.stopping import explain_oom
 from ddpm_helpers.training.training_data import check_batch
 
-Batch = tuple[Tensor, Tensor]  # x_0, y
 TrainStep = Callable[["TrainingPipeline", Tensor, Tensor], StepRecord]
 
 
@@ -177,7 +176,7 @@ class TrainingPipeline(TrainingState):
                   file=sys.stderr)  # fmt: skip
         return self.history
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches from `self.step` on, without end, in the order that (seed, epoch) decides."""
         first, done = divmod(self.step, self.steps_per_epoch)
         for epoch in itertools.count(first):

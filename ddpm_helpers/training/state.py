@@ -21,9 +21,9 @@ from ddpm_helpers.device import bf16_is_fast, compiled, make_accelerator
 from ddpm_helpers.files import write_atomic
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.model.wrapped import unwrapped
-from ddpm_helpers.pretrained import save_weights
+from ddpm_helpers.pretrained import save_weights, set_classes
 from ddpm_helpers.training import checkpoint, run_folder, sample_grids
-from ddpm_helpers.training.build import check_fit, match_classes
+from ddpm_helpers.training.build import check_fit
 from ddpm_helpers.training.metrics import BadBatches, StepRecord, Throughput
 from ddpm_helpers.training.optim import build_optimizer, describe_change
 from ddpm_helpers.training.stopping import StopSignals, explain_oom
@@ -54,8 +54,10 @@ class TrainingState:
         self.accelerator = make_accelerator()
         self.device = self.accelerator.device
         self.is_main = self.accelerator.is_main_process
-        if (line := match_classes(network, dataset.classes)) and self.is_main:
-            print(line)
+        if network.num_classes and tuple(network.classes) not in ((), tuple(dataset.classes)):
+            line = set_classes(network, dataset.classes)  # label k then means class k of the data
+            if self.is_main:
+                print(f"classes of the data and the network differ: {line}")
         self.model = network.to(self.device).to(memory_format=torch.channels_last)
         if not any(weight.requires_grad for weight in self.model.parameters()):
             self.model.requires_grad_(True)  # as `load_pretrained` leaves it, not frozen on purpose
@@ -137,11 +139,7 @@ class TrainingState:
             where.parent.mkdir(parents=True, exist_ok=True)
             keep = self.config.keep_checkpoints if path is None else None
             checkpoint.write(where, self.state_dict(), keep)
-            try:
-                self._save_average(where.with_name("weights.safetensors"))
-            except OSError as error:
-                why = f"weights.safetensors beside it is not: {error}"
-                raise OSError(f"{where} is saved, {why}") from error
+            self._save_average(where.with_name("weights.safetensors"))
             self._history_writer.flush()
         if path is None:
             self._note_saved()
