@@ -294,7 +294,7 @@ def test_sliders_show_grey_pictures(grey):
     slider = NoisingSlider(ds[0][0], pipeline.diffusion)
     assert is_grey(np.asarray(slider._pixels.get_array()))
     x, raw = ds[0][0], ds.images[0]
-    frames = FrameSlider([x, x[None], raw, raw.transpose(1, 2, 0), ds.images[:1]])
-    for i in range(5):
+    frames = FrameSlider([x, x[None], raw, ds.images[:1]])
+    for i in range(4):
         shown = np.asarray(Image.open(io.BytesIO(frames.frame(i))))
         assert shown.shape == (96, 96, 3) and (shown[::6, ::6] == raw[0][..., None]).all()

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.display.canvas import figure_png
 from ddpm_helpers.display.plots import plot_schedules, to_uint8
 from ddpm_helpers.display.widgets import FrameSlider, NoisingSlider, ScheduleSlider
 
@@ -139,15 +140,15 @@ def test_frame_slider_shows_its_frames_and_captions():
     assert int(slider.image.width) == 196
 
 
-def test_frame_slider_takes_png_pixels_and_figures():
+def test_frame_slider_takes_bytes_of_a_dataset_and_figures():
     figure = plot_schedules({"cosine": DiffusionUtils(T)})
-    raw = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    raw = np.random.default_rng(0).integers(0, 256, (3, 200, 200), np.uint8)
     slider = FrameSlider([raw, figure])
-    assert np.array_equal(pixels(slider.frame(0)), raw)
-    assert FrameSlider([slider.frame(1)]).frame(0) == slider.frame(1)
+    assert np.array_equal(pixels(slider.frame(0)), raw.transpose(1, 2, 0))
+    assert slider.frame(1) == figure_png(figure)
 
 
-@pytest.mark.parametrize(("frames", "captions"), [([], None), ([b""], ["a", "b"])])
+@pytest.mark.parametrize(("frames", "captions"), [([], None), ([torch.ones(3, 8, 8)], ["a", "b"])])
 def test_frame_slider_refuses(frames, captions):
     with pytest.raises(ValueError, match="frame"):
         FrameSlider(frames, captions)

@@ -220,8 +220,7 @@ class FrameSlider(_PictureSlider):
 
     Args:
         frames: one for each value of the slider: pictures (N, C, H, W) or one picture (C, H, W),
-            in [-1, 1] or uint8, shown side by side; uint8 pixels (H, W, 3) or (H, W, 1); a Figure;
-            or PNG bytes.
+            in [-1, 1] or uint8, shown side by side; or a Figure.
         captions: a text for each frame.
         name: the slider's label.
         interval: milliseconds per frame while it plays.
@@ -233,7 +232,7 @@ class FrameSlider(_PictureSlider):
 
     def __init__(
         self,
-        frames: Sequence[Tensor | np.ndarray | Figure | bytes],
+        frames: Sequence[Tensor | np.ndarray | Figure],
         captions: Sequence[str] | None = None,
         *,
         name: str = "frame",
@@ -266,14 +265,9 @@ class FrameSlider(_PictureSlider):
         self.caption.value = self._captions[change["new"]]
 
 
-def _png(frame: Tensor | np.ndarray | Figure | bytes) -> bytes:
-    if isinstance(frame, bytes):
-        return frame
+def _png(frame: Tensor | np.ndarray | Figure) -> bytes:
     if isinstance(frame, Figure):
         return figure_png(frame)
-    last = frame.shape[2:]  # (1,) or (3,) if channels come last, unlike in `ds.images`
-    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and last in ((1,), (3,)):
-        return pixels_png(enlarge(frame, max(1, round(96 / frame.shape[1]))))
     pixels = to_uint8(frame[None] if frame.ndim == 3 else frame)
     pixels = enlarge(pixels, max(1, round(96 / pixels.shape[2])))
     return pixels_png(tile(pixels, min(10, len(pixels)), gap=4))
