@@ -69,11 +69,12 @@ def compare(
         ValueError: sets of different size (the distances depend on n) or shape, fewer than 4
             pictures, or a number of labels other than n.
     """
+    y = None if y is None else torch.as_tensor(y).cpu()
     _check_sets(real, fake, y)
     classifier = load_classifier() if classifier is None else classifier
     (a, _), (b, named) = (features_and_classes(classifier, x) for x in (real, fake))
     precision, recall = precision_recall(a, b)
-    right = None if y is None else float((named == torch.as_tensor(y).cpu()).double().mean())
+    right = None if y is None else float((named == y).double().mean())
     frechet, kernel = frechet_distance(a, b), kernel_distance(a, b)
     return Comparison(len(a), frechet, kernel, precision, recall, right)
 
@@ -89,10 +90,8 @@ def _check_sets(real: Tensor, fake: Tensor, y: Tensor | None) -> None:
         raise ValueError(f"compare sets of one size and shape, got {shapes}")
     if len(real) < 4:  # each has three neighbours
         raise ValueError(f"compare at least 4 pictures, got {len(real)}")
-    if y is not None and tuple(torch.as_tensor(y).shape) != (len(fake),):
-        raise ValueError(
-            f"y must be ({len(fake)},), one label per image; got {tuple(torch.as_tensor(y).shape)}"
-        )
+    if y is not None and y.shape != (len(fake),):
+        raise ValueError(f"y must be ({len(fake)},), one label per image; got {tuple(y.shape)}")
 
 
 def table(rows: dict[str, Comparison]) -> str:

@@ -66,7 +66,7 @@ def check_data(dataset: Any) -> None:
 
 def check_batch(x_0: Tensor, y: Tensor, shape: tuple[int, ...]) -> None:
     """Refuse a batch that is not what `TrainingData.batches` describes."""
-    if x_0.dtype != torch.float32 or tuple(x_0.shape[1:]) != shape:
+    if x_0.dtype != torch.float32 or x_0.shape[1:] != shape:
         raise ValueError(
             f"batches must yield x_0, float32 (B, {', '.join(map(str, shape))}) in [-1, 1]; "
             f"got {x_0.dtype}, {tuple(x_0.shape)}".replace("torch.", "")
