@@ -15,6 +15,7 @@ from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.device import device_and_dtype
 from ddpm_helpers.diffusion import DiffusionUtils, network_calls
+from ddpm_helpers.diffusion.walk import Model
 from ddpm_helpers.evaluation.classifier import classifier_for
 from ddpm_helpers.evaluation.comparison import compare, table
 from ddpm_helpers.evaluation.inception import check_inception, inception_scores
@@ -28,8 +29,6 @@ from ddpm_helpers.evaluation.sets import (
     take,
     take_like,
 )
-
-Model = Callable[..., Tensor]
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.data import ImageDataset, balanced_order
 from ddpm_helpers.data.dataset import to_float
 from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.diffusion.walk import Model
 
-Model = Callable[..., Tensor]
 FEW = 50  # a test split with fewer pictures is too small to compare with
 SAME = 0.05  # shares of a class that differ by at most this, plus one picture, count as equal
 
