@@ -146,6 +146,40 @@ def test_other_data_are_refused_and_the_same_data_accepted_under_any_name(run, t
         pipeline(tmp_path, limit=5).resume()
 
 
+def test_a_checkpoint_of_the_previous_format_can_be_resumed(run, tmp_path):
+    """It held the data in words, no diffusion, and no field that came later."""
+    state = checkpoint.unpack(tmp_path / "checkpoint-00000006.pt")
+    state["data"] = "12 pictures of two colours"
+    del state["diffusion"], state["config"]["save_minutes"]
+    torch.save(state, tmp_path / "old.pt")
+    p = pipeline()
+    p.resume(tmp_path / "old.pt")
+    p.fit()
+    assert same(p.model, run.model)
+    p.dataset.source = "other"
+    with pytest.raises(ValueError, match="on 12 pictures of two colours, not on 12 pictures of ot"):
+        p.resume(tmp_path / "old.pt")
+
+
+def test_an_older_run_without_a_count_of_bad_batches_continues_with_the_right_draws(run, tmp_path):
+    """Six batches, one of them bad; losses were read in groups, and no record had a norm."""
+    state = checkpoint.unpack(tmp_path / "checkpoint-00000006.pt")
+    state |= {"step": 5, "skipped": 1, "skipped_in_a_row": 1}
+    state["history"] = [{k: v for k, v in r.items() if k != "grad_norm"} for r in state["history"]]
+    del state["history"][5]
+    state["config"]["read_every"] = 10
+    torch.save(state, tmp_path / "old.pt")
+    p = pipeline()
+    p.resume(tmp_path / "old.pt")
+    assert p.step == 6 and len(p.history) == 5 and all(r.finite for r in p.history)
+    p.fit()
+    assert same(p.model, run.model) and same(p.ema_model, run.ema_model)
+    p.save(tmp_path / "new.pt")
+    again = pipeline()
+    again.resume(tmp_path / "new.pt")
+    assert again.step == 9 and [r.loss for r in again.history] == [r.loss for r in p.history]
+
+
 def test_a_run_resumes_from_another_runs_folder(run, tmp_path):
     p = pipeline()
     assert p.resume(tmp_path).name == "checkpoint.pt" and p.step == 9

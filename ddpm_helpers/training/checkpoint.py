@@ -23,7 +23,7 @@ from ddpm_helpers.training.training_data import describe, same_data
 CHECKPOINT = "checkpoint.pt"  # the newest; older ones carry their step: checkpoint-00000120.pt
 NAMES = re.compile(r"checkpoint(-\d{8,})?\.pt")
 SEAL = re.compile(r"step (\d+) sha256 ([0-9a-f]{64})")
-PARTS = {"model", "ema_model", "optimizer", "step", "history", "config", "data", "diffusion"}
+PARTS = {"model", "ema_model", "optimizer", "step", "history", "config", "data"}  # of every one
 # Changing one of these would turn the rest of the run into another training.
 FIXED = (
     "image_size", "timesteps", "schedule", "prediction", "rescale_zero_snr", "batch_size", "seed",
@@ -170,11 +170,12 @@ def check_compatible(name: str, saved: dict[str, Any], own: dict[str, Any]) -> N
         was, wanted = saved["config"].get(field, by_default), own["config"][field]
         if was != wanted:
             raise ValueError(f"{name} was trained with {field} = {was!r}, not {wanted!r}")
-    if not same_data(saved["data"], own["data"]):
-        was, found = describe(saved["data"]), describe(own["data"])
-        other = "other " if was == found else ""
-        raise ValueError(f"{name} was trained on {was}, not on {other}{found}")
-    if saved["diffusion"] != own["diffusion"]:
+    found = describe(own["data"])
+    in_words = isinstance(saved["data"], str)  # in the first form, which had no diffusion either
+    was = saved["data"] if in_words else describe(saved["data"])
+    if was != found if in_words else not same_data(saved["data"], own["data"]):
+        raise ValueError(f"{name} was trained on {was}, not on {'other ' * (was == found)}{found}")
+    if saved.get("diffusion", own["diffusion"]) != own["diffusion"]:
         raise ValueError(f"{name} was trained with another table of betas")
     if why := misfit(own["model"], saved["model"]):
         raise ValueError(f"{name} is of another network: {why}")

@@ -39,7 +39,7 @@ class Numbers:
 
     loss: float
     quarters: tuple[float, ...]
-    grad_norm: float
+    grad_norm: float | None
 
 
 class Metrics:
@@ -74,7 +74,7 @@ class StepRecord:
             caller, of saving and of sampling. NaN outside `TrainingPipeline.steps`.
         loss: mean squared error of its batch.
         quarters: the loss for t in each quarter of 1..T; NaN where the batch drew no such t.
-        grad_norm: length of the gradient before clipping.
+        grad_norm: length of the gradient before clipping; None in records of the first form.
         finite: whether loss and gradient had no NaN or infinity; if they had, no weight changed.
     """
 
@@ -104,12 +104,12 @@ class StepRecord:
         return self._read().quarters
 
     @property
-    def grad_norm(self) -> float:
+    def grad_norm(self) -> float | None:
         return self._read().grad_norm
 
     @property
     def finite(self) -> bool:
-        return math.isfinite(self.loss + self.grad_norm)
+        return math.isfinite(self.loss + (self.grad_norm or 0.0))
 
     def __repr__(self) -> str:
         return f"StepRecord({', '.join(f'{k}={v!r}' for k, v in self.to_dict().items())})"
@@ -122,7 +122,7 @@ class StepRecord:
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> StepRecord:
         """The record whose values `to_dict` returned."""
-        numbers = Numbers(saved["loss"], tuple(saved["quarters"]), saved["grad_norm"])
+        numbers = Numbers(saved["loss"], tuple(saved["quarters"]), saved.get("grad_norm"))
         return cls(saved["step"], saved["epoch"], saved["lr"], numbers, saved["images_per_second"])
 
 
