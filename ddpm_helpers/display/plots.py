@@ -38,6 +38,7 @@ def show_images(
     title: str | None = None,
     scale: int | None = None,
     row_labels: Sequence[str] | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Show a grid of pictures, each pixel a crisp square.
 
@@ -49,6 +50,7 @@ def show_images(
         title: above the whole figure.
         scale: screen pixels per picture pixel; by default a picture is about 96 wide.
         row_labels: one to the left of each row.
+        ax: axes to draw into, instead of a figure of its own.
     Returns:
         The figure.
     Raises:
@@ -63,7 +65,7 @@ def show_images(
     scale = max(1, round(96 / width)) if scale is None else scale
     heads = [_HEAD * any(titles[r * ncols : (r + 1) * ncols]) for r in range(nrows)]
     sheet = tile(enlarge(pixels, scale), ncols, _GAP, heads)
-    ax = _sheet_axes(sheet, title, labels)
+    ax = _sheet_axes(sheet, title, labels) if ax is None else ax
     ax.imshow(sheet, interpolation="nearest")
     ax.set_axis_off()
     bottom, size = 0, _title_size(titles, width * scale)
