@@ -8,8 +8,8 @@ backward, bf16 and channels_last where this processor has bf16.
 
     python tests/benchmarks/bench_training.py --batch 16 --rounds 5
     python tests/benchmarks/bench_training.py --ours --preset laptop --batch 32 --rounds 200
-    python tests/benchmarks/bench_training.py --ours --preset laptop --width 32 --stem-stride 2 \
-        --batch 128 --optimizer muon
+    python tests/benchmarks/bench_training.py --ours --preset laptop --image-size 64 --width 32 \
+        --stem-stride 2 --batch 128 --optimizer muon
 """
 
 from __future__ import annotations
@@ -224,8 +224,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--optimizer", default="adamw", help="of our training: adamw or muon")
-    parser.add_argument("--width", type=int, help="of our network (that of the preset)")
-    parser.add_argument("--stem-stride", type=int, choices=(2, 4), help="of our network")
+    for name in ("image-size", "width", "stem-stride"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the preset's")
     parser.add_argument("--ours", action="store_true", help="only what `steps()` and the optimiser "
                         "cost, without other networks")
     parser.add_argument("--fast-peers", action="store_true", help="compiled, in bf16, as well")
@@ -233,9 +233,8 @@ def main() -> None:
     config = TrainConfig.preset(
         args.preset, batch_size=args.batch, epochs=100, warmup_steps=0, optimizer=args.optimizer
     )
-    config = replace(
-        config, width=args.width or config.width, stem_stride=args.stem_stride or config.stem_stride
-    )
+    given = {name: getattr(args, name) for name in ("image_size", "width", "stem_stride")}
+    config = replace(config, **{name: value for name, value in given.items() if value})
     mine, written_out, bare, optimiser = runners = [*ours(config)]
     if args.ours:
         seconds = measure(runners, args.rounds)
