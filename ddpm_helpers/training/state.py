@@ -116,7 +116,8 @@ class TrainingState:
         self.model.load_state_dict(state["model"])
         self.ema_model.load_state_dict(state["ema_model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"] + state.get("skipped", 0)  # of the first form
+        # A checkpoint of the first form counted the batches that were left out apart.
+        self.step = state["step"] + state.get("skipped", 0)
         self.history = [StepRecord.from_dict(saved) for saved in state["history"]]
 
     def save(self, path: str | Path | None = None) -> Path:
