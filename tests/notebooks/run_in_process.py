@@ -1,8 +1,7 @@
 """Run the code cells of notebooks in this process, one after another: no kernel to start.
 
-python run_in_process.py NOTEBOOK …    prints one JSON line a notebook: its name, and its error
-
-NOTEBOOK:N stops before cell N.
+python run_in_process.py NOTEBOOK N …    runs the first N cells of each notebook, and prints one
+                                         JSON line: its name, and its error
 """
 
 import contextlib
@@ -21,14 +20,14 @@ import torch  # noqa: E402
 from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
 
 
-def run(path: Path, stop: int | None) -> str | None:
-    """The error that ends a notebook before cell `stop`, as one line; None where there is none."""
+def run(path: Path, n: int) -> str | None:
+    """The error that ends the first n cells of a notebook, as one line; None where none does."""
     shell = InteractiveShell.instance()
     shell.reset(new_session=False)
     torch.set_grad_enabled(True)
     plt.close("all")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    for number, cell in enumerate(cells[:stop]):
+    for number, cell in enumerate(cells[:n]):
         if cell["cell_type"] != "code":
             continue
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -42,8 +41,6 @@ def run(path: Path, stop: int | None) -> str | None:
 
 
 if __name__ == "__main__":
-    for word in sys.argv[1:]:
-        name, _, stop = word.partition(".ipynb:")
-        path = Path(name).with_suffix(".ipynb")
-        error = run(path, int(stop) if stop else None)
-        print(json.dumps({"notebook": path.stem, "error": error}), flush=True)
+    for name, n in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        path = Path(name)
+        print(json.dumps({"notebook": path.stem, "error": run(path, int(n))}), flush=True)

@@ -50,34 +50,38 @@ FOLDERS = {
 }
 
 
-def what_reads(data: str) -> list[str]:
-    """The notebooks that mention `data`; those that read no pictures of it stop there.
+def what_reads(data: str) -> dict[Path, int]:
+    """How many cells to run of the notebooks that mention `data`.
 
-    The latter measure the shipped weights, on the data of these.
+    All, where it is read; up to the last mention in those that measure the shipped weights, on the
+    pictures of these.
     """
-    words = []
+    found = {}
     for path in NOTEBOOKS:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        if f"ImageDataset({data}" in "\n".join(sources):
-            words.append(str(path))
-        elif mentions := [i for i, cell in enumerate(cells) if data in "".join(cell["source"])]:
-            words.append(f"{path}:{mentions[-1] + 1}")
-    return words
+        sources = ["".join(cell["source"]) for cell in cells]
+        mentions = [i for i, source in enumerate(sources) if data in source]
+        if any(f"ImageDataset({data}" in source for source in sources):
+            found[path] = len(cells)
+        elif mentions:
+            found[path] = mentions[-1] + 1
+    return found
 
 
 @pytest.mark.parametrize("kind", FOLDERS)
 def test_notebooks_run_on(kind, tmp_path):
-    words = what_reads("S.data")
+    notebooks = what_reads("S.data")
     folder = tmp_path / kind
     folder.mkdir()
     FOLDERS[kind](folder)
     environment = os.environ | {
         "DDPM_DATA": str(folder), "DDPM_PRESET": "ci", "DDPM_CACHE": str(tmp_path / "cache"),
     }  # fmt: skip
-    command = [sys.executable, str(HERE / "run_in_process.py"), *words]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    words = [sys.executable, str(HERE / "run_in_process.py")]
+    for path, cells in notebooks.items():
+        words += [str(path), str(cells)]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
-    assert [r["notebook"] for r in results] == [Path(w).name.partition(".")[0] for w in words]
+    assert [r["notebook"] for r in results] == [path.stem for path in notebooks]
     assert {r["notebook"]: r["error"] for r in results if r["error"]} == {}
