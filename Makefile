@@ -14,8 +14,9 @@ SITE_PY := .venv-site/bin/python
 SITE_PACKAGES := import sysconfig; print(sysconfig.get_path('purelib'))
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb))
 
-# The tests run on two processes of one thread each, on tiny settings and the built-in pictures.
-TEST_ENV = DDPM_PRESET=ci DDPM_DATA=cartoons OMP_NUM_THREADS=1
+# The tests run on two processes of one thread each, on tiny settings and the built-in pictures. They
+# start a hundred processes, each of which would compile all of torch where bytecode is not kept.
+TEST_ENV = DDPM_PRESET=ci DDPM_DATA=cartoons OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help

@@ -13,7 +13,7 @@ from toy_training import PRELOAD, pipeline, run_legs, same
 from ddpm_helpers.training import checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-CHANGES = {"epochs": 40}  # 120 steps, a checkpoint every 3
+CHANGES = {"epochs": 24}  # 72 steps, a checkpoint every 3
 
 
 @pytest.fixture(autouse=True)

@@ -38,16 +38,12 @@ def flat(place: Path) -> None:
     (place / "sorted").rmdir()
 
 
-def grey_train_and_test(place: Path) -> None:
-    write(place / "train", 3, 60, mode="L")
-    write(place / "test", 3, 30, first=60, mode="L")
+def twelve_grey_classes(place: Path) -> None:
+    write(place / "train", 12, 60, mode="L")
+    write(place / "test", 12, 30, first=60, mode="L")
 
 
-FOLDERS = {
-    "flat": flat,
-    "grey, train and test": grey_train_and_test,
-    "twelve classes": lambda place: write(place, 12, 200),
-}
+FOLDERS = {"flat": flat, "twelve grey classes, train and test": twelve_grey_classes}
 
 
 def what_reads(data: str) -> dict[Path, int]:
