@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sysconfig
 import warnings
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,18 +62,21 @@ def device_and_dtype(
 def compiled(model: nn.Module) -> nn.Module:
     """Compile a network with torch.compile, which fuses the operations between its convolutions.
 
-    The result shares the weights of `model`. Where something that the compiler needs is missing,
-    a warning names it, and the network is returned as it is.
+    The result shares the weights of `model`. What the compiler fails on runs uncompiled, after a
+    warning that says why.
     """
-    compilers = [os.environ.get("CXX"), "g++", "clang++", "cl"]
-    if not any(name and shutil.which(name) for name in compilers):
-        missing = "a C++ compiler (g++, clang++ or cl; or set CXX)"
-    elif not (Path(sysconfig.get_path("include")) / "Python.h").exists():
-        missing = "Python.h (on Debian in python3-dev)"
-    else:
-        return torch.compile(model, dynamic=False)  # type: ignore[return-value]
-    warnings.warn(f"compile=True needs {missing}; it runs uncompiled", stacklevel=3)
-    return model
+    return torch.compile(model, backend=_inductor_or_plain, dynamic=False)  # type: ignore[return-value]
+
+
+def _inductor_or_plain(graph: Any, inputs: Any) -> Any:
+    """torch.compile's own backend; if it fails, for lack of a C++ compiler as a rule, the graph."""
+    try:
+        return torch._dynamo.lookup_backend("inductor")(graph, inputs)
+    except Exception as error:  # compilers fail in many ways
+        lines = f"{type(error).__name__}: {error}".splitlines()
+        why = next((line for line in lines if "error: " in line), lines[0])
+        warnings.warn(f"torch.compile failed ({why}); training goes on without it", stacklevel=2)
+        return graph
 
 
 def bf16_is_fast(device: torch.device) -> bool:

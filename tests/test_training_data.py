@@ -1,5 +1,7 @@
 """What can be trained on, and what else is refused in one line."""
 
+from itertools import cycle, islice
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, Subset
@@ -7,7 +9,7 @@ from toy_training import CONFIG, TwoColours, pipeline, same
 
 from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
 from ddpm_helpers.model import DiffusionNet
-from ddpm_helpers.training import TrainingData, TrainingPipeline
+from ddpm_helpers.training import TrainingData, TrainingPipeline, checkpoint
 from ddpm_helpers.training.training_data import fingerprint, same_data
 
 
@@ -93,6 +95,17 @@ def test_wrong_batches_are_refused_in_one_line(change, words):
     )
     with pytest.raises(ValueError, match=words):
         p.fit()
+
+
+@pytest.mark.parametrize("n", [0, 2, 4])
+def test_an_epoch_with_too_few_or_many_batches_is_refused(n, tmp_path):
+    data = TwoColours()
+    whole = data.batches
+    data.batches = lambda *args, **options: islice(cycle(whole(*args, **options)), n)
+    p = TrainingPipeline(**parts(dataset=data), out_dir=tmp_path)
+    with pytest.raises(ValueError, match=rf"batches\(\) gave {n} batches, 3 are needed"):
+        p.fit()
+    assert p.step == n and (n == 0 or checkpoint.newest(tmp_path)[1]["step"] == n)
 
 
 def test_wrapped_networks_are_trained_as_the_network_inside(tmp_path):

@@ -1,18 +1,19 @@
-"""The training loop: `steps` and `train_step` are the training, all else serves them."""
+"""The training loop. Read `steps` and `train_step` first.
+
+What they stand on is in the files beside this one: construction, saving and resuming in `state.py`,
+the random draws in `draws.py`, the optimiser in `optim.py`, the averaged weights in `ema.py`.
+"""
 
 from __future__ import annotations
 
-import functools
 import itertools
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from ddpm_helpers.training.draws import augment, draw_t_and_eps, step_generator
@@ -22,67 +23,36 @@ from ddpm_helpers.training.optim import learning_rate, step_if_finite
 from ddpm_helpers.training.progress import Progress
 from ddpm_helpers.training.state import TrainingState
 from ddpm_helpers.training.stopping import explain_oom
-from ddpm_helpers.training.training_data import check_batch
+from ddpm_helpers.training.training_data import check_batch, check_epoch
 
-TrainStep = Callable[["TrainingPipeline", Tensor, Tensor], StepRecord]
-
-
-def without_compiler_if_it_fails(train_step: TrainStep) -> TrainStep:
-    """Retry a step that fails in a compiled network, uncompiled and with the same draws.
-
-    If that works, training continues without the compiler.
-    """
-
-    @functools.wraps(train_step)
-    def attempt(self: TrainingPipeline, x_0: Tensor, y: Tensor) -> StepRecord:
-        net = self.net
-        try:
-            return train_step(self, x_0, y)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            # Torn: some weights have moved already, and a second try would move them twice.
-            several = self.accelerator.num_processes > 1
-            if self._torn or several or self._net_for(len(x_0)) is self.model:
-                raise
-            cause = getattr(error, "inner_exception", error)  # of torch's BackendCompilerFailed
-            why = f"{type(cause).__name__}: {cause}".splitlines()[0]
-        self.net = self.model
-        try:
-            record = train_step(self, x_0, y)
-        except BaseException:  # not the compiler's fault
-            self.net = net
-            raise
-        text = f"step {record.step}: torch.compile failed ({why}); training goes on without it"
-        warnings.warn(text, stacklevel=2)
-        return record
-
-    return attempt
 
 
 class TrainingPipeline(TrainingState):
     """Trains a network to undo noise.
 
     The order of the images depends on (seed, epoch) alone, every other draw on (seed, step) alone.
-    Under `accelerate launch` the processes share each batch, and the training is the same as in
-    one process.
+    Under `accelerate launch` each process computes a part of every batch, and the training is that
+    of one process, up to rounding.
 
     Args:
         model: the network, new or with trained weights; moved to the fastest device, channels
-            last. If it is compiled, that is used; DataParallel is removed. A network from
-            `load_pretrained` gets the classes of the dataset, as `fine_tune_model` describes.
+            last. What torch.compile returned stays compiled; DataParallel is removed. A network
+            that knows other classes gets those of the dataset: rows of its label embedding are
+            kept by name, see `fine_tune_model`.
         diffusion: a `DiffusionUtils`, which knows T, the schedule and the target.
         dataset: an `ImageDataset` of the network's image size, or any other `TrainingData`.
         config: the settings, such as epochs, batch_size and lr.
         out_dir: folder for checkpoints, history and sample grids; None writes nothing. A folder
-            that holds a run is refused when training starts, unless that run has been resumed.
+            that holds a run is refused when training starts, unless `resume` has read it.
         overwrite: when training starts, remove the run that out_dir holds.
     Attributes:
+        model, diffusion, dataset, config, out_dir: as given.
+        device: where the network is.
         net: `model` as training calls it: compiled, or wrapped for several processes.
         ema_model: the averaged weights, in eval mode: sample from these.
         optimizer: AdamW or Muon.
         history: a `StepRecord` for each step taken.
-        step: steps taken so far; a batch that was left out counts as one.
+        step: steps taken so far; one whose loss or gradient was not finite counts too.
         total_steps, steps_per_epoch: steps of the whole run, and of an epoch.
         grid: the latest sample grid, (3, H, W) in 0..1; None before the first.
         is_main: whether this process is the one that writes files.
@@ -95,23 +65,27 @@ class TrainingPipeline(TrainingState):
     def steps(self) -> Iterator[StepRecord]:
         """Train step by step; the caller owns the loop and may leave it at any time.
 
-        Ctrl-C or SIGTERM waits until the step is done and saved, then has its usual effect.
+        Ctrl-C or SIGTERM waits until the step is done and saved, then has its usual effect; several
+        processes stop together, after a step whose losses are read.
 
         Yields:
             A `StepRecord` after each step. Calling `steps()` again continues from there.
+        Raises:
+            What `fit` raises.
         """
         self._start()
         batches = self._batches()
         while self.step < self.total_steps and self.stopped_by is None:
             with self._guarded():
+                self._speed.go()
                 x_0, y = next(batches)
                 with self._out_of_memory_explained():
                     record = self.train_step(x_0, y)
                 self._note(record, len(x_0))
+                self.stopped_by = self._signal_to_stop(record)
                 self._save_if_due()
             yield record
 
-    @without_compiler_if_it_fails
     def train_step(self, x_0: Tensor, y: Tensor) -> StepRecord:
         """Train on one batch (Ho et al. 2020, algorithm 1) and return the record of the step.
 
@@ -119,26 +93,26 @@ class TrainingPipeline(TrainingState):
             x_0: clean images, (B, C, S, S) in [-1, 1]: the whole batch, in every process.
             y: their labels, (B,) int64.
         """
-        config, diffusion, step = self.config, self.diffusion, self.step + 1  # counted from 1
+        config, diffusion, step = self.config, self.diffusion, self.step + 1  # steps count from 1
         net, processes = self._net_for(len(x_0)), self.accelerator.num_processes
         generator = step_generator(config.seed, self.step, self.device)
         x_0, y = augment(x_0, y, config, generator)  # some images flipped, some labels hidden
         t, eps = draw_t_and_eps(x_0, diffusion.alpha_bar, generator, config.t_sampling)
         self.model.train()
         self.optimizer.zero_grad()
-        quarters = LossByQuarter(diffusion.T, self.device)  # of the range of t
-        for rows, weight in self._parts(len(x_0)):  # all rows at once, as a rule
+        quarters = LossByQuarter(diffusion.T, self.device)  # the loss in each quarter of 1..T
+        for rows, weight in self._parts(len(x_0)):  # as a rule one part, of all rows
             labels = None if self.model.num_classes is None else y[rows]
             with self.autocast():
                 losses = diffusion.loss(
                     net, x_0[rows], t[rows], eps[rows], labels, min_snr_gamma=config.min_snr_gamma
                 )  # (rows,)
-            (losses.sum() * (weight * processes / len(x_0))).backward()  # processes average
+            (losses.sum() * (weight * processes / len(x_0))).backward()  # DDP divides by processes
             quarters.add(losses, t[rows], weight)
-        grad_norm = clip_grad_norm_(self.model.parameters(), config.grad_clip)  # before clipping
+        grad_norm = clip_grad_norm_(self.model.parameters(), config.grad_clip)  # the norm before
         metrics = Metrics(self.accelerator.reduce(quarters.table, "sum"), grad_norm)
         lr = learning_rate(step, self.total_steps, config)
-        with self._in_one_piece():  # what fails in here is neither tried again nor saved
+        with self._in_one_piece():  # after an error in here nothing is saved
             step_if_finite(metrics.finite, self.optimizer, lr)  # decided on the GPU, not waited for
             decay = ema_decay_at(step, config.ema_decay)
             update_ema(self.ema_model, self.model, decay, metrics.finite)
@@ -150,17 +124,19 @@ class TrainingPipeline(TrainingState):
     ) -> list[StepRecord]:
         """Train to the end with a progress bar.
 
-        Ctrl-C or SIGTERM finishes the step, saves, and returns; `stopped_by` then says which.
+        Ctrl-C or SIGTERM finishes the step (during `watch`, the next one), saves, and returns;
+        `stopped_by` then says which.
 
         Args:
             watch: called as `watch(pipeline, record)` after every step.
         Returns:
             The history.
         Raises:
-            FloatingPointError: max_bad_steps batches in a row had no finite loss or gradient.
+            FloatingPointError: loss or gradient was not finite in max_bad_steps steps in a row.
             torch.OutOfMemoryError: in one line that says what to halve.
             FileExistsError: out_dir holds a run that was neither resumed nor to be overwritten.
-            Whatever else ends it, an error in `watch` too: the last complete step is saved first.
+            ValueError: the dataset yields something other than `TrainingData` describes.
+            Before these and any other error, one in `watch` too, the last complete step is saved.
         """
         progress = Progress(self.step, self.total_steps, quiet=not self.is_main)
         with self._signals, progress:
@@ -183,17 +159,20 @@ class TrainingPipeline(TrainingState):
             batches = self.dataset.batches(
                 self.config.batch_size, seed=self.config.seed, epoch=epoch, device=self.device
             )
-            for x_0, y in itertools.islice(batches, done if epoch == first else 0, None):
-                check_batch(x_0, y, self.model.image_shape)
-                yield x_0, y
+            number = 0
+            for number, (x_0, y) in enumerate(batches, 1):
+                if epoch > first or number > done:
+                    check_batch(x_0, y, self.model.image_shape)
+                    yield x_0, y
+            check_epoch(number, self.steps_per_epoch)
 
     def _parts(self, batch: int) -> Iterator[tuple[slice, float]]:
         """Rows that this process computes at once, and how much each row counts.
 
-        Every process and every accumulation step takes one of several equal parts, so each image
-        keeps the t and eps of its place in the whole batch, whatever the number of processes. The
-        caller's forward and backward run inside the `with`: processes average their gradients in
-        the last part's backward only.
+        The batch is cut into processes × accumulate parts, equal up to one row, so each image keeps
+        the t and eps of its place in the whole batch, whatever the number of processes. What the
+        caller does with a part runs inside the `with` below: processes average their gradients
+        only in the backward of their last part.
         """
         processes, accumulate = self.accelerator.num_processes, self.config.accumulate
         parts = processes * accumulate
@@ -201,10 +180,10 @@ class TrainingPipeline(TrainingState):
             part = k * processes + self.accelerator.process_index
             rows = slice(part * batch // parts, (part + 1) * batch // parts)
             with nullcontext() if k == accumulate - 1 else self.accelerator.no_sync(self.net):
-                # Fewer images than parts: one counts for nothing, as all processes must take part.
+                # A part without rows computes row 0, weighted 0: DDP waits for every process.
                 yield (rows, 1.0) if rows.stop > rows.start else (slice(0, 1), 0.0)
 
-    def _net_for(self, batch: int) -> Any:
+    def _net_for(self, batch: int) -> nn.Module:
         """The network for a batch of that many images.
 
         An epoch's last, smaller batch is not worth another compilation, which takes minutes.
@@ -214,12 +193,11 @@ class TrainingPipeline(TrainingState):
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """In here, signals wait, and any error saves the last step."""
+        """In here, signals wait, and after an error the last complete step is saved."""
         with self._signals, self._save_on_error():
-            self._speed.go()
             yield
         if self.stopped_by is not None:
-            self._signals.deliver()  # not inside `fit`, which holds the signals itself
+            self._signals.deliver()  # does nothing inside `fit`, which still holds the signals
 
     def _out_of_memory_explained(self) -> AbstractContextManager:
         batch_size, accumulate = self.config.batch_size, self.config.accumulate
@@ -230,19 +208,23 @@ class TrainingPipeline(TrainingState):
         return explain_oom(f"step {self.step + 1}", self.device, advice)
 
     def _note(self, record: StepRecord, images: int) -> None:
-        """Add a record to the history, now and then check the losses, and see whether to stop."""
+        """Add a record to the history; where losses are read, check them."""
         self.history.append(record)
         self._bad.unread.append(record)
-        look = record.step in (1, self.total_steps) or record.step % self._read_every == 0
-        if look:
+        if read := self._losses_are_read(record.step):
             self._bad.check()  # waits for a GPU
-        record.images_per_second = self._speed.count(images, finished=look)
+        record.images_per_second = self._speed.count(images, finished=read)
         self._history_writer.write(record)
-        self.stopped_by = self._signals.asked
-        if self.accelerator.num_processes > 1:  # all stop after the same step
-            self.stopped_by = self._signal_of_any_process() if look else None
 
-    def _signal_of_any_process(self) -> int | None:
+    def _losses_are_read(self, step: int) -> bool:
+        return step in (1, self.total_steps) or step % self._read_every == 0
+
+    def _signal_to_stop(self, record: StepRecord) -> int | None:
+        """The signal that arrived; of several processes, all stop if one got any."""
         asked = self._signals.asked
+        if self.accelerator.num_processes == 1:
+            return asked
+        if not self._losses_are_read(record.step):
+            return None  # asking the other processes would wait for the GPU
         votes = torch.tensor(float(asked is not None), device=self.device)
         return (asked or int(signal.SIGTERM)) if self.accelerator.reduce(votes, "sum") else None

@@ -78,6 +78,15 @@ def check_batch(x_0: Tensor, y: Tensor, shape: tuple[int, ...]) -> None:
         )
 
 
+def check_epoch(batches: int, expected: int) -> None:
+    """Refuse an epoch of fewer or more batches than the number of pictures says."""
+    if batches != expected:
+        raise ValueError(
+            f"the dataset's batches() gave {batches} batches, {expected} are needed to hold each "
+            "of its pictures once; the last one may be smaller"
+        )
+
+
 def image_shape(dataset: Any) -> tuple[int, ...] | None:
     """(C, S, S) of a dataset's pictures; None where it does not say."""
     shape = getattr(dataset, "image_shape", None) or getattr(dataset, "images", None)
