@@ -59,6 +59,12 @@ class Verdict(NamedTuple):
     message: str
 
 
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal values of a shape, the same ones for a seed at every call."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=dtype)
+
+
 class Raised(NamedTuple):
     """An error instead of a value; its text is not compared."""
 
