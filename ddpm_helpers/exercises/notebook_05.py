@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial
+from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, noise
 from ddpm_helpers.training import ema_decay_at, learning_rate
-
-
-def _random(*shape: int) -> Tensor:
-    """The same standard normal values at every call."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(5))
-
 
 # ---- 5.1: the loss ---------------------------------------------------------------------------
 
@@ -29,38 +24,20 @@ def _guess(x_t: Tensor, t: Tensor) -> Tensor:
 
 def _loss_of(answer: Answer, *steps: int) -> Tensor:
     """The result of an answer for small pictures at the given steps."""
-    x_0, eps = _random(2, len(steps), 3, 4, 4)
+    x_0, eps = noise(2, len(steps), 3, 4, 4, seed=5)
     return answer(_guess, 0.5 * x_0, torch.tensor(steps), eps, DiffusionUtils(500).alpha_bar)
 
 
-def _mixed(x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+def _eps_loss(
+    model: Answer, x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor, *,
+    shown: str = "x_t", target: str = "eps",
+    weight: Callable[..., Tensor] = Tensor.sqrt, reduce: Callable[..., Tensor] = Tensor.mean,
+) -> Tensor:  # fmt: skip
+    """The loss, and with other arguments its mistakes."""
     bar = alpha_bar[t].view(-1, 1, 1, 1).float()  # (B, 1, 1, 1)
-    return bar.sqrt() * x_0 + (1 - bar).sqrt() * eps
-
-
-def _eps_loss(model: Answer, x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
-    return (model(_mixed(x_0, t, eps, alpha_bar), t) - eps).square().mean()
-
-
-def _without_root(model: Answer, x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
-    bar = alpha_bar[t].view(-1, 1, 1, 1).float()
-    return (model(bar * x_0 + (1 - bar) * eps, t) - eps).square().mean()
-
-
-def _shown_clean(model: Answer, x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
-    return (model(x_0, t) - eps).square().mean()
-
-
-def _x_0_as_target(model: Answer, x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
-    return (model(_mixed(x_0, t, eps, alpha_bar), t) - x_0).square().mean()
-
-
-def _summed(model: Answer, x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
-    return (model(_mixed(x_0, t, eps, alpha_bar), t) - eps).square().sum()
-
-
-def _one_step(model: Answer, x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
-    return _eps_loss(model, x_0, t[:1].expand(len(t)), eps, alpha_bar)
+    x_t = weight(bar) * x_0 + weight(1 - bar) * eps
+    named = {"x_0": x_0, "x_t": x_t, "eps": eps}
+    return reduce((model(named[shown], t) - named[target]).square())
 
 
 # ---- 5.2: the learning rate ------------------------------------------------------------------
@@ -82,47 +59,31 @@ def _cosine_rate(k: int, K: int, lr: float, W: int, start: int, turns: float = 0
     return lr / 2 * (1 + math.cos(2 * math.pi * turns * (k - start) / (K - start)))
 
 
-def _not_halved(k: int, K: int, lr: float, W: int) -> float:
-    return _learning_rate(k, K, lr, W) * (1 if k <= W else 2)
-
-
 # ---- 5.3: clipping ---------------------------------------------------------------------------
 
 
 def _clipped(answer: Answer, size: float) -> list[Tensor]:
-    return answer([size * _random(3, 4), size * _random(5)], 1.0)
+    return answer([size * noise(3, 4, seed=5), size * noise(5, seed=5)], 1.0)
 
 
-def _length(gradients: Sequence[Tensor]) -> Tensor:
-    return torch.cat([g.flatten() for g in gradients]).norm()
+def _length(gradients: Sequence[Tensor]) -> float:
+    return torch.cat([g.flatten() for g in gradients]).norm().item()
 
 
 def _clip(gradients: Sequence[Tensor], longest: float) -> list[Tensor]:
-    return [g * min(1.0, longest / _length(gradients).item()) for g in gradients]
-
-
-def _each_alone(gradients: Sequence[Tensor], longest: float) -> list[Tensor]:
-    return [_clip([g], longest)[0] for g in gradients]
-
-
-def _by_the_square(gradients: Sequence[Tensor], longest: float) -> list[Tensor]:
-    return [g * min(1.0, longest / _length(gradients).item() ** 2) for g in gradients]
+    return [g * min(1, longest / _length(gradients)) for g in gradients]
 
 
 # ---- 5.4: averaged weights -------------------------------------------------------------------
 
 
 def _averaged(answer: Answer, k: int) -> Tensor:
-    average, weights = _random(2, 3, 4)
+    average, weights = noise(2, 3, 4, seed=5)
     return answer(average, weights, k, 0.999)
 
 
 def _ema_step(average: Tensor, weights: Tensor, k: int, longest: float) -> Tensor:
     return average.lerp(weights, 1 - ema_decay_at(k, longest))
-
-
-def _largest_decay(average: Tensor, weights: Tensor, k: int, longest: float) -> Tensor:
-    return average.lerp(weights, 1 - max(longest, (1 + k) / (10 + k)))
 
 
 EXERCISES = [
@@ -136,12 +97,16 @@ EXERCISES = [
         ],
         {
             "the network's input is the clean picture here; it must be x_t, equation (5.1)":
-                _shown_clean,
-            "this uses alpha_bar where its square root belongs, equation (5.1)": _without_root,
-            "the target here is the picture; in (5.2) it is the noise eps": _x_0_as_target,
+                partial(_eps_loss, shown="x_0"),
+            "this uses alpha_bar where its square root belongs, equation (5.1)":
+                partial(_eps_loss, weight=lambda share: share),
+            "the target here is the picture; in (5.2) it is the noise eps":
+                partial(_eps_loss, target="x_0"),
             "this is the sum over all values; (5.2) takes their mean, so that the loss does not "
-            "grow with batch and picture": _summed,
-            "all pictures get the step of the first one": _one_step,
+            "grow with batch and picture":
+                partial(_eps_loss, reduce=Tensor.sum),
+            "all pictures get the step of the first one":
+                lambda model, x_0, t, *rest: _eps_loss(model, x_0, t[:1].expand(len(t)), *rest),
         },
     ),
     Exercise(
@@ -160,7 +125,8 @@ EXERCISES = [
                 lambda k, K, lr, W: _cosine_rate(k, K, lr, W, start=0),
             "the cosine makes a whole turn, and the rate climbs again: (5.6) has pi, not 2 pi":
                 lambda k, K, lr, W: _cosine_rate(k, K, lr, W, start=W, turns=1.0),
-            "1 + cos goes from 2 to 0: halve it, equation (5.6)": _not_halved,
+            "1 + cos goes from 2 to 0: halve it, equation (5.6)":
+                lambda k, K, lr, W: _learning_rate(k, K, lr, W) * (1 if k <= W else 2),
             "k counts from 1, so the first step has the rate lr / W; here it has 0, and "
             "is lost":
                 lambda k, K, lr, W: _learning_rate(k, K, lr, W) if k > W else lr * (k - 1) / W,
@@ -176,12 +142,13 @@ EXERCISES = [
         ],
         {
             "each tensor is clipped alone, which turns the gradient: use one length for all":
-                _each_alone,
+                lambda gs, longest: [_clip([g], longest)[0] for g in gs],
             "single values are clipped, which turns the gradient: multiply all by one number":
                 lambda gs, longest: [g.clamp(-longest, longest) for g in gs],
             "short gradients are made longer: the factor is at most 1":
                 lambda gs, longest: [g * longest / _length(gs) for g in gs],
-            "the length is the root of the sum of squares; the root is missing": _by_the_square,
+            "the length is the root of the sum of squares; the root is missing":
+                lambda gs, longest: [g * min(1, longest / _length(gs) ** 2) for g in gs],
         },
     ),
     Exercise(
@@ -200,7 +167,8 @@ EXERCISES = [
             "the decay has no warm-up: the random first weights stay in the average, "
             "equation (5.7)":
                 lambda a, w, k, longest: a.lerp(w, 1 - longest),
-            "the larger of the two decays is taken; (5.7) takes the smaller": _largest_decay,
+            "the larger of the two decays is taken; (5.7) takes the smaller":
+                lambda a, w, k, longest: a.lerp(w, 1 - max(longest, (1 + k) / (10 + k))),
         },
     ),
 ]  # fmt: skip
