@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.diffusion.schedules import sub_sequence
-from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial
+from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, noise
 
 Slope = Callable[[Tensor, float], Tensor]
+Rule = Callable[[Slope, Tensor, float, float], Tensor]
 
 
 # ---- 7.1 and 7.2: walks along du/dsigma = slope ------------------------------------------
@@ -41,74 +42,25 @@ WALKS = [
 ]
 
 
-def _euler(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
-    for here, there in pairwise(sigmas):
-        u = u + (there - here) * slope(u, here)  # (7.3)
-    return u
+def _at_the_start(slope: Slope, u: Tensor, here: float, there: float) -> Tensor:
+    return slope(u, here)
 
 
-def _euler_upwards(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
-    for here, there in pairwise(sigmas):
-        u = u + (here - there) * slope(u, here)
-    return u
+def _mean_of_both(slope: Slope, u: Tensor, here: float, there: float) -> Tensor:
+    first = slope(u, here)
+    return (first + slope(u + (there - here) * first, there)) / 2  # (7.5)
 
 
-def _euler_slope_once(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
-    first = slope(u, sigmas[0])
-    for here, there in pairwise(sigmas):
-        u = u + (there - here) * first
-    return u
+def _walker(rule: Rule, to_zero: Rule = _at_the_start) -> Answer:
+    """A walk that follows the slope of one rule, and on the step that ends at 0 that of another."""
 
+    def walk(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+        for here, there in pairwise(sigmas):
+            follow = rule if there > 0 else to_zero
+            u = u + (there - here) * follow(slope, u, here, there)  # (7.3)
+        return u
 
-def _euler_slope_ahead(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
-    for here, there in pairwise(sigmas):
-        u = u + (there - here) * slope(u, there)
-    return u
-
-
-def _heun(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
-    for here, there in pairwise(sigmas):
-        first = slope(u, here)
-        ahead = u + (there - here) * first
-        if there > 0:
-            first = (first + slope(ahead, there)) / 2  # (7.5)
-        u = u + (there - here) * first
-    return u
-
-
-def _heun_corrects_at_zero(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
-    for here, there in pairwise(sigmas):
-        first = slope(u, here)
-        ahead = u + (there - here) * first
-        u = u + (there - here) * (first + slope(ahead, there)) / 2
-    return u
-
-
-def _heun_two_steps(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
-    for here, there in pairwise(sigmas):
-        first = slope(u, here)
-        u = u + (there - here) * first
-        if there > 0:
-            u = u + (there - here) * (first + slope(u, there)) / 2
-    return u
-
-
-def _heun_same_place(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
-    for here, there in pairwise(sigmas):
-        first = slope(u, here)
-        if there > 0:
-            first = (first + slope(u, there)) / 2
-        u = u + (there - here) * first
-    return u
-
-
-def _heun_sum(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
-    for here, there in pairwise(sigmas):
-        first = slope(u, here)
-        if there > 0:
-            first = first + slope(u + (there - here) * first, there)
-        u = u + (there - here) * first
-    return u
+    return walk
 
 
 # ---- 7.3: one step of DPM-Solver++ -------------------------------------------------------
@@ -134,8 +86,7 @@ def _dpm_step(
 
 
 def _dpm(answer: Answer, *bars: float) -> Tensor:
-    generator = torch.Generator().manual_seed(2)
-    x_t, x_0, x_0_before = torch.randn(3, 2, 1, 2, 2, generator=generator).double()
+    x_t, x_0, x_0_before = noise(3, 2, 1, 2, 2, seed=2).double()
     return answer(x_t, x_0, x_0_before, bars)
 
 
@@ -146,39 +97,40 @@ def _trailing(T: int, k: int) -> list[int]:
     return sub_sequence(T, k, "trailing")
 
 
-STEPS = [
-    Trial("T = 500, k = 4", lambda f: list(f(500, 4))),
-    Trial("T = 10, k = 3", lambda f: list(f(10, 3))),
-    Trial("T = 6, k = 6", lambda f: list(f(6, 6))),
-]
-
 EXERCISES = [
     Exercise(
         "7.1",
         "Euler's method: follow the slope from sigma to sigma",
-        _euler,
+        _walker(_at_the_start),
         WALKS[:2],
         {
             "the stride has the wrong sign: it is sigma_s - sigma_t, which is negative, "
-            "equation (7.3)": _euler_upwards,
-            "the slope is computed once only: compute it at every new point": _euler_slope_once,
+            "equation (7.3)":
+                _walker(lambda slope, u, here, there: -slope(u, here)),
+            "the slope is computed once only: compute it at every new point":
+                lambda slope, u, sigmas: u + (sigmas[-1] - sigmas[0]) * slope(u, sigmas[0]),
             "the slope is taken at the end of the stride: Euler takes it at its start, "
-            "at sigma_t": _euler_slope_ahead,
+            "at sigma_t":
+                _walker(lambda slope, u, here, there: slope(u, there)),
         },
     ),
     Exercise(
         "7.2",
         "Heun's method: a step, a second slope, and the step again with the mean of both",
-        _heun,
+        _walker(_mean_of_both),
         WALKS,
         {
             "the last step is corrected too, and the slope at sigma = 0 divides by 0: "
-            "take a plain step there": _heun_corrects_at_zero,
+            "take a plain step there":
+                _walker(_mean_of_both, to_zero=_mean_of_both),
             "the corrected step starts from the trial point: start it from u_t again, "
-            "equation (7.5)": _heun_two_steps,
+            "equation (7.5)":
+                _walker(lambda *args: _at_the_start(*args) + _mean_of_both(*args)),
             "the second slope is taken at u_t: take it at the trial point, "
-            "equation (7.5)": _heun_same_place,
-            "the two slopes are added: their mean is half of that": _heun_sum,
+            "equation (7.5)":
+                _walker(lambda slope, u, here, there: (slope(u, here) + slope(u, there)) / 2),
+            "the two slopes are added: their mean is half of that":
+                _walker(lambda *args: 2 * _mean_of_both(*args)),
         },
     ),
     Exercise(
@@ -206,7 +158,11 @@ EXERCISES = [
         "7.4",
         "k trailing steps from T to 0",
         _trailing,
-        STEPS,
+        [
+            Trial("T = 500, k = 4", lambda f: list(f(500, 4))),
+            Trial("T = 10, k = 3", lambda f: list(f(10, 3))),
+            Trial("T = 6, k = 6", lambda f: list(f(6, 6))),
+        ],
         {
             "these are leading steps: they never visit T, where sampling starts":
                 lambda T, k: sub_sequence(T, k, "leading"),
