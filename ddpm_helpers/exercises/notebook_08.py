@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from ddpm_helpers.diffusion.editing import slerp
-from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial
+from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, noise
 
 # ---- 8.1: label dropout ------------------------------------------------------------------
 
@@ -33,28 +34,11 @@ def _dropout(y: Tensor, share: float) -> Tensor:
     return torch.where(torch.rand(len(y)) < share, -1, y)
 
 
-def _by_batch(y: Tensor, share: float) -> Tensor:
-    return torch.full_like(y, -1) if torch.rand(()) < share else y.clone()
-
-
-def _as_class_0(y: Tensor, share: float) -> Tensor:
-    return torch.where(torch.rand(len(y)) < share, 0, y)
-
-
-def _hides_the_rest(y: Tensor, share: float) -> Tensor:
-    return torch.where(torch.rand(len(y)) < share, y, -1)
-
-
-def _in_place(y: Tensor, share: float) -> Tensor:
-    y[torch.rand(len(y)) < share] = -1
-    return y
-
-
 # ---- 8.2: the guided prediction ----------------------------------------------------------
 
 
 def _predictions(answer: Answer, w: float) -> Tensor:
-    with_y, without = torch.randn(2, 2, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    with_y, without = noise(2, 2, 3, 2, 2, seed=1)
     return answer(with_y, without, w)
 
 
@@ -66,7 +50,7 @@ def _guided(with_y: Tensor, without: Tensor, w: float) -> Tensor:
 
 
 def _between(answer: Answer, m: float) -> Tensor:
-    a, b = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2)).double()
+    a, b = noise(2, 3, 4, 4, seed=2).double()
     return answer(a, b, m)
 
 
@@ -79,21 +63,11 @@ def _arc(a: Tensor, b: Tensor, m: float, cosine: Callable[[Tensor, Tensor], Tens
     return (((1 - m) * phi).sin() * a + (m * phi).sin() * b) / phi.sin()
 
 
-def _by_rows(a: Tensor, b: Tensor) -> Tensor:
-    return torch.nn.functional.cosine_similarity(a, b, dim=-1)[..., None]
-
-
-def _scaled_line(a: Tensor, b: Tensor, m: float) -> Tensor:
-    line = (1 - m) * a + m * b
-    return line / line.norm() * a.norm()
-
-
 # ---- 8.4: what is known, pasted at its noise level ---------------------------------------
 
 
 def _pasted(answer: Answer, bar_s: float) -> Tensor:
-    generator = torch.Generator().manual_seed(3)
-    sampled, x_0, z = torch.randn(3, 2, 3, 4, 4, generator=generator)
+    sampled, x_0, z = noise(3, 2, 3, 4, 4, seed=3)
     mask = torch.zeros(4, 4, dtype=torch.bool)
     mask[:, 1:] = True
     return answer(sampled, x_0, mask, bar_s, z)
@@ -114,12 +88,16 @@ EXERCISES = [
             Trial("40 batches of 500 labels, share 0.3", lambda f: _hidden(f, 500, 0.3, 40)),
         ],
         {
-            "one draw decides for the whole batch: draw a number for each picture": _by_batch,
+            "one draw decides for the whole batch: draw a number for each picture":
+                lambda y, share: torch.full_like(y, -1) if torch.rand(()) < share else y.clone(),
             "hidden labels become class 0, an airplane for the network: "
-            '"no label" is -1 here': _as_class_0,
-            "the share is kept and the rest hidden: reverse the comparison": _hides_the_rest,
+            '"no label" is -1 here':
+                lambda y, share: torch.where(torch.rand(len(y)) < share, 0, y),
+            "the share is kept and the rest hidden: reverse the comparison":
+                lambda y, share: torch.where(torch.rand(len(y)) < share, y, -1),
             "the input is overwritten, so its labels stay hidden in the next epoch: "
-            "return a new tensor": _in_place,
+            "return a new tensor":
+                lambda y, share: y.masked_fill_(torch.rand(len(y)) < share, -1),
         },
     ),
     Exercise(
@@ -143,15 +121,16 @@ EXERCISES = [
         [Trial(f"m = {m:g}", partial(_between, m=m)) for m in (0.0, 0.25, 0.5)],
         {
             "this is the straight line, whose middle is too short: take the arc, "
-            "equation (8.5)": lambda a, b, m: (1 - m) * a + m * b,
+            "equation (8.5)": lambda a, b, m: a.lerp(b, m),
             "m = 0 must give a and m = 1 b: the two shares are swapped":
                 lambda a, b, m: _slerp(b, a, m),
             "the cosine lacks the norms: divide a . b by |a| |b|, equation (8.5)":
-                lambda a, b, m: _arc(a, b, m, lambda a, b: (a * b).sum()),
+                partial(_arc, cosine=lambda a, b: (a * b).sum()),
             "the angle is taken row by row: a noise is one vector of all its values":
-                lambda a, b, m: _arc(a, b, m, _by_rows),
+                partial(_arc, cosine=lambda a, b: cosine_similarity(a, b, dim=-1)[..., None]),
             "this is the line, stretched to the length of a: its points do not lie evenly on "
-            "the arc; take the sines of (8.5)": _scaled_line,
+            "the arc; take the sines of (8.5)":
+                lambda a, b, m: a.lerp(b, m) / a.lerp(b, m).norm() * a.norm(),
         },
     ),
     Exercise(
