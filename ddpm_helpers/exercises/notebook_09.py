@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -14,7 +15,7 @@ from ddpm_helpers.evaluation.distances import (
     nearest_neighbours,
     precision_recall,
 )
-from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial
+from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, noise
 
 
 def _points(n: int, width: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
@@ -31,10 +32,11 @@ def _frechet_trial(text: str, **other: float) -> Trial:
 
 
 def _frechet(
-    a: Tensor, b: Tensor, *, power: int = 2, factor: float = 2.0, by_element: bool = False
-) -> Tensor:
+    a: Tensor, b: Tensor, *, power: int = 2, factor: float = 2.0, by_element: bool = False,
+    covariance: Callable[[Tensor], Tensor] = lambda x: torch.cov(x.T),
+) -> Tensor:  # fmt: skip
     """The distance, and with other arguments its mistakes."""
-    C_a, C_b = torch.cov(a.T), torch.cov(b.T)
+    C_a, C_b = covariance(a), covariance(b)
     roots = torch.linalg.eigvals(C_a @ C_b).sqrt().real.sum()
     if by_element:
         roots = (C_a @ C_b).abs().sqrt().trace()
@@ -42,79 +44,44 @@ def _frechet(
     return means + C_a.trace() + C_b.trace() - factor * roots
 
 
-def _frechet_of_rows(a: Tensor, b: Tensor) -> Tensor:
-    C_a, C_b = torch.cov(a), torch.cov(b)
-    roots = torch.linalg.eigvals(C_a @ C_b).sqrt().real.sum()
-    return (a.mean(0) - b.mean(0)).square().sum() + C_a.trace() + C_b.trace() - 2 * roots
-
-
 # ---- 9.2: precision and recall -----------------------------------------------------------
-
-
-def _sets(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    return real.clone(), fake.clone()
 
 
 REAL = _points(40, 2, 5)
 NARROW, WIDE = 0.35 * REAL[:30] + 0.05, _points(40, 2, 5, 0.4, 1.8)
 
 
-def _among(points: Tensor, cloud: Tensor, k: int) -> float:
-    radius = torch.cdist(cloud, cloud).kthvalue(k, dim=1).values
+def _within_mean_radius(points: Tensor, cloud: Tensor) -> float:
+    radius = torch.cdist(cloud, cloud).kthvalue(4, dim=1).values.mean()
     return (torch.cdist(points, cloud) <= radius).any(1).double().mean().item()
-
-
-def _own_neighbour(real: Tensor, fake: Tensor) -> tuple[float, float]:
-    return _among(fake, real, 3), _among(real, fake, 3)  # the first of them is the point itself
-
-
-def _one_radius(real: Tensor, fake: Tensor) -> tuple[float, float]:
-    def share(points: Tensor, cloud: Tensor) -> float:
-        radius = torch.cdist(cloud, cloud).kthvalue(4, dim=1).values.mean()
-        return (torch.cdist(points, cloud) <= radius).any(1).double().mean().item()
-
-    return share(fake, real), share(real, fake)
 
 
 # ---- 9.3: the nearest training picture ---------------------------------------------------
 
 
-def _neighbours(answer: Answer) -> object:
-    generator = torch.Generator().manual_seed(7)
-    training = torch.randn(7, 3, 4, 4, generator=generator)
-    samples = training[[4, 1, 6]] + 0.3 * torch.randn(3, 3, 4, 4, generator=generator)
-    return answer(samples, training)
+def _neighbours(answer: Answer) -> tuple[Tensor, Tensor]:
+    training, away = noise(10, 3, 4, 4, seed=7).split([7, 3])
+    return answer(training[[4, 1, 6]] + 0.3 * away, training)
 
 
-def _nearest(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest(
+    x: Tensor, training: Tensor, *, measure: Callable[[Tensor], Tensor] = lambda rms: rms
+) -> tuple[Tensor, Tensor]:
     found = nearest_neighbours(x, training)
-    return found.index[:, 0], found.distance[:, 0]
+    return found.index[:, 0], measure(found.distance[:, 0])
 
 
-def _in_order(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
-    away = (x - training[: len(x)]).square().flatten(1).mean(1).sqrt()
-    return torch.arange(len(x)), away
-
-
-def _farthest(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
-    away = torch.cdist(x.flatten(1), training.flatten(1)) / math.sqrt(x[0].numel())
-    return away.argmax(1), away.max(1).values
-
-
-def _for_each_training_picture(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
-    return _nearest(training, x)
+def _distances(x: Tensor, training: Tensor) -> Tensor:
+    return torch.cdist(x.flatten(1), training.flatten(1)) / math.sqrt(x[0].numel())  # (n, N)
 
 
 # ---- 9.4: a term of the bound ------------------------------------------------------------
 
 
-def _term_trial(t: int) -> Trial:
-    def run(answer: Answer) -> object:
-        x_0, error = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(6))
-        bar = DiffusionUtils(100).alpha_bar
-        return answer(x_0.double(), (x_0 + 0.1 * error).double(), t, bar)
-
-    return Trial(f"t = {t}", run)
+def _term(answer: Answer, t: int) -> Tensor:
+    x_0, error = noise(2, 2, 3, 4, 4, seed=6)
+    bar = DiffusionUtils(100).alpha_bar
+    return answer(x_0.double(), (x_0 + 0.1 * error).double(), t, bar)
 
 
 def _bits(
@@ -141,12 +108,12 @@ EXERCISES = [
         {
             "the root is taken entry by entry: it is the root of a matrix, whose trace is the "
             "sum of the roots of the eigenvalues of C_a C_b":
-                lambda a, b: _frechet(a, b, by_element=True),
+                partial(_frechet, by_element=True),
             "the distance of the means lacks its square, equation (9.2)":
-                lambda a, b: _frechet(a, b, power=1),
-            "the root lacks its factor 2, equation (9.2)": lambda a, b: _frechet(a, b, factor=1.0),
+                partial(_frechet, power=1),
+            "the root lacks its factor 2, equation (9.2)": partial(_frechet, factor=1.0),
             "torch.cov takes variables as rows: give it a.T, or it compares pictures "
-            "instead of features": _frechet_of_rows,
+            "instead of features": partial(_frechet, covariance=torch.cov),
         },
         tolerance=1e-4,
     ),
@@ -155,16 +122,17 @@ EXERCISES = [
         "precision and recall",
         precision_recall,
         [
-            Trial("fakes that are too much alike", lambda f: f(*_sets(REAL, NARROW))),
-            Trial("fakes that are too wild", lambda f: f(*_sets(REAL, WIDE))),
+            Trial("fakes that are too much alike", lambda f: f(REAL.clone(), NARROW.clone())),
+            Trial("fakes that are too wild", lambda f: f(REAL.clone(), WIDE.clone())),
         ],
         {
             "the two are swapped: precision is the share of the fakes that lie among the "
             "real ones": lambda real, fake: precision_recall(fake, real),
             "each point counts as its own first neighbour: take the fourth smallest distance":
-                _own_neighbour,
+                partial(precision_recall, k=2),
             "one mean radius for all: each point has its own, wide where the set is sparse":
-                _one_radius,
+                lambda real, fake: (
+                    _within_mean_radius(fake, real), _within_mean_radius(real, fake)),
         },
     ),
     Exercise(
@@ -173,15 +141,16 @@ EXERCISES = [
         _nearest,
         [Trial("3 samples and 7 training pictures", _neighbours)],
         {
-            "sample i is compared with training picture i alone: compare it with all": _in_order,
+            "sample i is compared with training picture i alone: compare it with all":
+                lambda x, training: (torch.arange(len(x)), _distances(x, training).diagonal()),
             "this is the sum of squares: take the root of the mean":
-                lambda x, training: (_nearest(x, training)[0],
-                                     _nearest(x, training)[1].square() * x[0].numel()),
+                partial(_nearest, measure=lambda rms: 3 * 4 * 4 * rms.square()),
             "this is the mean square: its root is in the units of the pixels":
-                lambda x, training: (_nearest(x, training)[0], _nearest(x, training)[1].square()),
-            "this is the most distant picture": _farthest,
+                partial(_nearest, measure=Tensor.square),
+            "this is the most distant picture":
+                lambda x, training: _distances(x, training).max(1)[::-1],
             "this finds each training picture's nearest sample: swap the two":
-                _for_each_training_picture,
+                lambda x, training: _nearest(training, x),
         },
         tolerance=1e-4,
     ),
@@ -189,7 +158,7 @@ EXERCISES = [
         "9.4",
         "a term of the bound, in bits per dimension",
         _bits,
-        [_term_trial(2), _term_trial(40)],
+        [Trial(f"t = {t}", partial(_term, t=t)) for t in (2, 40)],
         {
             "these are nats: divide by log 2": partial(_bits, log_2=1.0),
             "this is the sum over all values: per dimension means their mean":
