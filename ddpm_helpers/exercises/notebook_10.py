@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial
+from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, noise
 
 Network = Callable[[Tensor, Tensor], Tensor]
 Loop = Callable[[Network, Tensor], Tensor]
@@ -37,56 +37,38 @@ RANGES = [
 ]
 
 
-def _range(x: Tensor) -> str:
-    if x.abs().max() > 1.001:
+def _range(
+    x: Tensor, *, largest: Callable[[Tensor], Tensor] = lambda x: x.abs().max(),
+    limit: float = 1.001, is_unit: Callable[[Tensor], Tensor] = lambda x: x.min() >= 0,
+) -> str:  # fmt: skip
+    """The range, and with other arguments its mistakes."""
+    if largest(x) > limit:
         return "beyond -1..1"
-    return "0..1" if x.min() >= 0 else "ok"
-
-
-def _range_above_only(x: Tensor) -> str:
-    return "beyond -1..1" if x.max() > 1.001 else "0..1" if x.min() >= 0 else "ok"
-
-
-def _range_without_slack(x: Tensor) -> str:
-    return "beyond -1..1" if x.abs().max() > 1 else "0..1" if x.min() >= 0 else "ok"
-
-
-def _range_by_mean(x: Tensor) -> str:
-    return "beyond -1..1" if x.abs().max() > 1.001 else "0..1" if x.mean() > 0.25 else "ok"
-
-
-def _range_of_extremes(x: Tensor) -> str:
-    if x.abs().max() > 1.001:
-        return "beyond -1..1"
-    return "0..1" if x.min() >= 0 or x.max() < 0 else "ok"
+    return "0..1" if is_unit(x) else "ok"
 
 
 # ---- 10.2: an oracle that answers with v -------------------------------------------------
 
 
 def _asked(answer: Answer, *steps: int) -> Tensor:
-    x_0, x_t = torch.randn(2, len(steps), 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    x_0, x_t = noise(2, len(steps), 3, 4, 4, seed=2)
     return answer(x_0, BAR)(x_t, torch.tensor(steps))
 
 
-def _oracle(x_0: Tensor, bar: Tensor, row: Callable[[Tensor], Tensor] = lambda t: t) -> Network:
-    def oracle(x_t: Tensor, t: Tensor) -> Tensor:
-        b = bar[row(t)].view(-1, 1, 1, 1).float()
-        return (b.sqrt() * x_t - x_0) / (1 - b).sqrt()
-
-    return oracle
+def _v(x_0: Tensor, x_t: Tensor, bar: Tensor) -> Tensor:
+    return (bar.sqrt() * x_t - x_0) / (1 - bar).sqrt()
 
 
-def _of_eps(x_0: Tensor, bar: Tensor) -> Network:
-    def oracle(x_t: Tensor, t: Tensor) -> Tensor:
-        b = bar[t].view(-1, 1, 1, 1).float()
-        return (x_t - b.sqrt() * x_0) / (1 - b).sqrt()
-
-    return oracle
+def _eps(x_0: Tensor, x_t: Tensor, bar: Tensor) -> Tensor:
+    return (x_t - bar.sqrt() * x_0) / (1 - bar).sqrt()
 
 
-def _other_sign(x_0: Tensor, bar: Tensor) -> Network:
-    return lambda x_t, t: -_oracle(x_0, bar)(x_t, t)
+def _oracle(
+    x_0: Tensor, bar: Tensor, *,
+    formula: Answer = _v, row: Callable[[Tensor], Tensor] = lambda t: t,
+) -> Network:  # fmt: skip
+    """The oracle, and with other arguments its mistakes."""
+    return lambda x_t, t: formula(x_0, x_t, bar[row(t)].view(-1, 1, 1, 1).float())
 
 
 # ---- 10.3: the distance that a loop misses a known picture by ----------------------------
@@ -109,7 +91,7 @@ def _loop(bug: str = "") -> Loop:
 
 
 def _led(answer: Answer, bug: str = "") -> float:
-    x_T, x_0 = torch.randn(2, 3, 3, 4, 4, generator=torch.Generator().manual_seed(3)).double()
+    x_T, x_0 = noise(2, 3, 3, 4, 4, seed=3).double()
     return answer(_loop(bug), x_T, 0.5 * x_0, BAR)
 
 
@@ -137,13 +119,8 @@ def _guess(x_0: Tensor, bar_t: float, variance: Callable[[Tensor], Tensor] = tor
     return of_signal / (of_signal + 1 - bar_t)
 
 
-def _guess_in_x_0(x_0: Tensor, bar_t: float) -> float:
-    variance = x_0.var().item()
-    return variance * (1 - bar_t) / (bar_t * variance + 1 - bar_t)
-
-
 def _batch() -> Tensor:
-    return 0.3 + 0.5 * torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(4)).double()
+    return 0.3 + 0.5 * noise(8, 3, 4, 4, seed=4).double()
 
 
 EXERCISES = [
@@ -154,11 +131,12 @@ EXERCISES = [
         RANGES,
         {
             "only the largest value is tested: standardised data also reach below -1":
-                _range_above_only,
-            "rounding is not a fault: leave a little room above 1": _range_without_slack,
+                partial(_range, largest=torch.max),
+            "rounding is not a fault: leave a little room above 1": partial(_range, limit=1.0),
             "bright pictures have a high mean as well: in 0..1 no value lies below 0":
-                _range_by_mean,
-            "dark pictures may all lie below 0: that is not a fault": _range_of_extremes,
+                partial(_range, is_unit=lambda x: x.mean() > 0.25),
+            "dark pictures may all lie below 0: that is not a fault":
+                partial(_range, is_unit=lambda x: x.min() >= 0 or x.max() < 0),
         },
     ),
     Exercise(
@@ -170,13 +148,13 @@ EXERCISES = [
             Trial("t = 2, 11 and 19 in one batch", lambda f: _asked(f, 2, 11, 19)),
         ],
         {
-            "this returns eps, equation (10.2): convert it to v": _of_eps,
+            "this returns eps, equation (10.2): convert it to v": partial(_oracle, formula=_eps),
             "v has the other sign: it is sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0":
-                _other_sign,
+                partial(_oracle, formula=lambda x_0, x_t, bar: -_v(x_0, x_t, bar)),
             "all pictures get the step of the first one":
-                lambda x_0, bar: _oracle(x_0, bar, lambda t: t[:1].expand(len(t))),
+                partial(_oracle, row=lambda t: t[:1].expand(len(t))),
             "t counts from 1 here: index the table with t, not t - 1":
-                lambda x_0, bar: _oracle(x_0, bar, lambda t: t - 1),
+                partial(_oracle, row=lambda t: t - 1),
         },
         tolerance=1e-4,
     ),
@@ -211,11 +189,11 @@ EXERCISES = [
         ],
         {
             "this uses the standard deviation where the variance belongs, equation (10.4)":
-                lambda x_0, bar_t: _guess(x_0, bar_t, torch.std),
+                partial(_guess, variance=torch.std),
             "the guess knows the mean: take the variance around it, not the mean square":
-                lambda x_0, bar_t: _guess(x_0, bar_t, lambda x: x.square().mean()),
+                partial(_guess, variance=lambda x: x.square().mean()),
             "this is the error in x_0: in units of eps it is alpha_bar / (1 - alpha_bar) of it":
-                _guess_in_x_0,
+                lambda x_0, bar_t: _guess(x_0, bar_t) * (1 - bar_t) / bar_t,
             "this is the root of the loss: a loss is a mean square":
                 lambda x_0, bar_t: math.sqrt(_guess(x_0, bar_t)),
         },
