@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, features
 
 from ddpm_helpers.data import ImageDataset
-from ddpm_helpers.data.jpeg import completed
+from ddpm_helpers.data.decode import NotAPicture, decode
 
 SIZE = 8
 
@@ -61,8 +61,7 @@ def test_a_file_instead_of_a_folder_gets_advice(place, tmp_path):
         load(place / "a.zip", tmp_path)
 
 
-KINDS = [{}, {"progressive": True}, {"restart_marker_blocks": 4}, {"subsampling": 0},
-         {"progressive": True, "restart_marker_rows": 1}]  # fmt: skip
+KINDS = [{}, {"progressive": True}, {"subsampling": 0}]
 
 
 @pytest.mark.parametrize("options", KINDS)
@@ -79,16 +78,20 @@ def test_a_jpeg_without_its_end_marker_is_read(options, lacking, place, tmp_path
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("options", KINDS)
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_blocks": 4}])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_a_jpeg_that_lacks_more_is_refused(options, mode):
-    whole = jpeg(smooth(48).convert(mode), **options)
-    pixels = np.asarray(Image.open(io.BytesIO(whole)))
+def test_a_jpeg_that_lacks_more_is_refused(options, mode, tmp_path):
+    whole, path = jpeg(smooth(48).convert(mode), **options), tmp_path / "a.jpg"
+    path.write_bytes(whole)
+    pixels, _ = decode(path, 48, "crop")
+    refused = 0
     for cut in [*range(3, 40), *range(40, len(whole), 29)]:
-        found = completed(whole[:-cut])
-        # cut may fall on bits that pad the last byte
-        assert found is None or (np.asarray(Image.open(io.BytesIO(found))) == pixels).all()
-    assert completed(whole[:-40]) is None
+        path.write_bytes(whole[:-cut])
+        try:  # cut may fall on bits that pad the last byte
+            np.testing.assert_array_equal(decode(path, 48, "crop")[0], pixels)
+        except NotAPicture:
+            refused += 1
+    assert refused > 30
 
 
 def test_a_truncated_jpeg_is_skipped_and_named(place, tmp_path, capsys):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from .jpeg import completed
 from .resize import square, white_level
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")  # recognised by content
@@ -24,6 +23,8 @@ TWELVE_BITS = "12-bit values in 16 bits: 4,095 was taken for white"
 # Temporary failures: if the file were skipped, the cache would lack it for good.
 PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 MAX_PIXELS = 89_000_000  # larger pictures are refused: one could take more than a gigabyte
+END, RESTARTS = b"\xff\xd9", b"\xff\xdd"  # markers of JPEG: the end, and "I have restart markers"
+FILLERS = (b"", *(bytes([k]) * 64 for k in (0x24, 0x5A, 0xA5, 0xDB)))  # in place of missing data
 _LARGE, _one_large = 8_000_000, Lock()  # larger pictures are decoded one at a time
 
 
@@ -67,14 +68,25 @@ def _pixels(picture: Any, path: Path, size: int, fit: str) -> tuple[np.ndarray, 
     try:
         picture.load()
     except OSError as error:
-        jpeg = error.errno is None and picture.format in ("JPEG", "MPO")
-        whole = completed(path.read_bytes()) if jpeg else None
-        if whole is None:
+        if error.errno is not None or picture.format not in ("JPEG", "MPO"):
             raise
-        from PIL import Image
-
-        picture = Image.open(io.BytesIO(whole), formats=("JPEG",))
+        picture = _with_end(path.read_bytes())
     return square(picture, size, fit), TWELVE_BITS if white_level(picture) == 4095 else ""
+
+
+def _with_end(data: bytes) -> Any:
+    """Read a JPEG that may lack no more than its end marker; an OSError otherwise.
+
+    A decoder that misses data goes on with the bytes that follow: if others change the picture, it
+    lacks some. Restart markers would hide that.
+    """
+    from PIL import Image
+
+    data = data.rstrip(b"\xff")  # perhaps half of the marker
+    first, *others = (Image.open(io.BytesIO(data + more + END)) for more in FILLERS)
+    if RESTARTS in data or not all(np.array_equal(first, other) for other in others):
+        raise OSError("image file is truncated")
+    return first
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -17,7 +17,7 @@ from .order import balanced_order
 
 FITS = ("crop", "pad")
 LISTED = 20  # skipped files that are named; the others are only counted
-VERSION = 2  # increase it when layouts are read, or pixels decoded, differently
+VERSION = 3  # increase it when layouts are read, or pixels decoded, differently
 CONVERT = "convert HEIC first, for instance with ImageMagick: magick mogrify -format jpg *.heic"
 IGNORED = {"__MACOSX", "@eaDir"}  # copies of names and pictures that systems add
 _CHUNK = 256  # files that are decoded ahead

@@ -26,7 +26,6 @@ from ddpm_helpers.training.stopping import explain_oom
 from ddpm_helpers.training.training_data import check_batch, check_epoch
 
 
-
 class TrainingPipeline(TrainingState):
     """Trains a network to undo noise.
 
