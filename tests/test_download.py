@@ -55,14 +55,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
         self.server.stop.wait(5)
 
-    def dodribble(self, start):  # never silent, never done
-        self.answer(RAW, start)
-        for k in range(start, len(RAW), 2048):
-            self.wfile.write(RAW[k : k + 2048])
-            self.wfile.flush()
-            if self.server.stop.wait(0.02):
-                return
-
     def dolie(self, start):
         self.answer(RAW, start)
         self.wfile.write(bytes(len(RAW) - start))
@@ -177,23 +169,6 @@ def test_a_silent_server_gives_way_and_its_bytes_are_kept(server, tmp_path, monk
     download.fetch(FILE, tmp_path, server.url("stall", "good"))
     assert asked(server) == [("stall", 0), ("good", 1000)]
     assert (tmp_path / "thing.bin").read_bytes() == RAW
-
-
-def test_a_slow_server_gives_way(server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(download, "WINDOW", 0.1)
-    monkeypatch.setattr(download, "FLOOR", 1e7)
-    download.fetch(FILE, tmp_path, server.url("dribble", "good"))
-    (first, _), (second, start) = asked(server)
-    assert (first, second) == ("dribble", "good") and 0 < start < len(RAW)
-    assert "slower than 10000 kB/s" in capsys.readouterr().out
-
-
-def test_where_every_server_is_slow_the_file_still_comes(server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(download, "WINDOW", 0.1)
-    monkeypatch.setattr(download, "FLOOR", 1e7)
-    download.fetch(FILE, tmp_path, server.url("dribble"))
-    assert (tmp_path / "thing.bin").read_bytes() == RAW
-    assert "downloading slowly from" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("url", ["http://example.org/x", "ftp://example.org/x", "file:///x"])

@@ -19,9 +19,9 @@ CLASSES = (
 )  # fmt: skip
 ARCHIVE, ARCHIVE_BYTES = "cifar-10-binary.tar.gz", 170_052_171
 ARCHIVE_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # nothing better is published
-URLS = (
-    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+URLS = (  # a fast mirror first: CIFAR-10's own host is slow at times
     "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/cifar-10-binary.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
 )
 PYTHON = "cifar-10-batches-py"
 

@@ -1,13 +1,11 @@
 """Download a file and verify it, or fail with one clear line.
 
-Only https. Addresses are tried in turn, and one that is too slow is dropped. The bytes received are
-kept as NAME.part, from which the next address or the next run resumes. The file gets its name once
-its size and checksum are right.
+Only https. Addresses are tried in turn. The bytes received are kept as NAME.part, from which the
+next address or the next run resumes. The file gets its name once its size and checksum are right.
 """
 
 import hashlib
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -17,8 +15,6 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-FLOOR = 200_000  # bytes per second: below it, the next address is tried
-WINDOW = 10.0  # seconds over which the speed is measured
 TIMEOUT = 30.0  # seconds without a byte that end a connection
 RETRIES = 20  # requests to one address, each resuming where the last was cut off
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -35,10 +31,6 @@ class Remote:
 
 class _Failed(Exception):
     """One address did not deliver; the next one is tried."""
-
-
-class _Slow(_Failed):
-    pass
 
 
 def fetch(remote: Remote, folder: Path, urls: Sequence[str]) -> Path:
@@ -76,29 +68,24 @@ def fetch(remote: Remote, folder: Path, urls: Sequence[str]) -> Path:
 
 
 def _from_any(remote: Remote, part: Path, urls: Sequence[str]) -> None:
-    """Try each address at full speed; if all fail, try the slow ones again without a limit."""
+    """Try the addresses in turn."""
     failures = []
-    waiting = [(url, FLOOR) for url in urls]  # the slow ones are added at its end
-    for url, floor in waiting:
-        if not floor:
-            print(f"no faster address; downloading slowly from {url} (can be stopped and resumed)")
+    for url in urls:
         try:
-            return _from_one(remote, part, url, floor)
+            return _from_one(remote, part, url)
         except _Failed as failed:
             why = f"{url}: {' '.join(str(failed).split())}"  # one line, whatever a server says
             print(why, flush=True)
             failures.append(why)
-            if floor and isinstance(failed, _Slow):
-                waiting.append((url, 0))
     raise _Failed("; ".join(failures))
 
 
-def _from_one(remote: Remote, part: Path, url: str, floor: float) -> None:
+def _from_one(remote: Remote, part: Path, url: str) -> None:
     """Request the rest from one address until the file is complete or a response adds nothing."""
     for _ in range(RETRIES):
         before = _size(part)
         if before < remote.size:
-            _receive(remote, part, url, floor)
+            _receive(remote, part, url)
         if _size(part) >= remote.size:
             if _right(remote, part):
                 return
@@ -110,7 +97,7 @@ def _from_one(remote: Remote, part: Path, url: str, floor: float) -> None:
     raise _Failed(f"was cut off {RETRIES} times")
 
 
-def _receive(remote: Remote, part: Path, url: str, floor: float) -> None:
+def _receive(remote: Remote, part: Path, url: str) -> None:
     """Append the bytes of one response to the part file; a connection cut off is not an error."""
     from tqdm.auto import tqdm
 
@@ -121,16 +108,11 @@ def _receive(remote: Remote, part: Path, url: str, floor: float) -> None:
         tqdm(total=remote.size, initial=had, **options) as bar,
     ):
         at = had if answer.status == 206 else 0  # 0: the server sends the known bytes again
-        since, marked = time.monotonic(), at
         while at < remote.size:
-            if (passed := time.monotonic() - since) > WINDOW:
-                if (at - marked) / passed < floor:
-                    raise _Slow(f"slower than {floor / 1000:.0f} kB/s")
-                since, marked = time.monotonic(), at
             try:
                 block = answer.read1(1 << 18)  # what has arrived; read() would wait for all
             except TimeoutError:
-                raise _Slow(f"sent nothing for {TIMEOUT:.0f} s") from None
+                raise _Failed(f"sent nothing for {TIMEOUT:.0f} s") from None
             except (OSError, HTTPException):
                 return
             if not block:
@@ -152,7 +134,7 @@ def _ask(remote: Remote, url: str, start: int) -> Any:
     except HTTPError as error:
         raise _Failed(f"answered {error.code} {error.reason}") from None
     except TimeoutError:
-        raise _Slow(f"did not answer for {TIMEOUT:.0f} s") from None
+        raise _Failed(f"did not answer for {TIMEOUT:.0f} s") from None
     except (OSError, HTTPException, ValueError) as error:  # ValueError: not a URL
         raise _Failed(f"{getattr(error, 'reason', '') or error}") from None
     if why := _not_the_file(answer, remote.size, start):
