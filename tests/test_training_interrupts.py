@@ -13,7 +13,7 @@ from toy_training import PRELOAD, pipeline, run_legs, same
 from ddpm_helpers.training import checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-CHANGES = {"epochs": 24}  # 72 steps, a checkpoint every 3
+CHANGES = {"epochs": 16}  # 48 steps, a checkpoint every 3
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +43,10 @@ def whole():
     return p
 
 
-def interrupt_ten_times(processes, folder, how):
+def interrupt_six_times(processes, folder, how):
     """Train in processes of which each is stopped at a random moment; check what is left of it."""
     chance, step = random.Random(how), processes.Value("q", 0)
-    for _ in range(10):
+    for _ in range(6):
         start = step.value
         process = processes.Process(target=run_legs, args=(folder, step, CHANGES))
         process.start()
@@ -69,7 +69,7 @@ def interrupt_ten_times(processes, folder, how):
 
 @pytest.mark.filterwarnings("error")
 def test_kill_9_costs_at_most_one_interval_and_the_end_is_bit_equal(processes, whole, tmp_path):
-    for code, reached in interrupt_ten_times(processes, tmp_path, signal.SIGKILL):
+    for code, reached in interrupt_six_times(processes, tmp_path, signal.SIGKILL):
         assert code == -signal.SIGKILL
         state = checkpoint.newest(tmp_path)[1]
         assert reached - reached % 3 <= state["step"] <= reached + 1
@@ -79,7 +79,7 @@ def test_kill_9_costs_at_most_one_interval_and_the_end_is_bit_equal(processes, w
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_step_saves_and_returns(processes, whole, tmp_path, how):
-    for code, reached in interrupt_ten_times(processes, tmp_path, how):
+    for code, reached in interrupt_six_times(processes, tmp_path, how):
         assert code == 0  # fit returned, and so did the process
         assert checkpoint.newest(tmp_path)[1]["step"] == reached < whole.total_steps
     check_end(tmp_path, whole)
