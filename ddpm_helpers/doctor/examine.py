@@ -22,7 +22,7 @@ from ddpm_helpers.doctor.network import (
 )
 from ddpm_helpers.doctor.patient import Patient
 from ddpm_helpers.doctor.schedule import check_schedule
-from ddpm_helpers.doctor.tables import Bars, ask, target
+from ddpm_helpers.doctor.tables import Bars, ask, noised
 from ddpm_helpers.doctor.training import check_loss, check_overfit
 
 Check = Callable[[], Finding]
@@ -115,9 +115,8 @@ def _data_checks(
     yield "loss", lambda: check_loss(model, x_0, table, prediction=kind, y=labels)
     if classes is None or null is None:
         return
-    t = int(bars.first + 0.7 * (bars.last - bars.first))
-    eps = torch.randn(x_0[:8].shape, generator=torch.Generator().manual_seed(0)).to(x_0)
-    x_t = bars.at(t) ** 0.5 * x_0[:8] + (1 - bars.at(t)) ** 0.5 * eps
+    t = bars.step(0.7)
+    x_t, _ = noised(x_0[:8], bars.at(t), kind, torch.Generator().manual_seed(0))
     yield "labels", lambda: check_labels(model, x_t, t, num_classes=classes, null=null)
     if labels is not None and len(labels.unique()) > 1:
         yield (
@@ -142,10 +141,8 @@ def overfit_step(
     module = copy.deepcopy(patient.module).train().requires_grad_(True)
     call, bars = patient.call(module), Bars(patient.alpha_bar)
     t = torch.linspace(bars.first, bars.last, len(x_0)).long().to(x_0.device)  # (B,)
-    eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0)).to(x_0)
-    bar = bars.column(t, x_0)  # (B, 1, 1, 1)
-    x_t = bar.sqrt() * x_0 + (1 - bar).sqrt() * eps
-    goal = target(patient.prediction, x_0, eps, bar)
+    bar, generator = bars.column(t, x_0), torch.Generator().manual_seed(0)  # bar: (B, 1, 1, 1)
+    x_t, goal = noised(x_0, bar, patient.prediction, generator)
     optimizer = torch.optim.Adam(module.parameters(), lr)
     labels = y if patient.num_classes is not None else None
 

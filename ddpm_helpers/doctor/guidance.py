@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.doctor.finding import Finding, broken, look, ok
-from ddpm_helpers.doctor.tables import Bars, ask, check_kind, one_line, rms, target
+from ddpm_helpers.doctor.tables import Bars, ask, calling, check_kind, noised, rms, shape_of
 
 Model = Callable[..., Any]
 
@@ -73,12 +73,9 @@ def check_null(
     generator = torch.Generator().manual_seed(0)
     losses = {"right": 0.0, "none": 0.0, "wrong": 0.0}
     labels = {"right": y, "none": torch.full_like(y, null), "wrong": y.roll(1, 0)}
-    ts = [int(bars.first + share * (bars.last - bars.first)) for share in (0.4, 0.55, 0.7, 0.85)]
+    ts = [bars.step(share) for share in (0.4, 0.55, 0.7, 0.85)]
     for t in ts:
-        eps = torch.randn(x_0.shape, generator=generator).to(x_0.device)
-        bar = bars.at(t)
-        x_t = bar**0.5 * x_0 + (1 - bar) ** 0.5 * eps
-        goal = target(kind, x_0, eps, bar)
+        x_t, goal = noised(x_0, bars.at(t), kind, generator)
         for name, label in labels.items():
             losses[name] += rms(ask(model, x_t, t, label) - goal) ** 2 / len(ts)
     sentence = "loss with the right class {right:.4f}, none {none:.4f}, a wrong one {wrong:.4f}"
@@ -111,14 +108,9 @@ def check_label_dropout(
     hidden, strange = [], 0
     for y in batches:
         before = y.clone()
-        try:
+        with calling("drop", "the doctor calls drop(y (64,))"):
             after = drop(y)
-        except Exception as error:  # user code may raise anything
-            raise ValueError(
-                f"drop raised {one_line(error)}; the doctor calls drop(y (64,))"
-            ) from error
-        if not isinstance(after, Tensor) or after.shape != y.shape:
-            got = tuple(after.shape) if isinstance(after, Tensor) else type(after).__name__
+        if (got := shape_of(after)) != y.shape:
             raise ValueError(f"drop returned {got}; the doctor calls drop(y (64,)), expects (64,)")
         gone = after == null
         strange += int((~gone & (after != before)).sum())

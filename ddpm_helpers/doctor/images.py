@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.tables import shape_of
 
 
 def check_data(x: Any) -> Finding:
@@ -22,8 +23,7 @@ def check_data(x: Any) -> Finding:
         ValueError: not a tensor of four dimensions.
     """
     if not isinstance(x, Tensor) or x.ndim != 4 or not x.numel():
-        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"the doctor expects pictures, a tensor (B, C, H, W); got {got}")
+        raise ValueError(f"the doctor expects pictures, a tensor (B, C, H, W); got {shape_of(x)}")
     values = x.detach().double()
     least, most = float(values.min()), float(values.max())
     mean, std = float(values.mean()), float(values.std())

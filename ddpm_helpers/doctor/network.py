@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ddpm_helpers.doctor.finding import Finding, broken, look, ok
 from ddpm_helpers.doctor.images import tile_rms
-from ddpm_helpers.doctor.tables import ask, one_line, rms
+from ddpm_helpers.doctor.tables import ask, calling, rms, shape_of
 
 Shape = tuple[int, int, int]
 Model = Callable[..., Any]
@@ -172,14 +172,10 @@ def check_checkerboard(decode: Callable[[Tensor], Tensor], x: Tensor) -> Finding
     Source: Odena et al. 2016, distill.pub/2016/deconv-checkerboard.
     """
     expects = f"the doctor calls decode(x {tuple(x.shape)}) and expects pictures (B, C, H, W)"
-    try:
-        with torch.no_grad():
-            out = decode(x)
-    except Exception as error:  # user code may raise anything
-        raise ValueError(f"decode raised {one_line(error)}; {expects}") from error
+    with torch.no_grad(), calling("decode", expects):
+        out = decode(x)
     if not isinstance(out, Tensor) or out.ndim != 4 or min(out.shape[-2:]) < 8:
-        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"decode returned {got}; {expects} of 8×8 or more")
+        raise ValueError(f"decode returned {shape_of(out)}; {expects} of 8×8 or more")
     mean = out.double().mean(0, keepdim=True)
     rows, columns = (slice(side // 4, side // 4 + side // 4 * 2) for side in out.shape[-2:])
     pattern = tile_rms(mean) / max(rms(mean[..., rows, columns]), 1e-12)  # both of the middle

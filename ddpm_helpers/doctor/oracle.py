@@ -18,14 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.doctor.tables import Bars, one_line, rms, target
+from ddpm_helpers.doctor.tables import Bars, ContractError, calling, rms, shape_of, target
 
 OTHER = 7919  # added to the seed for the loop, so that its noise differs from x_0 and x_T
 END = -math.inf  # the "t" of what a sampler returns
-
-
-class ContractError(ValueError):
-    """A sampler calls its network in a way that the doctor cannot interpret."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +131,10 @@ class Oracle:
     def _told(self, x_t: Tensor, t: Any) -> float:
         """The t of this call; a ContractError says what the oracle expected instead."""
         if not isinstance(x_t, Tensor) or x_t.shape[1:] != self.x_0.shape[1:]:
-            got = tuple(x_t.shape) if isinstance(x_t, Tensor) else type(x_t).__name__
-            expected = ", ".join(map(str, self.x_0.shape[1:]))
-            raise ContractError(f"the sampler passed its network {got}, expected (B, {expected})")
+            C, H, W = self.x_0.shape[1:]
+            raise ContractError(
+                f"the sampler passed its network {shape_of(x_t)}, expected (B, {C}, {H}, {W})"
+            )
         steps = torch.as_tensor(t, dtype=torch.float64).reshape(-1)
         if len(steps) not in (1, len(x_t)) or bool((steps != steps[:1]).any()):
             raise ContractError(
@@ -226,17 +223,11 @@ def walk(sample_fn: Callable[..., Any], oracle: Oracle, x_T: Tensor, seed: int =
             what was expected.
     """
     expects = f"the doctor calls sample_fn(model, x_T {tuple(x_T.shape)}) and expects x_T's shape"
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + OTHER)  # not the numbers that x_0 is made of
-            result = sample_fn(oracle, x_T.clone())
-    except ContractError:
-        raise
-    except Exception as error:  # user code may raise anything
-        raise ValueError(f"the sampler raised {one_line(error)}; {expects}") from error
-    if not isinstance(result, Tensor) or result.shape != x_T.shape:
-        got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise ValueError(f"the sampler returned {got}; {expects}")
+    with calling("the sampler", expects), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + OTHER)  # not the numbers that x_0 is made of
+        result = sample_fn(oracle, x_T.clone())
+    if shape_of(result) != x_T.shape:
+        raise ValueError(f"the sampler returned {shape_of(result)}; {expects}")
     if not oracle.told:
         raise ValueError(f"the sampler never called its network; {expects}")
     result = result.detach().float().to(oracle.x_0.device)

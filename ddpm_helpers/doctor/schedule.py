@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.doctor.finding import Finding, broken, look, ok
-from ddpm_helpers.doctor.tables import Bars, check_kind, one_line, rms
+from ddpm_helpers.doctor.tables import Bars, calling, check_kind, rms, shape_of
 
 LEFT, TOO_MUCH_LEFT = 0.05, 0.2  # sqrt(alpha_bar[T]) that is worth a look, and that is broken
 
@@ -90,14 +90,11 @@ def check_noising(
     x_0 = torch.rand(8, *shape, generator=generator) * 2 - 1
     eps = torch.randn(8, *shape, generator=generator)
     expects = f"the doctor calls add_noise(x_0 {tuple(x_0.shape)}, t (8,), eps) and expects x_t"
-    try:
+    with calling("add_noise", expects):
         x_t = add_noise(x_0.clone(), ts.clone(), eps.clone())
-    except Exception as error:  # user code may raise anything
-        raise ValueError(f"add_noise raised {one_line(error)}; {expects}") from error
     x_t = x_t[0] if isinstance(x_t, tuple) else x_t
-    if not isinstance(x_t, Tensor) or x_t.shape != x_0.shape:
-        got = tuple(x_t.shape) if isinstance(x_t, Tensor) else type(x_t).__name__
-        raise ValueError(f"add_noise returned {got}; {expects}")
+    if shape_of(x_t) != x_0.shape:
+        raise ValueError(f"add_noise returned {shape_of(x_t)}; {expects}")
 
     def away(A: Tensor, B: Tensor) -> float:
         return rms(x_t - (A * x_0 + B * eps))

@@ -1,14 +1,20 @@
-"""The table of alpha_bar under any convention for t, and the call of any network."""
+"""The table of alpha_bar under any convention for t, and the call of other people's code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-KINDS = ("eps", "x_0", "v", "flow")
+from ddpm_helpers.checks import one_of
+from ddpm_helpers.diffusion import PREDICTIONS
+
+
+class ContractError(ValueError):
+    """A sampler calls its network in a way that the doctor cannot interpret."""
 
 
 class Bars:
@@ -55,6 +61,10 @@ class Bars:
         ends = [(1 / self.table[k] - 1).sqrt() for k in (low, high)]  # sigma, as in samplers
         return float(1 / (1 + (ends[0] * (1 - part) + ends[1] * part) ** 2))
 
+    def step(self, share: float) -> int:
+        """The t at this share of the way from the first to the last."""
+        return int(self.first + share * (self.last - self.first))
+
     def column(self, t: Tensor, like: Tensor) -> Tensor:
         """alpha_bar at whole t, (B,) -> (B, 1, 1, 1), ready to be multiplied with `like`."""
         return self.table[t.cpu().long()].to(like.device, like.dtype).reshape(-1, 1, 1, 1)
@@ -62,9 +72,7 @@ class Bars:
 
 def check_kind(prediction: str) -> str:
     """Refuse an unknown kind of prediction."""
-    if prediction not in KINDS:
-        raise ValueError(f"unknown prediction {prediction!r}; choose from {', '.join(KINDS)}")
-    return prediction
+    return one_of("prediction", prediction, PREDICTIONS)
 
 
 def target(prediction: str, x_0: Tensor, eps: Tensor, bar: Any) -> Tensor:
@@ -74,6 +82,14 @@ def target(prediction: str, x_0: Tensor, eps: Tensor, bar: Any) -> Tensor:
     if prediction == "flow":
         return eps - x_0
     return eps if prediction == "eps" else x_0
+
+
+def noised(
+    x_0: Tensor, bar: Any, prediction: str, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """x_t at alpha_bar = bar with noise from the generator, and the target that belongs to it."""
+    eps = torch.randn(x_0.shape, generator=generator).to(x_0)
+    return bar**0.5 * x_0 + (1 - bar) ** 0.5 * eps, target(prediction, x_0, eps, bar)
 
 
 def ask(
@@ -101,23 +117,36 @@ def ask(
     steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
     shown = f"model(x_t {tuple(x_t.shape)}, t {tuple(steps.shape)} {str(steps.dtype)[6:]}"
     expects = f"the doctor calls {shown}{'' if y is None else ', y'}) and expects x_t's shape"
-    try:
-        with torch.no_grad():
-            out = model(x_t, steps) if y is None else model(x_t, steps, y)
-    except Exception as error:  # user code may raise anything
-        raise ValueError(f"the model raised {one_line(error)}; {expects}") from error
-    if not isinstance(out, Tensor) or out.shape != x_t.shape:
-        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"the model returned {got}; {expects}")
+    with torch.no_grad(), calling("the model", expects):
+        out = model(x_t, steps) if y is None else model(x_t, steps, y)
+    if shape_of(out) != x_t.shape:
+        raise ValueError(f"the model returned {shape_of(out)}; {expects}")
     if finite and not torch.isfinite(out).all():
         raise ValueError("the model returned NaN or infinite values: see check_precision first")
     return out
 
 
-def one_line(error: BaseException) -> str:
-    """An exception as `Name: first line of its message`."""
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words[:160]}" if words else type(error).__name__
+@contextmanager
+def calling(name: str, expects: str) -> Iterator[None]:
+    """Around a call of other people's code, which may raise anything.
+
+    Raises:
+        ValueError: one line that names the function and the error, and says what was expected; a
+            ContractError says so already and passes.
+    """
+    try:
+        yield
+    except ContractError:
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())[:160]
+        raised = f"{type(error).__name__}: {words}" if words else type(error).__name__
+        raise ValueError(f"{name} raised {raised}; {expects}") from error
+
+
+def shape_of(value: Any) -> tuple[int, ...] | str:
+    """A tensor's shape; the type's name of anything else. Messages say it, checks compare it."""
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 def rms(x: Tensor) -> float:

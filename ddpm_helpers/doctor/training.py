@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.doctor.finding import Finding, broken, look, ok
-from ddpm_helpers.doctor.tables import Bars, ask, check_kind, one_line, rms, target
+from ddpm_helpers.doctor.tables import Bars, ask, calling, check_kind, noised, rms
 
 Model = Callable[..., Any]
 SHARES = (0.1, 0.3, 0.5, 0.7)  # of T, where the loss is measured
@@ -41,17 +41,16 @@ def check_loss(
     generator = torch.Generator().manual_seed(0)
     numbers = {}
     for share in SHARES:
-        t = int(bars.first + share * (bars.last - bars.first))
-        eps = torch.randn(x_0.shape, generator=generator).to(x_0.device)
+        t = bars.step(share)
         bar = bars.at(t)
-        x_t = bar**0.5 * x_0 + (1 - bar) ** 0.5 * eps
+        x_t, goal = noised(x_0, bar, kind, generator)
         out = ask(model, x_t, t, y, finite=False).to(x_0.dtype)
         if not torch.isfinite(out).all():
             return broken(
                 "loss", f"the output at t = {t} is NaN or infinite",
                 "Lower the learning rate, clip gradients, and start again from good weights",
             )  # fmt: skip
-        loss = rms(out - target(kind, x_0, eps, bar)) ** 2
+        loss = rms(out - goal) ** 2
         numbers[f"loss_at_T*{share}"] = loss / _one_pixel_guess(x_0, bar, kind)
     ratios = list(numbers.values())
     words = "loss over that of a one-pixel guess: " + ", ".join(
@@ -137,13 +136,9 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
     """
     losses = []
     for _ in range(calls):
-        try:
+        with calling("step", "the doctor calls step() and expects its loss"):
             loss = step()
             losses.append(loss.item() if isinstance(loss, Tensor) else float(loss))
-        except Exception as error:  # user code may raise anything
-            raise ValueError(
-                f"step raised {one_line(error)}; the doctor calls step() and expects its loss"
-            ) from error
     first, last = losses[0], statistics.median(losses[-5:])
     numbers = {"first": first, "last": last}
     fell = f"from {first:.3f} to {last:.3f} in {calls} steps on one batch"
@@ -186,13 +181,9 @@ def check_average(
     Raises:
         ValueError: loss fails.
     """
-    try:
-        with torch.no_grad():
-            raw, averaged = float(loss(model)), float(loss(average))
-    except Exception as error:  # user code may raise anything
-        raise ValueError(
-            f"loss raised {one_line(error)}; the doctor calls loss(network) and expects a number"
-        ) from error
+    expects = "the doctor calls loss(network) and expects a number"
+    with torch.no_grad(), calling("loss", expects):
+        raw, averaged = float(loss(model)), float(loss(average))
     numbers = {"raw": raw, "averaged": averaged}
     if not math.isfinite(raw) or not math.isfinite(averaged):
         return broken(
@@ -256,15 +247,11 @@ def check_distance(
     """
     n = len(real) // 2
     a, b = real[:n], real[n : 2 * n]
-    try:
+    expects = "the doctor calls distance(pictures, pictures) and expects a number"
+    with calling("distance", expects):
         numbers = {"itself": abs(float(distance(a, a))), "floor": float(distance(a, b))}
         if samples is not None:
             numbers["samples"] = float(distance(a, samples))
-    except Exception as error:  # user code may raise anything
-        raise ValueError(
-            f"distance raised {one_line(error)}; the doctor calls distance(pictures, pictures) "
-            "and expects a number"
-        ) from error
     if numbers["itself"] > 0.02 * abs(numbers["floor"]) + 1e-6:
         return broken(
             "distance", f"a set has distance {numbers['itself']:.3g} to itself: the two sets are "

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_helpers.diffusion import PREDICTIONS
 from ddpm_helpers.doctor.faults import in_place
 from ddpm_helpers.doctor.finding import Finding, broken
 from ddpm_helpers.doctor.oracle import Move, Oracle, walk
-from ddpm_helpers.doctor.tables import KINDS, Bars, rms
+from ddpm_helpers.doctor.tables import Bars, rms
 
 EXACT = 2e-4  # in float32 a correct loop ends nearer to x_0; with t off by one of 1000 it does not
 SPREAD = 0.3  # of the Gaussian that stands for data
@@ -59,7 +60,7 @@ def other_reading(trial: Trial, oracle: Oracle, result: Tensor) -> Alarm | None:
                 f"t is off by one: the network is given a t one {way} that of the coefficients",
                 f"Pass t {'+' if shift > 0 else '-'} 1, or index the tables as in training",
             )
-    for kind in KINDS:
+    for kind in PREDICTIONS:
         if kind != trial.prediction and trial.is_right(*trial.run(kind)):
             return (
                 broken,
