@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm_helpers.doctor.faults import in_place, name_fault
 from ddpm_helpers.doctor.finding import Finding, broken, look, ok
 from ddpm_helpers.doctor.oracle import END, Move, Oracle
-from ddpm_helpers.doctor.tables import Bars, check_kind, rms
+from ddpm_helpers.doctor.tables import rms
 from ddpm_helpers.doctor.trial import (
     EXACT,
     Alarm,
@@ -23,7 +23,6 @@ from ddpm_helpers.doctor.trial import (
     unclipped,
 )
 
-VALUES = 2000  # fewer are too few to measure a step's noise
 SIGNAL = 0.05  # sqrt(alpha_bar) where a walk from pure noise may begin
 
 
@@ -60,7 +59,9 @@ def check_sampler(
     Raises:
         ValueError: sample_fn does not keep to the contract; one line says what was expected.
     """
-    trial = _trial(sample_fn, alpha_bar, prediction, shape, n, seed, device)
+    trial = Trial(
+        sample_fn, alpha_bar, prediction=prediction, shape=shape, n=n, seed=seed, device=device
+    )
     oracle, result = trial.run()
     numbers = {
         "error": rms(result - trial.x_0), "calls": float(len(oracle.told)),
@@ -82,39 +83,12 @@ def check_sampler(
     )  # fmt: skip
 
 
-def measure_sampler(
-    sample_fn: SampleFn,
-    alpha_bar: Any,
-    *,
-    prediction: str = "eps",
-    shape: tuple[int, int, int] = (3, 16, 16),
-    n: int = 16,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-) -> list[Move]:
+def measure_sampler(sample_fn: SampleFn, alpha_bar: Any, **options: Any) -> list[Move]:
     """Measure what `check_sampler` judges: each step as x_s = A x_0 + B eps + sigma z.
 
     Args, Raises: as for `check_sampler`.
     """
-    return _trial(sample_fn, alpha_bar, prediction, shape, n, seed, device).run()[0].moves
-
-
-def _trial(
-    sample_fn: SampleFn,
-    alpha_bar: Any,
-    prediction: str,
-    shape: tuple[int, int, int],
-    n: int,
-    seed: int,
-    device: torch.device | str,
-) -> Trial:
-    values = n * math.prod(shape)
-    if n < 2 or values < VALUES:
-        raise ValueError(
-            f"n must be at least 2 and n * C * H * W at least {VALUES}, got {n} and {values}"
-        )
-    bars, kind = Bars(alpha_bar), check_kind(prediction)
-    return Trial(sample_fn, bars, kind, (n, *shape), seed, torch.device(device))
+    return Trial(sample_fn, alpha_bar, **options).run()[0].moves
 
 
 def _direction(oracle: Oracle) -> Alarm | None:

@@ -13,25 +13,43 @@ from ddpm_helpers.diffusion import PREDICTIONS
 from ddpm_helpers.doctor.faults import in_place
 from ddpm_helpers.doctor.finding import Finding, broken
 from ddpm_helpers.doctor.oracle import Move, Oracle, walk
-from ddpm_helpers.doctor.tables import Bars, rms
+from ddpm_helpers.doctor.tables import Bars, check_kind, rms
 
 EXACT = 2e-4  # in float32 a correct loop ends nearer to x_0; with t off by one of 1000 it does not
+VALUES = 2000  # fewer are too few to measure a step's noise
 SPREAD = 0.3  # of the Gaussian that stands for data
 SampleFn = Callable[..., Any]
 Alarm = tuple[Callable[..., Finding], str, str]
 
 
 class Trial:
-    """A sampler under test, with everything that is needed to run it again."""
+    """A sampler under test, with everything that is needed to run it again.
+
+    Args, Raises: as for `check_sampler`.
+    """
 
     def __init__(
-        self, sample_fn: SampleFn, bars: Bars, prediction: str, shape: tuple[int, ...], seed: int,
-        device: torch.device,
-    ) -> None:  # fmt: skip
-        self.sample_fn, self.bars, self.prediction, self.seed = sample_fn, bars, prediction, seed
+        self,
+        sample_fn: SampleFn,
+        alpha_bar: Any,
+        *,
+        prediction: str = "eps",
+        shape: tuple[int, int, int] = (3, 16, 16),
+        n: int = 16,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        values = n * math.prod(shape)
+        if n < 2 or values < VALUES:
+            raise ValueError(
+                f"n must be at least 2 and n * C * H * W at least {VALUES}, got {n} and {values}"
+            )
+        self.sample_fn, self.bars, self.seed = sample_fn, Bars(alpha_bar), seed
+        self.prediction = check_kind(prediction)
         generator = torch.Generator().manual_seed(seed)
-        self.x_0 = (torch.rand(shape, generator=generator) * 1.6 - 0.8).to(device)  # within -1..1
-        self.x_T = torch.randn(shape, generator=generator).to(device)
+        x_0 = torch.rand(n, *shape, generator=generator) * 1.6 - 0.8  # within -1..1
+        self.x_0 = x_0.to(device)
+        self.x_T = torch.randn(n, *shape, generator=generator).to(device)
 
     def run(self, prediction: str | None = None, **options: Any) -> tuple[Oracle, Tensor]:
         """Run the sampler once, with an oracle of these options."""
