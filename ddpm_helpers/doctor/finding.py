@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+
+from ddpm_helpers.checks import one_of
 
 VERDICTS = ("ok", "look", "broken")  # in this order: the later, the worse
 
@@ -36,10 +38,8 @@ class Finding:
     repair: str = ""
 
     def __post_init__(self) -> None:
-        if self.verdict not in VERDICTS:
-            raise ValueError(f"unknown verdict {self.verdict!r}; choose from {', '.join(VERDICTS)}")
-        if self.name not in ORDER:
-            raise ValueError(f"unknown check {self.name!r}; choose from {', '.join(ORDER)}")
+        one_of("verdict", self.verdict, VERDICTS)
+        one_of("check", self.name, ORDER)
         if self.alarm and not self.repair:
             raise ValueError(f"{self.name}: the verdict {self.verdict} needs a repair")
 
@@ -66,6 +66,28 @@ def look(name: str, sentence: str, repair: str, **numbers: float) -> Finding:
 def broken(name: str, sentence: str, repair: str, **numbers: float) -> Finding:
     """A finding that is a fault."""
     return Finding(name, "broken", numbers, sentence, repair)
+
+
+Alarm = tuple[Callable[..., Finding], str, str]  # look or broken, sentence, repair
+Rule = tuple[bool, Callable[..., Finding], str, str]  # whether it holds, and its alarm
+
+
+def first_alarm(*rules: Rule) -> Alarm | None:
+    """The alarm of the first rule that holds; None if none does."""
+    return next((rule[1:] for rule in rules if rule[0]), None)
+
+
+def conclude(name: str, alarm: Alarm | None, otherwise: str, **numbers: float) -> Finding:
+    """The finding of an alarm; ok, with the sentence `otherwise`, if there is none."""
+    if alarm is None:
+        return ok(name, otherwise, **numbers)
+    verdict, sentence, repair = alarm
+    return verdict(name, sentence, repair, **numbers)
+
+
+def judge(name: str, *rules: Rule, otherwise: str, **numbers: float) -> Finding:
+    """The finding of the first rule that holds; ok, with the sentence `otherwise`, if none does."""
+    return conclude(name, first_alarm(*rules), otherwise, **numbers)
 
 
 def most_likely(findings: Iterable[Finding]) -> Finding | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.finding import Finding, broken, judge, look, ok
 from ddpm_helpers.doctor.tables import Bars, ask, calling, check_kind, noised, rms, shape_of
 
 Model = Callable[..., Any]
@@ -38,18 +38,18 @@ def check_labels(model: Model, x_t: Tensor, t: int, *, num_classes: int, null: i
         return look(
             "labels", "the network outputs 0 for every class: it is untrained", "Train or load it"
         )
-    numbers = {"between": rms(first - second) / size, "to_null": rms(first - none) / size}
-    if num_classes > 1 and numbers["between"] < 1e-4:
-        return broken(
-            "labels", "the output is the same for every class: y is not used",
-            "Embed y and add it to the time embedding in every block", **numbers,
-        )  # fmt: skip
-    if numbers["to_null"] < 1e-4:
-        return broken(
-            "labels", "class 0 and \"no label\" give the same output: guidance does nothing",
-            "Give \"no label\" a row of its own in the embedding: num_classes + 1 rows", **numbers,
-        )  # fmt: skip
-    return ok("labels", f"the class changes the output by {numbers['between']:.1%}", **numbers)
+    between, to_null = rms(first - second) / size, rms(first - none) / size
+    return judge(
+        "labels",
+        (num_classes > 1 and between < 1e-4, broken,
+         "the output is the same for every class: y is not used",
+         "Embed y and add it to the time embedding in every block"),
+        (to_null < 1e-4, broken,
+         "class 0 and \"no label\" give the same output: guidance does nothing",
+         "Give \"no label\" a row of its own in the embedding: num_classes + 1 rows"),
+        otherwise=f"the class changes the output by {between:.1%}",
+        between=between, to_null=to_null,
+    )  # fmt: skip
 
 
 def check_null(
@@ -117,30 +117,22 @@ def check_label_dropout(
         hidden.append(gone)
     rows = torch.stack(hidden).double()  # (64 batches, 64 rows)
     rate = float(rows.mean())
-    if strange:
-        return broken(
-            "label dropout", f"{strange} labels became another class", "torch.where(hide, null, y)",
-            hidden=rate,
-        )  # fmt: skip
-    if rate == 0:
-        return broken(
-            "label dropout", "no label was ever hidden: \"no label\" is never trained",
-            "Hide one label in ten", hidden=rate,
-        )  # fmt: skip
     together = bool(((rows.mean(1) == 0) | (rows.mean(1) == 1)).all()) and rate < 1
     same_rows = bool((rows == rows[:1]).all())
-    if together or same_rows:
-        which = "whole batches" if together else "the same rows of every batch"
-        return broken(
-            "label dropout", f"labels are hidden for {which}, not one by one",
-            "Draw one random number for each picture: torch.rand(len(y)) < share", hidden=rate,
-        )  # fmt: skip
-    if abs(rate - share) > 0.3 * share + 0.02:
-        return look(
-            "label dropout", f"{rate:.0%} of the labels are hidden, not {share:.0%}",
-            "Compare the direction of the < sign with the share", hidden=rate,
-        )  # fmt: skip
-    return ok("label dropout", f"{rate:.0%} of the labels are hidden, one by one", hidden=rate)
+    which = "whole batches" if together else "the same rows of every batch"
+    return judge(
+        "label dropout",
+        (strange > 0, broken, f"{strange} labels became another class",
+         "torch.where(hide, null, y)"),
+        (rate == 0, broken, "no label was ever hidden: \"no label\" is never trained",
+         "Hide one label in ten"),
+        (together or same_rows, broken, f"labels are hidden for {which}, not one by one",
+         "Draw one random number for each picture: torch.rand(len(y)) < share"),
+        (abs(rate - share) > 0.3 * share + 0.02, look,
+         f"{rate:.0%} of the labels are hidden, not {share:.0%}",
+         "Compare the direction of the < sign with the share"),
+        otherwise=f"{rate:.0%} of the labels are hidden, one by one", hidden=rate,
+    )  # fmt: skip
 
 
 def check_guidance(

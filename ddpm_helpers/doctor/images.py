@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.finding import Finding, broken, judge, look
 from ddpm_helpers.doctor.tables import shape_of
 
 
@@ -27,31 +27,28 @@ def check_data(x: Any) -> Finding:
     values = x.detach().double()
     least, most = float(values.min()), float(values.max())
     mean, std = float(values.mean()), float(values.std())
-    numbers = {"least": least, "most": most, "mean": mean, "std": std}
     span = f"values lie in {least:.2f}..{most:.2f}"
-    if x.shape[-1] in (1, 3) and x.shape[1] > 4:
-        alarm = broken, f"the shape {tuple(x.shape)} has its channels last", "x.permute(0, 3, 1, 2)"
-    elif not torch.isfinite(values).all():
-        alarm = broken, "some values are NaN or infinite", "Find the file that they come from"
-    elif float(values.flatten(1).std(1).max()) < 0.01:
-        alarm = broken, f"the pictures are flat, std {std:.3f}", "Show one: is it decoded?"
-    elif not x.is_floating_point() or most > 2 and least >= 0:
-        alarm = broken, f"{span}: whole grey levels", "x.float() / 127.5 - 1"
-    elif least >= -0.01 and most <= 1.01:
-        alarm = broken, f"{span}; a diffusion model expects -1..1", "2 * x - 1 after ToTensor()"
-    elif least < -1.01 or most > 1.01:
-        alarm = (
-            broken, f"{span}, beyond -1..1, as if normalised by a data set's mean and std",
-            "Normalise with mean 0.5 and std 0.5",
-        )  # fmt: skip
-    elif max(-least, most) < 0.7:
-        alarm = look, f"{span}: only part of -1..1 is used", "Subtract 0.5 and divide by 0.5"
-    elif len(x) > 1 and bool((values == values[:1]).all()):
-        alarm = look, "all pictures of the batch are the same", "Check the loader's indices"
-    else:
-        return ok("data", f"{span}, mean {mean:.2f}", **numbers)
-    verdict, sentence, repair = alarm
-    return verdict("data", sentence, repair, **numbers)
+    return judge(
+        "data",
+        (x.shape[-1] in (1, 3) and x.shape[1] > 4, broken,
+         f"the shape {tuple(x.shape)} has its channels last", "x.permute(0, 3, 1, 2)"),
+        (not torch.isfinite(values).all(), broken,
+         "some values are NaN or infinite", "Find the file that they come from"),
+        (float(values.flatten(1).std(1).max()) < 0.01, broken,
+         f"the pictures are flat, std {std:.3f}", "Show one: is it decoded?"),
+        (not x.is_floating_point() or most > 2 and least >= 0, broken,
+         f"{span}: whole grey levels", "x.float() / 127.5 - 1"),
+        (least >= -0.01 and most <= 1.01, broken,
+         f"{span}; a diffusion model expects -1..1", "2 * x - 1 after ToTensor()"),
+        (least < -1.01 or most > 1.01, broken,
+         f"{span}, beyond -1..1, as if normalised by a data set's mean and std",
+         "Normalise with mean 0.5 and std 0.5"),
+        (max(-least, most) < 0.7, look,
+         f"{span}: only part of -1..1 is used", "Subtract 0.5 and divide by 0.5"),
+        (len(x) > 1 and bool((values == values[:1]).all()), look,
+         "all pictures of the batch are the same", "Check the loader's indices"),
+        otherwise=f"{span}, mean {mean:.2f}", least=least, most=most, mean=mean, std=std,
+    )  # fmt: skip
 
 
 def check_samples(samples: Tensor, data: Tensor) -> Finding:
@@ -80,26 +77,44 @@ def check_samples(samples: Tensor, data: Tensor) -> Finding:
             "samples", "NaN or infinite values, which are shown as black",
             "Compare with the network in float32: check_precision",
         )  # fmt: skip
-    numbers = _compare(x, real)
-    verdict = _garish_or_pale(x, real, numbers) or _texture(x, real, numbers)
-    if verdict is None:
-        return ok(
-            "samples", f"brightness {numbers['brightness']:+.2f}, grain "
-            f"{numbers['grain']:.2f} times that of the data", **numbers,
-        )  # fmt: skip
-    make, sentence, repair = verdict
-    return make("samples", sentence, repair, **numbers)
-
-
-def _compare(x: Tensor, real: Tensor) -> dict[str, float]:
     each, of_real = x.flatten(1).mean(1), real.flatten(1).mean(1)  # brightness of each picture
-    return {
-        "brightness": float(each.mean() - of_real.mean()),
-        "contrast": float(each.std() / of_real.std().clamp(min=1e-6)),
-        "error": float((each.var() / len(each) + of_real.var() / len(of_real)).sqrt()),
-        "grain": _grain(x) / max(_grain(real), 0.005),
-        "limits": float((x.abs() > 0.99).double().mean() - (real.abs() > 0.99).double().mean()),
-    }
+    brightness = float(each.mean() - of_real.mean())
+    error = float((each.var() / len(each) + of_real.var() / len(of_real)).sqrt())
+    contrast = float(each.std() / of_real.std().clamp(min=1e-6))
+    grain = _grain(x) / max(_grain(real), 0.005)
+    limits = float((x.abs() > 0.99).double().mean() - (real.abs() > 0.99).double().mean())
+    most = float(x.abs().max())
+    channel, tint, clear = _tint(x, real)
+    tile = tile_rms(x.mean(0, keepdim=True) - real.mean(0, keepdim=True))
+    return judge(
+        "samples",
+        (float(x.flatten(1).std(1).max()) < 0.01, broken,
+         "the samples are flat", "Are the weights loaded? check_weights"),
+        (float((x - x[:1]).abs().max()) < 1e-3, broken,
+         "all samples are the same", "Seed once, before the loop over batches"),
+        (float(x.min()) >= 0 and float(real.min()) < -0.5, broken,
+         "no value lies below 0, as in pictures of 0..1", "Convert to 0..1 only to show them"),
+        (most > 1.5, broken,
+         f"values reach {most:.1f}: x_0 is not clipped", "Clip the predicted x_0 in each step"),
+        (limits > 0.25, broken,
+         f"{limits:.0%} more values at the limits than in the data: garish",
+         "Less guidance, or clip x_0 rather than x_{t-1}"),
+        (clear, broken, f"channel {channel} is {tint:+.2f} off the others: a tint",
+         "Compare the channels' order and bias with the data's"),
+        (abs(brightness) > max(0.15, 4 * error), look,
+         f"the brightness of samples is {brightness:+.2f} off the data's",
+         "Check the range of the data and the end of the schedule"),
+        (contrast < 0.5 and len(x) >= 16, look,
+         f"brightness varies {contrast:.2f} times as much as in the data: no very dark or bright "
+         "ones", "Check the end of the schedule, and for leading steps"),
+        (tile > 0.03, broken,
+         f"all samples share a pattern of 2×2 pixels, rms {tile:.2f}: a checkerboard",
+         "Check the decoder: check_checkerboard"),
+        (grain > 8, look, f"grain {grain:.1f} times that of the data: noise",
+         "Check the sampler first, then train longer"),
+        otherwise=f"brightness {brightness:+.2f}, grain {grain:.2f} times that of the data",
+        brightness=brightness, contrast=contrast, error=error, grain=grain, limits=limits,
+    )  # fmt: skip
 
 
 def _grain(x: Tensor) -> float:
@@ -109,62 +124,13 @@ def _grain(x: Tensor) -> float:
     return float(F.conv2d(x, kernel.expand(C, 1, 3, 3), groups=C).abs().median())
 
 
-def _garish_or_pale(x: Tensor, real: Tensor, numbers: dict[str, float]) -> Any:
-    if float(x.flatten(1).std(1).max()) < 0.01:
-        return broken, "the samples are flat", "Are the weights loaded? check_weights"
-    if bool((x - x[:1]).abs().max() < 1e-3):
-        return broken, "all samples are the same", "Seed once, before the loop over batches"
-    if float(x.min()) >= 0 and float(real.min()) < -0.5:
-        return (
-            broken,
-            "no value lies below 0, as in pictures of 0..1",
-            "Convert to 0..1 only to show them",
-        )
-    if float(x.abs().max()) > 1.5:
-        return (
-            broken, f"values reach {float(x.abs().max()):.1f}: x_0 is not clipped",
-            "Clip the predicted x_0 in each step",
-        )  # fmt: skip
-    if numbers["limits"] > 0.25:
-        return (
-            broken, f"{numbers['limits']:.0%} more values at the limits than in the data: garish",
-            "Less guidance, or clip x_0 rather than x_{t-1}",
-        )  # fmt: skip
+def _tint(x: Tensor, real: Tensor) -> tuple[int, float, bool]:
+    """The most shifted channel, how far it is off the others, and whether any is clearly so."""
     tints = [v.mean((2, 3)) - v.mean((1, 2, 3))[:, None] for v in (x, real)]  # (n, C), (m, C)
     tint = tints[0].mean(0) - tints[1].mean(0)
     error = sum(v.var(0) / len(v) for v in tints).sqrt()  # type: ignore[union-attr]
-    if bool((tint.abs() > torch.clamp(4 * error, min=0.08)).any()):
-        channel = int(tint.abs().argmax())
-        return (
-            broken, f"channel {channel} is {float(tint[channel]):+.2f} off the others: a tint",
-            "Compare the channels' order and bias with the data's",
-        )  # fmt: skip
-    if abs(numbers["brightness"]) > max(0.15, 4 * numbers["error"]):
-        return (
-            look, f"the brightness of samples is {numbers['brightness']:+.2f} off the data's",
-            "Check the range of the data and the end of the schedule",
-        )  # fmt: skip
-    if numbers["contrast"] < 0.5 and len(x) >= 16:
-        return (
-            look, f"brightness varies {numbers['contrast']:.2f} times as much as in the data: no "
-            "very dark or bright ones", "Check the end of the schedule, and for leading steps",
-        )  # fmt: skip
-    return None
-
-
-def _texture(x: Tensor, real: Tensor, numbers: dict[str, float]) -> Any:
-    tile = tile_rms(x.mean(0, keepdim=True) - real.mean(0, keepdim=True))
-    if tile > 0.03:
-        return (
-            broken, f"all samples share a pattern of 2×2 pixels, rms {tile:.2f}: a checkerboard",
-            "Check the decoder: check_checkerboard",
-        )  # fmt: skip
-    if numbers["grain"] > 8:
-        return (
-            look, f"grain {numbers['grain']:.1f} times that of the data: noise",
-            "Check the sampler first, then train longer",
-        )  # fmt: skip
-    return None
+    channel = int(tint.abs().argmax())
+    return channel, float(tint[channel]), bool((tint.abs() > (4 * error).clamp(min=0.08)).any())
 
 
 def tile_rms(x: Tensor) -> float:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+from statistics import mean
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddpm_helpers.doctor.faults import in_place, name_fault
-from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.finding import Alarm, Finding, broken, conclude, first_alarm, look
 from ddpm_helpers.doctor.oracle import END, Move, Oracle
 from ddpm_helpers.doctor.tables import rms
 from ddpm_helpers.doctor.trial import (
     EXACT,
-    Alarm,
     SampleFn,
     Trial,
     draws_right,
@@ -73,14 +73,8 @@ def check_sampler(
         or _steps(trial, oracle, result) or unclipped(trial, numbers) or draws_right(trial, oracle)
         or _start(oracle)
     )  # fmt: skip
-    if first is not None:
-        verdict, sentence, repair = first
-        return verdict("sampler", sentence, repair, **numbers)
-    return ok(
-        "sampler",
-        f"it ends at x_0 with a perfect network: error {numbers['error']:.0e} after "
-        f"{len(oracle.told)} calls", **numbers,
-    )  # fmt: skip
+    fine = "it ends at x_0 with a perfect network: error {error:.0e} after {calls:.0f} calls"
+    return conclude("sampler", first, fine.format(**numbers), **numbers)
 
 
 def measure_sampler(sample_fn: SampleFn, alpha_bar: Any, **options: Any) -> list[Move]:
@@ -93,24 +87,18 @@ def measure_sampler(sample_fn: SampleFn, alpha_bar: Any, **options: Any) -> list
 
 def _direction(oracle: Oracle) -> Alarm | None:
     first, last = oracle.told[0], oracle.told[-1]
-    if last > first:
-        return (
-            broken, f"the steps go up: t = {first:g} first, t = {last:g} last",
-            "Go down: reversed(range(T))",
-        )  # fmt: skip
-    if len(oracle.told) > 2 and first == last:
-        return (
-            broken, f"the network is given t = {first:g} at every step",
-            "Pass the t of each step",
-        )  # fmt: skip
-    return None
+    return first_alarm(
+        (last > first, broken, f"the steps go up: t = {first:g} first, t = {last:g} last",
+         "Go down: reversed(range(T))"),
+        (len(oracle.told) > 2 and first == last, broken,
+         f"the network is given t = {first:g} at every step", "Pass the t of each step"),
+    )  # fmt: skip
 
 
 def _not_finite(oracle: Oracle) -> Alarm | None:
     for move in oracle.moves:
         if not math.isfinite(move.A):
-            fault = name_fault(oracle.moves)
-            if fault is not None:
+            if fault := name_fault(oracle.moves):
                 return broken, fault.sentence, fault.repair
             return (
                 broken, f"NaN or infinite values after the step at t = {move.t:g}",
@@ -120,15 +108,12 @@ def _not_finite(oracle: Oracle) -> Alarm | None:
 
 
 def _range(trial: Trial, result: Tensor) -> Alarm | None:
-    if rms(result - (trial.x_0 + 1) / 2) < 0.01:
-        return (
-            look, "the sampler returns pictures in 0..1", "Use 2 * x - 1 before you compare",
-        )  # fmt: skip
-    if rms(result - trial.x_0.clamp(min=0)) < 0.01:
-        return (
-            broken, "x_0 is clipped to 0..1, but pictures lie in -1..1", "Clip to -1..1",
-        )  # fmt: skip
-    return None
+    return first_alarm(
+        (rms(result - (trial.x_0 + 1) / 2) < 0.01, look,
+         "the sampler returns pictures in 0..1", "Use 2 * x - 1 before you compare"),
+        (rms(result - trial.x_0.clamp(min=0)) < 0.01, broken,
+         "x_0 is clipped to 0..1, but pictures lie in -1..1", "Clip to -1..1"),
+    )  # fmt: skip
 
 
 def _noise(oracle: Oracle) -> Alarm | None:
@@ -136,17 +121,13 @@ def _noise(oracle: Oracle) -> Alarm | None:
     noisy = [move for move in oracle.moves if move.s != END and 0.001 < move.sigma < math.inf]
     if len(noisy) < 3:
         return None
-    if sum(move.shared for move in noisy) / len(noisy) > 0.5:
-        return (
-            broken, "all pictures of a batch get the same noise",
-            "Draw noise of the whole batch's shape: torch.randn_like(x)",
-        )  # fmt: skip
-    if sum(move.repeated for move in noisy[1:]) / (len(noisy) - 1) > 0.5:
-        return (
-            broken, "every step adds the same noise",
-            "Draw new noise in each step, and seed the generator once, before the loop",
-        )  # fmt: skip
-    return None
+    return first_alarm(
+        (mean(move.shared for move in noisy) > 0.5, broken,
+         "all pictures of a batch get the same noise",
+         "Draw noise of the whole batch's shape: torch.randn_like(x)"),
+        (mean(move.repeated for move in noisy[1:]) > 0.5, broken, "every step adds the same noise",
+         "Draw new noise in each step, and seed the generator once, before the loop"),
+    )  # fmt: skip
 
 
 def _clipped(oracle: Oracle) -> Alarm | None:
@@ -193,24 +174,20 @@ def _unknown(moves: list[Move]) -> Alarm:
 
 
 def _last_step(trial: Trial, last: Move) -> Alarm:
-    if last.sigma > EXACT and abs(last.A - 1) < 0.01 and abs(last.B) < 0.01:
-        return (
-            broken, f"noise is added at the last step, standard deviation {last.sigma:.4f}",
-            "Add none in the step that ends at t = 0",
-        )  # fmt: skip
     wraps, first = trial.bars.table[-1].item(), trial.bars.at(trial.bars.first)
-    if ends_at(last, first):
-        return (
-            look, f"alpha_bar before the first step is {first:.4f}, not 1: noise of "
-            f"{math.sqrt(1 - first):.4f} stays in the picture",
-            "Put a 1 in front of the table for the step that ends at the picture",
-        )  # fmt: skip
-    if ends_at(last, wraps) or abs(last.A) < 0.5 or abs(last.B) > 2:
-        return (
-            broken, "the last step uses alpha_bar[-1], which in Python is the noisiest entry",
-            "Use 1 where the index would be -1",
-        )  # fmt: skip
-    return (
+    at_x_0 = abs(last.A - 1) < 0.01 and abs(last.B) < 0.01
+    return first_alarm(
+        (last.sigma > EXACT and at_x_0, broken,
+         f"noise is added at the last step, standard deviation {last.sigma:.4f}",
+         "Add none in the step that ends at t = 0"),
+        (ends_at(last, first), look,
+         f"alpha_bar before the first step is {first:.4f}, not 1: noise of "
+         f"{math.sqrt(1 - first):.4f} stays in the picture",
+         "Put a 1 in front of the table for the step that ends at the picture"),
+        (ends_at(last, wraps) or abs(last.A) < 0.5 or abs(last.B) > 2, broken,
+         "the last step uses alpha_bar[-1], which in Python is the noisiest entry",
+         "Use 1 where the index would be -1"),
+    ) or (
         broken, f"the last step ends at {last.A:.3f} x_0 and {last.B:.3f} eps, not at x_0",
         "At the last step alpha_bar is 1 and no noise is added",
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.finding import Finding, broken, judge, look, ok
 from ddpm_helpers.doctor.tables import Bars, calling, check_kind, rms, shape_of
 
 LEFT, TOO_MUCH_LEFT = 0.05, 0.2  # sqrt(alpha_bar[T]) that is worth a look, and that is broken
@@ -35,38 +35,26 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
             "schedule", f"alpha_bar must lie in 0..1, got {float(bar.min()):.3g}.."
             f"{float(bar.max()):.3g}", "It is cumprod(1 - beta)",
         )  # fmt: skip
-    end, begin = math.sqrt(bar[-1]), math.sqrt(1 - bar[bars.first])
-    numbers = {"end": end, "begin": begin}
-    if (bar[1:] > bar[:-1]).any():
-        rising = "rises: this looks like betas" if bar[-1] > bar[0] else "does not fall everywhere"
-        return broken(
-            "schedule", f"alpha_bar {rising}", "It is cumprod(1 - beta), which only falls",
-            **numbers,
-        )  # fmt: skip
+    last, end, begin = float(bar[-1]), math.sqrt(bar[-1]), math.sqrt(1 - bar[bars.first])
+    rises = bool((bar[1:] > bar[:-1]).any())
+    how = "rises: this looks like betas" if last > bar[0] else "does not fall everywhere"
     shares = f"{end:.2g} of the picture is left at T (sqrt(alpha_bar[T]))"
-    if bar[-1] > 0.9:
-        return broken(
-            "schedule", f"{shares}: this looks like alphas, not like their product",
-            "Use torch.cumprod(alphas, 0)", **numbers,
-        )  # fmt: skip
-    if bar[-1] == 0 and prediction == "eps":
-        return broken(
-            "schedule", "nothing is left at T, so x_0 cannot be computed from a prediction of eps",
-            "Let it predict v, flow or x_0, or end a little above 0", **numbers,
-        )  # fmt: skip
-    if end > LEFT:
-        verdict = broken if end > TOO_MUCH_LEFT else look
-        return verdict(
-            "schedule", f"{shares}, but sampling starts from pure noise",
-            "Use a schedule that ends in noise for this T (cosine), or rescale it to zero SNR",
-            **numbers,
-        )  # fmt: skip
-    if begin > 0.3:
-        return look(
-            "schedule", f"x_t is {begin:.2f} noise after the first step already: details are lost",
-            "Use more steps or smaller first betas", **numbers,
-        )  # fmt: skip
-    return ok("schedule", shares, **numbers)
+    return judge(
+        "schedule",
+        (rises, broken, f"alpha_bar {how}", "It is cumprod(1 - beta), which only falls"),
+        (last > 0.9, broken, f"{shares}: this looks like alphas, not like their product",
+         "Use torch.cumprod(alphas, 0)"),
+        (last == 0 and prediction == "eps", broken,
+         "nothing is left at T, so x_0 cannot be computed from a prediction of eps",
+         "Let it predict v, flow or x_0, or end a little above 0"),
+        (end > LEFT, broken if end > TOO_MUCH_LEFT else look,
+         f"{shares}, but sampling starts from pure noise",
+         "Use a schedule that ends in noise for this T (cosine), or rescale it to zero SNR"),
+        (begin > 0.3, look,
+         f"x_t is {begin:.2f} noise after the first step already: details are lost",
+         "Use more steps or smaller first betas"),
+        otherwise=shares, end=end, begin=begin,
+    )  # fmt: skip
 
 
 def check_noising(
@@ -154,28 +142,26 @@ def check_loss_weights(weights: Any, alpha_bar: Any, *, prediction: str = "eps")
         "eps": snr, "x_0": torch.ones_like(snr), "v": snr + 1, "flow": (snr.sqrt() + 1) ** 2,
     }  # fmt: skip
     on_x_0 = weight[inside] * factors[check_kind(prediction)]
-    numbers = {"low_t": float(on_x_0[0]), "high_t": float(on_x_0[-1])}
+    low_t, high_t = float(on_x_0[0]), float(on_x_0[-1])
+    numbers = {"low_t": low_t, "high_t": high_t}
     if not torch.isfinite(weight).all() or float(weight.min()) < 0:
         return broken(
             "loss weights", "a weight is negative, NaN or infinite",
             "Clamp SNR before you divide by it", **numbers,
         )  # fmt: skip
-    flat = bool(((weight - weight[0]).abs() < 1e-6 * weight[0].abs()).all())
-    if flat:
+    if ((weight - weight[0]).abs() < 1e-6 * weight[0].abs()).all():
         return ok("loss weights", "every t has the same weight", **numbers)
-    if float(on_x_0[-1]) > 1.001 * float(on_x_0[0]):
-        return broken(
-            "loss weights", "the error in x_0 weighs most where there is most noise: clamped from "
-            "the wrong side", "Use min(SNR, gamma): clamp(max=gamma), not min=gamma", **numbers,
-        )  # fmt: skip
-    if _is_max(on_x_0, snr):
-        return broken(
-            "loss weights", f"the weight is max(SNR, {float(on_x_0.min()):.3g}): clamped from the "
-            "wrong side", "Use min(SNR, gamma): clamp(max=gamma), not min=gamma", **numbers,
-        )  # fmt: skip
-    return ok(
-        "loss weights", f"weight of the error in x_0: {on_x_0[0]:.3g} at the first t, "
-        f"{on_x_0[-1]:.3g} at the last", **numbers,
+    repair = "Use min(SNR, gamma): clamp(max=gamma), not min=gamma"
+    return judge(
+        "loss weights",
+        (high_t > 1.001 * low_t, broken,
+         "the error in x_0 weighs most where there is most noise: clamped from the wrong side",
+         repair),
+        (_is_max(on_x_0, snr), broken,
+         f"the weight is max(SNR, {on_x_0.min():.3g}): clamped from the wrong side", repair),
+        otherwise=f"weight of the error in x_0: {low_t:.3g} at the first t, "
+        f"{high_t:.3g} at the last",
+        **numbers,
     )  # fmt: skip
 
 

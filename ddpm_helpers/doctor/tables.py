@@ -93,12 +93,7 @@ def noised(
 
 
 def ask(
-    model: Callable[..., Any],
-    x_t: Tensor,
-    t: Any,
-    y: Tensor | None = None,
-    *,
-    finite: bool = True,
+    model: Callable[..., Any], x_t: Tensor, t: Any, y: Tensor | None = None, *, finite: bool = True
 ) -> Tensor:
     """Call any network once, without gradients.
 

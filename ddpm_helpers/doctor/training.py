@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.finding import Finding, broken, judge, look
 from ddpm_helpers.doctor.tables import Bars, ask, calling, check_kind, noised, rms
 
 Model = Callable[..., Any]
@@ -56,18 +56,14 @@ def check_loss(
     words = "loss over that of a one-pixel guess: " + ", ".join(
         f"{ratio:.2f} at {share:.0%} of T" for share, ratio in zip(SHARES, ratios, strict=True)
     )
-    if min(ratios) > 0.95:
-        return broken(
-            "loss", f"{words}: never better than the guess",
-            "Overfit one batch; if that works, check the rate, then train longer", **numbers,
-        )  # fmt: skip
-    if max(ratios) > 1.05:
-        return look(
-            "loss", f"{words}: worse than the guess at some t",
-            "Train longer; if it stays, check that training draws every t, counted as here",
-            **numbers,
-        )  # fmt: skip
-    return ok("loss", words, **numbers)
+    return judge(
+        "loss",
+        (min(ratios) > 0.95, broken, f"{words}: never better than the guess",
+         "Overfit one batch; if that works, check the rate, then train longer"),
+        (max(ratios) > 1.05, look, f"{words}: worse than the guess at some t",
+         "Train longer; if it stays, check that training draws every t, counted as here"),
+        otherwise=words, **numbers,
+    )  # fmt: skip
 
 
 def _one_pixel_guess(x_0: Tensor, bar: float, kind: str) -> float:
@@ -101,21 +97,16 @@ def check_history(losses: Sequence[float]) -> Finding:
     medians = [
         statistics.median(values[i : i + size]) for i in range(0, len(values) - size + 1, size)
     ]
-    numbers = {"first": medians[0], "lowest": min(medians), "last": medians[-1]}
-    if medians[-1] > 1.5 * min(medians) and medians[-1] > 0.2 * medians[0]:
-        return broken(
-            "history", f"the loss rose again, from {min(medians):.3f} to {medians[-1]:.3f}: the "
-            "learning rate is too high", "Use a third of it, warm-up, gradient clipping",
-            **numbers,
-        )  # fmt: skip
-    if medians[-1] > 0.95 * medians[0]:
-        return broken(
-            "history", f"the loss stays at {medians[-1]:.3f}",
-            "Overfit one batch: does a step change the weights at all?", **numbers,
-        )  # fmt: skip
-    return ok(
-        "history", f"the loss fell from {medians[0]:.3f} to {medians[-1]:.3f}; jumps are normal, "
-        "since each batch draws other t", **numbers,
+    first, lowest, last = medians[0], min(medians), medians[-1]
+    return judge(
+        "history",
+        (last > 1.5 * lowest and last > 0.2 * first, broken,
+         f"the loss rose again, from {lowest:.3f} to {last:.3f}: the learning rate is too high",
+         "Use a third of it, warm-up, gradient clipping"),
+        (last > 0.95 * first, broken, f"the loss stays at {last:.3f}",
+         "Overfit one batch: does a step change the weights at all?"),
+        otherwise=f"the loss fell from {first:.3f} to {last:.3f}; jumps are normal, since each "
+        "batch draws other t", first=first, lowest=lowest, last=last,
     )  # fmt: skip
 
 
@@ -140,27 +131,19 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
             loss = step()
             losses.append(loss.item() if isinstance(loss, Tensor) else float(loss))
     first, last = losses[0], statistics.median(losses[-5:])
-    numbers = {"first": first, "last": last}
     fell = f"from {first:.3f} to {last:.3f} in {calls} steps on one batch"
-    if not math.isfinite(last):
-        return broken("overfit", f"the loss went {fell}", "Use a tenth of the rate", **numbers)
-    if last > 1.2 * first:
-        return broken(
-            "overfit", f"the loss rose {fell}: the learning rate is too high, or its sign is wrong",
-            "Use a tenth of the learning rate", **numbers,
-        )  # fmt: skip
-    if last > 0.98 * first:
-        return broken(
-            "overfit", f"the loss did not move: {fell}",
-            "Does the optimiser hold these parameters? Look for detach, no_grad, a late zero_grad",
-            **numbers,
-        )  # fmt: skip
-    if last > fall * first:
-        return look(
-            "overfit", f"the loss fell only {fell}",
-            "Use more steps, or a larger learning rate; then look for frozen layers", **numbers,
-        )  # fmt: skip
-    return ok("overfit", f"the loss fell {fell}", **numbers)
+    return judge(
+        "overfit",
+        (not math.isfinite(last), broken, f"the loss went {fell}", "Use a tenth of the rate"),
+        (last > 1.2 * first, broken,
+         f"the loss rose {fell}: the learning rate is too high, or its sign is wrong",
+         "Use a tenth of the learning rate"),
+        (last > 0.98 * first, broken, f"the loss did not move: {fell}",
+         "Does the optimiser hold these parameters? Look for detach, no_grad, a late zero_grad"),
+        (last > fall * first, look, f"the loss fell only {fell}",
+         "Use more steps, or a larger learning rate; then look for frozen layers"),
+        otherwise=f"the loss fell {fell}", first=first, last=last,
+    )  # fmt: skip
 
 
 def check_average(
@@ -192,41 +175,39 @@ def check_average(
         )  # fmt: skip
     if steps is not None and decay is not None:
         numbers["remembers"] = decay**steps
+    remembers = numbers.get("remembers", 0.0)
     losses = f"loss {raw:.4f} with the raw weights, {averaged:.4f} with the averaged ones"
-    pairs = dict(average.named_buffers())
-    for name, value in model.named_buffers():
-        other = pairs.get(name)
-        if other is None or other.shape != value.shape or "running_" in name:
-            continue
-        if value.is_floating_point() and not torch.allclose(value, other.to(value), atol=1e-5):
-            return broken(
-                "average", f"the buffer {name} was averaged too", "Average parameters alone",
-                **numbers,
-            )  # fmt: skip
+    buffer = _averaged_buffer(model, average)
     same = all(
         torch.equal(a, b) for a, b in zip(model.parameters(), average.parameters(), strict=False)
     )
-    if same and steps != 0:
-        return look(
-            "average", "the average equals the raw weights: it is not averaged, or not a copy",
-            "Use copy.deepcopy(model) at the start, and update it after each step", **numbers,
-        )  # fmt: skip
-    if numbers.get("remembers", 0.0) > 0.05:
-        return broken(
-            "average", f"{losses}; {numbers['remembers']:.0%} of it is still the initial weights",
-            "Use a smaller decay: their share halves every 0.69 / (1 - decay) steps", **numbers,
-        )  # fmt: skip
-    if averaged > 1.5 * raw:
-        return broken(
-            "average", f"{losses}: it lags behind or was never updated",
-            "Use a smaller decay or more steps; is it updated after every step?", **numbers,
-        )  # fmt: skip
-    if raw > 3 * averaged:
-        return look(
-            "average", f"{losses}: the learning rate may be too high",
-            "Sample from the averaged weights, and let the rate fall towards the end", **numbers,
-        )  # fmt: skip
-    return ok("average", losses, **numbers)
+    return judge(
+        "average",
+        (buffer is not None, broken, f"the buffer {buffer} was averaged too",
+         "Average parameters alone"),
+        (same and steps != 0, look,
+         "the average equals the raw weights: it is not averaged, or not a copy",
+         "Use copy.deepcopy(model) at the start, and update it after each step"),
+        (remembers > 0.05, broken, f"{losses}; {remembers:.0%} of it is still the initial weights",
+         "Use a smaller decay: their share halves every 0.69 / (1 - decay) steps"),
+        (averaged > 1.5 * raw, broken, f"{losses}: it lags behind or was never updated",
+         "Use a smaller decay or more steps; is it updated after every step?"),
+        (raw > 3 * averaged, look, f"{losses}: the learning rate may be too high",
+         "Sample from the averaged weights, and let the rate fall towards the end"),
+        otherwise=losses, **numbers,
+    )  # fmt: skip
+
+
+def _averaged_buffer(model: Any, average: Any) -> str | None:
+    """The first buffer with other values than the model's; BatchNorm's are averages anyway."""
+    others = dict(average.named_buffers())
+    for name, value in model.named_buffers():
+        other = others.get(name)
+        if other is None or other.shape != value.shape or "running_" in name:
+            continue
+        if value.is_floating_point() and not torch.allclose(value, other.to(value), atol=1e-5):
+            return name
+    return None
 
 
 def check_distance(
@@ -252,19 +233,16 @@ def check_distance(
         numbers = {"itself": abs(float(distance(a, a))), "floor": float(distance(a, b))}
         if samples is not None:
             numbers["samples"] = float(distance(a, samples))
-    if numbers["itself"] > 0.02 * abs(numbers["floor"]) + 1e-6:
-        return broken(
-            "distance", f"a set has distance {numbers['itself']:.3g} to itself: the two sets are "
-            "processed differently", "Decode, resize and store both in the same way", **numbers,
-        )  # fmt: skip
-    found = f"real against real at n = {n}: {numbers['floor']:.3g}"
-    if samples is None:
-        return ok("distance", found, **numbers)
-    found += f", samples: {numbers['samples']:.3g}"
-    if numbers["samples"] < 1.5 * numbers["floor"]:
-        return look(
-            "distance", f"{found}: at this n the measure cannot tell them from real ones",
-            "Use more pictures, or a measure without bias (KID); report n and floor with a number",
-            **numbers,
-        )  # fmt: skip
-    return ok("distance", found, **numbers)
+    itself, floor, score = numbers["itself"], numbers["floor"], numbers.get("samples", math.inf)
+    found = f"real against real at n = {n}: {floor:.3g}"
+    found += "" if samples is None else f", samples: {score:.3g}"
+    return judge(
+        "distance",
+        (itself > 0.02 * abs(floor) + 1e-6, broken,
+         f"a set has distance {itself:.3g} to itself: the two sets are processed differently",
+         "Decode, resize and store both in the same way"),
+        (score < 1.5 * floor, look,
+         f"{found}: at this n the measure cannot tell them from real ones",
+         "Use more pictures, or a measure without bias (KID); report n and floor with a number"),
+        otherwise=found, **numbers,
+    )  # fmt: skip

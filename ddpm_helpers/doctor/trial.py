@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm_helpers.diffusion import PREDICTIONS
 from ddpm_helpers.doctor.faults import in_place
-from ddpm_helpers.doctor.finding import Finding, broken
+from ddpm_helpers.doctor.finding import Alarm, broken
 from ddpm_helpers.doctor.oracle import Move, Oracle, walk
 from ddpm_helpers.doctor.tables import Bars, check_kind, rms
 
@@ -19,7 +19,6 @@ EXACT = 2e-4  # in float32 a correct loop ends nearer to x_0; with t off by one 
 VALUES = 2000  # fewer are too few to measure a step's noise
 SPREAD = 0.3  # of the Gaussian that stands for data
 SampleFn = Callable[..., Any]
-Alarm = tuple[Callable[..., Finding], str, str]
 
 
 class Trial:
