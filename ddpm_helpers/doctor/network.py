@@ -237,38 +237,37 @@ def check_weights(state: Mapping[str, Tensor], module: nn.Module) -> Finding:
     own = module.state_dict()
     missing, strange = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     numbers = {"missing": float(len(missing)), "strange": float(len(strange)), "changed": 0.0}
+
+    def fault(sentence: str, repair: str) -> Finding:
+        return broken("weights", sentence, repair, **numbers)
+
     if missing or strange:
         for prefix in WRAPPERS:
             for a, b in ((state, own), (own, state)):
                 if {name.removeprefix(prefix) for name in a} == set(b):
-                    return broken(
-                        "weights", f"every name of one side begins with {prefix!r}: nothing is "
-                        "loaded with strict=False", f"name.removeprefix({prefix!r}) for every name",
-                        **numbers,
+                    return fault(
+                        f"every name of one side begins with {prefix!r}: nothing is loaded with "
+                        "strict=False", f"name.removeprefix({prefix!r}) for every name",
                     )  # fmt: skip
         example = (missing or strange)[0]
-        return broken(
-            "weights", f"{len(missing)} names missing, {len(strange)} unknown, such as {example}",
-            "Build the network with the settings that it was trained with", **numbers,
-        )  # fmt: skip
+        return fault(
+            f"{len(missing)} names missing, {len(strange)} unknown, such as {example}",
+            "Build the network with the settings that it was trained with",
+        )
     for name, value in own.items():
         if value.shape != state[name].shape:
-            return broken(
-                "weights", f"{name} is {tuple(state[name].shape)}, the network has "
-                f"{tuple(value.shape)}", "Build it with the settings of its training", **numbers,
-            )  # fmt: skip
+            return fault(
+                f"{name} is {tuple(state[name].shape)}, the network has {tuple(value.shape)}",
+                "Build it with the settings of its training",
+            )
         kept = state[name].to(value)
         if value.is_floating_point() and not torch.isfinite(kept).all():
-            return broken(
-                "weights", f"{name} holds NaN or infinite numbers", "Use an older checkpoint",
-                **numbers,
-            )  # fmt: skip
+            return fault(f"{name} holds NaN or infinite numbers", "Use an older checkpoint")
         numbers["changed"] += not torch.allclose(value, kept, rtol=1e-2, atol=1e-5)
     if numbers["changed"]:
-        return broken(
-            "weights", f"{int(numbers['changed'])} of {len(own)} tensors of the network differ: "
-            "they were never loaded", "Use module.load_state_dict(state), and read what it returns",
-            **numbers,
+        return fault(
+            f"{int(numbers['changed'])} of {len(own)} tensors of the network differ: they were "
+            "never loaded", "Use module.load_state_dict(state), and read what it returns",
         )  # fmt: skip
     return ok("weights", f"all {len(own)} tensors are loaded", **numbers)
 

@@ -28,16 +28,10 @@ class Trial:
     """
 
     def __init__(
-        self,
-        sample_fn: SampleFn,
-        alpha_bar: Any,
-        *,
-        prediction: str = "eps",
-        shape: tuple[int, int, int] = (3, 16, 16),
-        n: int = 16,
-        seed: int = 0,
+        self, sample_fn: SampleFn, alpha_bar: Any, *, prediction: str = "eps",
+        shape: tuple[int, int, int] = (3, 16, 16), n: int = 16, seed: int = 0,
         device: torch.device | str = "cpu",
-    ) -> None:
+    ) -> None:  # fmt: skip
         values = n * math.prod(shape)
         if n < 2 or values < VALUES:
             raise ValueError(
@@ -50,9 +44,10 @@ class Trial:
         self.x_0 = x_0.to(device)
         self.x_T = torch.randn(n, *shape, generator=generator).to(device)
 
-    def run(self, prediction: str | None = None, **options: Any) -> tuple[Oracle, Tensor]:
-        """Run the sampler once, with an oracle of these options."""
-        middle = options.pop("middle", None)
+    def run(
+        self, prediction: str | None = None, middle: float | None = None, **options: Any
+    ) -> tuple[Oracle, Tensor]:
+        """Run the sampler once, with an oracle of these options; x_0 may be flat, all `middle`."""
         x_0 = self.x_0 if middle is None else torch.full_like(self.x_0, middle)
         oracle = Oracle(x_0, self.bars, prediction or self.prediction, **options)
         return oracle, walk(self.sample_fn, oracle, self.x_T, self.seed)
