@@ -86,7 +86,10 @@ def conclude(name: str, alarm: Alarm | None, otherwise: str, **numbers: float) -
 
 
 def judge(name: str, *rules: Rule, otherwise: str, **numbers: float) -> Finding:
-    """The finding of the first rule that holds; ok, with the sentence `otherwise`, if none does."""
+    """The finding of the first rule that holds; ok, with the sentence `otherwise`, if none does.
+
+    All rules are worked out before one is taken: a case in which one of them fails returns earlier.
+    """
     return conclude(name, first_alarm(*rules), otherwise, **numbers)
 
 

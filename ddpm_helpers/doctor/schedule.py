@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.doctor.finding import Finding, broken, judge, look, ok
-from ddpm_helpers.doctor.tables import Bars, calling, check_kind, rms, shape_of
+from ddpm_helpers.doctor.tables import Bars, calling, check_kind, error_gain, rms, shape_of
 
 LEFT, TOO_MUCH_LEFT = 0.05, 0.2  # sqrt(alpha_bar[T]) that is worth a look, and that is broken
 
@@ -138,10 +138,7 @@ def check_loss_weights(weights: Any, alpha_bar: Any, *, prediction: str = "eps")
     bar, weight = bars.table[bars.first :], table[bars.first :]
     inside = (bar > 0) & (bar < 1)
     snr = (bar / (1 - bar))[inside]
-    factors = {
-        "eps": snr, "x_0": torch.ones_like(snr), "v": snr + 1, "flow": (snr.sqrt() + 1) ** 2,
-    }  # fmt: skip
-    on_x_0 = weight[inside] * factors[check_kind(prediction)]
+    on_x_0 = weight[inside] * error_gain(check_kind(prediction), bar[inside])
     low_t, high_t = float(on_x_0[0]), float(on_x_0[-1])
     numbers = {"low_t": low_t, "high_t": high_t}
     if not torch.isfinite(weight).all() or float(weight.min()) < 0:

@@ -84,6 +84,13 @@ def target(prediction: str, x_0: Tensor, eps: Tensor, bar: Any) -> Tensor:
     return eps if prediction == "eps" else x_0
 
 
+def error_gain(prediction: str, bar: Any) -> Any:
+    """The squared error of an output over that of the x_0 that follows from it."""
+    snr = bar / (1 - bar)
+    gains = {"eps": snr, "x_0": snr**0, "v": snr + 1, "flow": (snr**0.5 + 1) ** 2}
+    return gains[prediction]
+
+
 def noised(
     x_0: Tensor, bar: Any, prediction: str, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:

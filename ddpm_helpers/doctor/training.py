@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.doctor.finding import Finding, broken, judge, look
-from ddpm_helpers.doctor.tables import Bars, ask, calling, check_kind, noised, rms
+from ddpm_helpers.doctor.tables import Bars, ask, calling, check_kind, error_gain, noised, rms
 
 Model = Callable[..., Any]
 SHARES = (0.1, 0.3, 0.5, 0.7)  # of T, where the loss is measured
@@ -69,9 +69,7 @@ def check_loss(
 def _one_pixel_guess(x_0: Tensor, bar: float, kind: str) -> float:
     """Mean squared error of the best guess that is linear in one pixel (Wiener)."""
     spread = float(x_0.double().var())
-    on_x_0 = spread * (1 - bar) / (bar * spread + 1 - bar)
-    flow = (bar**0.5 + (1 - bar) ** 0.5) ** 2 / (1 - bar)
-    return on_x_0 * {"x_0": 1.0, "eps": bar / (1 - bar), "v": 1 / (1 - bar), "flow": flow}[kind]
+    return spread * (1 - bar) / (bar * spread + 1 - bar) * error_gain(kind, bar)
 
 
 def check_history(losses: Sequence[float]) -> Finding:
