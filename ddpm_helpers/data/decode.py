@@ -83,10 +83,11 @@ def _with_end(data: bytes) -> Any:
     from PIL import Image
 
     data = data.rstrip(b"\xff")  # perhaps half of the marker
-    first, *others = (Image.open(io.BytesIO(data + more + END)) for more in FILLERS)
+    pictures = [Image.open(io.BytesIO(data + more + END)) for more in FILLERS]
+    first, *others = map(np.asarray, pictures)
     if RESTARTS in data or not all(np.array_equal(first, other) for other in others):
         raise OSError("image file is truncated")
-    return first
+    return pictures[0]
 
 
 def _reason(error: Exception, path: Path) -> str:
