@@ -1,5 +1,6 @@
 """Exported weights, read back by the programs that they are for."""
 
+import copy
 import importlib.util
 import json
 
@@ -40,6 +41,22 @@ def saved(folder, model, diffusion=None, dtype=torch.float32):
 # ---- ONNX ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module", autouse=True)
+def networks_are_traced_once():
+    """Tracing takes ten seconds; nets of one kind, from `a_net`, have one graph."""
+    kept, traced = {}, onnx_file._traced
+
+    def once(model):
+        kind = str(model.config), next(model.parameters()).dtype
+        if kind not in kept:
+            kept[kind] = traced(model)
+        return copy.deepcopy(kept[kind])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_file, "_traced", once)
+        yield
+
+
 @needs_onnx
 @pytest.mark.parametrize("num_classes, channels, dtype", [(3, 3, "float16"), (None, 1, "float32")])
 def test_onnx_gives_torchs_outputs_at_any_batch(tmp_path, num_classes, channels, dtype):
@@ -76,7 +93,7 @@ def test_an_onnx_file_that_differs_is_not_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(onnx_file, "_traced", damaged)
     with pytest.raises(ValueError, match="ONNX differs from torch by .* in a batch of 1"):
-        export_onnx(saved(tmp_path, a_net()), tmp_path / "net.onnx")
+        export_onnx(saved(tmp_path, a_net(), dtype=torch.float16), tmp_path / "net.onnx")
     assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
 
 

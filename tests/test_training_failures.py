@@ -161,17 +161,6 @@ def test_an_error_that_is_not_the_compilers_is_raised_as_it_is(compile_with, tmp
     assert p.net is compiled and checkpoint.newest(tmp_path)[1]["step"] == 2
 
 
-def test_the_smaller_last_batch_of_an_epoch_runs_uncompiled(compile_with):
-    seen = compile_with()
-    p = pipeline(compile=True)  # batches of 5, 5 and 2
-    p.fit()
-    assert seen["compiled"] == 1 and p.net is not p.model
-    fewer = pipeline(compile=True, batch_size=20)  # all batches have 12
-    torch.compiler.reset()
-    fewer.fit()
-    assert seen["compiled"] == 2
-
-
 def test_a_network_that_the_caller_compiled_trains_as_it_is_called(tmp_path):
     torch.compiler.reset()
     backend, seen = compiler()

@@ -1,7 +1,8 @@
 """The training loop. Read `steps` and `train_step` first.
 
-What they stand on is in the files beside this one: construction, saving and resuming in `state.py`,
-the random draws in `draws.py`, the optimiser in `optim.py`, the averaged weights in `ema.py`.
+In the files beside this one: construction, saving and resuming in `state.py`, random draws in
+`draws.py`, the optimiser in `optim.py`, averaged weights in `ema.py`, the numbers of a step in
+`metrics.py`, signals in `stopping.py`.
 """
 
 from __future__ import annotations
@@ -30,14 +31,13 @@ class TrainingPipeline(TrainingState):
     """Trains a network to undo noise.
 
     The order of the images depends on (seed, epoch) alone, every other draw on (seed, step) alone.
-    Under `accelerate launch` each process computes a part of every batch, and the training is that
-    of one process, up to rounding.
+    Under `accelerate launch` the processes share every batch, and the result is that of one
+    process, up to rounding.
 
     Args:
         model: the network, new or with trained weights; moved to the fastest device, channels
-            last. What torch.compile returned stays compiled; DataParallel is removed. A network
-            that knows other classes gets those of the dataset: rows of its label embedding are
-            kept by name, see `fine_tune_model`.
+            last. A compiled one stays compiled; DataParallel is removed. If its classes are not
+            the dataset's, rows of its label embedding are matched by name: see `fine_tune_model`.
         diffusion: a `DiffusionUtils`, which knows T, the schedule and the target.
         dataset: an `ImageDataset` of the network's image size, or any other `TrainingData`.
         config: the settings, such as epochs, batch_size and lr.
@@ -45,12 +45,12 @@ class TrainingPipeline(TrainingState):
             that holds a run is refused when training starts, unless `resume` has read it.
         overwrite: when training starts, remove the run that out_dir holds.
     Attributes:
-        model, diffusion, dataset, config, out_dir: as given.
+        diffusion, dataset, config, out_dir: as given; model: as adapted.
         device: where the network is.
-        net: `model` as training calls it: compiled, or wrapped for several processes.
+        net: `model` for full batches: compiled, or wrapped for several processes.
         ema_model: the averaged weights, in eval mode: sample from these.
         optimizer: AdamW or Muon.
-        history: a `StepRecord` for each step taken.
+        history: a `StepRecord` for each step of `steps`.
         step: steps taken so far; one whose loss or gradient was not finite counts too.
         total_steps, steps_per_epoch: steps of the whole run, and of an epoch.
         grid: the latest sample grid, (3, H, W) in 0..1; None before the first.
@@ -62,21 +62,15 @@ class TrainingPipeline(TrainingState):
     """
 
     def steps(self) -> Iterator[StepRecord]:
-        """Train step by step; the caller owns the loop and may leave it at any time.
+        """Train step by step and yield each record; leaving saves nothing, a new call goes on.
 
         Ctrl-C or SIGTERM waits until the step is done and saved, then has its usual effect; several
-        processes stop together, after a step whose losses are read.
-
-        Yields:
-            A `StepRecord` after each step. Calling `steps()` again continues from there.
-        Raises:
-            What `fit` raises.
+        processes stop together, at their next read of the losses (every tenth step on a GPU).
         """
         self._start()
         batches = self._batches()
         while self.step < self.total_steps and self.stopped_by is None:
             with self._guarded():
-                self._speed.go()
                 x_0, y = next(batches)
                 with self._out_of_memory_explained():
                     record = self.train_step(x_0, y)
@@ -88,27 +82,29 @@ class TrainingPipeline(TrainingState):
     def train_step(self, x_0: Tensor, y: Tensor) -> StepRecord:
         """Train on one batch (Ho et al. 2020, algorithm 1) and return the record of the step.
 
-        Args:
-            x_0: clean images, (B, C, S, S) in [-1, 1]: the whole batch, in every process.
-            y: their labels, (B,) int64.
+        x_0: clean images, (B, C, S, S) in [-1, 1]; y: labels, (B,) int64; the same everywhere.
         """
-        config, diffusion, step = self.config, self.diffusion, self.step + 1  # steps count from 1
+        config, diffusion = self.config, self.diffusion
         net, processes = self._net_for(len(x_0)), self.accelerator.num_processes
+        step = self.step + 1  # the number of this one, from 1; self.step were taken before
         generator = step_generator(config.seed, self.step, self.device)
         x_0, y = augment(x_0, y, config, generator)  # some images flipped, some labels hidden
         t, eps = draw_t_and_eps(x_0, diffusion.alpha_bar, generator, config.t_sampling)
         self.model.train()
         self.optimizer.zero_grad()
         quarters = LossByQuarter(diffusion.T, self.device)  # the loss in each quarter of 1..T
-        for rows, weight in self._parts(len(x_0)):  # as a rule one part, of all rows
+        for rows, weight, gradients in self._parts(len(x_0)):  # one part, unless split
             labels = None if self.model.num_classes is None else y[rows]
-            with self.autocast():
-                losses = diffusion.loss(
-                    net, x_0[rows], t[rows], eps[rows], labels, min_snr_gamma=config.min_snr_gamma
-                )  # (rows,)
-            (losses.sum() * (weight * processes / len(x_0))).backward()  # DDP divides by processes
+            with gradients:
+                with self.autocast():
+                    losses = diffusion.loss(
+                        net, x_0[rows], t[rows], eps[rows], labels,
+                        min_snr_gamma=config.min_snr_gamma,
+                    )  # fmt: skip
+                loss = losses.sum() * weight / len(x_0)  # the part's share of the batch's mean
+                (loss * processes).backward()  # processes average, a sum is wanted
             quarters.add(losses, t[rows], weight)
-        grad_norm = clip_grad_norm_(self.model.parameters(), config.grad_clip)  # the norm before
+        grad_norm = clip_grad_norm_(self.model.parameters(), config.grad_clip)  # before clipping
         metrics = Metrics(self.accelerator.reduce(quarters.table, "sum"), grad_norm)
         lr = learning_rate(step, self.total_steps, config)
         with self._in_one_piece():  # after an error in here nothing is saved
@@ -123,7 +119,7 @@ class TrainingPipeline(TrainingState):
     ) -> list[StepRecord]:
         """Train to the end with a progress bar.
 
-        Ctrl-C or SIGTERM finishes the step (during `watch`, the next one), saves, and returns;
+        Ctrl-C or SIGTERM stops as in `steps` (during `watch`, after one more step), but returns;
         `stopped_by` then says which.
 
         Args:
@@ -132,10 +128,10 @@ class TrainingPipeline(TrainingState):
             The history.
         Raises:
             FloatingPointError: loss or gradient was not finite in max_bad_steps steps in a row.
-            torch.OutOfMemoryError: in one line that says what to halve.
+            torch.OutOfMemoryError: with what to halve.
             FileExistsError: out_dir holds a run that was neither resumed nor to be overwritten.
             ValueError: the dataset yields something other than `TrainingData` describes.
-            Before these and any other error, one in `watch` too, the last complete step is saved.
+            Once it trains, the last complete step is saved before any error, one in `watch` too.
         """
         progress = Progress(self.step, self.total_steps, quiet=not self.is_main)
         with self._signals, progress:
@@ -165,35 +161,40 @@ class TrainingPipeline(TrainingState):
                     yield x_0, y
             check_epoch(number, self.steps_per_epoch)
 
-    def _parts(self, batch: int) -> Iterator[tuple[slice, float]]:
-        """Rows that this process computes at once, and how much each row counts.
+    def _parts(self, batch: int) -> Iterator[tuple[slice, float, AbstractContextManager]]:
+        """The parts of a batch that this process computes, of all processes × accumulate parts.
 
-        The batch is cut into processes × accumulate parts, equal up to one row, so each image keeps
-        the t and eps of its place in the whole batch, whatever the number of processes. What the
-        caller does with a part runs inside the `with` below: processes average their gradients
-        only in the backward of their last part.
+        Yields:
+            rows: of the batch; parts differ by one row at most.
+            weight: how much each row counts.
+            gradients: a context for forward and backward; processes exchange their gradients in
+                that of the last part alone.
         """
         processes, accumulate = self.accelerator.num_processes, self.config.accumulate
         parts = processes * accumulate
         for k in range(accumulate):
             part = k * processes + self.accelerator.process_index
             rows = slice(part * batch // parts, (part + 1) * batch // parts)
-            with nullcontext() if k == accumulate - 1 else self.accelerator.no_sync(self.net):
-                # A part without rows computes row 0, weighted 0: DDP waits for every process.
-                yield (rows, 1.0) if rows.stop > rows.start else (slice(0, 1), 0.0)
+            gradients = nullcontext() if k == accumulate - 1 else self.accelerator.no_sync(self.net)
+            if rows.stop > rows.start:
+                yield rows, 1.0, gradients
+            else:  # DDP waits for every process: one without a row computes the first, weighted 0
+                yield slice(0, 1), 0.0, gradients
 
     def _net_for(self, batch: int) -> nn.Module:
         """The network for a batch of that many images.
 
-        An epoch's last, smaller batch is not worth another compilation, which takes minutes.
+        An epoch's last, smaller batch is not worth another compilation, which takes minutes. Among
+        several processes, all go through the wrapper that exchanges gradients.
         """
         full = min(self.config.batch_size, len(self.dataset))
         return self.net if batch == full or self.accelerator.num_processes > 1 else self.model
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """In here, signals wait, and after an error the last complete step is saved."""
+        """In here, signals wait, the clock runs, and an error saves the last complete step."""
         with self._signals, self._save_on_error():
+            self._speed.go()
             yield
         if self.stopped_by is not None:
             self._signals.deliver()  # does nothing inside `fit`, which still holds the signals
@@ -207,11 +208,11 @@ class TrainingPipeline(TrainingState):
         return explain_oom(f"step {self.step + 1}", self.device, advice)
 
     def _note(self, record: StepRecord, images: int) -> None:
-        """Add a record to the history; where losses are read, check them."""
+        """Add a record to the history and its file; where losses are read, check them."""
         self.history.append(record)
         self._bad.unread.append(record)
         if read := self._losses_are_read(record.step):
-            self._bad.check()  # waits for a GPU
+            self._bad.check()  # waits for the GPU
         record.images_per_second = self._speed.count(images, finished=read)
         self._history_writer.write(record)
 
