@@ -123,7 +123,7 @@ def test_a_resumed_run_with_accumulation_is_bit_equal(tmp_path):
 def test_the_parts_of_a_batch_are_the_batch_in_order(batch, accumulate):
     rows = torch.arange(batch)
     parts = pipeline(accumulate=accumulate)._parts(batch)
-    assert torch.cat([rows[part] for part, weight in parts if weight]).equal(rows)
+    assert torch.cat([rows[part] for part, weight, _ in parts if weight]).equal(rows)
 
 
 def test_loss_per_quarter_is_the_mean_over_its_pictures():
