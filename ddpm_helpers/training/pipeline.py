@@ -101,7 +101,7 @@ class TrainingPipeline(TrainingState):
                         net, x_0[rows], t[rows], eps[rows], labels,
                         min_snr_gamma=config.min_snr_gamma,
                     )  # fmt: skip
-                loss = losses.sum() * weight / len(x_0)  # the part's share of the batch's mean
+                loss = losses.sum() * (weight / len(x_0))  # the part's share of the batch's mean
                 (loss * processes).backward()  # processes average, a sum is wanted
             quarters.add(losses, t[rows], weight)
         grad_norm = clip_grad_norm_(self.model.parameters(), config.grad_clip)  # before clipping
