@@ -293,3 +293,39 @@ def test_256_by_256_runs_through_the_same_code(place, tmp_path):
     Image.fromarray(big).save(place / "a.png")
     ds = ImageDataset(place, 256, cache_dir=tmp_path / "cache")
     np.testing.assert_array_equal(ds.images[0], big.transpose(2, 0, 1))
+
+
+def test_a_damaged_exif_block_does_not_cost_the_picture(place, tmp_path):
+    Image.fromarray(ramp()).save(place / "a.jpg", dpi=(72, 72), exif=b"Exif\0\0garbage!")
+    with pytest.raises(SyntaxError):  # Pillow by itself
+        Image.open(place / "a.jpg").getexif()
+    assert len(load(place, tmp_path)) == 1
+
+
+def test_a_folder_that_disappears_leaves_no_cache(place, tmp_path, monkeypatch):
+    for name in "abc":
+        Image.fromarray(ramp()).save(place / f"{name}.png")
+    decode = folder.decode
+
+    def then_the_drive_is_gone(path, size, fit):
+        if path.name == "b.png" and place.exists():
+            place.rename(tmp_path / "unplugged")
+        return decode(path, size, fit)
+
+    monkeypatch.setattr(folder, "decode", then_the_drive_is_gone)
+    with pytest.raises(OSError, match="is gone: is its drive still connected"):
+        load(place, tmp_path)
+    (tmp_path / "unplugged").rename(place)
+    monkeypatch.undo()
+    assert len(load(place, tmp_path)) == 3
+
+
+def test_drives_that_number_no_files_have_folders_too(place, tmp_path, monkeypatch):
+    for name in ("cat", "dog"):
+        (place / name).mkdir()
+        Image.fromarray(ramp()).save(place / name / "a.png")
+    stat = os.stat
+    zero = lambda *a, **k: os.stat_result((s := stat(*a, **k))[:1] + (0, 0) + s[3:])  # noqa: E731
+    monkeypatch.setattr(folder.os, "stat", zero)
+    names, _ = folder._listing(place)
+    assert names == [("cat", "a.png"), ("dog", "a.png")]

@@ -141,6 +141,8 @@ def test_system_folders_inside_archives_are_ignored(tmp_path):
     put(tmp_path / "p" / "PetImages" / "Cat")
     put(tmp_path / "p" / "PetImages" / "Dog")
     put(tmp_path / "p" / "__MACOSX" / "PetImages")
+    for name in ("$RECYCLE.BIN", "#recycle", "@Recycle"):
+        put(tmp_path / "p" / name / "S-1-5-21")
     assert load(tmp_path / "p", tmp_path).classes == ("Cat", "Dog")
 
 

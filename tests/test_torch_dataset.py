@@ -328,6 +328,14 @@ def test_other_transforms_splits_and_subsets_have_caches_of_their_own(tmp_path):
     assert load(tmp_path, first).images.max() == 12 and load(tmp_path, second).images.max() == 242
 
 
+def test_another_palette_makes_another_cache(tmp_path):
+    picture = Image.new("P", (8, 8), 1)
+    for colour in ((200, 0, 0), (0, 200, 0)):
+        picture.putpalette([0, 0, 0, *colour])
+        found = load(tmp_path, [(picture, 0)] * 3)
+        assert (found.images[0] == np.uint8(colour)[:, None, None]).all()
+
+
 def test_random_transforms_are_refused(tmp_path):
     torch.manual_seed(0)
     flip = transforms.RandomHorizontalFlip()
@@ -344,9 +352,11 @@ def test_a_fingerprint_is_the_same_in_every_process(tmp_path):
     """Addresses in memory, the order of sets, and objects shared or not, say nothing."""
     from ddpm_helpers.data.fingerprint import fingerprint
 
-    dataset = Own(PICTURES, [0] * 6, lock=object(), pick=lambda x: x, when=None, table={"a": 1})
-    twin = Own([x.copy() for x in PICTURES], [0] * 6, lock=object(), pick=lambda x: x, when=None,
-               table={"a": 1})  # fmt: skip
+    other = {"lock": object(), "pick": lambda x: x, "when": None, "table": {"a": 1}}
+    dataset = Own(PICTURES, [0] * 6, keep={0, 8}, **other)
+    other |= {"lock": object(), "pick": lambda x: x, "table": {"a": 1}}
+    twin = Own([x.copy() for x in PICTURES], [0] * 6, keep={8, 0}, **other)
+    assert repr(dataset.keep) != repr(twin.keep)
     read = lambda i: [0]  # noqa: E731
     assert fingerprint(dataset, read) == fingerprint(twin, read)
     twin.table["a"] = 2

@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
 def _show_counts(ds: ImageDataset) -> None:
     """Print the number of pictures of each class; for a folder, of both splits, and its layout."""
     from ddpm_helpers.data import folder
+    from ddpm_helpers.data.decode import shown
 
     columns = {ds.split: Counter(ds.classes[k] for k in ds.labels)}
     if Path(ds.source).is_absolute():
@@ -68,4 +69,5 @@ def _show_counts(ds: ImageDataset) -> None:
             columns.setdefault(split, Counter(names[k] for _, k in files))
         print(f"  {'class':<20} {'  '.join(f'{split:>7}' for split in columns)}")
     for name in ds.classes:
-        print(f"  {name:<20} {'  '.join(f'{column[name]:>7}' for column in columns.values())}")
+        counts = "  ".join(f"{column[name]:>7}" for column in columns.values())
+        print(f"  {shown(name):<20} {counts}")

@@ -69,9 +69,9 @@ class ImageDataset(Dataset):
         fit: str = "crop",
         channels: int | None = None,
     ) -> None:
-        checks.count("image_size", image_size)
+        image_size = checks.count("image_size", image_size)
         if limit is not None:
-            checks.count("limit", limit)
+            limit = checks.count("limit", limit)
         checks.one_of("split", split, SPLITS)
         checks.one_of("fit", fit, folder.FITS)
         named = isinstance(source, str)
@@ -79,6 +79,7 @@ class ImageDataset(Dataset):
             channels = OF_SOURCE.get(source, {}).get("channels", 3) if named else 3
         if channels not in CHANNELS:
             raise ValueError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
+        channels = int(channels)
         self.settings = _settings(source, root, fit)
         place = (Path(cache_dir).expanduser() if cache_dir else default_cache_dir()).absolute()
         folders = [place] if root is None else [Path(root).expanduser(), place]

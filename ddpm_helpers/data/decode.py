@@ -21,10 +21,13 @@ SUFFIXES = {
 HEIC = {".heic", ".heif"}  # not read by Pillow alone
 TWELVE_BITS = "12-bit values in 16 bits: 4,095 was taken for white"
 # Temporary failures: if the file were skipped, the cache would lack it for good.
-PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
+PASSING = {
+    errno.EDEADLK,  # a file that a cloud service has yet to download
+    errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT,
+}  # fmt: skip
 MAX_PIXELS = 89_000_000  # larger pictures are refused: one could take more than a gigabyte
 END, RESTARTS = b"\xff\xd9", b"\xff\xdd"  # markers of JPEG: the end, and "I have restart markers"
-FILLERS = (b"", *(bytes([k]) * 64 for k in (0x24, 0x5A, 0xA5, 0xDB)))  # in place of missing data
+FILLERS = [bytes([k]) * 64 for k in (0x24, 0x5A, 0xA5, 0xDB)]  # in place of missing data
 _LARGE, _one_large = 8_000_000, Lock()  # larger pictures are decoded one at a time
 
 
@@ -78,16 +81,20 @@ def _with_end(data: bytes) -> Any:
     """Read a JPEG that may lack no more than its end marker; an OSError otherwise.
 
     A decoder that misses data goes on with the bytes that follow: if others change the picture, it
-    lacks some. Restart markers would hide that.
+    lacks some. Restart markers would hide that. A progressive picture may lack its last, finer
+    scans.
     """
     from PIL import Image
 
     data = data.rstrip(b"\xff")  # perhaps half of the marker
-    pictures = [Image.open(io.BytesIO(data + more + END)) for more in FILLERS]
-    first, *others = map(np.asarray, pictures)
-    if RESTARTS in data or not all(np.array_equal(first, other) for other in others):
+
+    def completed(more: bytes) -> Any:
+        return Image.open(io.BytesIO(data + more + END), formats=("JPEG",))
+
+    picture = completed(b"")
+    if RESTARTS in data or any(picture != completed(more) for more in FILLERS):
         raise OSError("image file is truncated")
-    return pictures[0]
+    return picture
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -62,7 +62,7 @@ def fetch(remote: Remote, folder: Path, urls: Sequence[str]) -> Path:
     except OSError as error:
         raise OSError(
             f"cannot write {remote.name} to {folder} ({error.strerror or error}); "
-            "set DDPM_CACHE to a folder you can write to"
+            "name another root, or set DDPM_CACHE to a folder you can write to"
         ) from None
     return target
 

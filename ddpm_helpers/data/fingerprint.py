@@ -57,6 +57,8 @@ def _add(digest: Any, value: Any, seen: dict[int, Any]) -> None:
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     elif hasattr(value, "to_numpy"):  # a table of pandas
         value = value.to_numpy()
+    if isinstance(value, (set, frozenset)):  # their order changes from process to process
+        value = sorted(map(repr, value))
     if isinstance(value, np.memmap) and value.filename:  # known by its file: it may be large
         value = [value.shape, value.offset, str(value.filename)]
     elif isinstance(value, np.ndarray) and value.dtype.hasobject:
@@ -73,7 +75,8 @@ def _add(digest: Any, value: Any, seen: dict[int, Any]) -> None:
     elif isinstance(value, bytes):
         digest.update(value)
     elif hasattr(value, "tobytes") and hasattr(value, "mode"):  # a PIL picture
-        digest.update(f"{value.mode} {value.size} ".encode() + value.tobytes())
+        about = f"{value.mode} {value.size} {value.getpalette()} {value.info.get('transparency')} "
+        digest.update(about.encode() + value.tobytes())
     else:
         digest.update(_without_addresses(repr(value)).encode("utf-8", "surrogatepass"))
 

@@ -18,8 +18,13 @@ from .order import balanced_order
 FITS = ("crop", "pad")
 LISTED = 20  # skipped files that are named; the others are only counted
 VERSION = 3  # increase it when layouts are read, or pixels decoded, differently
-CONVERT = "convert HEIC first, for instance with ImageMagick: magick mogrify -format jpg *.heic"
-IGNORED = {"__MACOSX", "@eaDir"}  # copies of names and pictures that systems add
+CONVERT = (
+    "convert HEIC first, for instance with ImageMagick: "
+    "magick mogrify -format jpg *.[hH][eE][iI][cCfF]"
+)
+IGNORED = {  # folders that systems add: copies of names and pictures, and recycle bins
+    "__macosx", "@eadir", "$recycle.bin", "#recycle", "@recycle", "system volume information",
+}  # fmt: skip
 _CHUNK = 256  # files that are decoded ahead
 
 
@@ -124,7 +129,7 @@ def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
         folders[:] = [
             name
             for name in filter(_is_visible, folders)
-            if not any(os.path.samefile(os.path.join(place, name), one) for one in above)
+            if not any(_is_same(os.path.join(place, name), one) for one in above)
         ]
         for name in filter(_is_visible, files):
             path, suffix = os.path.join(place, name), Path(name).suffix.lower()
@@ -138,7 +143,15 @@ def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
 
 
 def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name not in IGNORED
+    return not name.startswith(".") and name.casefold() not in IGNORED
+
+
+def _is_same(a: str, b: Path) -> bool:
+    try:
+        one, other = os.stat(a), os.stat(b)
+    except OSError:  # `os.walk` will name it
+        return False
+    return one.st_ino != 0 and os.path.samestat(one, other)  # 0: a drive that numbers no files
 
 
 def _say_skipped(error: OSError) -> None:
@@ -204,6 +217,8 @@ def _chunks(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
                 skipped += 1
                 if skipped <= LISTED:
                     bar.write(f"skipped {shown('/'.join(name))}: {note}")
+    if skipped and not folder.is_dir():
+        raise OSError(f"{shown(folder)} is gone: is its drive still connected?")
     said = f"{shown(folder.name)}: {{:,}} of {len(files):,} files {{}}".format
     if skipped:
         named = f" (the first {LISTED} are named)" if skipped > LISTED else ""

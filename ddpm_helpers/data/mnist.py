@@ -3,6 +3,7 @@
 Source: LeCun et al. 1998; Xiao et al. 2017, https://github.com/zalandoresearch/fashion-mnist
 """
 
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .cache import Chunks, Source
+from .download import TIMEOUT
 from .resize import resized
 
 READERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # source -> torchvision's class
@@ -79,7 +81,12 @@ def _fetch(reader: Any, folder: Path) -> None:
             return
         raw.mkdir(parents=True, exist_ok=True)
         with FileLock(raw.parent / ".download.lock"):  # of both splits at once, for instance
-            reader(folder, download=True)
+            before = socket.getdefaulttimeout()
+            socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none
+            try:
+                reader(folder, download=True)
+            finally:
+                socket.setdefaulttimeout(before)
     except Exception as error:  # of the network, of a file, of the disk
         names = ", ".join(name for name, _ in reader.resources)
         raise OSError(

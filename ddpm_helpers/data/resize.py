@@ -14,6 +14,7 @@ import torch
 from .colour import to_srgb
 
 FILTER = "bicubic-antialias"
+ORIENTATION = 0x0112  # tag of EXIF
 STRIP = 256  # rows that are converted at once
 
 
@@ -39,10 +40,10 @@ def square(picture: Any, size: int, fit: str = "crop") -> np.ndarray:
 
     "crop" keeps the centre square, "pad" the whole picture between white bars.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    picture = ImageOps.exif_transpose(picture)
     profile = picture.info.get("icc_profile")
+    picture = _upright(picture)
     picture = _opaque(picture)
     if fit == "pad":
         scale = size / max(picture.size)
@@ -56,6 +57,22 @@ def square(picture: Any, size: int, fit: str = "crop") -> np.ndarray:
     box = (left, top, left + side, top + side)
     picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
     return np.asarray(to_srgb(picture, profile)).transpose(2, 0, 1)  # (3, size, size)
+
+
+def _upright(picture: Any) -> Any:
+    """The picture, turned as its EXIF block says."""
+    from PIL import Image
+
+    try:
+        orientation = picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # a damaged block makes Pillow raise nearly anything
+        orientation = 1
+    turns = Image.Transpose
+    how = {
+        2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM,
+        5: turns.TRANSPOSE, 6: turns.ROTATE_270, 7: turns.TRANSVERSE, 8: turns.ROTATE_90,
+    }  # fmt: skip
+    return picture.transpose(how[orientation]) if orientation in how else picture
 
 
 def white_level(picture: Any) -> int:

@@ -33,7 +33,7 @@ def source(split: str, dataset: Any, fit: str) -> Source:
     def plain(i: int) -> Any:
         """One item as values that can be compared."""
         try:
-            return _item(dataset, name, i, np.asarray)
+            return _item(dataset, name, i, _values)
         except NotAPicture as damaged:
             return str(damaged)
 
@@ -44,6 +44,11 @@ def source(split: str, dataset: Any, fit: str) -> Source:
         name, identity, names, lambda size: _chunks(dataset, name, size, fit), interleave=True,
         settle=lambda found: _settle(found, names, name),
     )  # fmt: skip
+
+
+def _values(picture: Any) -> np.ndarray:
+    """All that a PIL picture shows, as an array: a palette's numbers alone do not tell colours."""
+    return np.asarray(picture.convert("RGBA") if picture.mode == "P" else picture)
 
 
 def _name(dataset: Any) -> str:
