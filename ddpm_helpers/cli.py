@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         return _fail(str(error))
     except torch.OutOfMemoryError as error:
-        ours = str(error).startswith("step ")  # a training says itself what to halve
+        ours = str(error).startswith(("step ", "sample grid "))  # a training says what to change
         return _fail(str(error) if ours else "out of memory: ask for fewer pictures at a time")
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

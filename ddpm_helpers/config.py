@@ -8,6 +8,7 @@ variables, so this file lists all of its switches.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from dataclasses import dataclass, field, fields, replace
@@ -104,9 +105,12 @@ class TrainConfig:
             checks.count(name, getattr(self, name))
         if self.channels not in CHANNELS:
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {self.channels}")
+        checks.count("seed", self.seed, least=0)
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
-        if self.min_snr_gamma is not None and not self.min_snr_gamma > 0:
+        if not self.grad_clip > 0:
+            raise ValueError(f"grad_clip must be above 0 (inf: no limit), got {self.grad_clip}")
+        if self.min_snr_gamma is not None and not 0 < self.min_snr_gamma < math.inf:
             raise ValueError(f"min_snr_gamma must be above 0, or None; got {self.min_snr_gamma}")
         if not self.save_minutes >= 0:
             raise ValueError(f"save_minutes must be at least 0, got {self.save_minutes}")
@@ -163,7 +167,8 @@ class TrainConfig:
         for f in fields(self):
             value = getattr(self, f.name)
             start = "# " if value is None else ""  # TOML has no None: left out, it is the default
-            lines.append(f"{start}{f.name} = {json.dumps(value)}  # {f.metadata['help']}\n")
+            text = repr(value) if isinstance(value, float) else json.dumps(value)  # inf is TOML
+            lines.append(f"{start}{f.name} = {text}  # {f.metadata['help']}\n")
         return "".join(lines)
 
 

@@ -1,6 +1,7 @@
 """The settings: the classic configuration, presets, and the three environment variables."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -75,3 +76,17 @@ def test_unknown_preset_from_outside(monkeypatch):
     monkeypatch.setenv("DDPM_PRESET", "turbo")
     with pytest.raises(ValueError, match="DDPM_PRESET 'turbo'.*laptop"):
         settings()
+
+
+@pytest.mark.parametrize("change", [
+    {"grad_clip": 0.0}, {"grad_clip": math.nan}, {"seed": -1}, {"min_snr_gamma": math.inf},
+])  # fmt: skip
+def test_values_that_would_fail_or_teach_nothing_later_are_refused_at_once(change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} must be"):
+        TrainConfig(**change)
+
+
+def test_infinite_values_are_read_back(tmp_path):
+    config = TrainConfig(grad_clip=math.inf, save_minutes=math.inf)
+    config.save(tmp_path / "config.toml")
+    assert TrainConfig.load(tmp_path / "config.toml") == config

@@ -86,6 +86,7 @@ def test_learning_rate_closed_form():
     assert rates[:10] == pytest.approx([k / 10 for k in range(1, 11)])
     assert rates[59] == pytest.approx(0.5) and rates[-1] == pytest.approx(0)
     assert rates[34] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert learning_rate(200, 110, config) == rates[-1]  # in a loop of one's own
     constant = TrainConfig(lr=1.0, warmup_steps=0, lr_schedule="constant")
     assert [learning_rate(k, 9, constant) for k in (1, 9)] == [1.0, 1.0]
 
@@ -96,6 +97,7 @@ def test_wsd_is_constant_and_then_linear_to_0_over_the_last_fifth():
     assert rates[:10] == pytest.approx([k / 10 for k in range(1, 11)])
     assert rates[9:80] == [1.0] * 71
     assert rates[80:] == pytest.approx([1 - k / 20 for k in range(1, 21)])  # 0.95 ... 0
+    assert learning_rate(200, 100, config) == 0
     longer = [learning_rate(k, 200, config) for k in range(1, 81)]
     assert longer == rates[:80]  # what was trained before the decay serves any later end
 

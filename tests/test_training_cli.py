@@ -248,13 +248,14 @@ def test_a_stopped_training_says_how_to_continue(number, status, tmp_path, monke
     assert cli.main([*words, *TINY.split(), "--epochs", "9", "--resume"]) == 0
 
 
-def test_out_of_memory_on_the_command_line_is_one_line(monkeypatch, capsys):
+@pytest.mark.parametrize("where", ["step 1", "sample grid after step 3"])
+def test_out_of_memory_on_the_command_line_is_one_line(where, monkeypatch, capsys):
     def full(*args):
-        raise torch.OutOfMemoryError("step 1: the memory of cuda is full: halve batch_size (8)")
+        raise torch.OutOfMemoryError(f"{where}: the memory of cuda is full: advice")
 
     monkeypatch.setattr(train_command, "settings", full)
     assert cli.main(["train"]) == 2
-    assert capsys.readouterr().err.endswith("halve batch_size (8)\n")
+    assert capsys.readouterr().err.endswith("is full: advice\n")
 
 
 def test_flops_are_those_of_its_convolutions_and_matrix_products():

@@ -69,6 +69,21 @@ def test_auto_starts_afresh_in_an_empty_folder_and_resume_alone_refuses(tmp_path
         p.resume()
 
 
+def test_auto_starts_afresh_where_another_process_has_yet_to_make_the_folder(tmp_path):
+    p = pipeline(tmp_path / "new")
+    (tmp_path / "new").rmdir()
+    assert p.resume("auto") is None
+
+
+def test_a_run_of_another_device_or_weight_decay_continues_with_its_own_options(run, tmp_path):
+    state = pipeline(tmp_path).state_dict()
+    state["optimizer"]["param_groups"][0] |= {"fused": False, "weight_decay": 0.5}
+    p = pipeline(weight_decay=0.1)
+    p.load_state_dict(state)
+    assert p.optimizer.param_groups[0]["fused"] and next(p.steps()).step == 1
+    assert p.optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
 def test_a_checkpoint_of_plain_torch_save_can_still_be_resumed(run, tmp_path):
     state = checkpoint.unpack(tmp_path / "checkpoint-00000006.pt")
     torch.save(state, tmp_path / "plain.pt")
@@ -289,6 +304,7 @@ def test_bad_batches_are_counted_across_calls_of_steps():
 
 @pytest.mark.parametrize("error", [
     torch.OutOfMemoryError("CUDA out of memory. " * 9), RuntimeError("can't allocate memory: 9"),
+    RuntimeError("MPS backend out of memory"), RuntimeError("CPU: not enough memory: you tried"),
 ])  # fmt: skip
 def test_out_of_memory_is_one_line_and_a_rerun_continues_exactly(error):
     whole, p = pipeline(), pipeline()

@@ -119,3 +119,33 @@ def test_fit_says_how_it_was_stopped(tmp_path, capsys):
     assert len(history) == 3 and p.stopped_by == signal.SIGTERM
     assert "SIGTERM: stopped after step 3 of 9; saved" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_an_interrupt_while_the_last_step_is_saved_arrives(tmp_path):
+    p = pipeline(tmp_path)
+    save = p.save
+
+    def interrupted(*args):
+        if p.step == p.total_steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return save(*args)
+
+    p.save = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        for _ in p.steps():
+            pass
+    assert checkpoint.newest(tmp_path)[1]["step"] == p.total_steps
+
+
+def test_an_interrupt_of_a_loop_that_was_left_does_not_stop_the_next_one():
+    p = pipeline()
+    p._signals.asked = signal.SIGINT  # as one that came after the last look
+    assert len(p.fit()) == p.total_steps and p.stopped_by is None
+
+
+def test_a_signal_that_the_process_ignores_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    p = pipeline()
+    p.fit(watch=lambda p, record: record.step == 2 and os.kill(os.getpid(), signal.SIGINT))
+    assert p.step == p.total_steps and p.stopped_by is None
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -67,7 +67,7 @@ def spoil(p, steps):
 def run_legs(out_dir, step, changes):
     """Go on from the newest checkpoint to the end; `step` (a shared number) says how far it is."""
     for number in (signal.SIGINT, signal.SIGTERM):  # outside fit, a late one must not end us
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *late: None)
     p = pipeline(out_dir, **changes)
     p.resume("auto")
     step.value = p.step

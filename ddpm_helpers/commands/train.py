@@ -120,7 +120,7 @@ def read_config(args: argparse.Namespace, preset: str, source: str) -> tuple[str
             option = "--" + key.replace("_", "-")
             raise ValueError(
                 f"{args.weights} was trained with {key} = {stored!r}, not {value!r}: leave "
-                f"{option} out, or train without --weights"
+                f"{option} out, or train without them"
             )
     return name, fitting
 

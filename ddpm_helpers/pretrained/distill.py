@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ddpm_helpers.device import best_device
+from ddpm_helpers.device import make_accelerator
 from ddpm_helpers.diffusion import ConsistencyDistillation
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained.fine_tune import fine_tune_model
@@ -34,5 +34,5 @@ def distill_model(
         FileNotFoundError, ValueError: as for `load_pretrained`, or as `ConsistencyDistillation`.
     """
     student, diffusion = fine_tune_model(name_or_path, classes, say=say)
-    teacher = copy.deepcopy(student).eval().requires_grad_(False).to(best_device())
+    teacher = copy.deepcopy(student).eval().requires_grad_(False).to(make_accelerator().device)
     return student, ConsistencyDistillation(diffusion, teacher, steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,19 @@ def build_optimizer(model: DiffusionNet, config: TrainConfig) -> torch.optim.Opt
         bf16 = config.precision != "fp32" and bf16_is_fast(device)
         return Muon(model, lr, weight_decay=decay, fused=fused, bf16=bf16)
     return torch.optim.AdamW(model.parameters(), lr, weight_decay=decay, fused=fused)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load the averages of a saved optimiser, with the options of this one.
+
+    The options may differ: another weight decay, or a device that has no fused implementation.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    groups = [
+        now | {"params": before["params"]}
+        for now, before in zip(own, saved["param_groups"], strict=True)
+    ]
+    optimizer.load_state_dict(saved | {"param_groups": groups})
 
 
 def step_if_finite(finite: Tensor, optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -53,10 +67,11 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
     that the rate does not depend on `total`, so until then the end of the run can be moved.
 
     Args:
-        step: number of the step, from 1 to total.
+        step: number of the step, from 1; beyond total, the rate of the last one.
         total: steps of the whole run.
     Source: cosine: Loshchilov & Hutter 2017, eq. 5, one cycle; wsd: Hu et al. 2024, section 4.
     """
+    step = min(step, total)
     if step <= config.warmup_steps:
         return config.lr * step / config.warmup_steps
     if config.lr_schedule == "constant":

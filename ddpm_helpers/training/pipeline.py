@@ -75,8 +75,10 @@ class TrainingPipeline(TrainingState):
                 with self._out_of_memory_explained():
                     record = self.train_step(x_0, y)
                 self._note(record, len(x_0))
-                self.stopped_by = self._signal_to_stop(record)
                 self._save_if_due()
+                if (asked := self._signal_to_stop(record)) is not None:
+                    self._save_last_step()
+                self.stopped_by = asked
             yield record
 
     def train_step(self, x_0: Tensor, y: Tensor) -> StepRecord:
@@ -140,7 +142,6 @@ class TrainingPipeline(TrainingState):
                 if watch is not None:
                     with self._save_on_error():
                         watch(self, record)
-        self._signals.asked = None
         if self.stopped_by is not None and self.is_main:
             name, saved = signal.Signals(self.stopped_by).name, "; saved" if self.out_dir else ""
             print(f"{name}: stopped after step {self.step} of {self.total_steps}{saved}",

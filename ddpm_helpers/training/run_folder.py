@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.files import megabytes, not_written, write_atomic
 from ddpm_helpers.training.checkpoint import NAMES, checkpoints
 from ddpm_helpers.training.metrics import StepRecord
@@ -78,6 +79,14 @@ def remove_run(folder: Path) -> None:
 def is_rung(epoch: int) -> bool:
     """Whether an epoch is 1, 2 or 5 times a power of ten: the rungs of the ladder."""
     return str(epoch).rstrip("0") in ("1", "2", "5")
+
+
+def bytes_needed(model: nn.Module, config: TrainConfig, steps: int) -> int:
+    """Bytes on the disk that a run of so many steps needs, while it writes one more checkpoint."""
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    averages = 1 + config.keep_weights * sum(map(is_rung, range(1, config.epochs + 1)))
+    one = 4 * weights + 120 * steps + 1_000_000  # weights, average, Adam's two; history; names
+    return averages * weights + (config.keep_checkpoints + 1) * one + 300 * steps  # and .jsonl
 
 
 class HistoryWriter:

@@ -25,7 +25,7 @@ from ddpm_helpers.pretrained import save_weights, set_classes
 from ddpm_helpers.training import checkpoint, run_folder, sample_grids
 from ddpm_helpers.training.build import check_fit
 from ddpm_helpers.training.metrics import BadBatches, StepRecord, Throughput
-from ddpm_helpers.training.optim import build_optimizer, describe_change
+from ddpm_helpers.training.optim import build_optimizer, describe_change, load_optimizer
 from ddpm_helpers.training.stopping import StopSignals, explain_oom
 from ddpm_helpers.training.training_data import TrainingData, data_name, fingerprint
 
@@ -66,8 +66,7 @@ class TrainingState:
         net = compiled(self.model) if config.compile else self.model
         if getattr(model, "_orig_mod", None) is network:
             net = model  # compiled by the caller, with options of their own
-        # On one process, prepare leaves the network as it is; on several, it averages gradients.
-        self.net = self.accelerator.prepare(net)
+        self.net = self.accelerator.prepare(net)  # several processes will average their gradients
         self.history: list[StepRecord] = []
         self.step = 0
         self.steps_per_epoch = math.ceil(len(dataset) / config.batch_size)
@@ -77,7 +76,8 @@ class TrainingState:
         self.bf16 = wanted == "bf16" or (wanted == "auto" and bf16_is_fast(self.device))
         self.out_dir = None if out_dir is None else Path(out_dir)
         if self.out_dir is not None and self.is_main:
-            run_folder.prepare_folder(self.out_dir, self._bytes_needed())
+            needed = run_folder.bytes_needed(self.model, config, self.total_steps)
+            run_folder.prepare_folder(self.out_dir, needed)
         self._overwrite, self._folder_is_ours = overwrite, False
         self._saved_step, self._save_at = 0, 0.0  # the clock of the next save
         self._torn = False  # whether the weights have taken a step that the averaged ones have not
@@ -89,7 +89,9 @@ class TrainingState:
 
     def autocast(self) -> AbstractContextManager:
         """A context in which the network computes in bf16, if this training does."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+        # Older torch would cache weights that are cast in no_grad, and then train none of them.
+        bf16 = torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
+        return bf16 if self.bf16 else nullcontext()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a training needs to continue: what a checkpoint holds."""
@@ -115,7 +117,7 @@ class TrainingState:
         checkpoint.check_compatible(name, state, self.state_dict())
         self.model.load_state_dict(state["model"])
         self.ema_model.load_state_dict(state["ema_model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         # A checkpoint of the first form counted the batches that were left out apart.
         self.step = state["step"] + state.get("skipped", 0)
         self.history = [StepRecord.from_dict(saved) for saved in state["history"]]
@@ -139,8 +141,9 @@ class TrainingState:
         if self.is_main:
             where.parent.mkdir(parents=True, exist_ok=True)
             keep = self.config.keep_checkpoints if path is None else None
-            checkpoint.write(where, self.state_dict(), keep)
+            # Weights first: a run that is killed in between repeats its steps, and then these.
             self._save_average(where.with_name("weights.safetensors"))
+            checkpoint.write(where, self.state_dict(), keep)
             self._history_writer.flush()
         if path is None:
             self._note_saved()
@@ -160,6 +163,8 @@ class TrainingState:
             ValueError: it is damaged, or belongs to another network, configuration or dataset.
         """
         given = self._folder() if path in (None, "auto") else Path(path)  # type: ignore[arg-type]
+        if path == "auto" and not given.exists():
+            return None  # of several processes, one makes it meanwhile
         if not given.is_dir():
             where, state = given, checkpoint.unpack(given)
         elif found := checkpoint.newest(given):
@@ -221,9 +226,9 @@ class TrainingState:
         try:
             yield
         except BaseException:
-            if self.out_dir is not None and self._saved_step != self.step and not self._torn:
+            if not self._torn:
                 try:
-                    self.save()
+                    self._save_last_step()
                 except Exception as error:  # the first exception matters more: raise that one
                     warnings.warn(f"while saving step {self.step}: {error}", stacklevel=2)
             raise
@@ -236,7 +241,7 @@ class TrainingState:
         self._torn = False
 
     def _save_if_due(self) -> None:
-        """Save and draw samples at the end of an epoch, of the run, or when it is stopped.
+        """Save and draw samples at the end of an epoch, or of the run.
 
         The first step is saved at once, which proves that saving works, and later ones every
         save_minutes.
@@ -250,15 +255,20 @@ class TrainingState:
             return last or bool(every and inside == 0 and epoch % every == 0)
 
         late = self.config.save_minutes > 0 and time.monotonic() >= self._save_at
-        if self.stopped_by is not None or late or due(self.config.save_every):
-            self.save()
         if self.config.keep_weights and inside == 0 and run_folder.is_rung(epoch):
             self._save_average(self.out_dir / f"weights_epoch_{epoch:04d}.safetensors")
+        if late or due(self.config.save_every):
+            self.save()
         if self.config.sample_every and due(self.config.sample_every):
             grid = self.save_samples(self.out_dir / f"samples_epoch_{epoch:04d}.png")
             self._history_writer.images(grid, self.step)
         if last:
             sample_grids.save_animation(self.out_dir)
+
+    def _save_last_step(self) -> None:
+        """Save if the last step is not on the disk yet."""
+        if self.out_dir is not None and self.is_main and self._saved_step != self.step:
+            self.save()
 
     def _start(self) -> None:
         """Take over the folder, and write settings and history as they are now."""
@@ -283,15 +293,6 @@ class TrainingState:
         if self.out_dir is None:
             raise ValueError("this pipeline has no out_dir: give a path to save to or resume from")
         return self.out_dir
-
-    def _bytes_needed(self) -> int:
-        """How many bytes this run will need on the disk, while one more checkpoint is written."""
-        config, steps = self.config, self.total_steps
-        weights = sum(value.nbytes for value in self.model.state_dict().values())
-        rungs = sum(map(run_folder.is_rung, range(1, config.epochs + 1)))
-        averages = 1 + rungs * config.keep_weights
-        one = 4 * weights + 120 * steps + 1_000_000  # weights, average, Adam's two; history; names
-        return averages * weights + (config.keep_checkpoints + 1) * one + 300 * steps  # and .jsonl
 
     def _note_saved(self) -> None:
         """Note that the state is on the disk, and restart the clock of the next save."""

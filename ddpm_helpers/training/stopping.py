@@ -19,11 +19,11 @@ WAITING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and the end of a preemptibl
 class StopSignals:
     """Inside `with stop_signals:` every signal is only noted, also a second and a third one.
 
-    Blocks may be nested. Python delivers signals to the main thread only; in any other thread
-    this does nothing.
+    A signal that the process ignores stays ignored. Blocks may be nested. Python delivers signals
+    to the main thread only; in any other thread this does nothing.
 
     Attributes:
-        asked: number of the first signal that arrived; None if none did.
+        asked: number of the first signal that arrived in the outermost block; None if none did.
     """
 
     def __init__(self) -> None:
@@ -33,14 +33,15 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         self._depth += 1
-        if self._depth == 1 and threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in WAITING}
+        if self._depth == 1:
+            self.asked = None
+            if threading.current_thread() is threading.main_thread():
+                heard = [one for one in WAITING if signal.getsignal(one) is not signal.SIG_IGN]
+                self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *error: object) -> None:
         self._depth -= 1
-        if error[0] is not None:  # it ends the run by itself; the next one starts unasked
-            self.asked = None
         if self._depth == 0:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
@@ -71,7 +72,9 @@ def explain_oom(what: str, device: torch.device, advice: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        words = str(error).lower()  # of the CPU on Linux, on Windows, of MPS
+        full = any(w in words for w in ("allocate memory", "not enough memory", "out of memory"))
+        if not full and not isinstance(error, torch.OutOfMemoryError):
             raise
         traceback.clear_frames(error.__traceback__)  # they keep every tensor of the stack alive
         gc.collect()
