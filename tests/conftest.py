@@ -3,6 +3,7 @@
 import functools
 import http.server
 import os
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -33,6 +34,18 @@ def no_network(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture
+def signals_as_in_a_terminal():
+    """A shell that starts the tests in the background has Ctrl-C ignored in all of them."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Consistency distillation: its target by hand, the loss of a perfect student, a real student."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -171,6 +173,9 @@ def test_the_pipeline_trains_a_student_and_saves_weights_that_sample(teacher, tm
     path, config, data = teacher
     student, short = distill_model(path, data.classes, steps=5, say=lambda line: None)
     before = short.teacher.gate.weight.clone()
+    with pytest.raises(ValueError, match="config.teacher_steps is None, the diffusion's is 5"):
+        TrainingPipeline(student, short, data, config)
+    config = replace(config, teacher_steps=5)
     pipeline = TrainingPipeline(student, short, data, config, tmp_path / "run")
     pipeline.fit()
     assert not torch.equal(pipeline.model.gate.weight.cpu(), before.cpu())

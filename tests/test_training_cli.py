@@ -229,6 +229,7 @@ def test_zero_terminal_snr_and_min_snr_are_options(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_training_says_how_to_continue(number, status, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))

@@ -12,20 +12,11 @@ from toy_training import PRELOAD, pipeline, run_legs, same
 
 from ddpm_helpers.training import checkpoint
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals"),
+    pytest.mark.usefixtures("signals_as_in_a_terminal"),
+]
 CHANGES = {"epochs": 16}  # 48 steps, a checkpoint every 3
-
-
-@pytest.fixture(autouse=True)
-def signals_as_in_a_terminal():
-    """A shell that starts the tests in the background has Ctrl-C ignored in all of them."""
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
-    }
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

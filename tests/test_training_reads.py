@@ -134,6 +134,7 @@ def strike_at(p, step, then=None):
     p.diffusion.loss = struck
 
 
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_a_signal_ends_the_training_after_its_step_however_seldom_losses_are_read(tmp_path):
     whole, p = pipeline(), pipeline(tmp_path)
     whole.fit()

@@ -35,6 +35,8 @@ class ConsistencyDistillation(DiffusionUtils):
             the true image and the noise of x_t: consistency training, which is less accurate.
         steps: the teacher's, from T to 0, in 1..T: many follow its path closely; few spread faster
             what is known at 0, and end in a long step, which leaves no grain.
+    Attributes:
+        teacher_steps: steps; `TrainingPipeline` wants the same in its `TrainConfig`.
     Raises:
         ValueError: steps out of range, or a prediction other than v or flow: eps says nothing
             about the image at T, and a predicted x_0 is not tied to x_t at 0.
@@ -50,7 +52,7 @@ class ConsistencyDistillation(DiffusionUtils):
             )
         self.teacher = teacher
         self.few_steps = [self.T, round(SECOND * self.T)] if self.T > 1 else [1]
-        steps = checks.count("steps", steps, most=self.T)
+        self.teacher_steps = checks.count("steps", steps, most=self.T)
         self.grid = torch.tensor(sub_sequence(self.T, steps)).flip(0)  # (steps + 1,), from 0 to T
 
     def loss(

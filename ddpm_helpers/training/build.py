@@ -60,7 +60,8 @@ def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> 
         raise ValueError(
             f"the network knows {known} classes, the dataset has {len(dataset.classes)}"
         )
-    for name, found in diffusion.config.items():
+    settings = diffusion.config | {"teacher_steps": getattr(diffusion, "teacher_steps", None)}
+    for name, found in settings.items():
         wanted = getattr(config, name)
         if found != wanted and not isinstance(found, list):  # a table of betas has no name
             raise ValueError(f"config.{name} is {wanted!r}, the diffusion's is {found!r}")
