@@ -47,7 +47,7 @@ class TrainingPipeline(TrainingState):
     Attributes:
         diffusion, dataset, config, out_dir: as given; model: as adapted.
         device: where the network is.
-        net: `model` for full batches: compiled, or wrapped for several processes.
+        net: `model` compiled, for full batches; or wrapped, for all batches of several processes.
         ema_model: the averaged weights, in eval mode: sample from these.
         optimizer: AdamW or Muon.
         history: a `StepRecord` for each step of `steps`.
@@ -55,7 +55,8 @@ class TrainingPipeline(TrainingState):
         total_steps, steps_per_epoch: steps of the whole run, and of an epoch.
         grid: the latest sample grid, (3, H, W) in 0..1; None before the first.
         is_main: whether this process is the one that writes files.
-        stopped_by: number of the signal that stopped the training, else None.
+        stopped_by: number of the signal that stopped the training, SIGTERM for one of another
+            process; else None.
     Raises:
         ValueError: network, diffusion, data and config do not fit together.
         OSError: out_dir cannot be written, or its disk is too full for the checkpoints.
@@ -130,10 +131,11 @@ class TrainingPipeline(TrainingState):
             The history.
         Raises:
             FloatingPointError: loss or gradient was not finite in max_bad_steps steps in a row.
-            torch.OutOfMemoryError: with what to halve.
+            torch.OutOfMemoryError: with what to change.
             FileExistsError: out_dir holds a run that was neither resumed nor to be overwritten.
             ValueError: the dataset yields something other than `TrainingData` describes.
-            Once it trains, the last complete step is saved before any error, one in `watch` too.
+            Once it trains, an error, in `watch` too, saves the last complete step first, unless it
+            strikes while weights change.
         """
         progress = Progress(self.step, self.total_steps, quiet=not self.is_main)
         with self._signals, progress:
@@ -193,7 +195,7 @@ class TrainingPipeline(TrainingState):
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """In here, signals wait, the clock runs, and an error saves the last complete step."""
+        """In here signals wait, the clock runs, and an error saves the last complete step."""
         with self._signals, self._save_on_error():
             self._speed.go()
             yield
@@ -221,7 +223,7 @@ class TrainingPipeline(TrainingState):
         return step in (1, self.total_steps) or step % self._read_every == 0
 
     def _signal_to_stop(self, record: StepRecord) -> int | None:
-        """The signal that arrived; of several processes, all stop if one got any."""
+        """The signal that arrived, or SIGTERM where only another process got one."""
         asked = self._signals.asked
         if self.accelerator.num_processes == 1:
             return asked
