@@ -33,7 +33,7 @@ def source(split: str, dataset: Any, fit: str) -> Source:
     def plain(i: int) -> Any:
         """One item as values that can be compared."""
         try:
-            return _item(dataset, name, i, _values)
+            return _item(dataset, name, i, lambda picture: picture)
         except NotAPicture as damaged:
             return str(damaged)
 
@@ -44,11 +44,6 @@ def source(split: str, dataset: Any, fit: str) -> Source:
         name, identity, names, lambda size: _chunks(dataset, name, size, fit), interleave=True,
         settle=lambda found: _settle(found, names, name),
     )  # fmt: skip
-
-
-def _values(picture: Any) -> np.ndarray:
-    """All that a PIL picture shows, as an array: a palette's numbers alone do not tell colours."""
-    return np.asarray(picture.convert("RGBA") if picture.mode == "P" else picture)
 
 
 def _name(dataset: Any) -> str:
@@ -93,8 +88,8 @@ def _chunks(dataset: Any, name: str, size: int, fit: str) -> Chunks:
 
 
 def _item(
-    dataset: Any, name: str, i: int, convert: Callable[[Any], np.ndarray]
-) -> tuple[np.ndarray, int]:
+    dataset: Any, name: str, i: int, convert: Callable[[Any], Any]
+) -> tuple[Any, int]:
     """Picture i as a PIL image, converted by `convert`, and its label."""
     try:
         picture, label = parts(dataset[i])

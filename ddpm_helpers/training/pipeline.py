@@ -77,9 +77,9 @@ class TrainingPipeline(TrainingState):
                     record = self.train_step(x_0, y)
                 self._note(record, len(x_0))
                 self._save_if_due()
-                if (asked := self._signal_to_stop(record)) is not None:
+                self.stopped_by = self._signal_to_stop(record)
+                if self.stopped_by is not None:
                     self._save_last_step()
-                self.stopped_by = asked
             yield record
 
     def train_step(self, x_0: Tensor, y: Tensor) -> StepRecord:

@@ -89,9 +89,10 @@ class TrainingState:
 
     def autocast(self) -> AbstractContextManager:
         """A context in which the network computes in bf16, if this training does."""
+        if not self.bf16:
+            return nullcontext()
         # Older torch would cache weights that are cast in no_grad, and then train none of them.
-        bf16 = torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
-        return bf16 if self.bf16 else nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a training needs to continue: what a checkpoint holds."""
@@ -163,16 +164,12 @@ class TrainingState:
             ValueError: it is damaged, or belongs to another network, configuration or dataset.
         """
         given = self._folder() if path in (None, "auto") else Path(path)  # type: ignore[arg-type]
-        if path == "auto" and not given.exists():
-            return None  # of several processes, one makes it meanwhile
-        if not given.is_dir():
-            where, state = given, checkpoint.unpack(given)
-        elif found := checkpoint.newest(given):
-            where, state = found
-        elif path == "auto":
-            return None
-        else:
+        found = checkpoint.newest(given) if given.is_dir() else None
+        if found is None and path == "auto":
+            return None  # of several processes, one may have yet to make the folder
+        if found is None and given.is_dir():
             raise FileNotFoundError(f"no checkpoint in {given}; train first, or say 'auto'")
+        where, state = found or (given, checkpoint.unpack(given))
         self.load_state_dict(state, where.name)
         self._note_saved()
         if self.out_dir is not None and where.resolve().parent == self.out_dir.resolve():
