@@ -20,7 +20,7 @@ TEST_ENV = DDPM_PRESET=ci DDPM_DATA=cartoons OMP_NUM_THREADS=1 PYTHONDONTWRITEBY
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test notebooks images site site-test lock clean
+.PHONY: help setup lab test test-slow notebooks images site site-test lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -35,9 +35,14 @@ lab: setup  ## open JupyterLab on notebooks/ (on this machine only, with a token
 	@exec $(PY) -m jupyterlab --ServerApp.root_dir=notebooks --ServerApp.ip=127.0.0.1 \
 	  --ServerApp.port=$(PORT) $(QUIET) $(AS_ROOT) $(LAB)
 
-test: setup  ## run every test: code, style, types and all notebooks
-	@$(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
-	  --durations 10 --nbval-lax --nbval-current-env --nbval-cell-timeout 120 \
+PYTEST_CMD = $(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+  --durations 10
+
+test: setup  ## check a change: code, style, types, notebooks (at most 900 CPU seconds)
+	@$(PYTEST_CMD) -m "not slow" tests $(PYTEST)
+
+test-slow: setup  ## the rest: every notebook under nbval, its solutions, kills, many processes
+	@$(PYTEST_CMD) -m slow --nbval-lax --nbval-current-env --nbval-cell-timeout 120 \
 	  tests $(NOTEBOOKS) $(PYTEST)
 
 notebooks: setup  ## run every notebook headless and keep the outputs

@@ -14,6 +14,13 @@ os.environ.setdefault("MPLBACKEND", "agg")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items):
+    """Cells that nbval runs, each notebook in a kernel of its own, are slow tests."""
+    for item in items:
+        if type(item).__module__.startswith("nbval"):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's top folder."""

@@ -178,12 +178,6 @@ def test_no_two_files_have_one_name():
     assert twice == KNOWN_TWICE, f"take off the list: {sorted(KNOWN_TWICE - twice)}"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_no_file_is_longer_than_300_lines(path):
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= 300, f"{path.name} has {lines} lines: divide it"
-
-
 def test_samplers_know_nothing_but_numbers():
     path = PACKAGE / "diffusion" / "samplers.py"
     roots = {name.split(".")[0] for name in imported(path)}
