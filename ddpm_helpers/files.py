@@ -1,10 +1,19 @@
-"""Atomic writes: whoever reads a file sees the old content or the new one, never half of it."""
+"""Paths that a user names, and atomic writes: a reader never sees half of a file."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path that a user gave, absolute, with `~` replaced by the home folder.
+
+    Links are kept: the path is not resolved.
+    """
+    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -33,11 +42,17 @@ def write_temporary(path: Path, content: bytes) -> Path:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush a folder to the disk, so that the names of new files survive a power cut too."""
+    """Flush a folder to the disk, so that the names of new files survive a power cut too.
+
+    Not every drive can do that (FUSE, network drives): the names are then written a little later.
+    """
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 def not_written(path: Path, needed: int, error: OSError) -> str:
