@@ -11,6 +11,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from ddpm_helpers import checks
 from ddpm_helpers.config_file import read_table
 from ddpm_helpers.device import best_device
+from ddpm_helpers.files import user_path
 
 OPTIMIZERS = ("adamw", "muon")
 T_SAMPLINGS = ("uniform", "stratified", "logit_normal", "log_normal")
@@ -30,6 +32,7 @@ CHOICES = {
     "t_sampling": T_SAMPLINGS,
 }
 CHANNELS = (1, 3)
+SOURCES = ("cartoons", "cifar10", "mnist", "fashion_mnist", "auto")  # other names are folders
 # Defaults that depend on the source: MNIST is greyscale, and a mirrored digit is not a digit.
 OF_SOURCE: dict[str, dict[str, Any]] = {
     "mnist": {"channels": 1, "flip": False},
@@ -197,15 +200,21 @@ PRESETS = {
 
 
 def cache_dir() -> Path:
-    """Where caches and downloads live: DDPM_CACHE, else the platform's user cache folder."""
+    """Where caches and downloads live: DDPM_CACHE, else the platform's user cache folder.
+
+    A user without a home folder, as in some containers, has them in the temporary folder.
+    """
     if place := os.environ.get("DDPM_CACHE"):
-        return Path(place).expanduser()
+        return user_path(place)
+    home = Path(os.path.expanduser("~"))
+    if not home.is_absolute():
+        home = Path(tempfile.gettempdir())
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
     elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
+        base = home / "Library" / "Caches"
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
     return base / "ddpm_helpers"
 
 
@@ -215,7 +224,7 @@ class Settings:
 
     Attributes:
         preset: name of the training preset.
-        data: a `source` for `ImageDataset`.
+        data: a `source` for `ImageDataset`; a folder that exists is an absolute path.
         cache_dir: where caches and downloads live.
         train: the preset's `TrainConfig`, with the defaults of the data (see `OF_SOURCE`).
         device: where tensors go.
@@ -248,6 +257,19 @@ def settings() -> Settings:
     device = best_device()
     preset = os.environ.get("DDPM_PRESET") or ("gpu" if device.type == "cuda" else "laptop")
     checks.one_of("DDPM_PRESET", preset, PRESETS)
-    data = os.environ.get("DDPM_DATA") or "cartoons"
+    data = _find_source(os.environ.get("DDPM_DATA") or "cartoons")
     train = TrainConfig.preset(preset, **OF_SOURCE.get(data, {}))
     return Settings(preset, data, cache_dir(), train, device)
+
+
+def _find_source(data: str) -> str:
+    """DDPM_DATA with a folder made absolute; a name, or a folder that does not exist, unchanged.
+
+    A relative path counts from the working folder or from one of the two above it: Jupyter starts
+    a kernel in notebooks/ or notebooks/solutions/, wherever `make lab` was called.
+    """
+    if data in SOURCES:
+        return data
+    here = Path.cwd()
+    places = (base / os.path.expanduser(data) for base in (here, *here.parents[:2]))
+    return next((str(user_path(place)) for place in places if place.is_dir()), data)

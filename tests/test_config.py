@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import os
+import tempfile
 
 import pytest
 
@@ -65,11 +67,36 @@ def test_settings_follow_the_environment(monkeypatch, tmp_path):
     assert settings().train == TrainConfig.preset("ci", channels=1)
 
 
+def test_a_relative_folder_is_found_from_where_a_kernel_starts(monkeypatch, tmp_path):
+    for folder in ("my/album", "notebooks/solutions", "cartoons"):
+        (tmp_path / folder).mkdir(parents=True)
+    found = {}
+    for data in ("my/album", "./cartoons", "cartoons", "my/typo", str(tmp_path / "my")):
+        monkeypatch.setenv("DDPM_DATA", data)
+        for folder in (".", "notebooks", "notebooks/solutions"):
+            monkeypatch.chdir(tmp_path / folder)
+            found.setdefault(data, set()).add(settings().data)
+    assert found["my/album"] == {str(tmp_path / "my" / "album")}
+    assert found["./cartoons"] == {str(tmp_path / "cartoons")}
+    assert all(found[data] == {data} for data in ("cartoons", "my/typo", str(tmp_path / "my")))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DDPM_DATA", "~/my/album")
+    assert settings().data == str(tmp_path / "my" / "album")
+
+
 def test_settings_without_environment(monkeypatch):
     for name in ("DDPM_PRESET", "DDPM_DATA", "DDPM_CACHE"):
         monkeypatch.delenv(name, raising=False)
     assert settings().preset in ("laptop", "gpu")
     assert cache_dir().name == "ddpm_helpers"
+
+
+def test_a_user_without_a_home_has_a_cache_in_the_temporary_folder(monkeypatch, tmp_path):
+    for name in ("DDPM_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as Python does without one
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert tmp_path in cache_dir().parents
 
 
 def test_unknown_preset_from_outside(monkeypatch):

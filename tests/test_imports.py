@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ddpm_helpers"
 BASE = {"checks", "config", "config_file", "device", "files"}
 ALLOWED: dict[str, set[str]] = {
     "checks": set(),
-    "config": {"checks", "config_file", "device"},
+    "config": {"checks", "config_file", "device", "files"},
     "config_file": {"checks"},
     "device": set(),
     "files": set(),
