@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_helpers.evaluation import (
-    frechet_distance,
-    kernel_distance,
-    nearest_neighbours,
-    precision_recall,
-)
+from ddpm_helpers.evaluation import frechet_distance, kernel_distance, precision_recall
 
 
 def cloud(n, d, seed, shift=0.0):
@@ -75,15 +70,3 @@ def test_precision_and_recall_of_sets_whose_answer_is_known():
     good, covered = precision_recall(real, one_kind)
     assert good > 0.95 and 0.4 < covered < 0.6
     assert precision_recall(real, real + 1000) == (0.0, 0.0)
-
-
-def test_nearest_neighbours_finds_copies_and_measures_pixels(monkeypatch):
-    monkeypatch.setattr("ddpm_helpers.evaluation.distances.CHUNK", 16)
-    images = torch.randint(256, (50, 3, 8, 8), dtype=torch.uint8)
-    x = images[[7, 31]].float() / 127.5 - 1
-    found = nearest_neighbours(x + 0.1, images, k=2)
-    assert found.index[:, 0].tolist() == [7, 31]
-    torch.testing.assert_close(found.distance[:, 0], torch.full((2,), 0.1), rtol=1e-3, atol=1e-3)
-    assert (found.distance[:, 1] > 0.5).all()
-    same = nearest_neighbours(images[[7, 31]], images.numpy())  # bytes on both sides
-    assert same.index[:, 0].tolist() == [7, 31] and same.distance.max() < 1e-3

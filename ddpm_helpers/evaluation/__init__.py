@@ -10,9 +10,9 @@ from ddpm_helpers.evaluation.comparison import (
 from ddpm_helpers.evaluation.distances import (
     frechet_distance,
     kernel_distance,
-    nearest_neighbours,
     precision_recall,
 )
+from ddpm_helpers.evaluation.memorising import find_copies, nearest_neighbours
 from ddpm_helpers.evaluation.report import evaluate, loss_per_step
 from ddpm_helpers.evaluation.sets import draw_samples, take, take_like
 
@@ -23,6 +23,7 @@ __all__ = [
     "draw_samples",
     "evaluate",
     "features_and_classes",
+    "find_copies",
     "frechet_distance",
     "kernel_distance",
     "load_classifier",

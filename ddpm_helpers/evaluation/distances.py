@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 from torch import Tensor
-
-from ddpm_helpers.checks import count as check_count
-
-CHUNK = 5000  # training pictures that are compared at a time
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -78,49 +70,6 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
     if not 1 <= k < min(len(real), len(fake)):
         raise ValueError(f"k must lie in 1..{min(len(real), len(fake)) - 1}, got {k}")
     return _among(fake, real, k), _among(real, fake, k)
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """The nearest training pictures of each sample.
-
-    Attributes:
-        index: (n, k) int64, their indices, the nearest first.
-        distance: (n, k), root mean square difference of pixels in [-1, 1].
-    """
-
-    index: Tensor
-    distance: Tensor
-
-
-def nearest_neighbours(x: Tensor, images: Tensor | np.ndarray, k: int = 1) -> Neighbours:
-    """Find the training pictures that are nearest to each sample, pixel by pixel.
-
-    Args:
-        x: samples, (n, C, H, W), uint8 or in [-1, 1].
-        images: training pictures, (N, C, H, W), uint8 or in [-1, 1], such as `ds.images`.
-        k: how many, 1..N.
-    Returns:
-        Their indices and distances.
-    Raises:
-        ValueError: pictures of different shape, or a number out of range.
-    """
-    if tuple(x.shape[1:]) != tuple(images.shape[1:]):
-        shapes = f"{tuple(x.shape)} and {tuple(images.shape)}"
-        raise ValueError(f"x and images must be pictures of one shape, got {shapes}")
-    k = check_count("k", k, most=len(images))
-    flat, found = _rows(x), []
-    for start in range(0, len(images), CHUNK):
-        part = images[start : start + CHUNK]
-        part = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
-        found.append(torch.cdist(flat, _rows(part.to(flat.device))))  # (n, CHUNK)
-    nearest = torch.cat(found, 1).topk(k, largest=False)
-    return Neighbours(nearest.indices, nearest.values / math.sqrt(flat.shape[1]))
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Pictures, uint8 or in [-1, 1], as float32 (n, C * H * W) in [-1, 1]."""
-    return (x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()).flatten(1)
 
 
 def _among(points: Tensor, cloud: Tensor, k: int) -> float:

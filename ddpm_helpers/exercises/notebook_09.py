@@ -12,9 +12,9 @@ from torch import Tensor
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.evaluation.distances import (
     frechet_distance,
-    nearest_neighbours,
     precision_recall,
 )
+from ddpm_helpers.evaluation.memorising import nearest_neighbours
 from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, noise
 
 

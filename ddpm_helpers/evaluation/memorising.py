@@ -1,0 +1,110 @@
+"""Tell whether samples are copies of training images."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_helpers.checks import count as check_count
+from ddpm_helpers.checks import number as check_number
+
+CHUNK = 5000  # training images that are compared at a time
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest training images of each sample.
+
+    Attributes:
+        index: (n, k) int64, their indices, the nearest first.
+        distance: (n, k), root mean square difference of pixels in [-1, 1].
+    """
+
+    index: Tensor
+    distance: Tensor
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Which samples are copies of a training image.
+
+    Attributes:
+        copied: (n,) bool, whether each sample is one.
+        index: (n,) int64, the nearest training image of each.
+        distance, second: (n,), root mean square difference from the nearest training image, and
+            from the nearest one that differs from it.
+    """
+
+    copied: Tensor
+    index: Tensor
+    distance: Tensor
+    second: Tensor
+
+    @property
+    def share(self) -> float:
+        """Share of the samples that are copies, in 0..1."""
+        return float(self.copied.double().mean())
+
+
+def nearest_neighbours(x: Tensor, images: Tensor | np.ndarray, k: int = 1) -> Neighbours:
+    """Find the training images that are nearest to each sample, pixel by pixel.
+
+    Args:
+        x: samples, (n, C, H, W), uint8 or in [-1, 1].
+        images: training images, (N, C, H, W), uint8 or in [-1, 1], such as `ds.images`.
+        k: how many, 1..N.
+    Returns:
+        Their indices and distances.
+    Raises:
+        ValueError: images of different shape, or k out of range.
+    """
+    if tuple(x.shape[1:]) != tuple(images.shape[1:]):
+        shapes = f"{tuple(x.shape)} and {tuple(images.shape)}"
+        raise ValueError(f"x and images must be images of one shape, got {shapes}")
+    k = check_count("k", k, most=len(images))
+    flat, found = _rows(x), []
+    for start in range(0, len(images), CHUNK):
+        part = images[start : start + CHUNK]
+        part = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
+        found.append(torch.cdist(flat, _rows(part.to(flat.device))))  # (n, CHUNK)
+    nearest = torch.cat(found, 1).topk(k, largest=False)
+    return Neighbours(nearest.indices, nearest.values / math.sqrt(flat.shape[1]))
+
+
+def find_copies(x: Tensor, images: Tensor | np.ndarray, ratio: float = 1 / 3) -> Copies:
+    """Find the samples that are copies: far nearer to one training image than to any other.
+
+        copied = distance to the nearest < ratio * distance to the second nearest
+
+    The rule needs no threshold in pixels, which would depend on the data and on N: a new image is
+    about as far from its second neighbour as from its first. Apply it to test images too; their
+    share is the rule's error. Equal training images count as one.
+
+    Args:
+        x: samples, (n, C, H, W), uint8 or in [-1, 1].
+        images: training images, (N, C, H, W), uint8 or in [-1, 1]; at least two different ones.
+        ratio: in 0..1.
+    Raises:
+        ValueError: images of different shape, fewer than two different ones, or ratio outside 0..1.
+    Source: Yoon et al. 2023, section 3, who take 1/3.
+    """
+    ratio = check_number("ratio", ratio, 0, 1)
+    digests = [hashlib.sha1(np.asarray(image).tobytes()).digest() for image in images]
+    _, first = np.unique(np.array(digests), return_index=True)  # one of each group of equal images
+    if len(first) < 2:
+        raise ValueError(f"images must hold at least two different images, got {len(first)}")
+    first = np.sort(first)
+    near = nearest_neighbours(x, images[first], 2)
+    index = torch.from_numpy(first)[near.index[:, 0].cpu()]
+    distance, second = near.distance.cpu().unbind(1)
+    return Copies(distance < ratio * second, index, distance, second)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Images, uint8 or in [-1, 1], as float32 (n, C * H * W) in [-1, 1]."""
+    return (x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()).flatten(1)
