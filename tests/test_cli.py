@@ -1,7 +1,12 @@
 """The command line: what it passes on, what it writes, how it refuses."""
 
+import io
+import os
+import subprocess
+import sys
 import tempfile
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +14,7 @@ import torch
 from PIL import Image
 
 from ddpm_helpers import cli
-from ddpm_helpers.commands import train
+from ddpm_helpers.commands import info, sample, train
 from ddpm_helpers.commands.sample import class_numbers
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
@@ -222,3 +227,51 @@ def test_interrupting_ends_without_a_traceback(capsys, monkeypatch):
     monkeypatch.setattr(train, "settings", interrupt)
     assert cli.main(["train"]) == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code_page", ["cp1251", "cp932", "cp1252", "ascii"])
+def test_a_code_page_without_a_character_shows_a_question_mark(code_page, monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding=code_page))
+    latin1 = os.fsdecode(b"\xe9t\xe9")  # a folder's name that is not UTF-8
+    monkeypatch.setattr(info, "run", lambda args: print(f"32×32 · ≤ é {latin1}"))
+    assert cli.main(["info"]) == 0
+    shown = sys.stdout.buffer.getvalue().decode(code_page)
+    assert shown.startswith("32") and "?" in shown and "??" not in shown
+
+
+def test_without_streams_a_command_runs(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main(["sample", "--weights", "nowhere"]) == 2
+
+
+def test_a_closed_pipe_ends_no_command(monkeypatch):
+    """`| head -1`: the command runs to its end, and so does the process, without a traceback."""
+    done = []
+    read, write = os.pipe()
+    os.close(read)
+    monkeypatch.setattr(sys, "stdout", open(write, "w"))
+
+    def talk(args):
+        for line in range(3):
+            print(line, flush=True)
+        done.append("all")
+
+    monkeypatch.setattr(info, "run", talk)
+    assert cli.main(["info"]) == 0 and done == ["all"]
+    code = "from ddpm_helpers.cli import main; raise SystemExit(main(['train', '--help']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1)
+    process.stdout.close()
+    said = process.stderr.read().decode()
+    assert process.wait() == 0 and said == ""
+
+
+def test_a_tilde_is_the_home_folder_in_every_option(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    seen = []
+    monkeypatch.setattr(sample, "run", seen.append)
+    assert cli.main(["sample", "--weights=~/runs/a", "--out", "~/a.png", "--sampler", "ddim"]) == 0
+    assert Path(seen[0].weights) == tmp_path / "runs" / "a"
+    assert seen[0].out == tmp_path / "a.png" and seen[0].sampler == "ddim"
