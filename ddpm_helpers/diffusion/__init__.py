@@ -2,6 +2,7 @@
 
 from ddpm_helpers.diffusion.distillation import ConsistencyDistillation
 from ddpm_helpers.diffusion.forward import PREDICTIONS
+from ddpm_helpers.diffusion.ideal import IdealDenoiser
 from ddpm_helpers.diffusion.process import DiffusionUtils
 from ddpm_helpers.diffusion.samplers import SAMPLERS, Step
 from ddpm_helpers.diffusion.schedules import (
@@ -18,6 +19,7 @@ __all__ = [
     "SCHEDULES",
     "ConsistencyDistillation",
     "DiffusionUtils",
+    "IdealDenoiser",
     "Step",
     "beta_schedule",
     "draw_steps",

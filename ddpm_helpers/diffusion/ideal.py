@@ -1,0 +1,207 @@
+"""The ideal denoiser: what a perfect network would predict if the clean image is one of a set."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_helpers import checks
+from ddpm_helpers.checks import NO_LABEL
+from ddpm_helpers.diffusion.process import DiffusionUtils
+from ddpm_helpers.diffusion.walk import Labels
+
+BLOCK = 2**18  # values that are converted at a time: 2 MB in float64
+ROWS = 64  # noisy images that are compared with the set at a time
+LEAST_VARIANCE = 1e-10  # stands for 1 - alpha_bar[0] = 0, so that t = 0 is the limit of small t
+
+
+class IdealDenoiser:
+    """The denoiser with the least squared error, if every image of a set is equally likely.
+
+        w_i(x_t) = softmax_i(-|x_t - sqrt(alpha_bar[t]) * x_i|^2 / (2 * (1 - alpha_bar[t])))
+        E[x_0 | x_t] = sum_i w_i(x_t) * x_i
+
+    Use it like a network: for `DiffusionUtils.sample`, `loss`, guidance and evaluation. It needs no
+    training, and it cannot draw anything but the images of its set. Everything is computed in
+    float64 and in blocks; the set is never copied as a whole.
+
+    Args:
+        diffusion: its alpha_bar and its prediction are used.
+        images: the set, (N, C, H, W), N at least 1: floats in [-1, 1], or uint8 in 0..255 such as
+            `ds.images`. A memory map stays one. A tensor decides where the computation runs.
+        labels: the class of each image, (N,) whole numbers, -1 for none; None for a set without
+            classes.
+    Attributes:
+        image_shape: (C, H, W).
+        num_classes: the largest label + 1; None without classes.
+        classes: names of the classes, class 0 first; empty until you set it.
+    Raises:
+        ValueError: images or labels that do not fit.
+    Source: the posterior mean of a mixture of Gaussians; for diffusion models, Karras et al. 2022
+        (EDM), appendix B.3.
+    """
+
+    def __init__(
+        self,
+        diffusion: DiffusionUtils,
+        images: Tensor | np.ndarray,
+        labels: Tensor | np.ndarray | Sequence[int] | None = None,
+    ) -> None:
+        self.diffusion = diffusion
+        self.images = _checked_images(images)
+        self.image_shape = tuple(self.images.shape[1:])
+        self._squares = torch.empty(len(images), dtype=torch.float64, device=self.images.device)
+        for rows, block in self._blocks():
+            self._squares[rows] = block.square().sum(1)  # (N,), |x_i|^2
+        if not self._squares.isfinite().all():
+            raise ValueError("images hold NaN or infinite numbers")
+        self.labels = None if labels is None else _checked_labels(labels, self.images)
+        most = NO_LABEL if self.labels is None else int(self.labels.max())
+        self.num_classes = most + 1 if most > NO_LABEL else None
+        self.classes: tuple[str, ...] = ()
+
+    def __call__(self, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
+        """Predict eps, x_0, v or flow, whichever `diffusion.prediction` says.
+
+        Args:
+            x_t: noisy images, (B, C, H, W).
+            t: their timesteps, (B,) int64 in 0..T. At 0, eps is 0 and x_0 the nearest image.
+            y: class labels, (B,), which restrict the set; -1 or None for the whole set.
+        Returns:
+            (B, C, H, W), in x_t's dtype.
+        Raises:
+            ValueError: t outside 0..T, another shape than the set's, or labels of no image.
+        """
+        x = x_t.to(self.images.device).double()
+        x_0, bar = self.mean(x, t, y), self._alpha_bar(t, x).reshape(-1, 1, 1, 1)
+        noise = (x - bar.sqrt() * x_0) / _variance(bar).sqrt()
+        eps = torch.where(bar < 1, noise, 0.0)  # E[eps | x_t]; at t = 0, x_t does not hold any
+        return self.diffusion.target(x_0, eps, t).to(x_t)
+
+    def mean(self, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
+        """E[x_0 | x_t], the mean of the images that are still possible.
+
+        Args, Raises: as for a call.
+        Returns:
+            (B, C, H, W), in x_t's dtype.
+        """
+        return self._in_parts(self._mean, x_t, t, y).reshape(x_t.shape).to(x_t)
+
+    def weights(self, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
+        """How likely each image of the set is, if x_t is one of them with noise.
+
+        Args, Raises: as for a call.
+        Returns:
+            (B, N) float64, on the device of the set; each row sums to 1.
+        """
+        return self._in_parts(self._weights, x_t, t, y)
+
+    def possible(self, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
+        """The number of images that are still possible: exp(entropy of the weights), in 1..N.
+
+        Args, Raises: as for a call.
+        Returns:
+            (B,) float64, on the device of the set.
+        """
+        return self._in_parts(self._possible, x_t, t, y)
+
+    def _in_parts(
+        self,
+        answer: Callable[[Tensor, Tensor, Tensor], Tensor],
+        x_t: Tensor,
+        t: Tensor,
+        y: Labels | None,
+    ) -> Tensor:
+        """Check the arguments and call `answer` for up to ROWS noisy images at a time."""
+        if tuple(x_t.shape[1:]) != self.image_shape:
+            shape = ", ".join(map(str, self.image_shape))
+            raise ValueError(f"x_t must be (B, {shape}), got {tuple(x_t.shape)}")
+        device = self.images.device
+        labels = torch.full((len(x_t),), NO_LABEL, device=device)
+        if y is not None and len(x_t):
+            labels = checks.labels(y, len(x_t), self, device)
+            self._need_images(labels)
+        x = x_t.to(device).double().flatten(1)  # (B, D)
+        bar = self._alpha_bar(t, x_t)
+        parts = zip(x.split(ROWS), bar.split(ROWS), labels.split(ROWS), strict=True)
+        return torch.cat([answer(*part) for part in parts])
+
+    def _weights(self, x: Tensor, bar: Tensor, y: Tensor) -> Tensor:
+        inner = x.new_empty(len(x), len(self.images))
+        for rows, block in self._blocks():
+            inner[:, rows] = x @ block.T  # (B, N), <x_t, x_i>
+        bar = bar[:, None]
+        # |x_t|^2 is the same for all images, so it is left out.
+        logits = (bar.sqrt() * inner - bar / 2 * self._squares) / _variance(bar)
+        if self.labels is not None:
+            other = (y[:, None] != NO_LABEL) & (y[:, None] != self.labels)
+            logits = logits.masked_fill(other, -torch.inf)
+        return logits.softmax(dim=1)
+
+    def _mean(self, x: Tensor, bar: Tensor, y: Tensor) -> Tensor:
+        weights, mean = self._weights(x, bar, y), torch.zeros_like(x)  # (B, N), (B, D)
+        for rows, block in self._blocks(needed=weights.any(dim=0)):
+            mean = mean + weights[:, rows] @ block
+        return mean
+
+    def _possible(self, x: Tensor, bar: Tensor, y: Tensor) -> Tensor:
+        return torch.special.entr(self._weights(x, bar, y)).sum(1).exp()
+
+    def _blocks(self, needed: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Yield rows of the set and their images in float64, (n, D); skip those not needed."""
+        size = max(1, BLOCK // self.images[0].numel())
+        for start in range(0, len(self.images), size):
+            rows = slice(start, start + size)
+            if needed is None or needed[rows].any():
+                block = self.images[rows].flatten(1)
+                if block.dtype == torch.uint8:
+                    block = block.float().div_(127.5).sub_(1)  # as `ImageDataset` does it
+                yield rows, block.double()
+
+    def _alpha_bar(self, t: Tensor, x_t: Tensor) -> Tensor:
+        """alpha_bar[t] on the set's device, (B,) float64."""
+        return self.diffusion.alpha_bar[self.diffusion._steps(t, x_t)].to(self.images.device)
+
+    def _need_images(self, y: Tensor) -> None:
+        """Refuse labels that no image of the set has."""
+        for label in y.unique().tolist():
+            if label != NO_LABEL and not (self.labels == label).any():
+                raise ValueError(f"no image of the set has the label {label}")
+
+
+def _variance(bar: Tensor) -> Tensor:
+    return (1 - bar).clamp(min=LEAST_VARIANCE)
+
+
+def _checked_images(images: Tensor | np.ndarray) -> Tensor:
+    if isinstance(images, np.ndarray):
+        with warnings.catch_warnings():  # about a map that is read-only: nothing is written to it
+            warnings.simplefilter("ignore")
+            images = torch.from_numpy(images)
+    if not isinstance(images, Tensor):
+        kind = type(images).__name__
+        raise ValueError(f"images must be a tensor or an array such as ds.images, got {kind}")
+    known = images.is_floating_point() or images.dtype == torch.uint8
+    if images.ndim != 4 or not images.numel() or not known:
+        got = f"{images.dtype} {tuple(images.shape)}"
+        raise ValueError(
+            f"images must be at least one image, (N, C, H, W), float or uint8; got {got}"
+        )
+    return images
+
+
+def _checked_labels(labels: Tensor | np.ndarray | Sequence[int], images: Tensor) -> Tensor:
+    try:
+        numbers = torch.as_tensor(labels)
+        whole = not numbers.is_floating_point() and numbers.dtype != torch.bool
+        if whole and numbers.shape == images.shape[:1] and numbers.min() >= NO_LABEL:
+            return numbers.to(images.device, torch.int64)
+        got = f"{numbers.dtype} {tuple(numbers.shape)}"
+    except (TypeError, ValueError, RuntimeError):
+        got = type(labels).__name__
+    n = len(images)
+    raise ValueError(f"labels must be ({n},), one whole number from -1 per image; got {got}")
