@@ -1,0 +1,232 @@
+"""What can be known at timestep t: figures and sliders for `IdealDenoiser`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ddpm_helpers import checks
+from ddpm_helpers.diffusion import IdealDenoiser
+from ddpm_helpers.display.canvas import (
+    COLOURS,
+    enlarge,
+    new_figure,
+    pixels_png,
+    tile,
+    to_uint8,
+)
+from ddpm_helpers.display.plots import show_images
+from ddpm_helpers.display.widgets import _Blitter as Blitter
+
+
+class PlaneView:
+    """Points in the plane, one noised point, and what it tells about the clean one.
+
+    Large circles are the data, with an area proportional to their weight. Small dots show where
+    each of them would be at t without noise. The cross is x_t and the star is E[x_0 | x_t].
+
+    Args:
+        ax: the axes to draw in.
+        ideal: an `IdealDenoiser` of images of shape (2, 1, 1).
+        limit: the axes run from -limit to limit.
+    """
+
+    def __init__(self, ax: Axes, ideal: IdealDenoiser, limit: float = 1.6) -> None:
+        self._ideal = ideal
+        points = ideal.images.flatten(1)  # (N, 2)
+        ax.plot(*points.T, "o", color="0.75", markersize=5)
+        self._weights = ax.scatter(*points.T, s=0, color=COLOURS[5], edgecolor=COLOURS[0])
+        (self._means,) = ax.plot([], [], ".", color="0.45", markersize=4)
+        (self._arrow,) = ax.plot([], [], "-", color="0.3", linewidth=1)
+        (self._star,) = ax.plot([], [], "*", color=COLOURS[1], markersize=15)
+        (self._cross,) = ax.plot([], [], "X", color=COLOURS[6], markersize=9)
+        self._text = ax.text(-0.95 * limit, 0.88 * limit, "", fontsize=10)
+        ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        ax.set(xlabel="first value", ylabel="second value")
+        self.moving = [
+            self._means, self._weights, self._arrow, self._star, self._cross, self._text,
+        ]  # fmt: skip
+
+    def show(self, x_t: Tensor, t: int) -> None:
+        """Move everything to one noised point.
+
+        Args:
+            x_t: shape (2,).
+            t: its timestep, 0..T.
+        """
+        asked = x_t.view(1, 2, 1, 1), torch.tensor([t])
+        points = self._ideal.images.flatten(1)  # (N, 2)
+        weights, mean = self._ideal.weights(*asked)[0], self._ideal.mean(*asked).flatten()
+        amplitude = self._ideal.diffusion.alpha_bar[t].sqrt()
+        self._weights.set_sizes((900 * weights).tolist())
+        self._means.set_data(*(amplitude * points).T)
+        self._arrow.set_data(*torch.stack([x_t, mean]).T)
+        self._star.set_data(*mean[:, None])
+        self._cross.set_data(*x_t[:, None])
+        left = float(self._ideal.possible(*asked))
+        self._text.set_text(f"t = {t}: {left:.1f} of {len(points)} still possible")
+
+
+def plane_panels(ideal: IdealDenoiser, x_t: Tensor, ts: Sequence[int]) -> Figure:
+    """Panels side by side, each a `PlaneView` of one noised point.
+
+    Args:
+        ideal: an `IdealDenoiser` of points in the plane.
+        x_t: one point for each panel, shape (K, 2).
+        ts: their timesteps.
+    """
+    figure = new_figure(3.2 * len(ts), 3.4)
+    axes = figure.subplots(1, len(ts), sharey=True, squeeze=False)[0]
+    for ax, point, t in zip(axes, x_t, ts, strict=True):
+        PlaneView(ax, ideal).show(point, t)
+        ax.label_outer()
+    return figure
+
+
+class _Sliders(ipywidgets.VBox):
+    """Sliders above one image; `frame` makes its PNG bytes from their values."""
+
+    def __init__(
+        self, sliders: Sequence[ipywidgets.Widget], frame: Callable[..., bytes], width: int
+    ) -> None:
+        self.sliders, self.frame = list(sliders), frame
+        self.image = ipywidgets.Image(format="png", width=width)
+        for slider in self.sliders:
+            slider.layout.width = "520px"
+            slider.observe(self._show, names="value")
+        self._show()
+        super().__init__([*self.sliders, self.image])
+
+    def __repr__(self) -> str:  # what a page without widgets shows in its place
+        names = ", ".join(slider.description for slider in self.sliders)
+        return f"{type(self).__name__} over {names} (moves in JupyterLab)"
+
+    def _show(self, change: Any = None) -> None:
+        self.image.value = self.frame(*(slider.value for slider in self.sliders))
+
+
+class PlaneSlider(_Sliders):
+    """A `PlaneView` whose noised point and timestep you move with three sliders.
+
+    Args:
+        ideal: an `IdealDenoiser` of points in the plane, images of shape (2, 1, 1).
+        t: where the slider of t starts.
+    Raises:
+        ValueError: images of another shape, or t outside 0..T.
+    """
+
+    def __init__(self, ideal: IdealDenoiser, *, t: int = 150) -> None:
+        if tuple(ideal.image_shape) != (2, 1, 1):
+            raise ValueError(f"points have the shape (2, 1, 1), got {tuple(ideal.image_shape)}")
+        T = ideal.diffusion.T
+        figure = new_figure(5, 5)
+        view = PlaneView(figure.subplots(), ideal)
+        blitter = Blitter(figure, view.moving)
+
+        def frame(t: int, first: float, second: float) -> bytes:
+            view.show(torch.tensor([first, second]), t)
+            return blitter.png()
+
+        of_t = ipywidgets.IntSlider(checks.count("t", t, 0, T), 0, T, description="t")
+        place = [
+            ipywidgets.FloatSlider(0.3, min=-1.5, max=1.5, step=0.05, description=name)
+            for name in ("first", "second")
+        ]
+        super().__init__([of_t, *place], frame, 500)
+
+
+def likeliest(
+    ideal: IdealDenoiser, x_t: Tensor, t: Tensor, n: int = 8
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each x_t, the ideal answer to it, and the n images with the largest weights.
+
+    Args:
+        ideal: the denoiser.
+        x_t: noised images, shape (B, C, H, W).
+        t: their timesteps, (B,) int64 in 0..T.
+        n: how many images; all of them where the set has fewer.
+    Returns:
+        Rows of images, (B, 2 + n, C, H, W): x_t, E[x_0 | x_t], then the likeliest; the weights of
+        those, (B, n); and how many images are still possible, (B,).
+    """
+    weights = ideal.weights(x_t, t)  # (B, N)
+    best = weights.topk(min(n, weights.shape[1]))
+    found = ideal.images[best.indices]  # (B, n, C, H, W)
+    if found.dtype == torch.uint8:
+        found = found.float() / 127.5 - 1
+    answers = torch.stack([x_t, ideal.mean(x_t, t)], 1)  # (B, 2, C, H, W)
+    return torch.cat([answers, found], 1), best.values, ideal.possible(x_t, t)
+
+
+def _noised(
+    ideal: IdealDenoiser, x_0: Tensor, ts: Sequence[int], seed: int
+) -> tuple[Tensor, Tensor]:
+    """One clean image, (1, C, H, W), with the same noise at each timestep of ts."""
+    eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
+    t = torch.tensor(ts)
+    shape = len(ts), *x_0.shape[1:]
+    return ideal.diffusion.add_noise(x_0.expand(shape), t, eps.expand(shape))[0], t
+
+
+def possible_rows(ideal: IdealDenoiser, x_0: Tensor, ts: Sequence[int], *, seed: int = 0) -> Figure:
+    """One row for each t: x_t, the ideal answer, and the eight likeliest images.
+
+    Args:
+        ideal: the denoiser.
+        x_0: one clean image, shape (1, C, H, W).
+        ts: the timesteps, each in 0..T.
+        seed: of the noise, which is the same in every row.
+    """
+    rows, weights, left = likeliest(ideal, *_noised(ideal, x_0, ts, seed))
+    titles = [
+        title
+        for shares in weights.tolist()
+        for title in ("x_t", "mean", *(f"{share:.1%}" for share in shares))
+    ]
+    labels = [f"t = {t}\n{n:,.0f} possible" for t, n in zip(ts, left.tolist(), strict=True)]
+    return show_images(rows.flatten(0, 1), titles=titles, ncols=rows.shape[1], row_labels=labels)
+
+
+class PossibleSlider(_Sliders):
+    """A row of `possible_rows` with sliders over t and the seed of the noise.
+
+    All rows are computed when the slider is made.
+
+    Args:
+        ideal: the denoiser.
+        x_0: one clean image, shape (1, C, H, W).
+        every: timesteps between two rows.
+        seeds: how many different noises.
+    """
+
+    def __init__(
+        self, ideal: IdealDenoiser, x_0: Tensor, *, every: int = 20, seeds: int = 2
+    ) -> None:
+        ts = range(0, ideal.diffusion.T + 1, every)
+        self.caption = ipywidgets.Label()
+        frames, captions = {}, {}
+        for seed in range(seeds):
+            found = likeliest(ideal, *_noised(ideal, x_0, ts, seed))
+            for t, row, weights, left in zip(ts, *found, strict=True):
+                pixels = enlarge(to_uint8(row), max(1, round(96 / row.shape[-1])))
+                frames[t, seed] = pixels_png(tile(pixels, len(pixels), gap=4))
+                shares = ", ".join(f"{weight:.1%}" for weight in weights[:3])
+                captions[t, seed] = (
+                    f"t = {t}: {left:,.0f} images still possible. x_t, their mean, and the "
+                    f"likeliest ones ({shares}, …)"
+                )
+
+        def frame(t: int, seed: int) -> bytes:
+            self.caption.value = captions[t, seed]
+            return frames[t, seed]
+
+        of_t = ipywidgets.IntSlider(ts[len(ts) // 2], 0, ts[-1], every, description="t")
+        of_seed = ipywidgets.IntSlider(0, 0, seeds - 1, description="seed")
+        super().__init__([of_t, of_seed], frame, 996)
+        self.children = [of_t, of_seed, self.caption, self.image]
