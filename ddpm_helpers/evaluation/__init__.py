@@ -1,17 +1,16 @@
-"""How good a trained network is: losses, distances between sets of pictures, memorisation."""
+"""How good a trained network is: losses, distances between sets of images, memorisation."""
 
 from ddpm_helpers.evaluation.classifier import Classifier, load_classifier
+from ddpm_helpers.evaluation.clinic import clinic, clinic_table
 from ddpm_helpers.evaluation.comparison import (
     Comparison,
+    Floor,
     compare,
     features_and_classes,
+    noise_floor,
     table,
 )
-from ddpm_helpers.evaluation.distances import (
-    frechet_distance,
-    kernel_distance,
-    precision_recall,
-)
+from ddpm_helpers.evaluation.distances import frechet_distance, kernel_distance, precision_recall
 from ddpm_helpers.evaluation.memorising import find_copies, nearest_neighbours
 from ddpm_helpers.evaluation.report import evaluate, loss_per_step
 from ddpm_helpers.evaluation.sets import draw_samples, take, take_like
@@ -19,6 +18,9 @@ from ddpm_helpers.evaluation.sets import draw_samples, take, take_like
 __all__ = [
     "Classifier",
     "Comparison",
+    "Floor",
+    "clinic",
+    "clinic_table",
     "compare",
     "draw_samples",
     "evaluate",
@@ -29,6 +31,7 @@ __all__ = [
     "load_classifier",
     "loss_per_step",
     "nearest_neighbours",
+    "noise_floor",
     "precision_recall",
     "table",
     "take",

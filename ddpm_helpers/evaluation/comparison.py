@@ -1,28 +1,32 @@
-"""Two sets of pictures, compared by a classifier's features."""
+"""Compare two sets of images by a classifier's features, and measure the noise floor."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm_helpers.checks import count as check_count
+from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.data.dataset import to_float
-from ddpm_helpers.evaluation.classifier import Classifier, load_classifier
+from ddpm_helpers.evaluation.classifier import Classifier, classifier_for, load_classifier
 from ddpm_helpers.evaluation.distances import frechet_distance, kernel_distance, precision_recall
+from ddpm_helpers.evaluation.sets import rows_like
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Measures of two sets of n pictures each, compared by the classifier's features.
+    """Measures of two sets of n images each, compared by the classifier's features.
 
     Attributes:
-        n: pictures in each set.
+        n: images in each set.
         frechet: Fréchet distance. Not an FID: other features, other numbers.
-        kernel: kernel distance; around 0 for two sets from one source.
+        kernel: kernel distance; around 0 for two sets drawn from one source at random.
         precision, recall: of the second set, each in 0..1.
         accuracy: share of the second set that the classifier gives the right label; None if no
-            labels were given.
+            labels were given, or if the classifier does not know the classes.
     """
 
     n: int
@@ -33,13 +37,27 @@ class Comparison:
     accuracy: float | None = None
 
 
+@dataclass(frozen=True)
+class Floor:
+    """Measures of pairs of real sets: what perfect samples would get at this n.
+
+    Attributes:
+        pairs: number of pairs.
+        mean, std: mean and standard deviation of each measure over the pairs.
+    """
+
+    pairs: int
+    mean: Comparison
+    std: Comparison
+
+
 @torch.no_grad()
 def features_and_classes(classifier: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The classifier's features of many pictures, and the classes that it predicts.
+    """Compute the classifier's features of many images, and the classes that it predicts.
 
     Args:
-        classifier: see `load_classifier`.
-        x: pictures (n, C, S, S), C = 1 or 3, in [-1, 1] or uint8.
+        classifier: as `load_classifier` returns it.
+        x: images (n, C, S, S), C = 1 or 3, in [-1, 1] or uint8.
     Returns:
         features (n, 64) and class numbers (n,).
     """
@@ -48,31 +66,95 @@ def features_and_classes(classifier: Classifier, x: Tensor) -> tuple[Tensor, Ten
     for part in x.split(250):
         part = part.to(device)
         part = to_float(part) if part.dtype == torch.uint8 else part.float()
-        seen = classifier.features(part)  # (B, 64)
-        features.append(seen.cpu())
-        named.append(classifier.head(seen).argmax(1).cpu())
+        found = classifier.features(part)  # (B, 64)
+        features.append(found.cpu())
+        named.append(classifier.head(found).argmax(1).cpu())
     return torch.cat(features), torch.cat(named)
 
 
 def compare(
     real: Tensor, fake: Tensor, y: Tensor | None = None, classifier: Classifier | None = None
 ) -> Comparison:
-    """Compare samples with as many real pictures.
+    """Compare samples with as many real images.
 
     Args:
-        real, fake: pictures (n, C, S, S), C = 1 or 3, in [-1, 1] or uint8; n at least 4.
+        real, fake: images (n, C, S, S), C = 1 or 3, in [-1, 1] or uint8; n at least 4.
         y: the labels of the fake ones, (n,), or None.
         classifier: by default the shipped one for cartoons.
     Returns:
         The measures, with n.
     Raises:
         ValueError: sets of different size (the distances depend on n) or shape, fewer than 4
-            pictures, or a number of labels other than n.
+            images, or a number of labels other than n.
     """
     y = None if y is None else torch.as_tensor(y).cpu()
     _check_sets(real, fake, y)
     classifier = load_classifier() if classifier is None else classifier
     (a, _), (b, named) = (features_and_classes(classifier, x) for x in (real, fake))
+    return _measures(a, b, named, y)
+
+
+def noise_floor(
+    train: ImageDataset,
+    test: ImageDataset,
+    y: Tensor,
+    *,
+    y_train: Tensor | None = None,
+    pairs: int = 10,
+    seed: int = 0,
+    classifier: Classifier | None = None,
+) -> Floor:
+    """Compare random training images with random test images, pair by pair of sets.
+
+    A distance of samples is judged by this: it is good if it lies within a few standard deviations
+    of the mean. Where a split has few more than n images, the pairs share many of them, and
+    the standard deviation is too small.
+
+    Args:
+        train, test: the two splits.
+        y: labels of the samples, (n,): every set has n images, as many of each class.
+        y_train: labels of the training images, if they have other proportions.
+        pairs: number of pairs, at least 2.
+        seed: of the draws.
+        classifier: by default the shipped one for this data.
+    Returns:
+        Mean and standard deviation of each measure over the pairs.
+    Raises:
+        ValueError: a class with too few images, or fewer than 2 pairs.
+    """
+    check_count("pairs", pairs, least=2)
+    classifier = classifier_for(test) if classifier is None else classifier
+    y_train = y if y_train is None else y_train
+    rng = np.random.default_rng(seed)
+
+    def draw(ds: ImageDataset, y: Tensor) -> tuple[Tensor, Tensor]:
+        rows = np.stack([rows_like(ds, y, rng) for _ in range(pairs)])
+        return features_of_rows(ds, rows, classifier)
+
+    real, (other, named) = draw(test, y)[0], draw(train, y_train)
+    known = y_train if classifier.classes == tuple(test.classes) else None
+    rows = [asdict(_measures(real[k], other[k], named[k], known)) for k in range(pairs)]
+    columns = {name: [row[name] for row in rows] for name in rows[0] if rows[0][name] is not None}
+    mean = {name: float(np.mean(values)) for name, values in columns.items()}
+    std = {name: float(np.std(values, ddof=1)) for name, values in columns.items()}
+    return Floor(pairs, Comparison(**mean | {"n": len(y)}), Comparison(**std | {"n": len(y)}))
+
+
+def features_of_rows(
+    ds: ImageDataset, rows: np.ndarray, classifier: Classifier
+) -> tuple[Tensor, Tensor]:
+    """Features and predicted classes of the images in rows, (pairs, n): (pairs, n, 64), (pairs, n).
+
+    An image in several pairs is computed once.
+    """
+    once, places = np.unique(rows, return_inverse=True)
+    found = features_and_classes(classifier, torch.from_numpy(np.asarray(ds.images[once])))
+    places = places.reshape(rows.shape)
+    return found[0][places], found[1][places]
+
+
+def _measures(a: Tensor, b: Tensor, named: Tensor, y: Tensor | None) -> Comparison:
+    """The measures of real features a and fake features b, (n, 64), which are named (n,)."""
     precision, recall = precision_recall(a, b)
     right = None if y is None else float((named == y).double().mean())
     frechet, kernel = frechet_distance(a, b), kernel_distance(a, b)
@@ -83,28 +165,33 @@ def _check_sets(real: Tensor, fake: Tensor, y: Tensor | None) -> None:
     for x in (real, fake):
         if x.ndim != 4 or not (x.is_floating_point() or x.dtype == torch.uint8):
             raise ValueError(
-                f"compare pictures (n, C, S, S), float or uint8; got {x.dtype} {tuple(x.shape)}"
+                f"compare images (n, C, S, S), float or uint8; got {x.dtype} {tuple(x.shape)}"
             )
     if real.shape != fake.shape:
         shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"
         raise ValueError(f"compare sets of one size and shape, got {shapes}")
     if len(real) < 4:  # each has three neighbours
-        raise ValueError(f"compare at least 4 pictures, got {len(real)}")
+        raise ValueError(f"compare at least 4 images, got {len(real)}")
     if y is not None and y.shape != (len(fake),):
         raise ValueError(f"y must be ({len(fake)},), one label per image; got {tuple(y.shape)}")
 
 
-def table(rows: dict[str, Comparison]) -> str:
-    """A text table of comparisons with the test pictures; the row `train` is the noise floor."""
-    lines = [
-        f"{'compared with test':<20}{'n':>6}{'Frechet':>9}{'kernel':>9}{'precision':>11}"
-        f"{'recall':>8}{'accuracy':>10}"
-    ]
+def table(rows: dict[str, Comparison], floor: Floor) -> str:
+    """A text table of comparisons with the test images, above the noise floor."""
+    names = ("frechet", "kernel", "precision", "recall", "accuracy")
+    lines = [f"{'compared with test':<20}{'n':>6}" + "".join(f"{name:>16}" for name in names)]
     for name, row in rows.items():
-        right = "-" if row.accuracy is None else f"{row.accuracy:.1%}"
-        lines.append(
-            f"{name:<20}{row.n:>6}{row.frechet:>9.3f}{row.kernel:>9.3f}{row.precision:>11.3f}"
-            f"{row.recall:>8.3f}{right:>10}"
-        )
-    lines.append("train against test is the noise floor: what perfect samples would get at this n")
+        cells = [_cell(getattr(row, measure)) for measure in names]
+        lines.append(f"{name:<20}{row.n:>6}" + "".join(f"{cell:>16}" for cell in cells))
+    cells = [_cell(getattr(floor.mean, m), getattr(floor.std, m)) for m in names]
+    name = f"real, {floor.pairs} pairs"
+    lines.append(f"{name:<20}{floor.mean.n:>6}" + "".join(f"{cell:>16}" for cell in cells))
+    lines.append("real: the noise floor, train against test; what perfect samples would get at "
+                 "this n, mean ± standard deviation")  # fmt: skip
     return "\n".join(lines)
+
+
+def _cell(mean: float | None, std: float | None = None) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}")

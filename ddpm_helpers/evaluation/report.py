@@ -1,8 +1,7 @@
-"""What `ddpm evaluate` reports: the loss per step, and samples compared with real pictures."""
+"""Measure what `ddpm evaluate` reports: the loss per timestep, and samples beside real images."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +13,10 @@ from torch import Tensor
 from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.device import device_and_dtype
-from ddpm_helpers.diffusion import DiffusionUtils, network_calls
+from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.diffusion.walk import Model
 from ddpm_helpers.evaluation.classifier import classifier_for
-from ddpm_helpers.evaluation.comparison import compare, table
+from ddpm_helpers.evaluation.comparison import compare, noise_floor, table
 from ddpm_helpers.evaluation.inception import check_inception, inception_scores
 from ddpm_helpers.evaluation.sets import (
     FEW,
@@ -25,7 +24,6 @@ from ddpm_helpers.evaluation.sets import (
     class_counts,
     class_numbers_of,
     draw_samples,
-    halves,
     take,
     take_like,
 )
@@ -41,19 +39,19 @@ def loss_per_step(
     n: int = 256,
     seed: int = 0,
 ) -> Tensor:
-    """The loss at chosen steps, on n pictures of a dataset, in the proportions of its classes.
+    """Measure the loss at chosen timesteps, on n images in the proportions of the classes.
 
     Args:
         diffusion, model: the network and its diffusion; the network gets the labels if it takes
             any.
-        ds: pictures that the network was not trained on.
-        ts: steps, each in 1..T.
-        n: number of pictures; all steps use the same pictures and the same noise.
+        ds: images that the network was not trained on.
+        ts: timesteps, each in 1..T.
+        n: number of images; all timesteps use the same images and the same noise.
         seed: of the noise.
     Returns:
-        (len(ts),), the mean of `DiffusionUtils.loss` over the pictures.
+        (len(ts),), the mean of `DiffusionUtils.loss` over the images.
     Raises:
-        ValueError: n = 0, or a step out of range.
+        ValueError: n = 0, or a timestep out of range.
     """
     x_0, y = take(ds, n)
     eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
@@ -62,12 +60,12 @@ def loss_per_step(
     y = class_numbers_of(model, ds, y) if labelled else y
     batches = list(zip(*(every.split(64) for every in (x_0, eps, y)), strict=True))
     means = []
-    for t in ts:
+    for number in ts:
         total = 0.0
         for x, e, labels in batches:
-            steps = torch.full((len(x),), int(t))
+            t = torch.full((len(x),), int(number))
             given = (labels.to(device),) if labelled else ()
-            total += float(diffusion.loss(model, x.to(device), steps, e.to(device), *given).sum())
+            total += float(diffusion.loss(model, x.to(device), t, e.to(device), *given).sum())
         means.append(total / len(x_0))
     return torch.tensor(means)
 
@@ -80,6 +78,7 @@ def evaluate(
     *,
     n: int | None = None,
     batch_size: int = 50,
+    pairs: int = 10,
     inception: str | Path | None = None,
     anyway: bool = False,
     say: Callable[[str], None] = print,
@@ -90,113 +89,85 @@ def evaluate(
 
     Args:
         diffusion, model: the network and its diffusion.
-        train, test: the two splits of its data. If test has fewer than 50 pictures, the sets are
-            halves of both splits together, which training may have seen: the report says so.
-        n: pictures in each compared set, at least 5, with `inception` at least 10; by default
+        train, test: the two splits of its data. If test has fewer than 50 images, only the loss
+            is measured.
+        n: images in each compared set, at least 5, with `inception` at least 10; by default
             1,000, or as many as there are.
-        batch_size: pictures that are drawn at a time.
+        batch_size: images that are drawn at a time.
+        pairs: pairs of real sets for the noise floor, see `noise_floor`.
         inception: file of Inception's weights, to add FID, KID and Inception score (see
             `inception_scores`); None leaves them out.
         anyway: compare even if the splits hold the classes in different proportions.
-        say: called with each line of the report; the expected time comes before the drawing.
+        say: called with each line of the report.
         keep: called with the numbers after each part, so that they are kept if a later part fails.
         options: as for `sample`, without y; by default 50 steps of dpm++.
     Returns:
-        The numbers, as plain values.
+        The numbers, as plain values: `loss` by timestep, and, where there are enough test images,
+        the measures of the `samples` and the `mean` and `std` of the `floor`.
     Raises:
         ValueError: n out of range, a class that the network does not know, splits with the classes
             in different proportions (unless `anyway`), or as `sample` or `inception_scores`.
         FileNotFoundError: as `inception_scores`.
     """
-    few = len(test) < FEW
-    most = (len(train) + len(test)) // 2 if few else min(len(train), len(test))
+    if len(test) < FEW:
+        numbers = _losses(diffusion, model, test, len(test), say)
+        keep(numbers)
+        say(f"the test split holds {len(test)} images: distances need at least {FEW}, so only the "
+            "loss was measured")  # fmt: skip
+        return numbers
+    most = min(len(train), len(test))
     n = check_count("n", min(1000, most) if n is None else n, least=5, most=most)
     if inception is not None:
         check_inception(inception, n)
-    defaults: dict[str, Any] = {"sampler": "dpm++", "steps": min(50, diffusion.T)}
-    options = defaults | options
     labelled = getattr(model, "num_classes", None) is not None
-    (x_test, labels), (x_train, others) = _real_sets(train, test, n, labelled, say)
-    counts = {k: class_counts(y, test.classes) for k, y in (("test", labels), ("train", others))}
-    for name, count in counts.items():
-        say(f"{name}, {n} pictures: " + ", ".join(f"{k} {c}" for k, c in count.items()))
+    x_test, y_test = take(test, n)
+    # Samples of a network without classes do not match the test labels; nor do training images.
+    y_train = y_test if labelled else take(train, n)[1]
+    counts = say_counts({"test": y_test, "train": y_train}, test.classes, say)
     if not anyway:
-        check_shares("train", others, "test", labels, test.classes)
-    y = class_numbers_of(model, test, labels) if labelled else None
+        check_shares("train", y_train, "test", y_test, test.classes)
+    y = class_numbers_of(model, test, y_test) if labelled else None
     classifier = classifier_for(test).to(device_and_dtype(model)[0])
     known = classifier.classes == tuple(test.classes)
     say(f"features: a classifier of {', '.join(classifier.classes)}; "
-        f"accuracy {classifier.accuracy:.1%} on its test pictures")  # fmt: skip
-    _announce(diffusion, model, n, batch_size, options, say)
-    numbers = {"classes": counts} | _losses(diffusion, model, test, min(n, 100, len(test)), say)
+        f"accuracy {classifier.accuracy:.1%} on its test images")  # fmt: skip
+    numbers = {"classes": counts} | _losses(diffusion, model, test, min(n, 100), say)
     keep(numbers)
+    floor = noise_floor(train, test, y_test, y_train=y_train, pairs=pairs, classifier=classifier)
+    options = {"sampler": "dpm++", "steps": min(50, diffusion.T)} | options
     drawn = draw_samples(diffusion, model, n, y=y, batch_size=batch_size, **options)
-    sets = {"samples": torch.cat([part for part, _ in drawn]), "train": x_train}
-    truth = {"samples": labels if labelled else None, "train": others}
-    rows = {
-        name: compare(x_test, x, truth[name] if known else None, classifier)
-        for name, x in sets.items()
-    }
-    say(table(rows))
-    numbers |= {name: asdict(row) for name, row in rows.items()}
+    samples = torch.cat([part for part, _ in drawn])
+    found = compare(x_test, samples, y_test if known and labelled else None, classifier)
+    say(table({"samples": found}, floor))
+    numbers |= {"samples": asdict(found), "floor": asdict(floor)}
     keep(numbers)
-    if inception is None:
-        return numbers
-    for name, x in sets.items():
-        scores = inception_scores(x, x_test, inception)
-        numbers[name] |= scores
-        keep(numbers)
-        say(f"{name:<20}{n:>6}  " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
+    if inception is not None:
+        real = take_like(train, y_train)
+        for name, x, row in (("samples", samples, "samples"), ("real", real, "floor")):
+            scores = inception_scores(x, x_test, inception)
+            numbers[row] |= scores
+            keep(numbers)
+            say(f"{name:<20}{n:>6}  " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
     return numbers
 
 
-def _real_sets(
-    train: ImageDataset, test: ImageDataset, n: int, labelled: bool, say: Callable[[str], None]
-) -> tuple[tuple[Tensor, Tensor], ...]:
-    """The test pictures and the training pictures that are compared, each with their labels."""
-    if len(test) < FEW:
-        every = len(train) + len(test)
-        say(f"the test split holds {len(test)} pictures, too few: both sets are halves of all "
-            f"{every}, which training may have seen; copies look perfect here")  # fmt: skip
-        return halves(train, test, n)
-    x, y = take(test, n)
-    # Samples of a network without classes do not match the test labels; nor do these pictures then.
-    return (x, y), (take_like(train, y), y) if labelled else take(train, n)
+def say_counts(
+    sets: dict[str, Tensor], classes: Sequence[str], say: Callable[[str], None]
+) -> dict[str, dict[str, int]]:
+    """Say how many images of each class every set holds, by its labels (n,); return the counts."""
+    counts = {name: class_counts(y, classes) for name, y in sets.items()}
+    for name, count in counts.items():
+        say(f"{name}, {len(sets[name])} images: " + ", ".join(f"{k} {c}" for k, c in count.items()))
+    return counts
 
 
 def _losses(
     diffusion: DiffusionUtils, model: Model, test: ImageDataset, n: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The loss at eleven steps, on n test pictures."""
+    """The loss at eleven timesteps, on n test images."""
     ts = sorted({max(1, diffusion.T * i // 10) for i in range(11)})
     loss = loss_per_step(diffusion, model, test, ts, n=n).tolist()
     values = dict(zip(ts, loss, strict=True))
-    say(f"loss per t on {n} test pictures: "
+    say(f"loss per t on {n} test images: "
         + "  ".join(f"{t}: {value:.4f}" for t, value in values.items()))  # fmt: skip
     return {"loss": values, "loss_n": n}
-
-
-def _announce(
-    diffusion: DiffusionUtils,
-    model: Model,
-    n: int,
-    batch_size: int,
-    options: dict[str, Any],
-    say: Callable[[str], None],
-) -> None:
-    """Say how long the samples will take, from the time of one network call with one batch.
-
-    With a guidance_interval they take less, since the timed call is one with guidance.
-    """
-    count = min(n, check_count("batch_size", batch_size))
-    y = None if getattr(model, "num_classes", None) is None else 0
-    always = {"seed": 0} | options | {"guidance_interval": None}
-    for _ in range(2):  # the first call of a network is slower than the rest
-        started = time.perf_counter()
-        first = next(diffusion.sample_steps(model, count, y=y, **always))  # one call
-        first.x_0_pred.cpu()  # waits for the device
-        seconds = time.perf_counter() - started
-    which = {k: v for k, v in options.items() if k in ("steps", "sampler", "spacing")}
-    calls = network_calls(diffusion, **which)
-    say(f"drawing {n} pictures with {options['sampler']}, {calls} network calls each, "
-        f"will take about {seconds * calls * n / count:.0f} s")  # fmt: skip

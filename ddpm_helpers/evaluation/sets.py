@@ -1,4 +1,4 @@
-"""The sets that are compared: pictures of a dataset, and as many samples."""
+"""The sets that are compared: images of a dataset, and samples."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ddpm_helpers.data.dataset import to_float
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.diffusion.walk import Model
 
-FEW = 50  # a test split with fewer pictures is too small to compare with
+FEW = 50  # a test split with fewer images is too small for distances
 SAME = 0.05  # shares of a class that differ by at most this, plus one picture, count as equal
 
 
 def take(ds: ImageDataset, n: int) -> tuple[Tensor, Tensor]:
-    """The first n pictures of a dataset in the proportions of its classes, and their labels.
+    """Take the first n images of a dataset in the proportions of its classes, and their labels.
 
     Args:
         ds: a dataset.
-        n: pictures, in 1..len(ds).
+        n: number of images, in 1..len(ds).
     Returns:
         (n, C, S, S) in [-1, 1] and (n,) int64, in the order of the dataset. A class with a share s
-        of the dataset has n·s of the pictures, rounded up or down.
+        of the dataset has n·s of the images, rounded up or down.
     Raises:
         ValueError: n below 1, or more than there are.
     """
-    n = check_count("n (of the pictures there are)", n, most=len(ds))
+    n = check_count("n (of the images there are)", n, most=len(ds))
     return _gather(ds, np.sort(balanced_order(ds.labels)[:n]))
 
 
@@ -40,30 +40,8 @@ def _gather(ds: ImageDataset, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     return to_float(pixels), torch.from_numpy(np.asarray(ds.labels)[rows])
 
 
-def halves(train: ImageDataset, test: ImageDataset, n: int) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Two disjoint sets of n pictures from both splits together, in the proportions of the classes.
-
-    For folders whose test split is too small to compare with; the network may have seen any of
-    the pictures. Each set is a pair of pictures (n, C, S, S) in [-1, 1] and their labels (n,).
-    """
-    n = check_count("n (two sets of the pictures there are)", n, most=(len(train) + len(test)) // 2)
-    labels = np.concatenate([train.labels, test.labels])
-    rows = balanced_order(labels)[: 2 * n]
-    rows = rows[labels[rows].argsort(kind="stable")]  # class by class: every other row is a half
-    return tuple(_gather_both(train, test, rows[k::2]) for k in (0, 1))
-
-
-def _gather_both(
-    train: ImageDataset, test: ImageDataset, rows: np.ndarray
-) -> tuple[Tensor, Tensor]:
-    """Pictures and labels of rows numbered through train, then test; those of train come first."""
-    parts = (train, rows[rows < len(train)]), (test, rows[rows >= len(train)] - len(train))
-    x, y = zip(*(_gather(ds, part) for ds, part in parts), strict=True)
-    return torch.cat(x), torch.cat(y)
-
-
 def class_counts(y: Tensor, classes: Sequence[str]) -> dict[str, int]:
-    """How many labels each class has; classes without any are left out."""
+    """Count the labels of each class; classes without any are left out."""
     counts = torch.bincount(y, minlength=len(classes)).tolist()
     return {name: count for name, count in zip(classes, counts, strict=True) if count}
 
@@ -112,26 +90,42 @@ def class_numbers_of(model: Model, ds: ImageDataset, y: Tensor) -> Tensor:
 
 
 def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
-    """Pictures of given classes, none of them twice.
+    """Take the first images of given classes, none of them twice.
 
     Args:
         ds: a dataset with these classes.
         y: class numbers, (n,).
     Returns:
-        (n, C, S, S) in [-1, 1]; picture i has class y[i].
+        (n, C, S, S) in [-1, 1]; image i has class y[i].
     Raises:
-        ValueError: a class with too few pictures.
+        ValueError: a class with too few images.
+    """
+    return _gather(ds, rows_like(ds, y))[0]
+
+
+def rows_like(ds: ImageDataset, y: Tensor, rng: np.random.Generator | None = None) -> np.ndarray:
+    """The rows of images of given classes, none of them twice.
+
+    Args:
+        ds: a dataset with these classes.
+        y: class numbers, (n,).
+        rng: draws the images at random; None takes the first of each class.
+    Returns:
+        (n,) int64; row i has class y[i].
+    Raises:
+        ValueError: a class with too few images.
     """
     rows = np.empty(len(y), np.int64)
     for k in y.unique().tolist():
         found, wanted = np.flatnonzero(np.asarray(ds.labels) == k), (y == k).numpy()
         if len(found) < wanted.sum():
             raise ValueError(
-                f"class {ds.classes[k]} has {len(found)} pictures in the split {ds.split}, "
+                f"class {ds.classes[k]} has {len(found)} images in the split {ds.split}, "
                 f"{wanted.sum()} are needed: lower n"
             )
+        found = found if rng is None else rng.permutation(found)
         rows[wanted] = found[: wanted.sum()]
-    return _gather(ds, rows)[0]
+    return rows
 
 
 def draw_samples(
@@ -144,17 +138,17 @@ def draw_samples(
     seed: int = 0,
     **options: Any,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Draw samples in batches; picture i is the same whatever the batch size.
+    """Draw samples in batches; image i does not depend on the batch size.
 
     Args:
         diffusion, model: as for sampling.
-        n: number of pictures, at least 1.
+        n: number of images, at least 1.
         y: their classes, (n,), by default all classes in turn; ignored without classes.
-        batch_size: pictures at a time, at least 1.
+        batch_size: images at a time, at least 1.
         seed: as for `sample`.
         options: as for `sample`.
     Yields:
-        pictures on the CPU and their classes, or None for a network without classes.
+        images on the CPU and their classes, or None for a network without classes.
     Raises:
         ValueError: a number below 1, a number of labels other than n, or as `sample`.
     """
