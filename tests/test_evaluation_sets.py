@@ -1,8 +1,8 @@
 """Which pictures are compared: each class's share, and no sets whose shares differ."""
 
+import json
 import types
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,7 +11,7 @@ from ddpm_helpers import DiffusionUtils, ImageDataset
 from ddpm_helpers.cli import main
 from ddpm_helpers.data import cartoons
 from ddpm_helpers.evaluation import evaluate, take
-from ddpm_helpers.evaluation.sets import check_shares, class_counts, class_numbers_of, halves
+from ddpm_helpers.evaluation.sets import check_shares, class_counts, class_numbers_of
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import save_weights
 
@@ -66,18 +66,6 @@ def test_pictures_that_are_taken_keep_their_labels(uneven):
         assert torch.equal(x[i], picture) and y[i] == label
 
 
-def test_halves_of_both_splits_share_every_class_and_no_picture(uneven):
-    train, test = (ImageDataset(uneven, 32, split=s) for s in ("train", "test"))
-    (a, y_a), (b, y_b) = halves(train, test, 40)
-    assert y_a.bincount().tolist() == y_b.bincount().tolist() == [20, 20]
-    everything = torch.tensor(np.concatenate([train.images, test.images])).flatten(1)
-    mine = torch.cat([a, b]).add(1).mul(127.5).round().byte().flatten(1)
-    places = [(everything == row).all(1).nonzero()[0].item() for row in mine]
-    assert len(everything.unique(dim=0)) == 160 and len(set(places)) == 80
-    with pytest.raises(ValueError, match="in 1..80, got 81"):
-        halves(train, test, 81)
-
-
 def test_shares_that_differ_are_refused_with_the_worst_class():
     y = torch.tensor([0] * 80 + [1] * 20)
     check_shares("train", y, "test", y[::5], ("cat", "dog"))
@@ -109,27 +97,30 @@ def test_a_network_is_asked_for_classes_by_its_own_numbers(uneven):
     splits = [ImageDataset(uneven, 32, split=s) for s in ("train", "test")]
     net, said = Grey(), []
     net.num_classes, net.classes = 3, ("dog", "cow", "cat")
-    evaluate(D, net, *splits, n=8, steps=1, say=said.append)
+    evaluate(D, net, *splits, n=8, steps=1, pairs=2, say=said.append)
     assert set(net.asked) <= {0, 2}
-    assert said[:2] == ["test, 8 pictures: cat 2, dog 6", "train, 8 pictures: cat 2, dog 6"]
+    assert said[:2] == ["test, 8 images: cat 2, dog 6", "train, 8 images: cat 2, dog 6"]
 
 
 def test_without_classes_other_shares_are_refused_unless_asked_for(uneven):
     splits = [ImageDataset(uneven, 32, split=s) for s in ("train", "test")]
     with pytest.raises(ValueError, match="is 75% of train and 25% of test"):
         evaluate(D, Grey(), *splits, n=20, steps=1, say=lambda line: None)
-    numbers = evaluate(D, Grey(), *splits, n=20, steps=1, anyway=True, say=lambda line: None)
+    numbers = evaluate(
+        D, Grey(), *splits, n=20, steps=1, anyway=True, pairs=2, say=lambda line: None
+    )
     assert numbers["classes"] == {"test": {"cat": 5, "dog": 15}, "train": {"cat": 15, "dog": 5}}
     assert numbers["samples"]["accuracy"] is None  # the classifier of photographs has no "cat"
 
 
-def test_without_n_all_pictures_are_taken_and_a_line_says_if_training_saw_them(tmp_path, capsys):
+def test_a_tiny_test_split_gets_its_loss_and_one_line(tmp_path, capsys):
     write(tmp_path / "album", 8, 20)
     w = save_weights(tmp_path / "w.safetensors", DiffusionNet(32, width=8), D)
-    words = ["evaluate", "--weights", str(w), "--data", str(tmp_path / "album"), "--steps", "1"]
-    assert main(words) == 0
+    out = tmp_path / "numbers.json"
+    words = ["evaluate", "--weights", str(w), "--data", str(tmp_path / "album"), "--n", "10"]
+    assert main([*words, "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "too few: both sets are halves of all 20" in said
-    assert "test, 10 pictures: album 10" in said
-    assert main([*words, "--n", "11"]) == 2
-    assert "in 5..10, got 11" in capsys.readouterr().err
+    assert "distances need at least 50" in said and "noise floor" not in said
+    assert set(json.loads(out.read_text())) == {"loss", "loss_n"}
+    assert main([*words, "--clinic"]) == 0
+    assert "distances need at least 50" in capsys.readouterr().out

@@ -9,10 +9,7 @@ import torch
 
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.evaluation import (
-    evaluate,
-    inception,
-)
+from ddpm_helpers.evaluation import evaluate, inception
 from ddpm_helpers.evaluation.inception import inception_scores
 
 

@@ -41,8 +41,9 @@ def test_the_ladder_is_a_command_too(tmp_path, capsys, monkeypatch):
     d, net = DiffusionUtils(4), DiffusionNet(32, width=8, num_classes=10)
     about = {"steps": 1, "classes": list(CLASSES)}
     save_weights(tmp_path / "weights_epoch_0001.safetensors", net, d, about)
-    monkeypatch.setattr(ladder, "climb", lambda *a, **k: ({"noise_floor": {"frechet": 1.0},
-        "rungs": [{"epoch": 1, "frechet": 2.0}]}, torch.zeros(10, 3, 32, 32)))  # fmt: skip
+    floor = {"noise_floor": {"frechet": 1.0}, "noise_floor_std": {"frechet": 0.1}}
+    found = floor | {"rungs": [{"epoch": 1, "frechet": 2.0}]}, torch.zeros(10, 3, 32, 32)
+    monkeypatch.setattr(ladder, "climb", lambda *args, **options: found)
     files = ["--picture", str(tmp_path / "l.png"), "--numbers", str(tmp_path / "l.json")]
     assert ladder.main([str(tmp_path), *files]) == 0
     assert Image.open(tmp_path / "l.png").width > 300

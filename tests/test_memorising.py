@@ -1,6 +1,5 @@
 """Nearest training images, and which samples are copies."""
 
-import numpy as np
 import pytest
 import torch
 

@@ -86,7 +86,7 @@ def test_a_missing_step_is_named(noising, t):
 
 
 def test_noising_slider_takes_one_picture():
-    with pytest.raises(ValueError, match="one picture, got 2"):
+    with pytest.raises(ValueError, match="one image, got 2"):
         NoisingSlider(torch.zeros(2, 3, 8, 8), DiffusionUtils(T))
     grey = NoisingSlider(torch.zeros(1, 8, 8), DiffusionUtils(T), t=3)
     assert grey.slider.value == 3 and grey.image.value == grey.frame(3)

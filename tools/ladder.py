@@ -24,12 +24,12 @@ from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.device import best_device
 from ddpm_helpers.display.canvas import figure_png
 from ddpm_helpers.display.plots import show_images
-from ddpm_helpers.evaluation import compare, draw_samples, loss_per_step, take, take_like
+from ddpm_helpers.evaluation import compare, draw_samples, loss_per_step, noise_floor, take
 from ddpm_helpers.evaluation.classifier import classifier_for
 from ddpm_helpers.pretrained.weights import description, load_pretrained
 
-SHOWN = 10  # pictures per rung in the figure, one of each class where there are ten
-LEVELS = 10  # steps t at which the held-out loss is measured
+SHOWN = 10  # images per rung in the figure, one of each class where there are ten
+LEVELS = 10  # timesteps at which the held-out loss is measured
 
 
 def rungs(run: str | Path) -> dict[int, Path]:
@@ -53,17 +53,18 @@ def climb(
     say: Callable[[str], None] = print,
     **options: Any,
 ) -> tuple[dict[str, Any], Tensor]:
-    """Measure each rung on the same test pictures, with the same noises and classes.
+    """Measure each rung on the same test images, with the same noises and classes.
 
     Args:
         run: folder of a training with kept weights.
         train, test: the two splits of its data.
-        n: pictures in each of the sets that are compared.
-        say: takes a line for each rung.
+        n: images in each of the sets that are compared.
+        say: called with a line for each rung.
         options: as for `sample`; by default 15 steps of dpm++.
     Returns:
-        The numbers as plain values (`n`, `options`, `noise_floor`, `rungs`), and the first `SHOWN`
-        pictures of each rung, (rungs * SHOWN, C, S, S).
+        The numbers as plain values (`n`, `options`, the mean `noise_floor` and its
+        `noise_floor_std`, `rungs`), and the first `SHOWN` images of each rung,
+        (rungs * SHOWN, C, S, S).
     Raises:
         FileNotFoundError: the run kept no weights.
         ValueError: n out of range.
@@ -73,7 +74,7 @@ def climb(
     x_test, labels = take(test, n)
     classifier = classifier_for(test)
     known = classifier.classes == tuple(test.classes)
-    floor = compare(x_test, take_like(train, labels), labels if known else None, classifier)
+    floor = noise_floor(train, test, labels, classifier=classifier)
     order = torch.cat([torch.arange(SHOWN) % len(test.classes), labels])
     rows, shown = [], []
     for epoch, path in rungs(run).items():
@@ -89,26 +90,30 @@ def climb(
         rows.append({"epoch": epoch, "steps": steps, "loss": loss} | found)
         shown.append(x[:SHOWN])
         say(f"epoch {epoch}: held-out loss {loss:.4f}, Fréchet distance {found['frechet']:.2f} "
-            f"(real pictures {floor.frechet:.2f}), accuracy {found['accuracy']}")  # fmt: skip
-    numbers = {"n": n, "options": options, "noise_floor": asdict(floor), "rungs": rows}
+            f"(real images {floor.mean.frechet:.2f} ± {floor.std.frechet:.2f}), "
+            f"accuracy {found['accuracy']}")  # fmt: skip
+    numbers = {
+        "n": n, "options": options, "noise_floor": asdict(floor.mean),
+        "noise_floor_std": asdict(floor.std), "noise_floor_pairs": floor.pairs, "rungs": rows,
+    }  # fmt: skip
     return numbers, torch.cat(shown)
 
 
 def draw_ladder(numbers: dict[str, Any], pictures: Tensor) -> Figure:
-    """One row of pictures per rung, labelled with its epoch and its Fréchet distance.
+    """One row of images per rung, labelled with its epoch and its Fréchet distance.
 
     Args:
         numbers, pictures: as `climb` returns them.
     """
-    floor = numbers["noise_floor"]["frechet"]
+    floor, spread = (numbers[key]["frechet"] for key in ("noise_floor", "noise_floor_std"))
     names = [
         f"{row['epoch']} epoch{'s' * (row['epoch'] > 1)}: {row['frechet']:.2f}"
         for row in numbers["rungs"]
     ]
     return show_images(
         pictures, ncols=SHOWN, row_labels=names, scale=1 if pictures.shape[-1] >= 64 else 2,
-        title=f"The same noise after more and more training; distance to real pictures "
-        f"(their own: {floor:.2f})",
+        title=f"The same noise after more and more training; distance to real images "
+        f"(their own: {floor:.2f} ± {spread:.2f})",
     )  # fmt: skip
 
 
@@ -118,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("run", type=Path, help="folder of a training with --keep-weights")
     add("--data", default="cartoons", help="what it was trained on (cartoons)")
-    add("--n", type=int, default=500, help="pictures in each compared set (500)")
+    add("--n", type=int, default=500, help="images in each compared set (500)")
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
     add("--picture", type=Path, help="PNG of the same noises after every rung")
     add("--numbers", type=Path, help="JSON file")

@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("name", help="what load_pretrained calls the weights")
     add("--run", type=Path, help="folder of a training; without it, what is shipped is measured")
-    add("--data", help="source of the pictures to compare with (as the manifest says)")
+    add("--data", help="source of the images to compare with (as the manifest says)")
     add("--called", help="what the data's source is called elsewhere (the last part of its path)")
     add("--note", help="what else there is to know about the data, in words")
     add("--machine", default=describe_machine(), help="what it was trained on")
-    add("--n", type=int, default=1000, help="pictures in each compared set (1000)")
+    add("--n", type=int, default=1000, help="images in each compared set (1000)")
     add("--guidance", type=float, default=1.0, help="guidance of the samples (1)")
     args = parser.parse_args(argv)
     try:
@@ -109,8 +109,8 @@ def measure(
 
     Args:
         name: of the weights.
-        data: source of the pictures to compare with; by default what the manifest calls the data.
-        n: pictures in each compared set.
+        data: source of the images to compare with; by default what the manifest calls the data.
+        n: images in each compared set.
         guidance: of the samples.
     Returns:
         The entry with its metrics.
@@ -130,7 +130,8 @@ def measure(
     loss = {} if few else {"held_out_loss": held_out_loss(model, diffusion, test)}
     metrics: dict[str, Any] = loss | {"n": n, **options}
     for key in ("frechet", "precision", "recall", "accuracy"):
-        metrics[key], metrics[f"{key}_of_real"] = found["samples"][key], found["train"][key]
+        metrics[key], metrics[f"{key}_of_real"] = found["samples"][key], found["floor"]["mean"][key]
+    metrics["frechet_of_real_std"] = found["floor"]["std"]["frechet"]
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in metrics.items()}
     entry = entry | {"metrics": rounded}
     _write_manifest(available_weights() | {name: entry})
@@ -141,11 +142,11 @@ def measure(
 def held_out_loss(
     model: DiffusionNet, diffusion: DiffusionUtils, test: ImageDataset, n: int = 2000
 ) -> float:
-    """Mean training loss over the first n test pictures, with fixed steps and noise.
+    """Mean training loss over the first n test images, with fixed timesteps and noise.
 
     Args:
         model, diffusion: as `load_pretrained` returns them.
-        test: held-out pictures.
+        test: held-out images.
         n: how many of them, or all if there are fewer.
     """
     generator, losses = torch.Generator().manual_seed(0), []

@@ -1,11 +1,14 @@
-"""`ddpm evaluate`: measure weights: loss per step, and samples against test pictures."""
+"""`ddpm evaluate`: measure weights by their loss per timestep, and samples beside test images."""
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ddpm_helpers.commands.sample import steps
 from ddpm_helpers.device import best_device
@@ -18,9 +21,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
     add("--data", help="what they were trained on (by default as the weights say)")
     add("--root", help="where the source's files are")
-    add("--n", type=int, metavar="N", help="pictures in each compared set (1000, or all there are)")
+    add("--n", type=int, metavar="N", help="images in each compared set (1000, with --clinic 300; "
+        "or all there are)")  # fmt: skip
     add("--anyway", action="store_true", help="compare even where train and test hold the classes "
         "in different proportions")  # fmt: skip
+    add("--clinic", action="store_true", help="measure instead what each common mistake does to a "
+        "distance on this data; for a training's folder, raw weights too")  # fmt: skip
     add("--sampler", help="ddpm, ddim, heun or dpm++ (dpm++; for distilled weights ddpm)")
     add("--steps", type=steps, help="number of sampling steps, or the t from which each starts, as "
         "in 500,350 (50, at most T; for distilled weights the few they were made for)")  # fmt: skip
@@ -33,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure weights: loss per step, and samples against the test pictures."""
+    """Measure weights, or with --clinic what common mistakes do to a distance on their data."""
     from ddpm_helpers.data import ImageDataset
     from ddpm_helpers.evaluation import evaluate
     from ddpm_helpers.pretrained import load_pretrained
@@ -47,8 +53,8 @@ def run(args: argparse.Namespace) -> None:
     data = data_of_weights(args.weights, args.data, args.root)
     source, side = data.pop("source", "cartoons"), model.image_shape[-1]
     train, test = (ImageDataset(source, side, split=s, **data) for s in ("train", "test"))
-    options: dict[str, Any] = {"guidance": args.guidance, "seed": args.seed}
-    options |= few_step_options(args.weights)
+    options: dict[str, Any] = {"sampler": "dpm++", "steps": min(50, diffusion.T)}
+    options |= {"guidance": args.guidance, "seed": args.seed} | few_step_options(args.weights)
     for name in ("sampler", "steps"):
         if (value := getattr(args, name)) is not None:
             options[name] = value
@@ -58,9 +64,47 @@ def run(args: argparse.Namespace) -> None:
         if args.out is not None:
             args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
-    evaluate(
-        diffusion, model, train, test, n=args.n, anyway=args.anyway,
-        inception=args.inception, keep=write, **options,
-    )  # fmt: skip
+    if args.clinic:
+        write(_clinic(args, train, test, model, diffusion, options))
+    else:
+        evaluate(
+            diffusion, model, train, test, n=args.n, anyway=args.anyway,
+            inception=args.inception, keep=write, **options,
+        )  # fmt: skip
     if args.out is not None:
         print(f"numbers in {args.out}")
+
+
+def _clinic(
+    args: argparse.Namespace, train, test, model, diffusion, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Print the table of `clinic`; for a training's folder with samples of both its networks."""
+    from dataclasses import asdict
+
+    from ddpm_helpers.evaluation import clinic, clinic_table
+    from ddpm_helpers.evaluation.report import say_counts
+    from ddpm_helpers.evaluation.sets import FEW, class_numbers_of, draw_samples, take
+
+    if len(test) < FEW:
+        print(f"the test split holds {len(test)} images: distances need at least {FEW}")
+        return {}
+    n = args.n or min(300, len(train), len(test))
+    labels = take(test, n)[1]
+    say_counts({"each set": labels}, test.classes, print)
+    checkpoint, nets = Path(args.weights) / "checkpoint.pt", {}
+    if checkpoint.is_file():
+        raw = copy.deepcopy(model)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        raw.load_state_dict(state["model"])
+        nets = {
+            "samples, averaged weights (EMA)": model,
+            "samples, raw weights": raw.to(best_device()),
+        }
+    y = class_numbers_of(model, test, labels) if model.num_classes else None
+    samples = {
+        name: torch.cat([x for x, _ in draw_samples(diffusion, net, n, y=y, **options)])
+        for name, net in nets.items()
+    }
+    findings = clinic(train, test, n=n, samples=samples)
+    print(clinic_table(findings))
+    return {"findings": [asdict(one) for one in findings]}

@@ -1,1 +1,1 @@
-"""Pictures and sliders: the only part of the package that needs matplotlib and ipywidgets."""
+"""Figures and sliders: the only part of the package that needs matplotlib and ipywidgets."""

@@ -1,17 +1,17 @@
-"""The basis of all displays: pixels, tiles, and figures that pyplot does not know."""
+"""The basis of all displays: pixels, tiles, and the figures of a notebook."""
 
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; each has its own dashes.
@@ -19,13 +19,80 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DPI = 100
+DENSITY = 2  # stored pixels per screen pixel, in each direction, of a figure in a notebook
+SMALL = 3000  # a chart with fewer points is smaller as SVG than as PNG
+STYLE = {
+    "axes.formatter.min_exponent": 5,  # ticks of log axes: 0.6 and 100, not 6×10⁻¹ and 10²
+    "axes.formatter.useoffset": False,
+    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "figure.facecolor": "white",  # readable on a dark page
+    "figure.dpi": DPI,
+    "svg.hashsalt": "ddpm_helpers",  # the same file every time
+}
 
 
 class Picture(Figure):
     """A Figure that pyplot does not know: shown once, as the last value of a cell, and freed."""
 
-    def _repr_png_(self) -> bytes:
-        return figure_png(self)
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return _png_for_page(self)
+
+
+def notebook_figures() -> None:
+    """Set how this notebook shows figures, its own pyplot figures included.
+
+    Figures with images become PNG at twice the density of the screen, charts with few points
+    SVG. Ticks are plain decimals, and lines have colours that colour-blind readers can tell apart.
+    Outside a notebook only ticks and colours are set.
+    """
+    matplotlib.rcParams.update(STYLE)
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return
+    if (shell := get_ipython()) is None:
+        return
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend(matplotlib.get_backend())  # the inline backend registers its own formats now
+    formatters = shell.display_formatter.formatters
+    for formatter in formatters.values():
+        formatter.pop(Figure, None)
+    formatters["image/svg+xml"].for_type(Figure, _svg_for_page)
+    formatters["image/png"].for_type(Figure, _page_png_unless_svg)
+
+
+def is_small_chart(figure: Figure) -> bool:
+    """Whether a figure has no images, and so few points that it is small as SVG."""
+    points = 0
+    for ax in figure.axes:
+        if ax.images:
+            return False
+        points += sum(len(line.get_xydata()) for line in ax.lines)
+        for one in ax.collections:
+            shapes = sum(len(path.vertices) for path in one.get_paths())
+            points += shapes * max(1, len(one.get_offsets()))
+        points += 5 * len(ax.patches)
+    return points < SMALL
+
+
+def _page_png_unless_svg(figure: Figure) -> tuple[bytes, dict[str, int]] | None:
+    return None if is_small_chart(figure) else _png_for_page(figure)
+
+
+def _png_for_page(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    """PNG bytes at twice the density, and the size on the page."""
+    png = figure_png(figure, DENSITY)
+    width, height = (int.from_bytes(png[k : k + 4], "big") // DENSITY for k in (16, 20))
+    return png, {"width": width, "height": height}
+
+
+def _svg_for_page(figure: Figure) -> str | None:
+    if not is_small_chart(figure):
+        return None
+    file = io.StringIO()
+    figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return file.getvalue()
 
 
 def new_figure(width: float, height: float, **options: Any) -> Figure:
@@ -50,38 +117,30 @@ def line_style(i: int, every: int | list[int] = 1) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def figure_png(figure: Figure) -> bytes:
-    """A figure as PNG bytes, optimised for size without loss, because notebooks hold many."""
-    from PIL import Image
+def figure_png(figure: Figure, density: int = 1) -> bytes:
+    """A figure as PNG bytes, optimised for size without loss, because notebooks hold many.
 
+    Args:
+        figure: a figure; one of pyplot's is cut to what it shows.
+        density: stored pixels per screen pixel, in each direction.
+    """
     file, smaller = io.BytesIO(), io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI, facecolor="white")
+    cut = None if isinstance(figure, Picture) else "tight"
+    figure.savefig(file, format="png", dpi=DPI * density, facecolor="white", bbox_inches=cut)
     Image.open(file).convert("RGB").save(smaller, format="PNG", optimize=True)
     return smaller.getvalue()
 
 
 def pixels_png(pixels: np.ndarray) -> bytes:
-    """Encode uint8 pixels (H, W, 3), or (H, W, 1) in grey, as PNG bytes, fast enough for sliders.
-
-    Each row is stored as its difference from the row above (PNG's filter 2), which is 0 for most
-    rows of enlarged pictures; an encoder that tries every filter needs three times as long.
-    """
-    height, width, _ = pixels.shape
-    flat = np.ascontiguousarray(np.broadcast_to(pixels, (height, width, 3))).reshape(height, -1)
-    rows = np.empty((height, 1 + flat.shape[1]), np.uint8)
-    rows[:, 0] = 2
-    rows[0, 1:] = flat[0]
-    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 1)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
+    """Encode uint8 pixels (H, W, 3), or (H, W, 1) in grey, as PNG, fast enough for sliders."""
+    file = io.BytesIO()
+    rgb = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    Image.fromarray(rgb).save(file, format="PNG", compress_level=1)
+    return file.getvalue()
 
 
 def to_uint8(x: Tensor | np.ndarray) -> np.ndarray:
-    """Convert pictures to uint8 pixels, channels last.
+    """Convert images to uint8 pixels, channels last.
 
     Args:
         x: (N, C, H, W), C = 1 or 3; floats in [-1, 1], clipped if they lie outside; or uint8.
@@ -93,10 +152,10 @@ def to_uint8(x: Tensor | np.ndarray) -> np.ndarray:
     # Arrays are copied: torch warns about read-only memory, such as a cache's.
     x = (x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))).detach().cpu()
     if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
-        raise ValueError(f"pictures must be (N, C, H, W) with C = 1 or 3, got {tuple(x.shape)}")
+        raise ValueError(f"images must be (N, C, H, W) with C = 1 or 3, got {tuple(x.shape)}")
     if x.dtype != torch.uint8:
         if not x.is_floating_point():
-            raise ValueError(f"pictures must be floats in [-1, 1] or uint8, got {x.dtype}")
+            raise ValueError(f"images must be floats in [-1, 1] or uint8, got {x.dtype}")
         if x.isnan().any():
             raise ValueError(f"{int(x.isnan().sum())} of {x.numel()} pixel values are NaN")
         x = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
@@ -109,11 +168,11 @@ def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
 
 
 def tile(pixels: np.ndarray, ncols: int, gap: int = 0, heads: Sequence[int] = ()) -> np.ndarray:
-    """Pictures side by side on white.
+    """Arrange images side by side on white.
 
     Args:
         pixels: uint8 (N, H, W, C).
-        ncols: pictures per row.
+        ncols: images per row.
         gap: white pixels between neighbours.
         heads: white pixels above each row, for its titles.
     Returns:
@@ -124,7 +183,7 @@ def tile(pixels: np.ndarray, ncols: int, gap: int = 0, heads: Sequence[int] = ()
     heads = list(heads) or [0] * nrows
     tops = [sum(heads[: r + 1]) + r * (h + gap) for r in range(nrows)]
     sheet = np.full((tops[-1] + h, ncols * (w + gap) - gap, 3), 255, np.uint8)
-    for i, picture in enumerate(pixels):
+    for i, image in enumerate(pixels):
         top, left = tops[i // ncols], i % ncols * (w + gap)
-        sheet[top : top + h, left : left + w] = picture
+        sheet[top : top + h, left : left + w] = image
     return sheet

@@ -1,4 +1,4 @@
-"""Figures with axes: schedules over the steps, and the loss over a training run."""
+"""Figures with axes: schedules over t, and the loss over a training run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ddpm_helpers.display.canvas import COLOURS, line_style, new_figure
 def plot_schedules(
     diffusions: Mapping[str, DiffusionUtils], *, ax: Axes | None = None, title: str | None = None
 ) -> Figure:
-    """Plot alpha_bar over the steps, one line per schedule.
+    """Plot alpha_bar over the timesteps, one line per schedule.
 
     Args:
-        diffusions: {name: schedule}; with different T, the steps are drawn as t / T.
+        diffusions: {name: schedule}; with different T, they are drawn over t / T.
         ax: axes to draw into, instead of a figure of its own.
         title: above the axes.
     Returns:
@@ -30,7 +30,7 @@ def plot_schedules(
     """
     ax = _curves(diffusions, lambda bar: bar, ax)
     ax.set(ylabel=r"$\bar\alpha_t$ (share of signal power)", ylim=(-0.03, 1.03))
-    ax.set_title(title or r"What is left of the picture: $\bar\alpha_t$")
+    ax.set_title(title or r"What is left of the image: $\bar\alpha_t$")
     return ax.figure  # type: ignore[return-value]
 
 
@@ -63,7 +63,7 @@ def _curves(
         t = np.arange(one.T + 1) / (1 if len(lengths) == 1 else one.T)
         marks = np.linspace(0, one.T, 9).round().astype(int).tolist()  # both ends are marked
         ax.plot(t, value(one.alpha_bar.numpy()), label=name, **line_style(i, marks))
-    ax.set_xlabel("step t" if len(lengths) == 1 else "t / T")
+    ax.set_xlabel("timestep t" if len(lengths) == 1 else "t / T")
     ax.grid(alpha=0.3)
     ax.legend()
     return ax
@@ -72,7 +72,7 @@ def _curves(
 def plot_history(
     history: Sequence[Any], *, ax: Axes | None = None, title: str | None = None
 ) -> Figure:
-    """Plot the training loss, step by step and smoothed, on a log axis.
+    """Plot the training loss of each update and smoothed, on a log axis.
 
     Args:
         history: records with `step` and `loss`, such as `TrainingPipeline.history`.
@@ -87,14 +87,14 @@ def plot_history(
         raise ValueError("an empty history: train first")
     step = np.array([record.step for record in history])
     loss = np.array([record.loss for record in history], float)
-    if (finite := np.isfinite(loss)).any():  # without the batches that were left out
+    if (finite := np.isfinite(loss)).any():  # without skipped batches
         step, loss = step[finite], loss[finite]
     window = max(1, min(100, len(loss) // 10))
     smooth = np.convolve(loss, np.full(window, 1 / window), "valid")  # mean of the last `window`
     ax = new_figure(6.4, 3.6).add_subplot() if ax is None else ax
     ax.plot(step, loss, color=COLOURS[5], linewidth=0.7, alpha=0.6, label="each batch")
     ax.plot(step[window - 1 :], smooth, color=COLOURS[1], label=f"mean of the last {window}")
-    ax.set(xlabel="optimiser step", ylabel="loss (mean squared error)", yscale="log")
+    ax.set(xlabel="update", ylabel="loss (mean squared error)", yscale="log")
     ax.set_title(title or "Training loss")
     ax.grid(alpha=0.3, which="both")
     ax.legend()

@@ -15,10 +15,10 @@ from ddpm_helpers.training import StepRecord, TrainingPipeline
 class LiveView:
     """The loss curve and the latest sample grid: `pipeline.fit(watch=LiveView())`.
 
-    The output of the cell holds one figure at any time; a notebook run headless keeps the last.
+    The cell shows one figure at any time; a notebook that runs headless keeps the last.
 
     Args:
-        every: steps between two redraws, at least 1.
+        every: updates between two redraws, at least 1.
     Raises:
         ValueError: every below 1.
     """
@@ -28,7 +28,7 @@ class LiveView:
         self._shown: Any = None
 
     def __call__(self, pipeline: TrainingPipeline, record: StepRecord) -> None:
-        """Redraw at every so many-th step, and at the last one."""
+        """Redraw after every n-th update, and after the last one."""
         stopped = pipeline.stopped_by is not None and record.step == pipeline.step
         over = record.step == pipeline.total_steps or stopped
         if not pipeline.is_main or (record.step % self.every and not over):
@@ -50,7 +50,9 @@ def draw(pipeline: TrainingPipeline) -> Figure:
     """
     figure = new_figure(10, 3.6)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1))
-    plot_history(pipeline.history, ax=left, title=f"step {pipeline.step} of {pipeline.total_steps}")
+    plot_history(
+        pipeline.history, ax=left, title=f"update {pipeline.step} of {pipeline.total_steps}"
+    )
     right.axis("off")
     right.set_title("latest samples" if pipeline.grid is not None else "no samples yet")
     if pipeline.grid is not None:

@@ -1,4 +1,4 @@
-"""Figures of pictures, schedules and training: each takes data and returns a Figure.
+"""Figures of images, schedules and training: each takes data and returns a Figure.
 
 pyplot does not know the figures: make one the last value of a cell (no semicolon) or `display(...)`
 it, and it is shown once. None has to be closed.
@@ -18,15 +18,23 @@ from torch import Tensor
 
 from ddpm_helpers import checks
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.display.canvas import DPI, enlarge, new_figure, tile, to_uint8
+from ddpm_helpers.display.canvas import (
+    DPI,
+    enlarge,
+    new_figure,
+    notebook_figures,
+    tile,
+    to_uint8,
+)
 from ddpm_helpers.display.charts import plot_history, plot_schedules, plot_snr
 
 __all__ = [
-    "class_grid", "denoising_path", "noising_strip", "plot_history", "plot_schedules", "plot_snr",
-    "show_images", "to_uint8",
+    "class_grid", "denoising_path", "noising_strip", "notebook_figures", "plot_history",
+    "plot_schedules", "plot_snr", "show_images", "to_uint8",
 ]  # fmt: skip
 
-_GAP, _HEAD, _LETTER = 4, 18, 7.2  # screen pixels: between pictures, a line of text, a letter
+_GAP, _HEAD, _LETTER = 4, 18, 7.2  # screen pixels: between images, a line of text, a letter
+_TILE = 96  # screen pixels that an image is wide at least, unless a scale is given
 _POINTS = 9  # size of titles and labels
 
 
@@ -40,15 +48,15 @@ def show_images(
     row_labels: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Show a grid of pictures, each pixel a crisp square.
+    """Show a grid of images, each pixel a crisp square.
 
     Args:
-        x: (N, C, H, W), or one picture (C, H, W), in [-1, 1] (clipped outside), or uint8; C = 1
+        x: (N, C, H, W), or one image (C, H, W), in [-1, 1] (clipped outside), or uint8; C = 1
             is shown in grey.
-        titles: one above each picture; rows whose titles are all empty leave no room for them.
-        ncols: pictures per row; by default up to 8.
+        titles: one above each image; rows whose titles are all empty leave no room for them.
+        ncols: images per row; by default up to 8.
         title: above the whole figure.
-        scale: screen pixels per picture pixel; by default a picture is about 96 wide.
+        scale: screen pixels per image pixel; by default an image is at least 96 wide.
         row_labels: one to the left of each row.
         ax: axes to draw into, instead of a figure of its own.
     Returns:
@@ -60,9 +68,9 @@ def show_images(
     n, height, width, _ = pixels.shape
     ncols = min(n, 8) if ncols is None else checks.count("ncols", ncols)
     nrows = -(-n // ncols)
-    titles = _fitting("titles", titles, n, "pictures")
+    titles = _fitting("titles", titles, n, "images")
     labels = _fitting("row_labels", row_labels, nrows, "rows")
-    scale = max(1, round(96 / width)) if scale is None else scale
+    scale = math.ceil(_TILE / width) if scale is None else scale
     heads = [_HEAD * any(titles[r * ncols : (r + 1) * ncols]) for r in range(nrows)]
     sheet = tile(enlarge(pixels, scale), ncols, _GAP, heads)
     ax = _sheet_axes(sheet, title, labels) if ax is None else ax
@@ -121,37 +129,37 @@ def noising_strip(
     seed: int = 0,
     **options: Any,
 ) -> Figure:
-    """Show pictures at chosen steps of the forward process, with the same noise at every step.
+    """Show images at chosen timesteps of the forward process, with the same noise at each.
 
     Args:
-        x_0: one clean picture (C, H, W) or several (B, C, H, W), in [-1, 1]; one row each.
+        x_0: one clean image (C, H, W) or several (B, C, H, W), in [-1, 1]; one row each.
         diffusion: a schedule, or {name: schedule}, which gives each its own rows.
-        ts: steps, each in 0..T.
+        ts: timesteps, each in 0..T.
         seed: of the noise.
         options: as for `show_images`.
     Returns:
-        The figure; its columns are the steps.
+        The figure; its columns are the timesteps.
     Raises:
-        ValueError: a step outside 0..T, or wrong shapes.
+        ValueError: a timestep outside 0..T, or wrong shapes.
     """
     x_0 = (x_0[None] if x_0.ndim == 3 else x_0).cpu()
     named = diffusion if isinstance(diffusion, Mapping) else {"": diffusion}
     eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
-    rows = []  # one (len(ts), C, H, W) for each schedule and picture
+    rows = []  # one (len(ts), C, H, W) for each schedule and image
     for one in named.values():
         at = [one.add_noise(x_0, torch.full((len(x_0),), int(t)), eps)[0] for t in ts]
         rows += list(torch.stack(at, 1))
     titles = [f"t = {t}" for t in ts] + [""] * (len(ts) * (len(rows) - 1))
     if isinstance(diffusion, Mapping):
         options.setdefault("row_labels", [name for name in named for _ in x_0])
-    options.setdefault("title", "Forward noising: x_t at chosen steps")
+    options.setdefault("title", "Forward noising: x_t at chosen timesteps")
     return show_images(torch.cat(rows), titles=titles, ncols=len(ts), **options)
 
 
 def denoising_path(
     steps: Iterable[Any], n_frames: int = 10, *, picture: int = 0, **options: Any
 ) -> Figure:
-    """Show the steps from noise to one picture: x_t above, the predicted x_0 below.
+    """Show the steps from noise to one image: x_t above, the predicted x_0 below.
 
     Args:
         steps: the `Step`s of one walk, as `sample_steps` yields them.
@@ -161,7 +169,7 @@ def denoising_path(
     Returns:
         The figure.
     Raises:
-        ValueError: no steps, or a picture that the batch does not have.
+        ValueError: no steps, or an image that the batch does not have.
     """
     steps = list(steps)
     if not steps:
@@ -171,33 +179,32 @@ def denoising_path(
     shown = [steps[i] for i in picks]
     x = torch.stack([s.x_t[picture] for s in shown] + [s.x_0_pred[picture] for s in shown])
     titles = [f"t = {s.t}" for s in shown] + [""] * len(shown)
-    options.setdefault("title", "Denoising: from noise to a picture")
+    options.setdefault("title", "Denoising: from noise to an image")
     options.setdefault("row_labels", ["x_t", "x_0_pred"])
     return show_images(x.float(), titles=titles, ncols=len(shown), **options)
 
 
 def class_grid(ds: Any, per_class: int = 8, **options: Any) -> Figure:
-    """Show the first pictures of each class, one row per class.
+    """Show the first images of each class, one row per class.
 
     Args:
         ds: an `ImageDataset`: `images` uint8 (N, C, H, W), `labels` and `classes` are used.
-        per_class: pictures per row; classes with fewer leave white space.
+        per_class: images per row; classes with fewer leave white space.
         options: as for `show_images`.
     Returns:
         The figure.
     Raises:
-        ValueError: no pictures.
+        ValueError: no images.
     """
     labels = np.asarray(ds.labels)
     found = {name: np.flatnonzero(labels == k)[:per_class] for k, name in enumerate(ds.classes)}
     found = {name: where for name, where in found.items() if len(where)}
     if not found:
-        raise ValueError(f"no pictures to show: {len(labels)} in the data, {per_class} per class")
+        raise ValueError(f"no images to show: {len(labels)} in the data, {per_class} per class")
     shape = (len(found), per_class, *ds.images.shape[1:])
     sheet = np.full(shape, 255, np.uint8)  # (classes, per_class, C, H, W)
     for row, where in zip(sheet, found.values(), strict=True):
         row[: len(where)] = ds.images[where]
     options.setdefault("title", f"{len(found)} classes")
     options.setdefault("row_labels", list(found))
-    options.setdefault("scale", max(1, round(64 / shape[-1])))
     return show_images(sheet.reshape(-1, *shape[2:]), ncols=per_class, **options)

@@ -5,6 +5,7 @@ A focused slider moves with the arrow keys, Page Up / Page Down, Home and End.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,8 +32,8 @@ from ddpm_helpers.display.canvas import (
 )
 
 
-class _PictureSlider(ipywidgets.VBox):
-    """An integer slider above a picture; subclasses define `frame(value)`."""
+class _ImageSlider(ipywidgets.VBox):
+    """An integer slider above an image; subclasses define `frame(value)`."""
 
     def __init__(self, name: str, least: int, most: int, value: int, width: int) -> None:
         wide = ipywidgets.Layout(width="520px")
@@ -50,7 +51,7 @@ class _PictureSlider(ipywidgets.VBox):
         return [self.slider]
 
     def frame(self, value: int) -> bytes:
-        """The picture at one value of the slider, as PNG bytes."""
+        """The image at one value of the slider, as PNG bytes."""
         raise NotImplementedError
 
     def _show(self, change: Any) -> None:
@@ -75,31 +76,31 @@ class _Blitter:
         return pixels_png(np.asarray(self.canvas.buffer_rgba())[..., :3])
 
 
-class NoisingSlider(_PictureSlider):
-    """One picture at every step t: x_t, the histogram of its values, and alpha_bar at t.
+class NoisingSlider(_ImageSlider):
+    """One image at every timestep t: x_t, the histogram of its values, and alpha_bar at t.
 
     Args:
-        x_0: one clean picture, (C, H, W) or (1, C, H, W), in [-1, 1].
+        x_0: one clean image, (C, H, W) or (1, C, H, W), in [-1, 1].
         diffusion: the schedule; t runs over 0..T.
         t: where the slider starts.
-        seed: of the noise, which is the same at every step and every run.
+        seed: of the noise, which is the same at every timestep and in every run.
     Raises:
-        ValueError: more than one picture, or t outside 0..T.
+        ValueError: more than one image, or t outside 0..T.
     """
 
     def __init__(self, x_0: Tensor, diffusion: DiffusionUtils, *, t: int = 0, seed: int = 0):
         self._x_0 = (x_0[None] if x_0.ndim == 3 else x_0).detach().float().cpu()
         if len(to_uint8(self._x_0)) != 1:
-            raise ValueError(f"NoisingSlider shows one picture, got {len(self._x_0)}")
+            raise ValueError(f"NoisingSlider shows one image, got {len(self._x_0)}")
         self._diffusion = diffusion
         self._eps = torch.randn(self._x_0.shape, generator=torch.Generator().manual_seed(seed))
         figure = new_figure(8.4, 3.2, layout="none")
-        moving = [*self._picture(figure), *self._histogram(figure), *self._curve(figure)]
+        moving = [*self._tile(figure), *self._histogram(figure), *self._curve(figure)]
         self._blitter = _Blitter(figure, moving)
         super().__init__("t", 0, diffusion.T, checks.count("t", t, 0, diffusion.T), 840)
 
     def frame(self, value: int) -> bytes:
-        """The three panels at step t = value, in 0..T, as PNG bytes."""
+        """The three panels at timestep t = value, in 0..T, as PNG bytes."""
         t = checks.count("t", value, 0, self._diffusion.T)
         x_t, _ = self._diffusion.add_noise(self._x_0, torch.tensor([t]), self._eps)
         bar = float(self._diffusion.alpha_bar[t])
@@ -111,7 +112,7 @@ class NoisingSlider(_PictureSlider):
         self._bar_text.set_text(f"ᾱ = {bar:.3g}")
         return self._blitter.png()
 
-    def _picture(self, figure: Figure) -> list[Artist]:
+    def _tile(self, figure: Figure) -> list[Artist]:
         ax = figure.add_axes((6 / 840, 0.06, 256 / 840, 0.80))  # 256 × 256 screen pixels
         ax.set_axis_off()
         self._pixels = ax.imshow(_rgb(self._x_0), interpolation="nearest")
@@ -137,7 +138,7 @@ class NoisingSlider(_PictureSlider):
         ax.plot(self._diffusion.alpha_bar.numpy(), color=COLOURS[0])
         (self._dot,) = ax.plot([0], [1], "o", color=COLOURS[1], markersize=9)
         self._bar_text = ax.text(0.96, 0.9, "", transform=ax.transAxes, ha="right", fontsize=10)
-        ax.set(xlabel="step t", ylabel=r"$\bar\alpha_t$", ylim=(-0.04, 1.04))
+        ax.set(xlabel="timestep t", ylabel=r"$\bar\alpha_t$", ylim=(-0.04, 1.04))
         ax.set_title("what is left of the signal", fontsize=11)
         ax.grid(alpha=0.3)
         return [self._dot, self._bar_text]
@@ -155,7 +156,7 @@ def _density(x: Tensor, edges: np.ndarray) -> np.ndarray:
     return counts / (x.numel() * (edges[1] - edges[0]))
 
 
-class ScheduleSlider(_PictureSlider):
+class ScheduleSlider(_ImageSlider):
     """alpha_bar of several schedules, with a slider over T, or over t.
 
     Args:
@@ -183,7 +184,7 @@ class ScheduleSlider(_PictureSlider):
         super().__init__(self._letter, self._least, self._most, value, 800)
 
     def frame(self, value: int) -> bytes:
-        """The curves at t = value, or with T = value steps, as PNG bytes."""
+        """The curves at t = value, or with T = value, as PNG bytes."""
         checks.count(self._letter, value, self._least, self._most)
         rows = [f"{self._letter} = {value}"]
         for name, line, dot in zip(self._names, self._lines, self._dots, strict=True):
@@ -215,16 +216,16 @@ class ScheduleSlider(_PictureSlider):
         return figure, [*self._lines, *self._dots, self._text]
 
 
-class FrameSlider(_PictureSlider):
-    """Pictures made beforehand, such as the steps of a denoising, with a slider and a play button.
+class FrameSlider(_ImageSlider):
+    """Images made beforehand, such as the steps of a denoising, with a slider and a play button.
 
     Args:
-        frames: one for each value of the slider: pictures (N, C, H, W) or one picture (C, H, W),
+        frames: one for each value of the slider: images (N, C, H, W) or one image (C, H, W),
             in [-1, 1] or uint8, shown side by side; or a Figure.
         captions: a text for each frame.
         name: the slider's label.
         interval: milliseconds per frame while it plays.
-        width: of the picture on the screen; by default small pictures are enlarged to about 96
+        width: of the frame on the screen; by default small images are enlarged to at least 96
             pixels each, and larger ones keep their size.
     Raises:
         ValueError: no frames, or captions that do not fit.
@@ -269,5 +270,5 @@ def _png(frame: Tensor | np.ndarray | Figure) -> bytes:
     if isinstance(frame, Figure):
         return figure_png(frame)
     pixels = to_uint8(frame[None] if frame.ndim == 3 else frame)
-    pixels = enlarge(pixels, max(1, round(96 / pixels.shape[2])))
+    pixels = enlarge(pixels, math.ceil(96 / pixels.shape[2]))
     return pixels_png(tile(pixels, min(10, len(pixels)), gap=4))

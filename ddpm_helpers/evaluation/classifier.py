@@ -1,4 +1,4 @@
-"""A small classifier whose features serve to compare sets of pictures.
+"""A small classifier whose features serve to compare sets of images.
 
 It takes the place of the Inception network in FID, without a download: a distance between its
 features is not an FID and must not be compared with one. `tools/train_classifier.py` made both.
@@ -23,16 +23,16 @@ SHIPPED = {
     "cartoons": HERE / "cartoon_classifier.safetensors",
     "photographs": HERE / "photo_classifier.safetensors",
 }
-FEATURES, SIDE = 64, 32  # features of a picture; the picture's side in pixels
+FEATURES, SIDE = 64, 32  # features of an image; the image's side in pixels
 
 
 class Classifier(nn.Module):
-    """Five convolutions and two linear layers: pictures to features to class scores.
+    """Five convolutions and two linear layers: images to features to class scores.
 
     Args:
-        classes: their names; a picture gets a score for each.
+        classes: their names; an image gets a score for each.
     Attributes:
-        accuracy: on the test pictures, in 0..1; None if it is not known.
+        accuracy: on the test images, in 0..1; None if it is not known.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -48,12 +48,12 @@ class Classifier(nn.Module):
         self.accuracy: float | None = None
 
     def features(self, x: Tensor) -> Tensor:
-        """The features of pictures, which distances are computed from.
+        """Compute the features from which distances are computed.
 
         Args:
-            x: (B, C, S, S) in [-1, 1]; resized to 32×32 first. Greyscale pictures, C = 1, are
+            x: (B, C, S, S) in [-1, 1]; resized to 32×32 first. Greyscale images, C = 1, are
                 repeated to three equal channels, as a screen does: the classifier was trained on
-                colour pictures only.
+                colour images only.
         Returns:
             (B, 64).
         Raises:
@@ -61,7 +61,7 @@ class Classifier(nn.Module):
         """
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise ValueError(
-                f"the classifier takes pictures (B, C, S, S), C = 1 or 3; got {tuple(x.shape)}"
+                f"the classifier takes images (B, C, S, S), C = 1 or 3; got {tuple(x.shape)}"
             )
         x = x.expand(-1, 3, -1, -1)  # (B, 3, S, S)
         if x.shape[-2:] != (SIDE, SIDE):
@@ -71,7 +71,7 @@ class Classifier(nn.Module):
         return F.silu(self.describe(pooled))  # (B, 64)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From pictures (B, C, S, S) in [-1, 1] to logits (B, classes)."""
+        """From images (B, C, S, S) in [-1, 1] to logits (B, classes)."""
         return self.head(self.features(x))
 
 
@@ -100,9 +100,9 @@ def load_classifier(name_or_path: str | Path = "cartoons") -> Classifier:
 
 
 def classifier_for(ds: ImageDataset) -> Classifier:
-    """The shipped classifier of cartoons for the cartoons, that of photographs for all other data.
+    """Load the shipped classifier of cartoons for cartoons, that of photographs for all other data.
 
-    Its features can compare pictures of any class; its scores mean something only if the dataset
+    Its features can compare images of any class; its scores mean something only if the dataset
     has the same `classes`.
     """
     return load_classifier("cartoons" if ds.source == "cartoons" else "photographs")

@@ -1,4 +1,4 @@
-"""Distances between two sets of pictures, computed from features (n, d)."""
+"""Distances between two sets of images, computed from features (n, d)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """The Fréchet distance between two Gaussians with the sets' means and covariances.
+    """Compute the Fréchet distance of two Gaussians with the sets' means and covariances.
 
         |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
 
-    It falls as n grows, even for perfect samples: compare only values at the same n, and state the
-    distance between two sets of real pictures with them.
+    It falls as n grows, even for perfect samples: compare only values at the same n and the same
+    class counts, and state the noise floor with them (`noise_floor`).
 
     Args:
         a, b: features, (n, d) and (m, d), at least 2 each; n and m well above d.
@@ -33,9 +33,10 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def kernel_distance(a: Tensor, b: Tensor) -> float:
-    """The kernel distance (KID's formula): squared MMD with k(x, y) = (x . y / d + 1)^3.
+    """Compute the kernel distance (KID's formula): squared MMD with k(x, y) = (x . y / d + 1)^3.
 
-    Unbiased: 0 on average for two sets from one source, whatever n is, so it may be negative.
+    Unbiased: 0 on average for two sets that are drawn from one source at random, for every n, so
+    it may be negative. Sets with equal class counts are not drawn at random: they lie below 0.
 
     Args:
         a, b: features, (n, d) and (m, d), at least 2 each.
@@ -53,7 +54,7 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
-    """The share of fakes that lie among the real ones, and of real ones that lie among the fakes.
+    """Compute the share of fakes that lie among the real ones, and the reverse.
 
     "Among" a set means: at most as far from one of its points as that point's k-th neighbour in it.
 

@@ -19,14 +19,14 @@ from torch.utils.data import Dataset
 from ddpm_helpers.device import best_device
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # its sha256 begins with 6726825d
-LEAST = 10  # pictures in each set: the Inception score splits them into ten parts
+LEAST = 10  # images in each set: the Inception score splits them into ten parts
 WHERE = f"get {WEIGHTS} from the releases page of torch-fidelity"
 
 
 class Bytes(Dataset):
-    """Pictures as torch-fidelity reads them: uint8 (3, S, S), from floats in [-1, 1] or uint8.
+    """Images as torch-fidelity reads them: uint8 (3, S, S), from floats in [-1, 1] or uint8.
 
-    Greyscale pictures are repeated to three equal channels, as Inception takes no others.
+    Greyscale images are repeated to three equal channels, as Inception takes no others.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -43,18 +43,18 @@ class Bytes(Dataset):
 
 
 def check_inception(weights: str | Path, n: int) -> None:
-    """Refuse arguments that `inception_scores` would refuse, before any picture is drawn.
+    """Refuse arguments that `inception_scores` would refuse, before any image is drawn.
 
     Args:
         weights: the file of Inception's weights.
-        n: pictures in the smaller set.
+        n: images in the smaller set.
     Raises:
         ValueError: torch-fidelity is not installed, the file is not the one that it published,
             or n is below 10.
         FileNotFoundError: no such file.
     """
     if n < LEAST:
-        raise ValueError(f"Inception's scores need at least {LEAST} pictures in each set, got {n}")
+        raise ValueError(f"Inception's scores need at least {LEAST} images in each set, got {n}")
     try:
         import torch_fidelity  # noqa: F401
     except ImportError:
@@ -69,11 +69,11 @@ def check_inception(weights: str | Path, n: int) -> None:
 
 
 def inception_scores(x: Tensor, reference: Tensor, weights: str | Path) -> dict[str, float]:
-    """Compare samples with reference pictures by the features of the Inception network.
+    """Compare samples with reference images by the features of the Inception network.
 
     Args:
         x: samples, (n, C, S, S) in [-1, 1] or uint8, C = 1 or 3; n at least 10.
-        reference: real pictures, (m, C, S, S), likewise.
+        reference: real images, (m, C, S, S), the same.
         weights: the file of Inception's weights that torch-fidelity published.
     Returns:
         `fid`, `kid`, `inception_score`. They depend on n: compare only sets of the same size.

@@ -16,7 +16,7 @@ from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.diffusion.walk import Model
 
 FEW = 50  # a test split with fewer images is too small for distances
-SAME = 0.05  # shares of a class that differ by at most this, plus one picture, count as equal
+SAME = 0.05  # shares of a class that differ by at most this, plus one image, count as equal
 
 
 def take(ds: ImageDataset, n: int) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ def check_shares(name_a: str, a: Tensor, name_b: str, b: Tensor, classes: Sequen
     Args:
         a, b: labels of the sets, (n,) each, which the message calls name_a and name_b.
     Raises:
-        ValueError: the shares of a class differ by over 5 percentage points plus one picture.
+        ValueError: the shares of a class differ by over 5 percentage points plus one image.
     """
     shares = [torch.bincount(y, minlength=len(classes)) / len(y) for y in (a, b)]
     worst = int((shares[0] - shares[1]).abs().argmax())

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ddpm_helpers import DiffusionNet, ImageDataset, TrainConfig, TrainingPipeline
 from ddpm_helpers.device import bf16_is_fast
-from ddpm_helpers.evaluation import compare, draw_samples, take, take_like
+from ddpm_helpers.evaluation import compare, draw_samples, noise_floor, take
 from ddpm_helpers.evaluation.classifier import classifier_for
 from ddpm_helpers.training import build_diffusion
 
@@ -97,9 +97,10 @@ def main() -> None:
     ds, held_out = (ImageDataset(args.data, base.image_size, split=s) for s in ("train", "test"))
     real, y = take(held_out, args.n)
     classifier = classifier_for(ds)
-    floor = compare(real, take_like(ds, y), y, classifier)
+    floor = noise_floor(ds, held_out, y, classifier=classifier)
     print(f"{args.data}, {args.seconds:.0f} CPU s each, {args.n} pictures by 25 steps of dpm++")
-    print(f"real pictures: distance {floor.frechet:.2f}, accuracy {floor.accuracy:.1%}")
+    print(f"real images: distance {floor.mean.frechet:.2f} ± {floor.std.frechet:.2f}, "
+          f"accuracy {floor.mean.accuracy:.1%}")  # fmt: skip
     print(f"{'':36} {'pictures seen':>13} {'Frechet':>8} {'accuracy':>9}")
 
     def report(name: str, pipeline: TrainingPipeline, net: nn.Module) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ddpm_helpers import DiffusionNet, DiffusionUtils, ImageDataset, TrainConfig, TrainingPipeline
 from ddpm_helpers.display.canvas import figure_png
 from ddpm_helpers.display.plots import show_images
-from ddpm_helpers.evaluation import compare, draw_samples, take, take_like
+from ddpm_helpers.evaluation import compare, draw_samples, noise_floor, take
 from ddpm_helpers.evaluation.classifier import classifier_for
 from ddpm_helpers.training import build_diffusion
 
@@ -137,8 +137,9 @@ def main() -> None:
     some = ImageDataset(args.data, config.image_size, split="test", limit=512)
     real, y = take(test, args.n)
     classifier = classifier_for(data)
-    floor = compare(real, take_like(data, y), y, classifier).frechet
-    print(f"{args.data}, {args.seconds:.0f} CPU s each, {args.n} pictures; floor {floor:.2f}")
+    floor = noise_floor(data, test, y, classifier=classifier)
+    print(f"{args.data}, {args.seconds:.0f} CPU s each, {args.n} images; "
+          f"floor {floor.mean.frechet:.2f} ± {floor.std.frechet:.2f}")  # fmt: skip
     print(f"{'':28} {'seen':>7} {'held-out loss':>13} {'Frechet':>8} {'accuracy':>8}")
     each, rows = step_seconds(names, config, data), []
     for name in names:

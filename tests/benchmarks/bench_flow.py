@@ -16,7 +16,7 @@ import torch
 
 from ddpm_helpers import ImageDataset, TrainConfig, TrainingPipeline
 from ddpm_helpers.commands.info import forward_flops
-from ddpm_helpers.evaluation import compare, draw_samples, take, take_like
+from ddpm_helpers.evaluation import compare, draw_samples, noise_floor, take
 from ddpm_helpers.evaluation.classifier import Classifier, classifier_for
 from ddpm_helpers.training import build_diffusion, build_model
 
@@ -66,10 +66,11 @@ def main() -> None:
     ds, held_out = (ImageDataset(args.data, base.image_size, split=s) for s in ("train", "test"))
     real, y = take(held_out, args.n)
     classifier = classifier_for(ds)
-    floor = compare(real, take_like(ds, y), y, classifier).frechet
+    floor = noise_floor(ds, held_out, y, classifier=classifier)
     flop = 3 * forward_flops(base) * base.batch_size * args.steps  # backward is twice forward
     print(f"{args.data}, {args.steps} steps of {base.batch_size}, {flop:.2g} FLOP each, "
-          f"n = {args.n}, real pictures {floor:.2f}")  # fmt: skip
+          f"n = {args.n}, "
+          f"real images {floor.mean.frechet:.2f} ± {floor.std.frechet:.2f}")  # fmt: skip
     print(f"{'':24}", *(f"{sampler} {steps}".rjust(16) for sampler, steps in WAYS))
     for name, changes in RECIPES.items():
         rows = []

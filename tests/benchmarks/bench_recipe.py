@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ddpm_helpers import DiffusionNet, DiffusionUtils, ImageDataset, TrainConfig
 from ddpm_helpers.device import bf16_is_fast
 from ddpm_helpers.diffusion import draw_steps
-from ddpm_helpers.evaluation import compare, draw_samples, take, take_like
+from ddpm_helpers.evaluation import compare, draw_samples, noise_floor, take
 from ddpm_helpers.evaluation.classifier import classifier_for
 from ddpm_helpers.training import ema_decay_at, learning_rate, update_ema
 from ddpm_helpers.training.muon import Muon
@@ -182,9 +182,9 @@ def main() -> None:
     args = parser.parse_args()
     train_set, test = (ImageDataset(args.data, args.size, split=s) for s in ("train", "test"))
     x_test, labels = take(test, args.n)
-    floor = compare(x_test, take_like(train_set, labels), labels, classifier_for(test)).frechet
+    floor = noise_floor(train_set, test, labels)
     print(f"{len(train_set)} pictures, {args.steps} steps of {args.batch}, n = {args.n}, "
-          f"distance of real pictures {floor:.2f}")  # fmt: skip
+          f"real images: {floor.mean.frechet:.2f} ± {floor.std.frechet:.2f}")  # fmt: skip
     for variant in VARIANTS:
         if args.only and not any(words in variant.name for words in args.only):
             continue
