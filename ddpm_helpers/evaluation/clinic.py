@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from ddpm_helpers.checks import count as check_count
@@ -127,6 +126,7 @@ def clinic_table(findings: Sequence[Finding]) -> str:
 
 def jpeg(quality: int) -> Spoil:
     """Images as they look after they were saved as JPEG of a quality in 1..95."""
+    from PIL import Image
 
     def spoil(x: Tensor) -> Tensor:
         out = []
