@@ -20,7 +20,7 @@ TEST_ENV = DDPM_PRESET=ci DDPM_DATA=cartoons OMP_NUM_THREADS=1 PYTHONDONTWRITEBY
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-slow notebooks images site site-test lock clean
+.PHONY: help setup lab test test-slow notebooks images plane site site-test lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -54,7 +54,10 @@ notebooks: setup  ## run every notebook headless and keep the outputs
 images: setup  ## make every picture that README.md shows
 	@$(PY) -m tools.readme_images images/
 
-site: .venv-site/ready  ## build site/: the notebooks as web pages, and the page that draws
+plane:  ## make site/plane.html, a page that needs no server and no set-up: diffusion in the plane
+	@$(PYTHON) -m tools.website.plane site/plane.html
+
+site: .venv-site/ready  ## build site/: the notebooks as web pages, the plane, and the page that draws
 	@$(SITE_PY) -m tools.website $(SITE)
 
 site-test: .venv-site/ready  ## try site/ in a headless Chromium (that of the system, or playwright install)

@@ -1,10 +1,8 @@
 """The samplers and the noise of draw.html beside Python's, run by Node: no browser, no network."""
 
-import json
 import math
-import shutil
-import subprocess
 
+import javascript
 import numpy as np
 import pytest
 import torch
@@ -12,22 +10,14 @@ import torch
 from ddpm_helpers.diffusion import DiffusionUtils, picture_noise
 from ddpm_helpers.diffusion.editing import sdedit
 
-pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+pytestmark = javascript.needs_node
 SHAPE = (3, 8, 8)
 SIZE = math.prod(SHAPE)
 
 
-def node(root, script, **given):
-    """What a module script prints as JSON; `given` are names it can use."""
-    names = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in given.items())
-    here = (root / "docs/web/draw").as_uri()
-    imports = (
-        f'import * as js from "{here}/samplers.js"; import * as noises from "{here}/noise.js";'
-    )
-    command = ["node", "--input-type=module", "--eval", f"{imports}\n{names}\n{script}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def node(script, **given):
+    imports = {"js": "draw/samplers.js", "noises": "draw/noise.js"}
+    return javascript.node(script, imports, **given)
 
 
 class Toy(torch.nn.Module):
@@ -67,9 +57,8 @@ console.log(JSON.stringify(Array.from(x)));
 
 @pytest.mark.parametrize("seed, picture", [(0, 0), (7, 3), (2**32 - 1, 1), (2**40 + 5, 12)])
 @pytest.mark.parametrize("size", [16, 27, 3072])
-def test_a_seed_gives_the_noise_that_it_gives_in_python(root, seed, picture, size):
+def test_a_seed_gives_the_noise_that_it_gives_in_python(seed, picture, size):
     found = node(
-        root,
         "const noise = noises.pictureNoise(seed, picture, size);"
         "console.log(JSON.stringify([noise(), noise()].map((z) => Array.from(z))));",
         seed=seed, picture=picture, size=size,
@@ -89,27 +78,27 @@ def test_a_seed_gives_the_noise_that_it_gives_in_python(root, seed, picture, siz
     ],
     ids=["guided", "labelled", "no labels", "zero terminal SNR"],
 )
-def test_samplers_take_the_same_steps_as_in_python(root, sampler, diffusion, y, guidance):
+def test_samplers_take_the_same_steps_as_in_python(sampler, diffusion, y, guidance):
     options = {"sampler": sampler, "steps": 15, "guidance": guidance, "seed": 5}
-    found = walked(root, diffusion, y, options)
+    found = walked(diffusion, y, options)
     wanted = diffusion.sample(Toy(), 1, y=y, **options).flatten().numpy()
     assert np.abs(wanted).mean() > 0.05
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
 
 
-def walked(root, diffusion, y, options, doodle=None, start=None):
+def walked(diffusion, y, options, doodle=None, start=None):
     return node(
-        root, WALK, y=y, bar=diffusion.alpha_bar.tolist(), prediction=diffusion.prediction,
+        WALK, y=y, bar=diffusion.alpha_bar.tolist(), prediction=diffusion.prediction,
         size=SIZE, doodle=doodle, **options, start_step=start,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "dpm++"])
-def test_a_doodle_is_redrawn_as_sdedit_does(root, sampler):
+def test_a_doodle_is_redrawn_as_sdedit_does(sampler):
     diffusion = DiffusionUtils(60, prediction="v")
     doodle = torch.linspace(-1, 1, SIZE).reshape(1, *SHAPE)
     options = {"sampler": sampler, "steps": 9, "guidance": 2.0, "seed": 3}
-    found = walked(root, diffusion, 6, options, doodle.flatten().tolist(), 41)
+    found = walked(diffusion, 6, options, doodle.flatten().tolist(), 41)
     wanted = sdedit(diffusion, Toy(), doodle, 41, y=6, **options).flatten().numpy()
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
 

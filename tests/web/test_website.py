@@ -2,11 +2,14 @@
 
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
 
 from tools.website.book import find_pages, gather, name_anchors, prepare, retarget
 from tools.website.links import broken_links
+from tools.website.plane import inline, write_plane
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -68,7 +71,8 @@ def test_a_series_without_solutions_and_docs_has_no_pages_of_them(repository, tm
     (repository / "docs/cheat_sheet.md").unlink()
     gather(repository, tmp_path / "source", draw=True)
     index = (tmp_path / "source/index.md").read_text(encoding="utf-8")
-    assert index.startswith('# The series\n\n<p><a href="draw.html">')
+    assert index.startswith('# The series\n\n<p><a href="plane.html">')
+    assert '\n\n<p><a href="draw.html">' in index
     assert not (tmp_path / "source/solutions.md").exists()
     assert find_pages(repository)["more"] == []
 
@@ -77,6 +81,14 @@ def test_links_that_lead_out_are_left_alone(repository, tmp_path):
     page = repository / "docs/cheat_sheet.md"
     for link in ("https://example.org/README.md", "../../outside.md", "#here", "missing.md"):
         assert retarget(f"[a]({link})", page, repository, tmp_path) == f"[a]({link})"
+
+
+def test_links_to_the_plane_lead_to_the_built_page(repository, tmp_path):
+    page = repository / "notebooks/solutions/01_one.ipynb"
+    text = "see [the plane](../../docs/web/plane.html#data=six&t=300&x=0.4,-1)."
+    assert retarget(text, page, repository, tmp_path) == (
+        "see <a href='../../plane.html#data=six&t=300&x=0.4,-1'>the plane</a>."
+    )
 
 
 def test_progress_bars_are_removed_and_pictures_get_alt_texts(repository):
@@ -109,6 +121,7 @@ def test_broken_links_are_found_and_valid_ones_are_not(tmp_path):
         '<a href="a/b.html#here">1</a> <a href="a/b.html#gone">2</a> <a href="a/">3</a>'
         '<img src="no.png"><script src="https://cdn.example.org/x.js"></script>'
         '<a href="https://example.org">4</a><img src="data:,"><a href="#top" id="top">5</a>'
+        '<a href="a/b.html#data=six&t=3">a state</a><a href="a/c.html#data=six">7</a>'
     )
     (tmp_path / "a/b.html").write_text('<p id="here"><a href="../index.html#top">6</a>')
     foreign = "index.html: https://cdn.example.org/x.js, is loaded from another server"
@@ -118,6 +131,7 @@ def test_broken_links_are_found_and_valid_ones_are_not(tmp_path):
         "index.html: a/, no such file",
         "index.html: no.png, no such file",
         foreign,
+        "index.html: a/c.html#data=six, no such file",
     ]
 
 
@@ -131,3 +145,38 @@ def test_npm_packages_are_pinned_with_checksums_and_name_no_place(root):
     for name, version in wanted.items():
         assert packages[f"node_modules/{name}"]["version"] == version
     assert all(p["integrity"].startswith("sha512-") for name, p in packages.items() if name)
+
+
+def test_modules_become_one_classic_script(tmp_path):
+    files = {
+        "page.html": '<head>\n  <link rel="stylesheet" href="a.css">\n'
+        '  <script type="module" src="js/main.js"></script>\n</head>\n<body>\n</body>',
+        "a.css": "p { color: red; }\n",
+        "js/main.js": 'import { twice } from "./more.js";\nimport {\n  one as first,\n'
+        '} from "./one.js";\nconst text = "export nothing";\nprint(twice(first), text);\n',
+        "js/more.js": 'import { one } from "./one.js";\nexport const twice = (x) => 2 * x * one;\n',
+        "js/one.js": "export const one = 1;\nexport async function* walk() {}\nexport class A {}\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    page = inline(tmp_path / "page.html")
+    script = re.search(r"<script>\n(.*)</script>\n</body>$", page, re.S)[1]
+    assert "color: red" in page and "module" not in re.sub(r"module_\w+", "", page)
+    assert script.count("const one = 1;") == 1 and "return { one, walk, A };" in script
+    if shutil.which("node"):
+        code = f"const print = (...all) => console.log(...all);\n{script}"
+        done = subprocess.run(["node", "--eval", code], capture_output=True, text=True)
+        assert done.stdout == "2 export nothing\n", done.stderr
+    (tmp_path / "js/one.js").write_text("export default 1;\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"one\.js: this form .* export default 1"):
+        inline(tmp_path / "page.html")
+
+
+def test_the_plane_is_one_small_file_that_asks_for_nothing(tmp_path):
+    write_plane(tmp_path / "site/plane.html")
+    write_plane(tmp_path / "plane.html", alone=True)
+    page = (tmp_path / "site/plane.html").read_text(encoding="utf-8")
+    assert len(page.encode()) < 150_000
+    assert not re.search(r'(src|href)="(?!data:|index\.html)|https?:|@import|url\(', page)
+    assert 'href="index.html"' in page and "index.html" not in (tmp_path / "plane.html").read_text()

@@ -1,1 +1,1 @@
-"""`python -m tools.website`: the series as HTML pages, and draw.html, in site/."""
+"""`python -m tools.website`: the series as HTML pages, plane.html and draw.html, in site/."""

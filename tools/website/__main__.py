@@ -1,4 +1,4 @@
-"""Build site/: the book with Sphinx and draw.html, then check every link.
+"""Build site/: the book with Sphinx, plane.html and draw.html, then check every link.
 
     make site
     python -m tools.website [--no-draw]
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tools.website.book import gather
 from tools.website.links import broken_links
+from tools.website.plane import write_plane
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "site"
@@ -34,13 +35,14 @@ def main() -> int:
         Exit status: 0, or 2 after lines on stderr that say what is wrong.
     """
     parser = argparse.ArgumentParser(prog="python -m tools.website", description=__doc__)
-    parser.add_argument("--no-draw", action="store_true", help="the book alone")
+    parser.add_argument("--no-draw", action="store_true", help="all but draw.html")
     parser.add_argument("--out", type=Path, default=ROOT / "site", help="folder to make (site)")
     args = parser.parse_args()
     started = time.monotonic()
     try:
         modules = None if args.no_draw else fetch_modules()
         html = build_book(modules)
+        write_plane(html / "plane.html")
         if modules is not None:
             from tools.website.drawing import write_drawing
 

@@ -12,6 +12,8 @@ LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")  # Markdown's ](target#fra
 ANCHOR = re.compile(r'<a id="([\w-]+)"></a>')  # the target of a notebook's links to itself
 PROGRESS = re.compile(r"\d+%\|")  # a line of tqdm
 WIDGET = "application/vnd.jupyter.widget-view+json"
+PLANE_LINK = re.compile(r"\[([^\]]*)\]\([^)\s]*docs/web/plane\.html(#[^)\s]*)?\)")
+PLANE = '<p><a href="plane.html">Touch diffusion in the plane</a></p>'
 DRAW = '<p><a href="draw.html">Draw a picture in this browser</a></p>'
 PAGES = (".md", ".ipynb")
 
@@ -33,8 +35,9 @@ def gather(root: Path, source: Path, *, draw: bool = False) -> None:
         if page.suffix == ".ipynb":
             notebook = prepare(json.loads(text), fold=page in pages["solutions"])
             text = json.dumps(name_anchors(notebook, page.stem))
-        if page.name == "README.md" and draw:
-            text = re.sub(r"^# .+$", rf"\g<0>\n\n{DRAW}", text, count=1, flags=re.M)
+        if page.name == "README.md":
+            links = f"{PLANE}\n\n{DRAW}" if draw else PLANE
+            text = re.sub(r"^# .+$", rf"\g<0>\n\n{links}", text, count=1, flags=re.M)
         place = "index.md" if page.name == "README.md" else page.relative_to(root)
         out = source / place
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -118,9 +121,12 @@ def _alt_text(outputs: list[dict[str, Any]]) -> str | None:
 def retarget(text: str, page: Path, root: Path, source: Path) -> str:
     """Adapt a page's links to the book: README.md is index.md there, and linked files come along.
 
-    A file outside of the book that is linked to is copied; a link to a folder becomes plain text.
-    Broken links stay, for the checks to find.
+    A file outside of the book that is linked to is copied; a link to a folder becomes plain text;
+    one to plane.html becomes HTML, since Sphinx does not know that page. Broken links stay, for the
+    checks to find.
     """
+    up = "../" * len(page.parent.relative_to(root).parts)
+    text = PLANE_LINK.sub(rf"<a href='{up}plane.html\2'>\1</a>", text)
 
     def replace(match: re.Match[str]) -> str:
         head, target, fragment, tail = match.groups()

@@ -57,6 +57,7 @@ def _problem(
     if not file.is_file():
         return "no such file"
     names = pages[file].names if file in pages else None
-    if fragment and names is not None and unquote(fragment) not in names:
+    is_state = "=" in fragment  # of plane.html, whose scripts read it
+    if fragment and not is_state and names is not None and unquote(fragment) not in names:
         return "no such place on that page"
     return None

@@ -30,7 +30,7 @@ function boxMuller(block) {
 }
 
 /** 32-bit numbers. Source: Matsumoto & Nishimura 1998 (MT19937). */
-function mersenneTwister(seed) {
+export function mersenneTwister(seed) {
   const N = 624;
   const M = 397;
   const state = new Uint32Array(N);

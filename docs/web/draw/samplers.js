@@ -1,5 +1,6 @@
-// The samplers of ddpm_helpers/diffusion/samplers.py, line by line: pictures are Float32Arrays, the
-// numbers beside them doubles. `bar` is the table of alpha_bar, T + 1 long, with bar[0] = 1.
+// The samplers of ddpm_helpers/diffusion/samplers.py, line by line. Pictures are Float32Arrays or
+// Float64Arrays, and stay what they are; the numbers beside them are doubles. `bar` is the table of
+// alpha_bar, T + 1 long, with bar[0] = 1.
 //
 // Each sampler walks down the steps and yields {t, x_t, x_0} at every one: the picture at step t
 // and the clean picture predicted from it. The last has t = 0, and x_t is the result.
@@ -13,12 +14,9 @@ export async function* ddpm(bar, denoise, x_t, ts, noise) {
   for (const [t, s] of pairs(ts)) {
     const x_0 = await denoise(x_t, t);
     yield { t, x_t, x_0 };
-    const alpha = bar[t] / bar[s];
-    const of_x_0 = (sqrt(bar[s]) * (1 - alpha)) / (1 - bar[t]);
-    const of_x_t = (sqrt(alpha) * (1 - bar[s])) / (1 - bar[t]);
-    const sigma = sqrt(((1 - bar[s]) / (1 - bar[t])) * (1 - alpha));
+    const { of_x_0, of_x_t, variance } = posterior(bar, t, s);
     x_t = sum([of_x_0, x_0], [of_x_t, x_t]);
-    if (s > 0) x_t = sum([1, x_t], [sigma, noise()]);
+    if (s > 0) x_t = sum([1, x_t], [sqrt(variance), noise()]);
   }
   yield { t: 0, x_t, x_0: x_t };
 }
@@ -34,17 +32,17 @@ export async function* ddim(bar, denoise, x_t, ts) {
   yield { t: 0, x_t, x_0: x_t };
 }
 
+// The slopes are taken over sigma, or, if `straight`, over the time of flow matching.
 /** A DDIM step, then the same step with the mean of both slopes. Source: Karras et al. 2022. */
-export async function* heun(bar, denoise, x_t, ts) {
+export async function* heun(bar, denoise, x_t, ts, noise, { straight = false } = {}) {
   for (const [t, s] of pairs(ts)) {
     const x_0 = await denoise(x_t, t);
     yield { t, x_t, x_0 };
     const eps = noiseIn(bar[t], x_t, x_0);
     x_t = sum([sqrt(bar[s]), x_0], [sqrt(1 - bar[s]), eps]);
-    if (looksAhead(bar[t], bar[s])) {
+    if (isCorrected(bar[t], bar[s], straight)) {
       const eps_s = noiseIn(bar[s], x_t, await denoise(x_t, s));
-      const d_sigma = sqrt(1 / bar[s] - 1) - sqrt(1 / bar[t] - 1);
-      const half = (sqrt(bar[s]) * d_sigma) / 2;
+      const half = stride(bar[t], bar[s], straight) / 2;
       x_t = sum([1, x_t], [half, eps_s], [-half, eps]);
     }
   }
@@ -79,6 +77,16 @@ export function subSequence(T, k) {
   return Array.from({ length: k + 1 }, (_, i) => floor(((k - i) * T) / k));
 }
 
+/** Weights of x_0 and x_t in the mean of q(x_s | x_t, x_0), and its variance. Source: Ho, eq. 7. */
+export function posterior(bar, t, s) {
+  const alpha = bar[t] / bar[s];
+  return {
+    of_x_0: (sqrt(bar[s]) * (1 - alpha)) / (1 - bar[t]),
+    of_x_t: (sqrt(alpha) * (1 - bar[s])) / (1 - bar[t]),
+    variance: ((1 - bar[s]) / (1 - bar[t])) * (1 - alpha),
+  };
+}
+
 /** A clean picture noised to step t in one jump. Source: Ho et al. 2020, eq. 4. */
 export function addNoise(bar, x_0, t, eps) {
   return sum([sqrt(bar[t]), x_0], [sqrt(1 - bar[t]), eps]);
@@ -93,7 +101,7 @@ export function addNoise(bar, x_0, t, eps) {
 export function denoiser(network, { bar, prediction }, y, guidance) {
   async function output(x_t, t) {
     if (y === null || guidance === 1) return network(x_t, t, [y]);
-    const both = new Float32Array(2 * x_t.length);
+    const both = new x_t.constructor(2 * x_t.length);
     both.set(x_t);
     both.set(x_t, x_t.length);
     const out = await network(both, t, [y, NO_LABEL]);
@@ -107,6 +115,7 @@ export function denoiser(network, { bar, prediction }, y, guidance) {
       eps: () => sum([1 / signal, x_t], [-noise / signal, out]),
       x_0: () => out,
       v: () => sum([signal, x_t], [-noise, out]),
+      flow: () => sum([1 / (signal + noise), x_t], [-noise / (signal + noise), out]),
     }[prediction]();
     return x_0.map((value) => max(-1, min(1, value)));
   };
@@ -117,8 +126,17 @@ function noiseIn(bar_t, x_t, x_0) {
   return sum([1 / sqrt(1 - bar_t), x_t], [-sqrt(bar_t / (1 - bar_t)), x_0]);
 }
 
-function looksAhead(bar_t, bar_s) {
+/** Whether Heun's step from t to s calls the network twice. */
+export function isCorrected(bar_t, bar_s, straight = false) {
+  if (straight) return bar_s < 1;
   return bar_s < 1 && (1 - bar_t) * bar_s <= HEUN_RATIO ** 2 * (1 - bar_s) * bar_t;
+}
+
+/** How far x_t moves from t to s for a change of eps by 1. */
+function stride(bar_t, bar_s, straight) {
+  const [a_t, b_t, a_s, b_s] = [sqrt(bar_t), sqrt(1 - bar_t), sqrt(bar_s), sqrt(1 - bar_s)];
+  if (!straight) return a_s * (b_s / a_s - b_t / a_t);
+  return (a_s + b_s) * (b_s / (a_s + b_s) - b_t / (a_t + b_t)) * (1 + b_s / a_s);
 }
 
 /** A weighted sum of pictures: sum([a, x], [b, y]) is a * x + b * y. */

@@ -1,0 +1,334 @@
+// The folded panels: train a network, race the samplers, break the sampler, link and image.
+
+import { BUGS, brokenWalk, lastNoise } from "./broken.js";
+import { drawErrors } from "./chart.js";
+import { asNetwork } from "./ideal.js";
+import { nearest, race, startNoise, untilTimestep } from "./race.js";
+import { alphaBar } from "./schedules.js";
+import { PANELS, RACERS, T } from "./state.js";
+import { errorByTimestep, training } from "./training.js";
+
+const MOST_UPDATES = 6000;
+const FRAME_MS = 12; // of training in each frame
+const CHART_MS = 900;
+const RACE_MS = 3000;
+const TIMESTEPS = [1, 10, 25, 50, 75, 100, 150, 200, 250, 300, 350, 400, 450, 475, 500];
+const CROWD = 150; // walks of the broken sampler
+const BROKEN_T = 25; // timesteps: few, so that a mistake of one of them is large enough to be seen
+const MANY = 12; // racers: more are drawn with thin paths
+const LOOKS = {
+  ddpm: { colour: "ddpm", dash: [2, 5] },
+  ddim: { colour: "ddim", dash: [] },
+  heun: { colour: "heun", dash: [10, 5] },
+  "dpm++": { colour: "dpm", dash: [4, 4] },
+  flow: { colour: "flow", dash: [12, 4, 2, 4] },
+};
+
+export function panels(page) {
+  const { $, world, change } = page;
+  const radios = (name) => document.querySelectorAll(`input[name="${name}"]`);
+  let running = 0; // the training that is going on
+  let raced = null; // results of the last race
+  let crowds = null; // walks of the healthy and of the broken loop
+  let exactErrors = null;
+  let asked = 0;
+
+  fill();
+  listen();
+
+  // ---- train a network --------------------------------------------------------------------
+
+  function train() {
+    if (!world.data.labels.length) return page.fail("There are no data points to learn; draw some first.");
+    world.trained ??= training(world.data, world.bar, page.state().noise);
+    change({ field: "learned" });
+    page.controls();
+    const mine = (running = performance.now());
+    $("train").textContent = "Pause";
+    let charted = 0;
+    const frame = (now) => {
+      if (mine !== running) return;
+      const until = performance.now() + FRAME_MS;
+      do {
+        if (!world.trained.update()) return diverged();
+      } while (performance.now() < until && world.trained.updates < MOST_UPDATES);
+      const due = now - charted > CHART_MS;
+      if (due) charted = now;
+      if (due) chart();
+      if (due || !page.calm.matches) page.redraw();
+      sayTrained();
+      if (world.trained.updates < MOST_UPDATES) requestAnimationFrame(frame);
+      else pause();
+    };
+    requestAnimationFrame(frame);
+    return undefined;
+  }
+
+  function pause() {
+    running = 0;
+    $("train").textContent = "Train";
+    $("train").disabled = (world.trained?.updates ?? 0) >= MOST_UPDATES;
+    chart();
+    page.redraw();
+  }
+
+  function restart() {
+    running = 0;
+    world.trained = exactErrors = null;
+    $("train").textContent = "Train";
+    $("train").disabled = false;
+    sayTrained();
+    chart();
+  }
+
+  function diverged() {
+    restart();
+    page.controls();
+    page.fail("Training gave a number that is not finite. The network starts again: press Train.");
+  }
+
+  function sayTrained() {
+    const { updates = 0, loss } = world.trained ?? {};
+    $("learned").textContent = updates
+      ? `${updates} of ${MOST_UPDATES} updates, loss ${loss.toFixed(3)}`
+      : "Not trained yet. Training starts again when the data change.";
+  }
+
+  function chart() {
+    const isNew = [...radios("measured")].find(({ checked }) => checked).value === "new";
+    const canvas = $("errors");
+    $("measured").hidden = !world.fresh;
+    const points = isNew && world.fresh ? world.fresh.points : world.data.points;
+    if (!points.length || !$("learn").open) return;
+    if (exactErrors?.points !== points) {
+      exactErrors = { points, values: errorByTimestep(world.ideal.mean, points, world.bar, TIMESTEPS) };
+    }
+    const exact = { values: exactErrors.values, colour: "text", title: "exact", dash: [] };
+    const curves = [exact];
+    if (world.trained?.updates) {
+      const values = errorByTimestep(world.trained.mean, points, world.bar, TIMESTEPS);
+      curves.push({ values, colour: "star", title: "learned", dash: [12, 8] });
+    }
+    drawErrors(canvas, TIMESTEPS, curves, T, page.colour());
+    const told = curves.map(({ title, values }) => `${title} ${values[2].toFixed(4)} at t = 25 and ${values[9].toFixed(3)} at t = 300`);
+    canvas.ariaLabel = `Squared error of x_0 by timestep: ${told.join("; ")}`;
+    $("learn-help").textContent = `Squared error of x_0. At t = 25: ${curves.map(({ title, values }) => `${title} ${values[2].toFixed(4)}`).join(", ")}. `
+      + "Lower is better. Two hidden layers of 64, Adam, the loss of Ho et al.";
+  }
+
+  // ---- race -------------------------------------------------------------------------------
+
+  async function runRace({ still = false } = {}) {
+    const mine = (asked += 1);
+    const { samplers, calls, racers, noise: seed, guidance, schedule } = page.state();
+    const y = page.state().class;
+    if (!world.data.labels.length) return page.fail("There are no data points to end at; draw some first.");
+    if (y >= 0 && !world.data.labels.includes(y)) return page.fail(`No data point has class ${y}; choose another class.`);
+    page.fail("");
+    const common = { samplers, calls, racers, seed, schedule, data: world.data, T, mean: page.source() };
+    raced = await race({ ...common, y: y < 0 ? null : y, guidance: y < 0 ? 1 : guidance });
+    if (mine !== asked) return undefined;
+    table();
+    page.state().run = 1;
+    page.show("race");
+    if (!still) begin();
+    return undefined;
+  }
+
+  /** Shows the walks from T to 0, or at once their ends if motion is not wanted. */
+  function begin() {
+    $("plane").scrollIntoView({ block: "nearest" });
+    if (page.calm.matches) change({ t: 0 });
+    else page.play(T, RACE_MS);
+  }
+
+  function table() {
+    const head = "<thead><tr><th scope=col>sampler</th><th scope=col>steps</th><th scope=col>from the exact end</th>"
+      + "<th scope=col>from the data</th></tr></thead>";
+    const rows = raced.map(({ name, steps, toExact, toData }) => {
+      const { colour } = LOOKS[name];
+      return `<tr><th scope=row><span class=line style="color:var(--${colour})"></span>${name}</th><td>${steps}</td>`
+        + `<td>${toExact === null ? "–" : toExact.toFixed(3)}</td><td>${toData.toFixed(3)}</td></tr>`;
+    });
+    const about = "Mean distances. The exact end is where very many steps lead; ddpm adds noise of its own, so it has none."
+      + (raced.some(({ name }) => name === "heun") ? " Heun asks twice in most steps, so it takes fewer." : "");
+    $("results").innerHTML = `<caption>${about}</caption>${head}<tbody>${rows.join("")}</tbody>`;
+    $("results").hidden = false;
+  }
+
+  /** Each racer's path from T to the t of the slider. */
+  function racePaths() {
+    const { t, racers } = page.state();
+    return raced.flatMap(({ name, path }) => {
+      const xs = untilTimestep(path, t);
+      const look = racers > MANY ? { width: 1.2, alpha: 0.35, mark: 0.9 } : { width: 2.5, alpha: 0.9, mark: 1.3 };
+      return Array.from({ length: racers }, (_, i) => ({
+        xs: xs.map((x) => [x[2 * i], x[2 * i + 1]]), ...LOOKS[name], ...look,
+      }));
+    });
+  }
+
+  // ---- break ------------------------------------------------------------------------------
+
+  function runBroken({ still = false } = {}) {
+    const { bug, noise: seed } = page.state();
+    if (!world.data.labels.length) return page.fail("There are no data points to end at; draw some first.");
+    page.fail("");
+    const bar = alphaBar("cosine", BROKEN_T);
+    const network = asNetwork(world.ideal.mean, { bar, prediction: "eps" });
+    const walked = (mistake) => {
+      const noise = startNoise(seed, CROWD);
+      const options = { ddpm: BUGS[bug].ddpm };
+      return [...brokenWalk(mistake, bar, network, noise(), noise, options)].map(({ x_t }) => x_t);
+    };
+    crowds = { healthy: walked(null), broken: walked(bug) };
+    endsTable();
+    page.state().run = 1;
+    page.show("break");
+    if (!still) begin();
+    return undefined;
+  }
+
+  function endsTable() {
+    const rows = [["correct", "quiet", crowds.healthy], ["broken", "broken", crowds.broken]].map(([title, colour, path]) => {
+      const { distance, reached } = nearest(path.at(-1), world.data.points);
+      return `<tr><th scope=row><span class=line style="color:var(--${colour})"></span>${title}</th><td>${distance.toFixed(3)}</td><td>${reached}</td></tr>`;
+    });
+    $("ends").innerHTML = "<thead><tr><th scope=col>loop</th><th scope=col>distance from the data</th>"
+      + `<th scope=col>data points reached, of ${world.data.labels.length}</th></tr></thead><tbody>${rows.join("")}</tbody>`;
+    $("ends").hidden = false;
+  }
+
+  function brokenCrowds() {
+    const i = BROKEN_T - Math.round((page.state().t / T) * BROKEN_T);
+    return [
+      { points: crowds.healthy[i], colour: "quiet", alpha: 0.7 },
+      { points: crowds.broken[i], colour: "broken", alpha: 0.8 },
+    ];
+  }
+
+  function explain() {
+    const { doctor, repair, seen } = BUGS[page.state().bug];
+    const sigma = lastNoise(alphaBar("cosine", BROKEN_T)).toFixed(4);
+    $("seen").textContent = seen;
+    $("doctor").textContent = `The doctor says: ${doctor.replace("{sigma}", sigma)}. ${repair}.`;
+  }
+
+  // ---- controls ---------------------------------------------------------------------------
+
+  function fill() {
+    const choice = (kind, name, value, text, inner = "") =>
+      `<label><input type="${kind}" name="${name}" value="${value}"> ${inner}${text}</label>`;
+    const line = (name) => `<span class="line" style="color:var(--${LOOKS[name].colour})" aria-hidden="true"></span>`;
+    $("samplers").innerHTML += RACERS.map((name) => choice("checkbox", "samplers", name, name, line(name))).join("");
+    $("bugs").innerHTML += Object.entries(BUGS).map(([name, { title }]) => choice("radio", "bug", name, title)).join("");
+  }
+
+  function listen() {
+    $("train").addEventListener("click", () => (running ? pause() : train()));
+    $("retrain").addEventListener("click", () => (restart(), train()));
+    radios("measured").forEach((radio) => radio.addEventListener("change", chart));
+    $("start").addEventListener("click", () => runRace());
+    $("reseed").addEventListener("click", () => (change({ noise: (page.state().noise + 1) % 10000 }), runRace()));
+    for (const id of ["calls", "racers", "guidance"]) {
+      $(id).addEventListener("input", () => (change({ [id]: Number($(id).value) }), controls(), raceAgain()));
+    }
+    $("class").addEventListener("change", () => (change({ class: Number($("class").value) }), controls(), raceAgain()));
+    radios("samplers").forEach((box) => box.addEventListener("change", () => {
+      const chosen = [...radios("samplers")].filter(({ checked }) => checked).map(({ value }) => value);
+      if (!chosen.length) box.checked = true; // one has to run
+      change({ samplers: chosen.length ? chosen : [box.value] });
+      raceAgain();
+    }));
+    radios("bug").forEach((radio) => radio.addEventListener("change", () => (change({ bug: radio.value }), explain(), runBroken())));
+    $("broken").addEventListener("click", () => runBroken());
+    for (const name of PANELS) $(name).addEventListener("toggle", () => toggled(name));
+    $("copy").addEventListener("click", copy);
+    $("save").addEventListener("click", save);
+  }
+
+  function raceAgain() {
+    if (raced) runRace({ still: true });
+  }
+
+  function toggled(name) {
+    const { open } = $(name);
+    if (open) change({ open: name });
+    else if (page.state().open === name) change({ open: "" });
+    if (name === "learn" && open) chart();
+    if (!open && (name === "race" || name === "break")) page.show("point");
+  }
+
+  async function copy() {
+    $("link").select();
+    try {
+      await navigator.clipboard.writeText($("link").value);
+      $("copy").textContent = "Copied";
+    } catch {
+      $("copy").textContent = "Press Ctrl+C"; // the text is selected
+    }
+    setTimeout(() => ($("copy").textContent = "Copy the link"), 2000);
+  }
+
+  function save() {
+    $("plane").toBlob((blob) => {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(blob);
+      link.download = "plane.png";
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    });
+  }
+
+  function controls() {
+    const state = page.state();
+    for (const id of ["calls", "racers"]) $(id).value = $(`${id}-value`).value = state[id];
+    $("guidance").value = state.guidance;
+    $("guidance").disabled = state.class < 0;
+    $("guidance-value").value = state.class < 0 ? "–" : state.guidance.toFixed(1);
+    const classes = [...new Set(world.data.labels)].sort();
+    $("class").replaceChildren(new Option("no class", -1), ...(classes.length > 1 ? classes : []).map((y) => new Option(`class ${y}`, y)));
+    $("class").value = state.class;
+    if (!$("class").value) $("class").value = -1;
+    radios("samplers").forEach((box) => (box.checked = state.samplers.includes(box.value)));
+    radios("bug").forEach((radio) => (radio.checked = radio.value === state.bug));
+    explain();
+    sayTrained();
+  }
+
+  // ---- what the page asks of the panels ---------------------------------------------------
+
+  return {
+    controls,
+    /** Opens and runs what the state asks for. */
+    load() {
+      const { open, run, field } = page.state();
+      for (const name of PANELS) $(name).open = name === open;
+      raced = crowds = null;
+      $("results").hidden = $("ends").hidden = true;
+      page.controls();
+      if (run && open === "race") runRace();
+      if (run && open === "break") runBroken();
+      if ((run && open === "learn") || field === "learned") train();
+    },
+    /** The data have changed. */
+    renew() {
+      raced = crowds = null;
+      asked += 1;
+      $("results").hidden = $("ends").hidden = true;
+      restart();
+    },
+    chosen(name) {
+      if (name !== "field" || page.state().field !== "learned" || world.trained?.updates) return;
+      $("learn").open = true;
+      train();
+    },
+    walks: (view) => (view === "race" ? { paths: racePaths() } : { crowds: brokenCrowds() }),
+    caption(view) {
+      if (view === "race") return "walks from noise; move t to follow them, touch the plane to go back to x_t";
+      return "walks of a correct loop (grey) and a broken one; move t to follow them";
+    },
+    link: (address) => ($("link").value = address),
+    recolour: chart,
+  };
+}
