@@ -126,9 +126,10 @@ def clinic_table(findings: Sequence[Finding]) -> str:
 
 def jpeg(quality: int) -> Spoil:
     """Images as they look after they were saved as JPEG of a quality in 1..95."""
-    from PIL import Image
 
     def spoil(x: Tensor) -> Tensor:
+        from PIL import Image
+
         out = []
         for pixels in _bytes(x).movedim(1, -1).numpy():  # (S, S, C)
             file = io.BytesIO()
