@@ -39,6 +39,7 @@ def main():
         return
     started = time.time()
     if recorded_flavour() not in (None, flavour) or not venv_works():
+        advise(flavour)
         check_disk(flavour)
         make_venv()
     write(STAMP, flavour + "\n")
@@ -70,7 +71,20 @@ def choose_flavour(cpu):
     return "cpu" if cpu else "full"
 
 
+def advise(flavour):
+    """Say, before anything is downloaded, when CUDA's libraries would be of no use."""
+    if flavour == "full" and sys.platform == "linux" and not has_nvidia():
+        say("no NVIDIA driver here: CPU=1 (make lab CPU=1) saves nine tenths of the download")
+
+
+def has_nvidia():
+    """Is there a driver of NVIDIA's, also in WSL or in a container?"""
+    files = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+    return shutil.which("nvidia-smi") is not None or any(map(os.path.exists, files))
+
+
 def recorded_flavour():
+    """What .venv was set up for, also if that was interrupted; None where there is none."""
     return (read(STAMP).splitlines() or [None])[0]
 
 
@@ -150,7 +164,7 @@ def run(module, *arguments):
     if subprocess.call((PYTHON, "-m", module) + arguments, cwd=ROOT, env=env) != 0:
         stop(
             "the installation stopped (see above). If it could not connect, the network is away: "
-            "the first set-up needs it, later runs do not. A new try goes on where this one was."
+            "the first set-up needs it, later ones do not. Run the command again to continue."
         )
 
 

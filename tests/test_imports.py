@@ -5,12 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).resolve().parents[1] / "ddpm_helpers"
 
 # What each part may import, itself apart. A part that is missing here fails the test below.
 BASE = {"checks", "config", "config_file", "device", "files"}
+STAGES = {*BASE, "data", "diffusion", "model", "pretrained", "training", "evaluation"}
 ALLOWED: dict[str, set[str]] = {
     "checks": set(),
     "config": {"checks", "config_file", "device", "files"},
@@ -23,33 +22,24 @@ ALLOWED: dict[str, set[str]] = {
     "pretrained": {*BASE, "data", "diffusion", "model"},
     "export": {*BASE, "diffusion", "model", "pretrained"},
     "training": {*BASE, "data", "diffusion", "model", "pretrained"},  # checkpoints hold weights
-    "evaluation": {*BASE, "data", "diffusion", "model", "training", "pretrained"},
-    "doctor": {*BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained"},
-    "exercises": {*BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained"},
-    "display": {
-        *BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained", "doctor",
-    },
-    "commands": {
-        *BASE, "data", "diffusion", "model", "training", "evaluation", "pretrained", "doctor",
-        "export",
-    },
+    "evaluation": STAGES,
+    "doctor": STAGES,
+    "exercises": STAGES,
+    "display": {*STAGES, "doctor"},
+    "commands": {*STAGES, "doctor", "export"},
     "cli": {"commands"},
     "__main__": {"cli"},
-}  # fmt: skip
-
-# Files that import each other, if only for a type. This list only ever gets shorter.
-KNOWN_CIRCLES: list[set[str]] = []
-
-KNOWN_TWICE: set[str] = set()  # this list only ever gets shorter
+}
+EXTRAS = {"matplotlib", "ipywidgets", "IPython"}
 
 
-def modules() -> list[Path]:
-    return sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+def modules(package: Path = PACKAGE) -> list[Path]:
+    return sorted(p for p in package.rglob("*.py") if p != package / "__init__.py")
 
 
-def imported(path: Path) -> set[str]:
+def imported(path: Path, package: Path = PACKAGE) -> set[str]:
     """Full names of all modules and members that a file imports, inside functions too."""
-    inside = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    inside = path.relative_to(package.parent).with_suffix("").parts
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -57,73 +47,48 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                package = inside[: len(inside) - node.level]
-                base = ".".join((*package, base)).rstrip(".")
+                folder = inside[: len(inside) - node.level]
+                base = ".".join((*folder, base)).rstrip(".")
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return names
+
+
+def parts_imported(path: Path, package: Path = PACKAGE) -> set[str]:
+    dotted = (name.split(".") for name in imported(path, package))
+    parts = {name[1] for name in dotted if name[0] == "ddpm_helpers" and len(name) > 1}
+    return {p for p in parts if (package / p).is_dir() or (package / f"{p}.py").exists()}
 
 
 def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def parts_imported(path: Path) -> set[str]:
-    dotted = (name.split(".") for name in imported(path))
-    parts = {name[1] for name in dotted if name[0] == "ddpm_helpers" and len(name) > 1}
-    return {
-        part for part in parts if (PACKAGE / part).is_dir() or (PACKAGE / f"{part}.py").exists()
-    }
+def test_imports_run_one_way():
+    for path in modules():
+        part = part_of(path)
+        assert part in ALLOWED, f"{part} has no place in the order of imports"
+        wrong = parts_imported(path) - ALLOWED[part] - {part}
+        assert not wrong, f"{path} imports {sorted(wrong)}, {part} may import {ALLOWED[part]}"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_imports_run_one_way(path):
-    part = part_of(path)
-    assert part in ALLOWED, f"{part} has no place in the order of imports"
-    wrong = parts_imported(path) - ALLOWED[part] - {part}
-    assert not wrong, f"{path.name} imports {sorted(wrong)}, {part} may import {ALLOWED[part]}"
-
-
-def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
-    """The rule above is worth what this parser sees: plain, from, relative, inside a function."""
-    file = tmp_path / "ddpm_helpers" / "diffusion" / "bad.py"
-    file.parent.mkdir(parents=True)
-    file.write_text(
-        "import ddpm_helpers.model.net\n"
-        "from ..training import ema\n"
-        "from .. import cli\n"
-        "from . import utils\n"
-        "def f():\n    from ddpm_helpers import data\n"
-    )
-    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", file.parents[1])
-    for part in ("model", "training", "cli", "data", "diffusion"):
-        (file.parents[1] / part).mkdir(exist_ok=True)
-    assert parts_imported(file) == {"model", "training", "cli", "data", "diffusion"}
-
-
-def graph() -> dict[str, set[str]]:
+def graph(package: Path = PACKAGE) -> dict[str, set[str]]:
     """For each file, as "folder.file", the files it imports, inside functions and for types too.
 
     What a folder's `__init__` offers is imported from that file, which is called "folder".
     """
-    files = {name_of(p): p for p in PACKAGE.rglob("*.py")}
+    files = {}
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     folders = {name for name, path in files.items() if path.name == "__init__.py"}
-
-    def files_behind(path: Path) -> set[str]:
-        members = imported(path) - folders
-        return {n if n in files else n.rpartition(".")[0] for n in members} & files.keys()
-
-    return {
-        short(file): {short(other) for other in files_behind(path)} for file, path in files.items()
-    }
-
-
-def name_of(path: Path) -> str:
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def short(name: str) -> str:
-    return name.removeprefix("ddpm_helpers.")
+    found = {}
+    for name, path in files.items():
+        members = imported(path, package) - folders
+        behind = {n if n in files else n.rpartition(".")[0] for n in members} & files.keys()
+        found[name.removeprefix("ddpm_helpers.")] = {
+            other.removeprefix("ddpm_helpers.") for other in behind
+        }
+    return found
 
 
 def circles(imports: dict[str, set[str]]) -> list[set[str]]:
@@ -142,22 +107,24 @@ def circles(imports: dict[str, set[str]]) -> list[set[str]]:
 
 
 def test_no_files_import_each_other_even_for_a_type():
-    found = circles(graph())
-    new = [sorted(c) for c in found if c not in KNOWN_CIRCLES]
-    assert not new, f"these files import each other: {new}"
-    gone = [sorted(c) for c in KNOWN_CIRCLES if c not in found]
-    assert not gone, f"no circle any more, so take it off the list: {gone}"
+    assert circles(graph()) == []
 
 
-def test_circles_are_found_in_a_graph_whose_circles_are_known():
-    imports = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": {"f"}, "f": {"e"}, "g": {"g"}}
-    assert circles(imports) == [{"a", "b", "c"}, {"e", "f"}, {"g"}]
-    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
-
-
-def test_imports_for_types_and_from_a_folder_count(tmp_path, monkeypatch):
-    folder = tmp_path / "ddpm_helpers" / "diffusion"
-    folder.mkdir(parents=True)
+def test_the_reader_of_imports_sees_every_form_and_every_circle(tmp_path):
+    """The rules above are worth what this parser sees: relative, in functions, for types."""
+    package = tmp_path / "ddpm_helpers"
+    for part in ("model", "training", "cli", "data", "diffusion"):
+        (package / part).mkdir(parents=True)
+    folder = package / "diffusion"
+    (folder / "bad.py").write_text(
+        "import ddpm_helpers.model.net\n"
+        "from ..training import ema\n"
+        "from .. import cli\n"
+        "from . import utils\n"
+        "def f():\n    from ddpm_helpers import data\n"
+    )
+    parts = {"model", "training", "cli", "data", "diffusion"}
+    assert parts_imported(folder / "bad.py", package) == parts
     (folder / "a.py").write_text(
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
         "    from ddpm_helpers.diffusion.b import B\n"
@@ -165,38 +132,27 @@ def test_imports_for_types_and_from_a_folder_count(tmp_path, monkeypatch):
     (folder / "b.py").write_text("def f():\n    from ddpm_helpers.diffusion import a\n")
     (folder / "__init__.py").write_text("from ddpm_helpers.diffusion.c import C\n")
     (folder / "c.py").write_text("from ddpm_helpers.diffusion import C\n")
-    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", folder.parent)
-    found = sorted(map(sorted, circles(graph())))
+    found = sorted(map(sorted, circles(graph(package))))
     assert found == [["diffusion", "diffusion.c"], ["diffusion.a", "diffusion.b"]]
 
 
 def test_no_two_files_have_one_name():
     """A traceback, a tab of an editor and a question name the file alone."""
     names = [p.name for p in modules() if p.name != "__init__.py"]
-    twice = {name for name in names if names.count(name) > 1}
-    assert twice <= KNOWN_TWICE, f"these names stand for several files: {sorted(twice)}"
-    assert twice == KNOWN_TWICE, f"take off the list: {sorted(KNOWN_TWICE - twice)}"
+    assert sorted(names) == sorted(set(names))
 
 
 def test_samplers_know_nothing_but_numbers():
-    path = PACKAGE / "diffusion" / "samplers.py"
-    roots = {name.split(".")[0] for name in imported(path)}
+    roots = {name.split(".")[0] for name in imported(PACKAGE / "diffusion" / "samplers.py")}
     assert roots - {"__future__", "collections", "dataclasses", "itertools"} == {"math", "torch"}
 
 
-def test_plots_never_import_widgets():
-    path = PACKAGE / "display" / "plots.py"
-    roots = {name.split(".")[0] for name in imported(path)}
-    assert not roots & {"ipywidgets", "IPython"}
-    assert not any("widgets" in name for name in imported(path))
-
-
-@pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_only_display_needs_the_notebook_extras(path):
-    extras = {name.split(".")[0] for name in imported(path)} & {
-        "matplotlib", "ipywidgets", "IPython",
-    }  # fmt: skip
-    assert part_of(path) == "display" or not extras, f"{path} imports {sorted(extras)}"
+def test_only_display_needs_the_notebook_extras_and_plots_no_widgets():
+    for path in modules():
+        extras = {name.split(".")[0] for name in imported(path)} & EXTRAS
+        assert part_of(path) == "display" or not extras, f"{path} imports {sorted(extras)}"
+    plots = imported(PACKAGE / "display" / "plots.py")
+    assert not [name for name in plots if "widgets" in name or name.startswith("IPython")]
 
 
 def test_the_package_imports_without_the_extras_and_without_slow_modules():

@@ -126,6 +126,21 @@ def test_a_full_disk_is_told_in_gigabytes(monkeypatch, flavour):
     )
 
 
+def test_without_an_nvidia_driver_cpu_is_advised_before_the_download(monkeypatch, capsys):
+    monkeypatch.setattr(setup_env.sys, "platform", "linux")
+    monkeypatch.setattr(setup_env.shutil, "which", lambda name: None)
+    found = set()
+    monkeypatch.setattr(setup_env.os.path, "exists", found.__contains__)
+    setup_env.advise("cpu")
+    assert capsys.readouterr().out == ""
+    setup_env.advise("full")
+    said = capsys.readouterr().out
+    assert "CPU=1" in said and said.count("\n") == 1
+    found.add("/dev/nvidiactl")
+    setup_env.advise("full")
+    assert capsys.readouterr().out == ""
+
+
 def test_a_missing_network_is_named_after_pips_own_words(monkeypatch, root):
     monkeypatch.setattr(setup_env.subprocess, "call", lambda *a, **k: 1)
     assert "network" in stopped(lambda: setup_env.run("pip", "install", "x"))
@@ -142,6 +157,7 @@ def world(monkeypatch, tmp_path, root):
     monkeypatch.setattr(setup_env, "STAMP", str(tmp_path / ".venv" / "ddpm-stamp"))
     monkeypatch.setattr(setup_env, "PYTHON", sys.executable)
     monkeypatch.setattr(setup_env, "check_disk", lambda flavour: None)
+    monkeypatch.setattr(setup_env, "advise", lambda flavour: done.append("advice"))
     monkeypatch.setattr(setup_env, "venv_works", lambda: (tmp_path / ".venv").is_dir())
     monkeypatch.setattr(setup_env, "install_uv", lambda: None)
     monkeypatch.setattr(setup_env, "run", lambda *a: done.append(a))
@@ -164,7 +180,7 @@ def world(monkeypatch, tmp_path, root):
 def test_a_second_run_does_nothing_until_something_changes(world):
     call, folder = world
     first = call()
-    assert first[0] == "venv" and len(first) == 3
+    assert first[:2] == ["advice", "venv"] and len(first) == 4
     assert call() == []
     with open(folder / "pyproject.toml", "a") as file:
         file.write("\n")
@@ -180,11 +196,11 @@ def test_the_package_itself_needs_no_network(world):
 
 def test_the_cpu_choice_is_remembered_and_a_change_starts_afresh(world):
     call, _ = world
-    assert "--require-hashes" in call()[1]
+    assert "--require-hashes" in call()[2]
     cpu = call("--cpu")
-    assert cpu[0] == "venv" and "--torch-backend" in cpu[1] and "--no-verify-hashes" in cpu[1]
+    assert cpu[1] == "venv" and {"--torch-backend", "--no-verify-hashes"} <= set(cpu[2])
     assert call() == [] and call("--cpu") == []
-    assert call("--no-cpu")[0] == "venv"
+    assert call("--no-cpu")[:2] == ["advice", "venv"]
 
 
 def test_an_interrupted_set_up_continues(world, monkeypatch):
@@ -216,9 +232,3 @@ def test_make_names_a_python_that_is_missing(root):
         ["make", "setup", "PYTHON=no-such-python"], cwd=root, capture_output=True, text=True
     )
     assert done.returncode != 0 and "no no-such-python here" in done.stdout
-
-
-def test_readme_shows_only_files_that_exist(root):
-    text = (root / "README.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)#:]+)\)", text)
-    assert links and not [link for link in links if not (root / link).exists()]

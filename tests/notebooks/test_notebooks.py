@@ -1,4 +1,4 @@
-"""The rules for every committed notebook; nbval in `make test` checks that it runs."""
+"""The rules for every committed notebook; test_running.py runs them."""
 
 import getpass
 import json
