@@ -12,10 +12,10 @@ QUIET = --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 SITE_PY := .venv-site/bin/python
 SITE_PACKAGES := import sysconfig; print(sysconfig.get_path('purelib'))
-NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb))
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb notebooks/solutions/[0-9]*.ipynb))
 
-# The tests run on two processes of one thread each, on tiny settings and the built-in pictures. They
-# start a hundred processes, each of which would compile all of torch where bytecode is not kept.
+# The tests run in two processes of one thread each, with tiny settings and the built-in images.
+# They start many processes, each of which would compile torch again if bytecode was not kept.
 TEST_ENV = DDPM_PRESET=ci DDPM_DATA=cartoons OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 WORKERS ?= 2
 
@@ -38,10 +38,10 @@ lab: setup  ## open JupyterLab on notebooks/ (on this machine only, with a token
 PYTEST_CMD = $(TEST_ENV) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
   --durations 10
 
-test: setup  ## check a change: code, style, types, notebooks (at most 900 CPU seconds)
+test: setup  ## check a change: code, style, every notebook once (at most 900 CPU seconds)
 	@$(PYTEST_CMD) -m "not slow" tests $(PYTEST)
 
-test-slow: setup  ## the rest: every notebook under nbval, its solutions, kills, many processes
+test-slow: setup  ## the rest: types, notebooks and solutions in kernels, kills, many processes
 	@$(PYTEST_CMD) -m slow --nbval-lax --nbval-current-env --nbval-cell-timeout 120 \
 	  tests $(NOTEBOOKS) $(PYTEST)
 
@@ -51,7 +51,7 @@ notebooks: setup  ## run every notebook headless and keep the outputs
 	  --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False \
 	  $(NOTEBOOKS)
 
-images: setup  ## make every picture that README.md shows
+images: setup  ## make every image that README.md shows
 	@$(PY) -m tools.readme_images images/
 
 plane:  ## make site/plane.html, a page that needs no server and no set-up: diffusion in the plane

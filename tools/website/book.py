@@ -48,10 +48,11 @@ def gather(root: Path, source: Path, *, draw: bool = False) -> None:
 
 def find_pages(root: Path) -> dict[str, list[Path]]:
     """The notebooks of the series, those of the solutions and the Markdown pages, if any."""
-    markdown = [*sorted((root / "docs").glob("*.md")), root / "CONTRIBUTING.md"]
+    top = [root / "CONTRIBUTING.md", root / "CHANGELOG.md"]
+    markdown = [*sorted((root / "docs").glob("*.md")), *top]
     return {
-        "series": sorted((root / "notebooks").glob("*.ipynb")),
-        "solutions": sorted((root / "notebooks/solutions").glob("*.ipynb")),
+        "series": sorted((root / "notebooks").glob("[0-9]*.ipynb")),
+        "solutions": sorted((root / "notebooks/solutions").glob("[0-9]*.ipynb")),
         "more": [page for page in markdown if page.is_file()],
     }
 
