@@ -47,7 +47,7 @@ def test_a_schedule_that_leaves_a_picture_at_T_is_status_2_and_reported_first(tm
     assert cli.main(["doctor", "--weights", str(path)]) == 2
     out, verdicts = lines(capsys)
     assert verdicts["schedule"] == "broken" and verdicts["sampler"] == "ok"
-    assert out[1].startswith("without pictures: the weights do not say")
+    assert out[1].startswith("without images: the weights do not say")
     assert out[-1].startswith("broken: begin with schedule:") and "zero SNR" in out[-1]
 
 
@@ -55,7 +55,7 @@ def test_an_album_alone_is_status_1_where_it_is_small(folder, capsys):
     assert cli.main(["doctor", "--data", str(folder)]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[1].startswith("ok     data") and out[2].startswith("look   data")
-    assert out[-1].startswith("look: begin with data: 11 pictures are few")
+    assert out[-1].startswith("look: begin with data: 11 images are few")
 
 
 def test_one_channel_and_strange_classes_are_examined_too(folder, capsys, tmp_path):
@@ -87,7 +87,7 @@ def test_a_run_on_a_folder_is_examined_with_the_pictures_of_that_folder(folder, 
     (tmp_path / "config.toml").write_text(f"[data]\nsource = {json.dumps(str(folder))}\n")
     cli.main(["doctor", "--weights", str(tmp_path)])
     out, verdicts = lines(capsys)
-    assert "without pictures" not in out[1] and verdicts["data"] == "ok"
+    assert "without images" not in out[1] and verdicts["data"] == "ok"
 
 
 def test_missing_data_is_reported_and_the_rest_is_examined(tmp_path, capsys):

@@ -40,8 +40,9 @@ def test_cache_and_temporary_files_on_different_disks(tmp_path, cache_on_it, mon
         del ds
 
 
-def test_a_folder_of_large_pictures_is_read_in_bounded_memory(tmp_path):
-    """40 pictures of 9 megapixels are 1 GB decoded; a few at a time are a fraction of that."""
+@pytest.mark.slow
+def test_a_folder_of_large_images_is_read_in_bounded_memory(tmp_path):
+    """40 images of 9 megapixels are 1 GB decoded; a few at a time are a fraction of that."""
     folder = tmp_path / "large"
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (30, 30, 3), np.uint8)
@@ -61,8 +62,9 @@ print(len(ds), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1
     assert count == "36" and float(megabytes) < 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["I;16", "RGBA", "P"])
-def test_decoding_a_large_picture_takes_few_extra_bytes_per_pixel(mode):
+def test_decoding_a_large_image_takes_few_extra_bytes_per_pixel(mode):
     """Converted at once, 16 bits took 24 bytes a pixel, transparency 16."""
     pytest.importorskip("resource")
     code = """
@@ -96,6 +98,7 @@ def little_shared_memory():
     return words if subprocess.run([*words, "true"], capture_output=True).returncode == 0 else None
 
 
+@pytest.mark.slow
 def test_64_megabytes_of_shared_memory_are_enough(tmp_path):
     """What containers give by default. Three epochs of batches are 74 MB, a worker's too."""
     before = little_shared_memory()

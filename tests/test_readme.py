@@ -44,7 +44,7 @@ def test_every_command_has_options_that_exist(page, capsys):
 def test_the_search_for_commands_finds_those_that_are_known():
     training = commands(ROOT / "docs" / "training.md")
     assert any(line.startswith("torchrun") or "num_processes" in line for line in training)
-    assert "ddpm info" in commands(ROOT / "README.md") and len(training) > 5
+    assert "ddpm info" in commands(ROOT / "README.md") and len(training) > 3
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ def test_ruff_finds_nothing(root):
     run(root, "ruff", "check", "--no-cache", "--quiet", ".")
 
 
+@pytest.mark.slow  # it reads torch's own types
 @pytest.mark.skipif(sys.version_info[:2] > (3, 14), reason="torch's stubs may lag behind")
 def test_mypy_finds_nothing(root):
     run(root, "mypy")

@@ -1,4 +1,4 @@
-"""`ddpm doctor`: run every check that applies to a run, a weights file or a set of pictures."""
+"""`ddpm doctor`: run every check that applies to a run, a weights file or a set of images."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from ddpm_helpers.doctor.patient import from_ours
 from ddpm_helpers.doctor.training import check_average, check_history
 from ddpm_helpers.training import checkpoint as checkpoints
 
-PICTURES, DRAWN, STEPS, FEW = 64, 32, 20, 200
+IMAGES, DRAWN, STEPS, FEW = 64, 32, 20, 200
 EXIT = f"""exit status: {", ".join(f"{i} {verdict}" for i, verdict in enumerate(VERDICTS))}. A wrong
-option exits with 2 as well, but prints only one line, on stderr; after an examination, the last
+option exits with 2 as well, but prints only one line, on stderr. After an examination, the last
 line on stdout begins with the verdict."""
 
 
@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--weights", help="a shipped name, a file, or a training's folder, whose history and "
         "checkpoint are read too (cartoons; none if --data stands alone)")  # fmt: skip
-    add("--data", help="what they were trained on (by default as the weights say), or pictures to "
+    add("--data", help="what they were trained on (by default as the weights say), or images to "
         "examine")  # fmt: skip
     add("--root", help="where the source's files are")
     parser.set_defaults(run=run)
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         Exit status: 0 if all is ok, 1 if something deserves a look, 2 if something is broken.
     Raises:
-        ValueError, OSError: no such weights or pictures.
+        ValueError, OSError: no such weights or images.
     """
     findings: list[Finding] = []
     for finding in _examine(args):
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     if args.weights is None and args.data is not None:
-        yield from _pictures_alone(args.data, args.root)
+        yield from _images_alone(args.data, args.root)
         return
     from ddpm_helpers.pretrained import load_pretrained
     from ddpm_helpers.pretrained.weights import data_of_weights
@@ -74,10 +74,10 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     opened = _open(data, model.image_shape[-1], given=args.data is not None)
     device = best_device()
     model.to(device)
-    print(f"weights {weights}, {diffusion}, pictures {model.image_shape}")
+    print(f"weights {weights}, {diffusion}, images {model.image_shape}")
     x_0 = y = None
     if isinstance(opened, str):
-        print(f"without pictures: {opened}")
+        print(f"without images: {opened}")
     else:
         x_0, y = _batch(opened, model, device)
     patient = from_ours(model, diffusion, sampler="dpm++", steps=min(STEPS, diffusion.T))
@@ -86,18 +86,18 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
         yield from _run_folder(Path(weights), model, diffusion, x_0, y)
 
 
-def _pictures_alone(source: str, root: str | None) -> Iterator[Finding]:
+def _images_alone(source: str, root: str | None) -> Iterator[Finding]:
     side = settings().train.image_size
     ds = _open({"source": source, "root": root}, side, given=True)
-    x, _ = next(ds.batches(min(PICTURES, len(ds)), seed=0))
-    print(f"{len(ds)} training pictures of {source}, read at {side}×{side}")
+    x, _ = next(ds.batches(min(IMAGES, len(ds)), seed=0))
+    print(f"{len(ds)} training images of {source}, read at {side}×{side}")
     yield check_data(x)
     if len(ds) < FEW:
         yield look(
             "data",
-            f"{len(ds)} pictures are few: a network memorises them",
-            "Collect more, or compare samples with their nearest training pictures (notebook 09)",
-            pictures=float(len(ds)),
+            f"{len(ds)} images are few: a network memorises them",
+            "Collect more, or compare samples with their nearest training images (notebook 09)",
+            images=float(len(ds)),
         )
 
 
@@ -123,8 +123,8 @@ def _open(data: dict[str, Any], side: int, *, given: bool) -> Any:
 
 
 def _batch(ds: Any, model: Any, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """A batch of pictures for this network, with labels if the classes are the network's own."""
-    x_0, y = next(ds.batches(min(PICTURES, len(ds)), seed=0))
+    """A batch of images for this network, with labels if the classes are the network's own."""
+    x_0, y = next(ds.batches(min(IMAGES, len(ds)), seed=0))
     same = len(ds.classes) == model.num_classes and model.classes in ((), tuple(ds.classes))
     return x_0.to(device), y.to(device) if same else None
 
@@ -132,11 +132,11 @@ def _batch(ds: Any, model: Any, device: torch.device) -> tuple[Tensor, Tensor | 
 def _run_folder(
     folder: Path, model: Any, diffusion: Any, x_0: Tensor | None, y: Tensor | None
 ) -> Iterator[Finding]:
-    """What a run leaves besides its weights: its history, and the weights before averaging."""
+    """Check what a run leaves besides its weights: the history, and weights before averaging."""
     history = folder / "history.jsonl"
     if history.is_file():
         found = [json.loads(line)["loss"] for line in history.read_text().splitlines() if line]
-        losses = [loss for loss in found if loss is not None]  # null: a batch that was left out
+        losses = [loss for loss in found if loss is not None]  # null: a batch that was skipped
         if len(losses) >= 50:
             yield check_history(losses)
     checkpoint = folder / checkpoints.CHECKPOINT

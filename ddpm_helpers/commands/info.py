@@ -57,7 +57,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def forward_flops(config: TrainConfig) -> int:
-    """Floating-point operations of the network for one picture; a multiply-add counts as two."""
+    """Floating-point operations of the network for one image; a multiply-add counts as two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from ddpm_helpers.training import build_model
@@ -69,21 +69,21 @@ def forward_flops(config: TrainConfig) -> int:
 
 
 def describe_speed(config: TrainConfig) -> str:
-    """FLOPs per picture and time per epoch, measured in a few steps on random pictures."""
+    """FLOPs per image and time per epoch, measured in a few updates on random images."""
     batch = min(config.batch_size, 64 if best_device().type == "cuda" else 16)
     short = replace(config, batch_size=batch, epochs=3, warmup_steps=0, accumulate=1)
     speed = measure_speed(short)
     return (
-        f"{forward_flops(config) / 1e9:.2f} GFLOP forward per picture; {speed:.0f} pictures/s "
+        f"{forward_flops(config) / 1e9:.2f} GFLOP forward per image; {speed:.0f} images/s "
         f"here, about {50_000 / speed:.0f} s per epoch of 50,000 (batch {batch})"
     )
 
 
 def measure_speed(config: TrainConfig) -> float:
-    """Pictures per second over config.epochs steps, without the first, which warms up."""
+    """Images per second over config.epochs updates; the first warms up and is not counted."""
     from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
 
-    data = RandomPictures(config.batch_size, config.image_size, config.channels)
+    data = RandomImages(config.batch_size, config.image_size, config.channels)
     pipeline = TrainingPipeline(build_model(config, 10), build_diffusion(config), data, config)
     ends = []
     for record in pipeline.steps():
@@ -92,8 +92,8 @@ def measure_speed(config: TrainConfig) -> float:
     return (len(ends) - 1) * config.batch_size / (ends[-1] - ends[0])
 
 
-class RandomPictures:
-    """One batch of random pictures with labels, as `TrainingData`."""
+class RandomImages:
+    """One batch of random images with labels, as `TrainingData`."""
 
     classes, source = tuple("0123456789"), "noise"
 

@@ -14,7 +14,7 @@ from ddpm_helpers.model import NO_LABEL
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
     """A generator for one step: the same for the same (seed, step), whatever ran before."""
     state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state >> 1))
+    return torch.Generator(device).manual_seed(int(state) >> 1)
 
 
 def augment(

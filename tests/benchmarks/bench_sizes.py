@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from ddpm_helpers.commands.info import RandomPictures, forward_flops
+from ddpm_helpers.commands.info import RandomImages, forward_flops
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.model import count_parameters
 from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
@@ -18,7 +18,7 @@ from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
 
 def images_per_second(config: TrainConfig, batch: int) -> float:
     """Without the first step, which warms up."""
-    data = RandomPictures(batch, config.image_size)
+    data = RandomImages(batch, config.image_size)
     pipeline = TrainingPipeline(build_model(config, 10), build_diffusion(config), data, config)
     marks = [time.process_time() for _ in pipeline.steps()]
     return (len(marks) - 1) * batch / (marks[-1] - marks[0])
