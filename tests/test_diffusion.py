@@ -249,10 +249,10 @@ x = torch.zeros(2, 3, 4, 4)
 BAD_T = [
     (torch.tensor([0, 51]), "t must lie in 0..50, got 0..51"),
     (torch.tensor([-1, 3]), "t must lie in 0..50, got -1..3"),
-    (torch.tensor([1]), r"t must be \(2,\), one step per image; got \(1,\)"),
-    (torch.tensor(3), r"t must be \(2,\), one step per image; got \(\)"),
-    (torch.tensor([1.0, 2.0]), "t must be an int64 tensor of 2 steps, got torch.float32"),
-    (3, "t must be an int64 tensor of 2 steps, got int"),
+    (torch.tensor([1]), r"t must be \(2,\), one timestep per image; got \(1,\)"),
+    (torch.tensor(3), r"t must be \(2,\), one timestep per image; got \(\)"),
+    (torch.tensor([1.0, 2.0]), "t must be an int64 tensor of 2 timesteps, got torch.float32"),
+    (3, "t must be an int64 tensor of 2 timesteps, got int"),
 ]
 
 

@@ -221,26 +221,16 @@ def test_inversion_clips_on_request_alone():
     assert (clipped - z).abs().max() > 0.01
 
 
-@pytest.mark.parametrize(("function", "name", "words"), [
-    (sdedit, "x_T", "x_T is not an option of sdedit: leave it out, it starts from the pictures"),
-    (sdedit, "shape", "shape is not an option of sdedit: leave it out"),
-    (inpaint, "sampler", "sampler is not an option of inpaint: leave it out, it always draws from"),
-    (inpaint, "eta", "eta is not an option of inpaint: leave it out"),
-    (inpaint, "variance", "variance is not an option of inpaint: leave it out"),
-    (inpaint, "shape", "shape is not an option of inpaint: leave it out"),
-    (ddim_invert, "seed", "seed is not an option of ddim_invert: leave it out, no noise is drawn"),
-    (ddim_invert, "first", "first is not an option of ddim_invert: leave it out"),
-    (ddim_invert, "eta", "eta is not an option of ddim_invert: leave it out"),
-    (ddim_invert, "variance", "variance is not an option of ddim_invert: leave it out"),
-    (ddim_invert, "sampler", "sampler is not an option of ddim_invert: leave it out, it is ddim"),
-    (ddim_invert, "x_T", "x_T is not an option of ddim_invert: give pictures, x_T is the result"),
-    (ddim_invert, "shape", "shape is not an option of ddim_invert: leave it out"),
-])  # fmt: skip
-def test_refuses_options_that_make_no_sense(function, name, words):
-    more = {sdedit: [9], inpaint: [torch.ones(4, 4)], ddim_invert: []}[function]
-    with pytest.raises(ValueError, match=words) as refused:
-        function(D, gaussian, pictures(), *more, **{name: 0})
-    assert "\n" not in str(refused.value)
+@pytest.mark.parametrize(
+    ("function", "more", "options"),
+    [(sdedit, [9], ["x_T", "shape"]),
+     (inpaint, [torch.ones(4, 4)], ["sampler", "eta", "variance", "shape"]),
+     (ddim_invert, [], ["seed", "first", "eta", "variance", "sampler", "x_T", "shape"])],
+)  # fmt: skip
+def test_options_of_sampling_that_make_no_sense_are_not_taken(function, more, options):
+    for name in options:
+        with pytest.raises(TypeError, match=name):
+            function(D, gaussian, pictures(), *more, **{name: 0})
 
 
 @pytest.mark.parametrize(
@@ -249,12 +239,12 @@ def test_refuses_options_that_make_no_sense(function, name, words):
         (lambda x: sdedit(D, gaussian, x, 0), "t must be a whole number in 1..40, got 0"),
         (lambda x: sdedit(D, gaussian, x, 41), "t must be a whole number in 1..40, got 41"),
         (lambda x: sdedit(D, gaussian, x, 9, steps=10), "steps must be a whole number in 1..9"),
-        (lambda x: sdedit(D, gaussian, x[0], 9), r"pictures must be float images \(B, C, H, W\)"),
+        (lambda x: sdedit(D, gaussian, x[0], 9), r"images must be float images \(B, C, H, W\)"),
         (lambda x: inpaint(D, gaussian, x, torch.ones(5, 4)), r"mask \(5, 4\) does not fit"),
         (lambda x: inpaint(D, gaussian, x, torch.ones(4, 4) / 2), "mask must hold only 0 and 1"),
         (lambda x: inpaint(D, gaussian, x, torch.ones(4, 4), repeats=0), "repeats must be"),
         (lambda x: ddim_invert(D, gaussian, x, steps=41), "steps must be a whole number in 1..40"),
-        (lambda x: ddim_invert(D, gaussian, x.byte()), "pictures must be float"),
+        (lambda x: ddim_invert(D, gaussian, x.byte()), "images must be float"),
         (lambda x: slerp(x[0], x[0, :, :2], torch.ones(1)), "a and b must have one shape"),
         (lambda x: slerp(x[0], -x[0], torch.ones(1)), "no arc .* their angle is -1.0000"),
         (lambda x: slerp(x[0].float(), -x[0].float(), torch.ones(1)), "no arc leads from a to b"),

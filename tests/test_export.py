@@ -169,13 +169,15 @@ def test_diffusers_draws_our_samples_from_the_same_noise(tmp_path, diffusion, sa
 
 def walk(diffusion, model, sampler, steps, x_T, clip, generator):
     from ddpm_helpers.diffusion.samplers import ddpm
+    from ddpm_helpers.diffusion.schedules import sub_sequence
 
     options = {"steps": steps, "guidance": 2.0, "y": [2, 0], "x_T": x_T, "clip": clip}
     if sampler != "ddpm":
         return diffusion.sample(model, 2, sampler=sampler, **options).clamp(-1, 1)
-    own = diffusion.sample_steps(model, 2, sampler="ddpm", **options)
+    ts = sub_sequence(diffusion.T, steps)
+    denoise = diffusion.denoiser(model, 2, guidance=2.0, y=[2, 0], clip=clip)
     noise = lambda: torch.randn(x_T.shape, generator=generator)  # noqa: E731
-    *_, last = ddpm(own.denoise, own.x_T, own.ts, diffusion.alpha_bar, noise)
+    *_, last = ddpm(denoise, x_T, ts, diffusion.alpha_bar, noise)
     return last.x_t.clamp(-1, 1)
 
 

@@ -25,7 +25,7 @@ from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.evaluation.report import evaluate
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import available_weights, load_pretrained, save_weights, shipped
-from ddpm_helpers.pretrained.weights import description, few_step_options
+from ddpm_helpers.pretrained.weights import description
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,7 +124,7 @@ def measure(
     train, test = (
         ImageDataset(source, side, split=split, channels=channels) for split in ("train", "test")
     )
-    few = few_step_options(name)  # of distilled weights, which have another loss than denoising
+    few = diffusion.few_step_options  # of distilled weights, which have another loss than denoising
     options = {"sampler": "dpm++", "steps": min(15, diffusion.T), "guidance": guidance} | few
     found = evaluate(diffusion, model.to(best_device()), train, test, n=n, **options)
     loss = {} if few else {"held_out_loss": held_out_loss(model, diffusion, test)}

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from ddpm_helpers.data import ImageDataset
     from ddpm_helpers.evaluation import evaluate
     from ddpm_helpers.pretrained import load_pretrained
-    from ddpm_helpers.pretrained.weights import data_of_weights, few_step_options
+    from ddpm_helpers.pretrained.weights import data_of_weights
 
     if args.out is not None and not args.out.parent.is_dir():  # not only after minutes of drawing
         raise ValueError(f"no folder {str(args.out.parent)!r} for --out")
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     source, side = data.pop("source", "cartoons"), model.image_shape[-1]
     train, test = (ImageDataset(source, side, split=s, **data) for s in ("train", "test"))
     options: dict[str, Any] = {"sampler": "dpm++", "steps": min(50, diffusion.T)}
-    options |= {"guidance": args.guidance, "seed": args.seed} | few_step_options(args.weights)
+    options |= {"guidance": args.guidance, "seed": args.seed} | diffusion.few_step_options
     for name in ("sampler", "steps"):
         if (value := getattr(args, name)) is not None:
             options[name] = value

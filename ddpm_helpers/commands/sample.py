@@ -40,7 +40,6 @@ def run(args: argparse.Namespace) -> None:
     from torchvision.utils import save_image
 
     from ddpm_helpers.pretrained import load_pretrained
-    from ddpm_helpers.pretrained.weights import few_step_options
 
     for option in ("n", "columns", "batch_size"):
         checks.count("--" + option.replace("_", "-"), getattr(args, option))
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         _prepare_folder(args.out_dir)
     model, diffusion = load_pretrained(args.weights)
     if args.steps is None:
-        args.steps = few_step_options(args.weights).get("steps", diffusion.T)
+        args.steps = diffusion.few_step_options.get("steps", diffusion.T)
     model.to(best_device())
     y = class_numbers(args.y, args.n, model.num_classes, model.classes)
     grid: list[Tensor] = []

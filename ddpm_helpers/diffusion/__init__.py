@@ -1,9 +1,8 @@
 """Schedules, noising, the loss and the samplers; nothing here knows the network."""
 
 from ddpm_helpers.diffusion.distillation import ConsistencyDistillation
-from ddpm_helpers.diffusion.forward import PREDICTIONS
 from ddpm_helpers.diffusion.ideal import IdealDenoiser
-from ddpm_helpers.diffusion.process import DiffusionUtils
+from ddpm_helpers.diffusion.process import PREDICTIONS, DiffusionUtils, network_calls
 from ddpm_helpers.diffusion.samplers import SAMPLERS, Step
 from ddpm_helpers.diffusion.schedules import (
     SCHEDULES,
@@ -11,7 +10,7 @@ from ddpm_helpers.diffusion.schedules import (
     rescale_zero_terminal_snr,
 )
 from ddpm_helpers.diffusion.training_steps import draw_steps
-from ddpm_helpers.diffusion.walk import network_calls, picture_noise
+from ddpm_helpers.diffusion.walk import picture_noise
 
 __all__ = [
     "PREDICTIONS",

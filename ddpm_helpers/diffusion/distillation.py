@@ -18,11 +18,11 @@ class ConsistencyDistillation(DiffusionUtils):
     """A `DiffusionUtils` with the loss of consistency distillation, for `TrainingPipeline`.
 
     The teacher's DDIM steps lead from every x_t along a path to one image. The student learns to
-    predict that image at every point of the path, without walking it: what it predicts at t is
-    trained towards what it predicts itself at s, one step of the teacher further down; at s = 0,
-    towards the image.
+    predict that image from every point of the path in one call. Its prediction at t is trained
+    towards its own prediction at s, one step of the teacher further down; at s = 0, towards the
+    image itself.
 
-        x_s  = the teacher's DDIM step from x_t to s, the largest of the teacher's steps below t
+        x_s  = the teacher's DDIM step from x_t to s, the largest of the teacher's timesteps below t
         goal = the image that the student predicts from x_s; x_s itself at s = 0
         loss = the usual one at x_t with goal in place of x_0; no gradient flows through goal
 
@@ -33,10 +33,11 @@ class ConsistencyDistillation(DiffusionUtils):
         diffusion: the one that the teacher was trained with; only the loss is replaced.
         teacher: callable `model(x_t, t, y)`, on the device of the training; None makes x_s from
             the true image and the noise of x_t: consistency training, which is less accurate.
-        steps: the teacher's, from T to 0, in 1..T: many follow its path closely; few spread faster
-            what is known at 0, and end in a long step, which leaves no grain.
+        steps: how many the teacher takes from T to 0, in 1..T. Many follow its path closely; few
+            carry the image at 0 to large t sooner, and their long last step leaves no grain.
     Attributes:
         teacher_steps: steps; `TrainingPipeline` wants the same in its `TrainConfig`.
+        few_steps: the two timesteps from which `few_step_options` sample.
     Raises:
         ValueError: steps out of range, or a prediction other than v or flow: eps says nothing
             about the image at T, and a predicted x_0 is not tied to x_t at 0.
@@ -45,13 +46,13 @@ class ConsistencyDistillation(DiffusionUtils):
     """
 
     def __init__(self, diffusion: DiffusionUtils, teacher: Model | None, steps: int = 10) -> None:
-        super().__init__(**diffusion.config)
+        few_steps = [diffusion.T, round(SECOND * diffusion.T)] if diffusion.T > 1 else [1]
+        super().__init__(**diffusion.config | {"few_steps": few_steps})
         if self.prediction not in ("v", "flow"):
             raise ValueError(
                 f"distillation needs a network that predicts v or flow, not {self.prediction}"
             )
         self.teacher = teacher
-        self.few_steps = [self.T, round(SECOND * self.T)] if self.T > 1 else [1]
         self.teacher_steps = checks.count("steps", steps, most=self.T)
         self.grid = torch.tensor(sub_sequence(self.T, steps)).flip(0)  # (steps + 1,), from 0 to T
 
@@ -65,7 +66,7 @@ class ConsistencyDistillation(DiffusionUtils):
         *,
         min_snr_gamma: float | None = None,
     ) -> Tensor:
-        """Each image's mean squared error, with the student's prediction at s in place of x_0.
+        """Compute each image's mean squared error, with the student's image at s in place of x_0.
 
         Args, Returns, Raises: as for `DiffusionUtils.loss`, with t in 1..T.
         """
@@ -73,19 +74,19 @@ class ConsistencyDistillation(DiffusionUtils):
         s = self.grid[torch.searchsorted(self.grid, t.cpu()) - 1]  # (B,), the next one below t
         with torch.no_grad():
             if self.teacher is not None:  # its image and its noise, not the true ones
-                x_0 = self._seen(self.teacher, x_t, t, y)
-                eps = self._noise_beside(x_0, x_t, t)
+                x_0 = self._predicted_image(self.teacher, x_t, t, y)
+                eps = self._noise_in_x_t(x_0, x_t, t)
             x_s, _ = self.add_noise(x_0, s, eps)
-            goal = self._seen(model, x_s, s, y)
-            rest = self._noise_beside(goal, x_t, t)  # goal and rest make x_t again
+            goal = self._predicted_image(model, x_s, s, y)
+            rest = self._noise_in_x_t(goal, x_t, t)  # goal and rest make x_t again
         return super().loss(model, goal, t, rest, y, min_snr_gamma=min_snr_gamma)
 
-    def _seen(self, model: Model, x_t: Tensor, t: Tensor, y: Labels | None) -> Tensor:
+    def _predicted_image(self, model: Model, x_t: Tensor, t: Tensor, y: Labels | None) -> Tensor:
         """The image that a network predicts from x_t, clipped to [-1, 1] as in sampling."""
         output = network_output(model, x_t, to_device(t, x_t.device), y)
         return self.predict_x_0(output, x_t, t).clamp(-1, 1)
 
-    def _noise_beside(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    def _noise_in_x_t(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The noise in x_t if x_0 is its clean image; t in 1..T."""
-        signal, noise = self._at(self._signal, t, x_t), self._at(self._noise, t, x_t, least=1)
+        signal, noise = self._rates(t, x_t, least=1)
         return (x_t - signal * x_0) / noise

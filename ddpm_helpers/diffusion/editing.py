@@ -1,8 +1,4 @@
-"""Editing images with a trained network: interpolate, redraw, inpaint, and invert.
-
-Every function but `slerp` takes images (n, C, H, W) in [-1, 1] and those `**options` of
-`DiffusionUtils.sample_steps` that make sense for it (y, guidance, spacing …); it refuses the rest.
-"""
+"""Editing images with a trained network: interpolate, redraw, inpaint, and invert."""
 
 from __future__ import annotations
 
@@ -17,11 +13,7 @@ from torch import Tensor
 from ddpm_helpers import checks
 from ddpm_helpers.diffusion.process import DiffusionUtils
 from ddpm_helpers.diffusion.schedules import sub_sequence
-from ddpm_helpers.diffusion.walk import Model
-
-_SHAPE = "leave it out, the images give the shape"
-_ANCESTRAL = "leave it out, it always draws from the posterior, as ddpm does"
-_NO_NOISE = "leave it out, no noise is drawn"
+from ddpm_helpers.diffusion.walk import Model, device_and_precision, picture_noise
 
 
 def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
@@ -53,7 +45,7 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
 def sdedit(
     diffusion: DiffusionUtils,
     model: Model,
-    pictures: Tensor,
+    images: Tensor,
     t: int,
     *,
     steps: int | Sequence[int] | None = None,
@@ -62,41 +54,46 @@ def sdedit(
     first: int = 0,
     **options: Any,
 ) -> Tensor:
-    """Redraw images: noise them to step t and sample from there.
+    """Redraw images: noise them to timestep t and sample from there.
 
     Args:
         diffusion, model: as for sampling.
-        pictures: (n, C, H, W) in [-1, 1]: photographs, drawings, scribbles.
-        t: the step to noise them to, 1..T: a small t keeps most of the image, T next to nothing.
-        steps: how many to take from t down, 1..t; None takes all t; or the steps themselves.
-        spacing: trailing begins at t; with leading, as with steps of your own, the images are
-            noised to the first step that is taken, which may be lower.
+        images: (n, C, H, W) in [-1, 1]: photographs, drawings, scribbles.
+        t: the timestep to noise them to, 1..T: a small t keeps most of the image, T almost nothing.
+        steps: how many to take from t down, 1..t; None takes all t; or the timesteps to visit.
+        spacing: trailing begins at t; with leading, as with timesteps of your own, the images are
+            noised to the first one that is visited, which may be lower.
         seed, first: of the noise; image i is the same whatever n and first are.
-        options: as for `sample_steps`, without x_T and shape.
+        options: of `sample_steps`, except x_T and shape, which follow from the images.
     Returns:
         (n, C, H, W).
     Raises:
-        ValueError: t or steps out of range, wrong shapes, or x_T.
+        ValueError: t or steps out of range, or as `sample_steps`.
     Source: Meng et al. 2022 (SDEdit).
     """
-    _refuse("sdedit", options, x_T="leave it out, it starts from the pictures", shape=_SHAPE)
-    checks.images("pictures", pictures)
+    checks.images("images", images)
     t = checks.count("t", t, most=diffusion.T)
-    ts, n = sub_sequence(t, steps, spacing)[:-1], len(pictures)
-    shape = pictures.shape[1:]
-    noise = diffusion.sample_steps(model, n, seed=seed, first=first, shape=shape).x_T
-    x_t, _ = diffusion.add_noise(pictures.to(noise), torch.full((n,), ts[0]), noise)
-    return diffusion.sample(model, n, x_T=x_t, steps=ts, seed=seed, first=first, **options)
+    ts, n = sub_sequence(t, steps, spacing)[:-1], len(images)
+    noise = picture_noise(seed, n, images.shape[1:], *device_and_precision(model), first)()
+    x_t, _ = diffusion.add_noise(images.to(noise), torch.full((n,), ts[0]), noise)
+    shape = images.shape[1:]
+    return diffusion.sample(
+        model, n, x_T=x_t, shape=shape, steps=ts, seed=seed, first=first, **options
+    )
 
 
 def inpaint(
     diffusion: DiffusionUtils,
     model: Model,
-    pictures: Tensor,
+    images: Tensor,
     mask: Tensor,
     *,
     steps: int | Sequence[int] | None = None,
+    spacing: str = "trailing",
     repeats: int = 5,
+    seed: int | None = None,
+    first: int = 0,
+    x_T: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
     """Fill in what a mask hides, so that it fits the rest.
@@ -106,55 +103,57 @@ def inpaint(
 
     Args:
         diffusion, model: as for sampling.
-        pictures: (n, C, H, W) in [-1, 1]; what lies under the mask is ignored.
+        images: (n, C, H, W) in [-1, 1]; what lies under the mask is ignored.
         mask: True (or 1) where to fill in: a tensor, array or list (H, W), (1, 1, H, W),
             (n, 1, H, W) or (n, C, H, W).
-        steps: as for `sample_steps`.
+        steps, spacing, seed, first, x_T: as for `sample_steps`.
         repeats: at least 1; 1 takes every step once.
-        options: as for `sample_steps`, without sampler, eta, variance and shape.
+        options: y, guidance, guidance_interval and clip, as for `sample_steps`.
     Returns:
         (n, C, H, W), the given images where the mask is False.
     Raises:
-        ValueError: a mask that does not fit the pictures, a number out of range, or an option
-            that makes no sense here.
+        ValueError: a mask that does not fit the images, a number out of range, or as
+            `sample_steps`.
     Source: Lugmayr et al. 2022 (RePaint), algorithm 1, with jumps of one step.
     """
-    ancestral = dict.fromkeys(("sampler", "eta", "variance"), _ANCESTRAL)
-    _refuse("inpaint", options, **ancestral, shape=_SHAPE)
-    checks.images("pictures", pictures)
+    checks.images("images", images)
     repeats = checks.count("repeats", repeats)
-    hidden = _fitting_mask(mask, pictures)
-    n, shape = len(pictures), pictures.shape[1:]
-    walk = diffusion.sample_steps(model, n, steps=steps, shape=shape, **options)
-    x_t = x_s = walk.x_T
+    hidden = _fitting_mask(mask, images)
+    ts, n = sub_sequence(diffusion.T, steps, spacing), len(images)
+    denoise = diffusion.denoiser(model, n, **options)
+    noise = picture_noise(seed, n, images.shape[1:], *device_and_precision(model), first)
+    x_s = noise()  # drawn even if x_T is given, so that the noise of the steps stays the same
+    if x_T is not None:
+        x_s = checks.same_shape("x_T", x_T, "images", images).to(x_s)
     bar = diffusion.alpha_bar.tolist()
-    hidden = hidden.to(x_t.device)
-    x_0 = torch.where(hidden, 0.0, pictures.to(x_t))
-    for t, s in pairwise(walk.ts):
+    hidden = hidden.to(x_s.device)
+    x_0 = torch.where(hidden, 0.0, images.to(x_s))
+    for t, s in pairwise(ts):
+        x_t = x_s
         t_all, s_all = torch.full((n,), t), torch.full((n,), s)
         for repeat in range(repeats if s > 0 else 1):
             if repeat > 0:  # back from s to t: q(x_t | x_s)
                 keep = bar[t] / bar[s]
-                x_t = math.sqrt(keep) * x_s + math.sqrt(1 - keep) * walk.noise()
-            mean, variance = diffusion.posterior_between(walk.denoise(x_t, t), x_t, t_all, s_all)
-            drawn = mean + variance.sqrt() * walk.noise() if s > 0 else mean
-            known, _ = diffusion.add_noise(x_0, s_all, walk.noise())
+                x_t = math.sqrt(keep) * x_s + math.sqrt(1 - keep) * noise()
+            mean, variance = diffusion.posterior_between(denoise(x_t, t), x_t, t_all, s_all)
+            drawn = mean + variance.sqrt() * noise() if s > 0 else mean
+            known, _ = diffusion.add_noise(x_0, s_all, noise())
             x_s = torch.where(hidden, drawn, known)
-        x_t = x_s
-    return x_t
+    return x_s
 
 
 def ddim_invert(
     diffusion: DiffusionUtils,
     model: Model,
-    pictures: Tensor,
+    images: Tensor,
     *,
     steps: int | Sequence[int] | None = None,
+    spacing: str = "trailing",
     repeats: int = 3,
     clip: bool = False,
     **options: Any,
 ) -> Tensor:
-    """The noise from which DDIM draws the given images: its steps, taken upwards.
+    """Find the noise from which DDIM draws the given images: take its steps upwards.
 
     Each step solves DDIM's equation for x_t, which is on both sides, by `repeats` fixed-point
     iterations. The prediction enters as eps where the signal is stronger than the noise, and as
@@ -163,55 +162,46 @@ def ddim_invert(
 
     Args:
         diffusion, model: as for sampling.
-        pictures: (n, C, H, W) in [-1, 1].
-        steps: as for `sample_steps`.
+        images: (n, C, H, W) in [-1, 1].
+        steps, spacing: as for `sample_steps`.
         repeats: network calls per step; 1 is the usual, less exact inversion.
         clip: bound the predicted x_0 to [-1, 1]; images then come back less exactly.
-        options: y, guidance, guidance_interval and spacing, as for `sample_steps`.
+        options: y, guidance and guidance_interval, as for `sample_steps`.
     Returns:
         x_T, (n, C, H, W).
     Raises:
-        ValueError: as `sample_steps`, or an option that makes no sense where no noise is drawn.
+        ValueError: as `sample_steps`.
     Source: Song et al. 2021 (DDIM), section 5.4; the repeats, Pan et al. 2023 (AIDI), section 4.1.
     """
-    silent = dict.fromkeys(("seed", "first", "eta", "variance"), _NO_NOISE)
-    start, way = "give pictures, x_T is the result", "leave it out, it is ddim that is inverted"
-    _refuse("ddim_invert", options, **silent, x_T=start, sampler=way, shape=_SHAPE)
-    checks.images("pictures", pictures)
+    checks.images("images", images)
     repeats = checks.count("repeats", repeats)
-    n, shape = len(pictures), pictures.shape[1:]
-    walk = diffusion.sample_steps(model, n, steps=steps, clip=clip, shape=shape, seed=0, **options)
-    x_s, bar = pictures.to(walk.x_T), diffusion.alpha_bar.tolist()
-    for s, t in pairwise(reversed(walk.ts)):
+    ts = sub_sequence(diffusion.T, steps, spacing)
+    denoise = diffusion.denoiser(model, len(images), clip=clip, **options)
+    device, dtype = device_and_precision(model)
+    x_s, bar = images.to(device, dtype), diffusion.alpha_bar.tolist()
+    for s, t in pairwise(reversed(ts)):
         x_t = x_s
         for _ in range(repeats):
-            x_0 = walk.denoise(x_t, t)
+            x_0 = denoise(x_t, t)
             if bar[s] < 0.5:
                 noise = (x_s - math.sqrt(bar[s]) * x_0) / math.sqrt(1 - bar[s])
                 x_t = math.sqrt(bar[t]) * x_0 + math.sqrt(1 - bar[t]) * noise
             else:
                 eps = (x_t - math.sqrt(bar[t]) * x_0) / math.sqrt(1 - bar[t])
-                picture = (x_s - math.sqrt(1 - bar[s]) * eps) / math.sqrt(bar[s])
-                x_t = math.sqrt(bar[t]) * picture + math.sqrt(1 - bar[t]) * eps
+                image = (x_s - math.sqrt(1 - bar[s]) * eps) / math.sqrt(bar[s])
+                x_t = math.sqrt(bar[t]) * image + math.sqrt(1 - bar[t]) * eps
         x_s = x_t
     return x_s
 
 
-def _refuse(function: str, options: dict[str, Any], **reasons: str) -> None:
-    """Refuse the options of sampling that make no sense for a function, saying what to do."""
-    for name in options:
-        if name in reasons:
-            raise ValueError(f"{name} is not an option of {function}: {reasons[name]}")
-
-
-def _fitting_mask(mask: Tensor, pictures: Tensor) -> Tensor:
-    """The mask as bool, of a shape that broadcasts to the pictures'."""
-    n, c, h, w = pictures.shape
+def _fitting_mask(mask: Tensor, images: Tensor) -> Tensor:
+    """The mask as bool, of a shape that broadcasts to the images'."""
+    n, c, h, w = images.shape
     mask = torch.as_tensor(mask)
     if tuple(mask.shape) not in {(h, w), (n, 1, h, w), (1, 1, h, w), (n, c, h, w)}:
         raise ValueError(
-            f"mask {tuple(mask.shape)} does not fit pictures {tuple(pictures.shape)}: give "
-            f"({h}, {w}), or one for each picture"
+            f"mask {tuple(mask.shape)} does not fit images {tuple(images.shape)}: give "
+            f"({h}, {w}), or one for each image"
         )
     if not ((mask == 0) | (mask == 1)).all():
         raise ValueError("mask must hold only 0 and 1 (or False and True)")

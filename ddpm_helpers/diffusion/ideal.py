@@ -164,7 +164,9 @@ class IdealDenoiser:
 
     def _alpha_bar(self, t: Tensor, x_t: Tensor) -> Tensor:
         """alpha_bar[t] on the set's device, (B,) float64."""
-        return self.diffusion.alpha_bar[self.diffusion._steps(t, x_t)].to(self.images.device)
+        return self.diffusion.alpha_bar[self.diffusion.check_timesteps(t, x_t)].to(
+            self.images.device
+        )
 
     def _need_images(self, y: Tensor) -> None:
         """Refuse labels that no image of the set has."""

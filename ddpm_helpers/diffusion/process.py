@@ -1,40 +1,236 @@
-"""DiffusionUtils: training and sampling, for any network, a callable `model(x_t, t, y=None)`."""
+"""DiffusionUtils: noising, training loss and sampling for any network `model(x_t, t, y=None)`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddpm_helpers import checks
+from ddpm_helpers.checks import NO_LABEL
 from ddpm_helpers.device import device_and_dtype, to_device
-from ddpm_helpers.diffusion.forward import ForwardProcess
-from ddpm_helpers.diffusion.schedules import sub_sequence
+from ddpm_helpers.diffusion.samplers import (
+    SAMPLERS,
+    Denoise,
+    Step,
+    is_corrected,
+    posterior_coefficients,
+)
+from ddpm_helpers.diffusion.schedules import (
+    beta_schedule,
+    check_betas,
+    rescale_zero_terminal_snr,
+    sub_sequence,
+)
 from ddpm_helpers.diffusion.training_steps import draw_steps
 from ddpm_helpers.diffusion.walk import (
     Labels,
     Model,
-    Walk,
     choose_sampler,
-    denoiser,
-    guided_steps,
+    device_and_precision,
+    guided_range,
+    heun_time,
     image_shape,
     network_output,
     picture_noise,
 )
 
+PREDICTIONS = ("eps", "x_0", "v", "flow")
 
-class DiffusionUtils(ForwardProcess):
-    """A noise schedule with the training loss and the samplers that follow from it.
 
-    Args: see `ForwardProcess`.
+class DiffusionUtils:
+    """A noise schedule: noising, its posterior, the training loss and the samplers.
+
+    Args:
+        timesteps: T, at least 1.
+        schedule: linear, cosine, quadratic, exponential, sigmoid, shifted_cosine or flow; or a
+            table of betas (T + 1,) with betas[0] = 0.
+        prediction: what the network predicts: eps (the noise), x_0 (the clean image), v, or flow,
+            the velocity eps - x_0 of the straight path between the two.
+        rescale_zero_snr: change the schedule so that alpha_bar[T] = 0 exactly, as it is with flow;
+            refused with eps, which says nothing about x_0 there.
+        few_steps: the timesteps of ddpm that the network is distilled for, decreasing, in 1..T;
+            None for a network that is not.
     Attributes:
-        few_steps: the steps t of ddpm that a network is distilled for, from T; else None.
+        T: number of timesteps.
+        betas, alphas, alpha_bar: float64 (T + 1,) on the CPU; alpha_bar[0] = 1 exactly.
+        prediction, few_steps: as given.
+        schedule: its name, or the betas that were given, as a list.
+        config: the arguments as plain values: enough to build the same object again.
+    Raises:
+        ValueError: unknown schedule or prediction, T below 1, or a table that is not a schedule.
+    Source: Ho et al. 2020, section 2; v: Salimans & Ho 2022, section 4; flow: Liu et al. 2023.
     """
 
-    few_steps: list[int] | None = None
+    def __init__(
+        self,
+        timesteps: int = 500,
+        schedule: str | Tensor | Sequence[float] = "cosine",
+        *,
+        prediction: str = "eps",
+        rescale_zero_snr: bool = False,
+        few_steps: Sequence[int] | None = None,
+    ) -> None:
+        self.T = T = checks.count("timesteps", timesteps)
+        self.prediction = checks.one_of("prediction", prediction, PREDICTIONS)
+        betas = beta_schedule(schedule, T) if isinstance(schedule, str) else check_betas(schedule)
+        if (n := len(betas)) != T + 1:
+            raise ValueError(f"T = {T} needs {T + 1} betas, betas[0] = 0 included; got {n}")
+        self.schedule = schedule if isinstance(schedule, str) else betas.tolist()
+        self.betas = rescale_zero_terminal_snr(betas) if rescale_zero_snr else betas
+        self.alphas = 1 - self.betas  # (T + 1,)
+        self.alpha_bar = self.alphas.cumprod(0)  # (T + 1,), alpha_bar[0] = 1
+        if prediction == "eps" and self.alpha_bar[-1] == 0:
+            raise ValueError(
+                "alpha_bar[T] = 0 leaves no image at T, so eps cannot tell x_0; "
+                "choose prediction x_0, v or flow"
+            )
+        self.few_steps = few_steps and sub_sequence(T, few_steps)[:-1]
+        self.config: dict[str, Any] = {
+            "timesteps": self.T,
+            "schedule": self.schedule,
+            "prediction": prediction,
+            "rescale_zero_snr": rescale_zero_snr,
+            "few_steps": self.few_steps,
+        }
+
+    def __repr__(self) -> str:
+        name = self.schedule if isinstance(self.schedule, str) else "own betas"
+        zero = ", rescale_zero_snr=True" if self.config["rescale_zero_snr"] else ""
+        return f"{type(self).__name__}({self.T}, {name!r}, prediction={self.prediction!r}{zero})"
+
+    # ---- the forward process -------------------------------------------------------------
+
+    def add_noise(self, x_0: Tensor, t: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Noise clean images to timestep t at once.
+
+            x_t = sqrt(alpha_bar[t]) * x_0 + sqrt(1 - alpha_bar[t]) * eps
+
+        Args:
+            x_0: clean images, (B, C, H, W) float32 in [-1, 1].
+            t: timesteps, (B,) int64 in 0..T; 0 returns x_0 unchanged.
+            eps: standard normal noise, shape of x_0; drawn if None.
+        Returns:
+            x_t and the eps that was used, each of x_0's shape.
+        Raises:
+            ValueError: t outside 0..T, or shapes that differ.
+        Source: Ho et al. 2020, eq. 4.
+        """
+        signal, noise = self._rates(t, x_0)
+        eps = torch.randn_like(x_0) if eps is None else eps
+        checks.same_shape("eps", eps, "x_0", x_0)
+        return signal * x_0 + noise * eps, eps
+
+    def posterior(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The Gaussian q(x_{t-1} | x_t, x_0): where x_{t-1} lies if x_t and x_0 are known.
+
+        Args:
+            x_0: clean images, known or predicted, (B, C, H, W).
+            x_t: the same images at timestep t, shape of x_0.
+            t: timesteps, (B,) int64 in 1..T; at 1 the answer is x_0 with variance 0.
+        Returns:
+            mean, shape of x_0, and variance, (B, 1, 1, 1).
+        Raises:
+            ValueError: t outside 1..T, or shapes that differ.
+        Source: Ho et al. 2020, eq. 6 and 7.
+        """
+        return self.posterior_between(x_0, x_t, t, t - 1)
+
+    def posterior_between(
+        self, x_0: Tensor, x_t: Tensor, t: Tensor, s: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The Gaussian q(x_s | x_t, x_0) for any earlier timestep s < t.
+
+        Args:
+            x_0, x_t: (B, C, H, W).
+            t, s: (B,) int64, 0 <= s < t <= T.
+        Returns:
+            mean, shape of x_0, and variance, (B, 1, 1, 1).
+        Raises:
+            ValueError: timesteps out of range or order, or shapes that differ.
+        Source: Ho et al. 2020, eq. 7, on a sub-sequence (Nichol & Dhariwal 2021, eq. 19).
+        """
+        checks.same_shape("x_0", x_0, "x_t", x_t)
+        t, s = self.check_timesteps(t, x_t, least=1), self.check_timesteps(s, x_t)
+        if not (s < t).all():
+            raise ValueError(
+                f"s must lie below t everywhere, got t = {t.tolist()}, s = {s.tolist()}"
+            )
+        shares = posterior_coefficients(self.alpha_bar[t], self.alpha_bar[s])  # each (B,)
+        of_x_0, of_x_t, variance = (_spread(share, x_t) for share in shares)  # each (B, 1, 1, 1)
+        return of_x_0 * x_0 + of_x_t * x_t, variance
+
+    # ---- what the network predicts -------------------------------------------------------
+
+    def target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network should output at x_t = add_noise(x_0, t, eps).
+
+            eps  |  x_0  |  v = sqrt(alpha_bar[t]) * eps - sqrt(1 - alpha_bar[t]) * x_0
+            flow: u = eps - x_0
+
+        Args:
+            x_0: clean images, (B, C, H, W).
+            eps: the noise, shape of x_0.
+            t: timesteps, (B,) int64 in 0..T.
+        Returns:
+            The target, shape of x_0.
+        Raises:
+            ValueError: t outside 0..T, or shapes that differ.
+        Source: v: Salimans & Ho 2022, section 4; flow: Liu et al. 2023, eq. 1.
+        """
+        checks.same_shape("eps", eps, "x_0", x_0)
+        signal, noise = self._rates(t, x_0)
+        if self.prediction == "v":
+            return signal * eps - noise * x_0
+        if self.prediction == "flow":
+            return eps - x_0
+        return eps if self.prediction == "eps" else x_0
+
+    def predict_x_0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The clean images that follow from a network output.
+
+        Args:
+            output: the network's output, a prediction of the chosen kind, (B, C, H, W).
+            x_t: the noisy images that it was given, shape of output.
+            t: timesteps, (B,) int64 in 0..T; at 0, all but x_0 give x_t unchanged.
+        Returns:
+            x_0, shape of x_t, not clipped.
+        Raises:
+            ValueError: t outside 0..T, or shapes that differ.
+        Source: Ho et al. 2020, eq. 4 solved for x_0; Salimans & Ho 2022, appendix D.
+        """
+        checks.same_shape("output", output, "x_t", x_t)
+        signal, noise = self._rates(t, x_t)
+        if self.prediction == "eps":
+            return (x_t - noise * output) / signal
+        if self.prediction == "flow":  # noise * u = x_t - (signal + noise) * x_0
+            return (x_t - noise * output) / (signal + noise)
+        return output if self.prediction == "x_0" else signal * x_t - noise * output
+
+    def predict_eps(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The noise that follows from a network output.
+
+        Args:
+            output: the network's output, a prediction of the chosen kind, (B, C, H, W).
+            x_t: the noisy images that it was given, shape of output.
+            t: timesteps, (B,) int64 in 0..T; in 1..T if the network predicts x_0, which at t = 0
+                says nothing about the noise.
+        Returns:
+            eps, shape of x_t.
+        Raises:
+            ValueError: t out of range, or shapes that differ.
+        """
+        checks.same_shape("output", output, "x_t", x_t)
+        least = 1 if self.prediction == "x_0" else 0
+        signal, noise = self._rates(t, x_t, least)
+        if self.prediction == "x_0":
+            return (x_t - signal * output) / noise
+        if self.prediction == "flow":  # signal * u = (signal + noise) * eps - x_t
+            return (x_t + signal * output) / (signal + noise)
+        return output if self.prediction == "eps" else noise * x_t + signal * output
 
     # ---- training ------------------------------------------------------------------------
 
@@ -48,14 +244,16 @@ class DiffusionUtils(ForwardProcess):
         *,
         min_snr_gamma: float | None = None,
     ) -> Tensor:
-        """Each image's mean squared error between the network's output and its target.
+        """Compute each image's mean squared error between the network's output and its target.
 
         Args:
             model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None.
             x_0: clean images, (B, C, H, W) in [-1, 1].
-            t: steps, (B,) int64 in 0..T; keep them on the CPU, since checking t waits for a GPU.
+            t: timesteps, (B,) int64 in 0..T; keep them on the CPU:
+                checking t on a GPU waits for it.
             eps: the noise, shape of x_0.
-            y: class labels, a tensor (B,) int64, passed on unchecked; or as for `sample_steps`.
+            y: class labels, a tensor (B,) int64, passed on without checks; or as for
+                `sample_steps`.
             min_snr_gamma: weight the errors by `min_snr_weight`; None leaves them as they are.
         Returns:
             (B,), in float32 or better.
@@ -72,13 +270,13 @@ class DiffusionUtils(ForwardProcess):
         return each * self.min_snr_weight(t, min_snr_gamma).to(each)
 
     def min_snr_weight(self, t: Tensor, gamma: float = 5.0) -> Tensor:
-        """The min-SNR loss weight: min(SNR, gamma) on x_0's error, so that low noise counts less.
+        """Compute the min-SNR weight of the loss: min(SNR, gamma) on x_0's error.
 
             x_0: min(SNR, gamma)   eps: min(SNR, gamma) / SNR   v: min(SNR, gamma) / (SNR + 1)
             flow: min(SNR, gamma) / (sqrt(SNR) + 1) ** 2
 
         Args:
-            t: steps, (B,) int64 in 0..T; SNR = alpha_bar / (1 - alpha_bar).
+            t: timesteps, (B,) int64 in 0..T; SNR = alpha_bar / (1 - alpha_bar).
             gamma: above 0.
         Returns:
             (B,) float64 on the CPU, finite at both ends.
@@ -88,7 +286,7 @@ class DiffusionUtils(ForwardProcess):
         """
         if not 0 < gamma < float("inf"):
             raise ValueError(f"min_snr_gamma must be a number above 0, got {gamma}")
-        bar = self.alpha_bar[self._steps(t, t.reshape(-1, 1, 1, 1).float())]  # (B,)
+        bar = self.alpha_bar[self.check_timesteps(t, t.reshape(-1, 1, 1, 1).float())]  # (B,)
         if self.prediction == "v":
             return torch.minimum(bar, gamma * (1 - bar))
         if self.prediction == "flow":  # its error is (a + b) times v's; squared, 1 + 2 a b
@@ -105,7 +303,7 @@ class DiffusionUtils(ForwardProcess):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """One Monte Carlo estimate of the training loss: the mean `loss` at random steps and noise.
+        """Estimate the training loss: the mean `loss` at random timesteps, with random noise.
 
         Args:
             model, x_0, y: as for `loss`.
@@ -142,12 +340,12 @@ class DiffusionUtils(ForwardProcess):
         spacing: str = "trailing",
         variance: str | None = None,
         guidance_interval: tuple[int, int] | None = None,
-    ) -> Walk:
+    ) -> Iterator[Step]:
         """Draw n images from noise, step by step.
 
-        The first `Step` has x_t = x_T at the largest step visited, T as a rule; the last one has
-        t = 0 and x_t = the result: k steps yield k + 1 of them. Each carries the x_0 predicted
-        from its own x_t. The network stays in its mode (train or eval); no gradients are recorded.
+        The first `Step` has x_t = x_T at the largest timestep, usually T; the last one has t = 0
+        and the result as x_t, so k steps yield k + 1 of them. Each also holds the x_0 predicted
+        from its x_t. The network stays in its mode (train or eval); no gradients are recorded.
 
         Args:
             model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None. The images are
@@ -156,7 +354,7 @@ class DiffusionUtils(ForwardProcess):
             n: number of images, at least 1.
             sampler: ddpm (ancestral), ddim, heun (up to two network calls per step, see
                 `network_calls`; with the schedule flow, in the time of flow matching) or dpm++.
-            steps: how many, 1..T; None takes all T; or the steps themselves, decreasing, such as
+            steps: how many, 1..T; None takes all T; or the timesteps to visit, decreasing, such as
                 [500, 300, 100]; the 0 at the end is added.
             eta: noise of ddim, 0 (none, the default) to 1 (as much as ddpm).
             guidance: scale of classifier-free guidance; 1 is the plain class-conditional
@@ -164,8 +362,8 @@ class DiffusionUtils(ForwardProcess):
                 and a network that takes -1 for "no label".
             y: class numbers or names (of `model.classes`), (n,), or one for all; None passes no
                 labels.
-            seed: at least 0; image i of a seed is the same whatever n, first and the batch are.
-                None draws a seed from torch's global generator.
+            seed: at least 0, of any size; image i of a seed is the same whatever n, first and the
+                batch are. None draws a seed from torch's global generator.
             x_T: start noise, (n, C, H, W), instead of the seed's; the seed still decides the
                 noise of the steps.
             clip: bound the predicted x_0 to [-1, 1] before the step is taken from it.
@@ -174,25 +372,23 @@ class DiffusionUtils(ForwardProcess):
             spacing: how a number of steps is spread: trailing begins at T, leading lower (Lin et
                 al. 2024).
             variance: of ddpm's noise: posterior (the default) or beta.
-            guidance_interval: (low, high), the steps at which guidance is used; at the others,
+            guidance_interval: (low, high), the timesteps at which guidance is used; at the others,
                 the prediction is plain class-conditional (Kynkäänniemi et al. 2024). None: all.
         Returns:
             An iterator of `Step(t, x_t, x_0_pred)`.
         Raises:
             ValueError: on this call, not at the first step; it names the value and the choices.
         """
-        run = choose_sampler(sampler, eta, variance, straight=self.schedule == "flow")
+        run = choose_sampler(sampler, eta, variance, self.schedule)
         ts = sub_sequence(self.T, steps, spacing)
-        guidance, guided = guided_steps(guidance, guidance_interval, y, self.T)
-        n = checks.count("n", n)
-        device, dtype = device_and_dtype(model, x_T)
-        dtype = torch.promote_types(dtype, torch.float32)
-        labels = None if y is None else checks.labels(y, n, model, device)
+        denoise = self.denoiser(
+            model, n, y=y, guidance=guidance, guidance_interval=guidance_interval, clip=clip
+        )
+        device, dtype = device_and_precision(model, x_T)
         noise = picture_noise(seed, n, image_shape(model, shape, x_T, n), device, dtype, first)
         start = noise()  # drawn even if x_T is given, so that the noise of the steps stays the same
         start = start if x_T is None else x_T.detach().to(device, dtype)
-        denoise = denoiser(self, model, labels, guidance, guided, clip)
-        return Walk(ts, start, noise, denoise, run(denoise, start, ts, self.alpha_bar, noise))
+        return run(denoise, start, ts, self.alpha_bar, noise)
 
     def sample(self, model: Model, n: int, **options: Any) -> Tensor:
         """Draw n images from noise: the last x_t of `sample_steps`.
@@ -207,3 +403,104 @@ class DiffusionUtils(ForwardProcess):
         for step in self.sample_steps(model, n, **options):
             x_0 = step.x_t
         return x_0
+
+    def denoiser(
+        self,
+        model: Model,
+        n: int,
+        *,
+        y: Labels | None = None,
+        guidance: float = 1.0,
+        guidance_interval: tuple[int, int] | None = None,
+        clip: bool = True,
+    ) -> Denoise:
+        """Make a function from n noisy images to their predicted x_0, the only one a sampler calls.
+
+        Args:
+            model, n, y, guidance, guidance_interval, clip: as for `sample_steps`. Where guidance is
+                used, the network gets a batch twice as large.
+        Returns:
+            A function of x_t, (n, C, H, W), and one timestep for all; it gives x_0, shape of x_t.
+        Raises:
+            ValueError: as `sample_steps`.
+        Source: guidance: Ho & Salimans 2022, eq. 6, with w = guidance - 1.
+        """
+        n = checks.count("n", n)
+        scale = checks.number("guidance", guidance)
+        guided = guided_range(scale, guidance_interval, y, self.T)
+        labels = None if y is None else checks.labels(y, n, model, device_and_dtype(model)[0])
+
+        @torch.no_grad()
+        def denoise(x_t: Tensor, t: int) -> Tensor:
+            t_all = torch.full((len(x_t),), t, device=x_t.device)
+            y_all = None if labels is None else labels.to(x_t.device)
+            if y_all is None or t not in guided:
+                output = network_output(model, x_t, t_all, y_all)
+            else:  # with the label and without it, in one batch
+                both = torch.cat([y_all, torch.full_like(y_all, NO_LABEL)])
+                x_twice, t_twice = torch.cat([x_t, x_t]), torch.cat([t_all, t_all])
+                with_y, without = network_output(model, x_twice, t_twice, both).chunk(2)
+                output = without + scale * (with_y - without)
+            x_0 = self.predict_x_0(output, x_t, torch.full((len(x_t),), t))
+            return x_0.clamp(-1, 1) if clip else x_0
+
+        return denoise
+
+    @property
+    def few_step_options(self) -> dict[str, Any]:
+        """The options of `sample` that the network was distilled for; empty for other networks."""
+        return {"sampler": "ddpm", "steps": self.few_steps} if self.few_steps else {}
+
+    # ---- tables --------------------------------------------------------------------------
+
+    def check_timesteps(self, t: Tensor, x: Tensor, least: int = 0) -> Tensor:
+        """Check that t, (B,), holds whole numbers in least..T, one for each image of the batch x.
+
+        Returns:
+            t, int64 on the CPU, where the tables are.
+        """
+        checks.images("the batch", x)
+        kind = getattr(t, "dtype", type(t).__name__)
+        if kind not in (torch.int64, torch.int32):
+            raise ValueError(f"t must be an int64 tensor of {len(x)} timesteps, got {kind}")
+        if t.shape != x.shape[:1]:
+            raise ValueError(f"t must be ({len(x)},), one timestep per image; got {tuple(t.shape)}")
+        t = t.cpu().long()
+        if len(t) and not least <= int(t.min()) <= int(t.max()) <= self.T:
+            raise ValueError(f"t must lie in {least}..{self.T}, got {int(t.min())}..{int(t.max())}")
+        return t
+
+    def _rates(self, t: Tensor, like: Tensor, least: int = 0) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha_bar[t]) and sqrt(1 - alpha_bar[t]) for a batch `like`, each (B, 1, 1, 1)."""
+        bar = self.alpha_bar[self.check_timesteps(t, like, least)]
+        return _spread(bar.sqrt(), like), _spread((1 - bar).sqrt(), like)
+
+
+def _spread(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) float64 on the CPU to (B, 1, 1, 1) on like's device, rounded once to its precision."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return to_device(values.to(dtype), like.device).reshape(-1, 1, 1, 1)
+
+
+def network_calls(
+    diffusion: DiffusionUtils,
+    steps: int | Sequence[int] | None = None,
+    sampler: str = "ddpm",
+    spacing: str = "trailing",
+) -> int:
+    """Count a sampler's network calls, which are what takes its time.
+
+    Args:
+        diffusion: its alpha_bar decides which steps heun corrects (see `is_corrected`); with the
+            schedule flow, all but the last.
+        steps, sampler, spacing: as for `DiffusionUtils.sample_steps`.
+    Returns:
+        One call per step, for heun up to two. With guidance, a call takes twice as many images.
+    Raises:
+        ValueError: as `sample_steps`.
+    """
+    checks.one_of("sampler", sampler, SAMPLERS)
+    ts, bar = sub_sequence(diffusion.T, steps, spacing), diffusion.alpha_bar
+    time = heun_time(diffusion.schedule)
+    corrected = sum(is_corrected(bar[t], bar[s], time) for t, s in pairwise(ts))
+    return len(ts) - 1 + (corrected if sampler == "heun" else 0)

@@ -102,14 +102,14 @@ def ddim(
 
 def heun(
     denoise: Denoise, x_t: Tensor, ts: list[int], bar: Tensor, noise: Noise,
-    *, straight: bool = False,
+    *, time: str = "sigma",
 ) -> Iterator[Step]:  # fmt: skip
     """A step of DDIM, then the same step again with the mean of the slopes at both of its ends.
 
     With a = sqrt(bar_t) and b = sqrt(1 - bar_t), DDIM is Euler's method for dz / dsigma = eps,
     where z = x_t / a and sigma = b / a. It is also Euler's method for dz / ds = eps - x_0, where
     z = x_t / (a + b) and s = b / (a + b) is the time of flow matching. Averaging two slopes gives
-    different results in sigma and in s; `straight` takes s, which is 1 where sigma is infinite.
+    different results in `time` sigma and in `time` flow, which is s: 1 where sigma is infinite.
     Two network calls per step where `is_corrected`, one elsewhere.
     Source: Karras et al. 2022 (EDM), algorithm 1.
     """
@@ -120,23 +120,23 @@ def heun(
         yield Step(t, x_t, x_0)
         eps = (x_t - a[t] * x_0) / b[t]  # the slope at t
         x_t = a[s] * x_0 + b[s] * eps
-        if is_corrected(bar[t], bar[s], straight=straight):
+        if is_corrected(bar[t], bar[s], time):
             eps_s = (x_t - a[s] * denoise(x_t, s)) / b[s]
             stride = a[s] * (sigma[s] - sigma[t])  # of x_t, for a change of eps by 1
-            if straight:  # a change of eps by 1 is one of eps - x_0 by 1 + b / a
+            if time == "flow":  # a change of eps by 1 is one of eps - x_0 by 1 + b / a
                 stride = (a[s] + b[s]) * (flow_time[s] - flow_time[t]) * (1 + sigma[s])
             x_t = x_t + stride * (eps_s - eps) / 2
     yield Step(0, x_t, x_t)
 
 
-def is_corrected(bar_t: Tensor, bar_s: Tensor, *, straight: bool = False) -> bool:
+def is_corrected(bar_t: Tensor, bar_s: Tensor, time: str = "sigma") -> bool:
     """Whether Heun's step from t to s is corrected: if s > 0 and sigma falls <= HEUN_RATIO-fold.
 
-    Over a larger fall, the slope at s says nothing about the first half of the step. The
-    inequality is squared and free of divisions, since sigma is infinite at alpha_bar = 0.
-    In the time of flow matching (`straight`) every step is corrected but the one to t = 0.
+    Over a larger fall, the slope at s is a bad estimate for so long a step. The inequality is
+    squared and free of divisions, since sigma is infinite at alpha_bar = 0. In the time of flow
+    matching every step is corrected but the one to t = 0.
     """
-    if straight:
+    if time == "flow":
         return bool(bar_s < 1)
     return bool(bar_s < 1 and (1 - bar_t) * bar_s <= HEUN_RATIO**2 * (1 - bar_s) * bar_t)
 

@@ -1,4 +1,4 @@
-"""The inputs of a sampler: the network as a denoiser, the noise of each image, and its settings.
+"""The inputs of a sampler: the noise of each image, calls of the network, and checked options.
 
 The options themselves are declared, with their defaults, by `DiffusionUtils.sample_steps`.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,67 +15,11 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers import checks
-from ddpm_helpers.checks import NO_LABEL
 from ddpm_helpers.device import device_and_dtype
-from ddpm_helpers.diffusion.forward import ForwardProcess
-from ddpm_helpers.diffusion.samplers import (
-    SAMPLERS,
-    VARIANCES,
-    Denoise,
-    Noise,
-    Step,
-    is_corrected,
-)
-from ddpm_helpers.diffusion.schedules import sub_sequence
+from ddpm_helpers.diffusion.samplers import SAMPLERS, VARIANCES, Noise, Step
 
 Model = Callable[..., Tensor]
 Labels = Tensor | Sequence[int | str] | int | str
-
-
-@dataclass(frozen=True, eq=False)
-class Walk(Iterator[Step]):
-    """A sampler on its way from noise to images: an iterator of `Step`, and its inputs.
-
-    Attributes:
-        ts: the steps that it visits, decreasing, 0 last.
-        x_T: where it starts, (n, C, H, W), at step ts[0].
-        noise: () -> the next standard normal batch, (n, C, H, W).
-        denoise: (x_t, t) -> the predicted x_0, with guidance and clipping as asked for.
-        steps: the sampler.
-    """
-
-    ts: list[int]
-    x_T: Tensor
-    noise: Noise
-    denoise: Denoise
-    steps: Iterator[Step]
-
-    def __next__(self) -> Step:
-        return next(self.steps)
-
-
-def network_calls(
-    diffusion: ForwardProcess,
-    steps: int | Sequence[int] | None = None,
-    sampler: str = "ddpm",
-    spacing: str = "trailing",
-) -> int:
-    """How often a sampler calls the network, which is what takes its time.
-
-    Args:
-        diffusion: its alpha_bar decides which steps heun corrects (see `is_corrected`); with the
-            schedule flow, all but the last.
-        steps, sampler, spacing: as for `DiffusionUtils.sample_steps`.
-    Returns:
-        One call per step, for heun up to two. With guidance, a call takes twice as many images.
-    Raises:
-        ValueError: as `sample_steps`.
-    """
-    checks.one_of("sampler", sampler, SAMPLERS)
-    ts, bar = sub_sequence(diffusion.T, steps, spacing), diffusion.alpha_bar
-    straight = diffusion.schedule == "flow"
-    corrected = sum(is_corrected(bar[t], bar[s], straight=straight) for t, s in pairwise(ts))
-    return len(ts) - 1 + (corrected if sampler == "heun" else 0)
 
 
 def picture_noise(
@@ -88,12 +30,12 @@ def picture_noise(
     dtype: torch.dtype = torch.float32,
     first: int = 0,
 ) -> Noise:
-    """A source of standard normal batches in which each image has its own random stream.
+    """Make a source of standard normal batches in which each image has its own random stream.
 
-    The numbers are drawn on the CPU in float32, so they are the same for every device.
+    The numbers are drawn on the CPU in float32, so they are the same on every device.
 
     Args:
-        seed: at least 0; None draws one from torch's global generator.
+        seed: at least 0, of any size; None draws one from torch's global generator.
         n: number of images, which are numbered first, first + 1, …
         shape: of one image, (C, H, W).
         device, dtype: of the batches.
@@ -111,7 +53,8 @@ def picture_noise(
         streams.append(torch.Generator().manual_seed(int(state >> np.uint64(1))))
 
     def draw() -> Tensor:
-        batch = torch.stack([torch.randn(*shape, generator=stream) for stream in streams])
+        drawn = [torch.randn(*shape, generator=stream, dtype=torch.float32) for stream in streams]
+        batch = torch.stack(drawn)
         return batch.to(device, dtype)  # (n, C, H, W)
 
     return draw
@@ -122,8 +65,8 @@ def network_output(model: Model, x_t: Tensor, t: Tensor, y: Labels | None = None
 
     Args:
         x_t: (B, C, H, W).
-        t: steps, (B,) int64, on x_t's device.
-        y: labels, likewise, which are passed on unchecked; or any other form of `checks.labels`.
+        t: timesteps, (B,) int64, on x_t's device.
+        y: labels, (B,) int64 on x_t's device, passed on without checks; or a number, name or list.
     Returns:
         The output, of x_t's shape (else a ValueError) and dtype.
     """
@@ -134,43 +77,25 @@ def network_output(model: Model, x_t: Tensor, t: Tensor, y: Labels | None = None
     return checks.same_shape("the network's output", output, "x_t", x_t).to(x_t.dtype)
 
 
-def denoiser(
-    diffusion: ForwardProcess,
-    model: Model,
-    y: Tensor | None,
-    guidance: float,
-    guided: range,
-    clip: bool,
-) -> Denoise:
-    """The network as a function from x_t to the predicted x_0.
+def device_and_precision(model: Model, x: Tensor | None = None) -> tuple[torch.device, torch.dtype]:
+    """Where a network's images are made, and in which dtype: its own, at least float32.
 
     Args:
-        diffusion, model, clip: as for `DiffusionUtils.sample_steps`.
-        y: (n,) int64 on the network's device, or None.
-        guidance: its scale; 1 is the plain class-conditional prediction.
-        guided: the steps at which it is used; there, the network gets a batch twice as large.
+        x: decides for a network without parameters.
     """
+    device, dtype = device_and_dtype(model, x)
+    return device, torch.promote_types(dtype, torch.float32)
 
-    @torch.no_grad()
-    def denoise(x_t: Tensor, t: int) -> Tensor:
-        steps = torch.full((len(x_t),), t, device=x_t.device)
-        if y is None or t not in guided:
-            output = network_output(model, x_t, steps, y)
-        else:  # Ho & Salimans 2022, eq. 6, with w = guidance - 1: both halves in one batch
-            both = torch.cat([y, torch.full_like(y, NO_LABEL)])
-            twice = network_output(model, torch.cat([x_t, x_t]), torch.cat([steps, steps]), both)
-            with_y, without = twice.chunk(2)
-            output = without + guidance * (with_y - without)
-        x_0 = diffusion.predict_x_0(output, x_t, torch.full((len(x_t),), t))
-        return x_0.clamp(-1, 1) if clip else x_0
 
-    return denoise
+def heun_time(schedule: object) -> str:
+    """The time in which heun averages slopes, for the schedule of that name."""
+    return "flow" if schedule == "flow" else "sigma"
 
 
 def choose_sampler(
-    name: str, eta: float | None, variance: str | None, *, straight: bool = False
+    name: str, eta: float | None, variance: str | None, schedule: object
 ) -> Callable[..., Iterator[Step]]:
-    """The sampler with its own setting: eta of ddim, variance of ddpm, or `straight` of heun."""
+    """Choose a sampler and give it its own setting: eta of ddim, variance of ddpm, time of heun."""
     run = SAMPLERS[checks.one_of("sampler", name, SAMPLERS)]
     for setting, value, owner in (("eta", eta, "ddim"), ("variance", variance, "ddpm")):
         if value is not None and name != owner:
@@ -181,14 +106,13 @@ def choose_sampler(
         return partial(run, eta=checks.number("eta", eta, 0, 1))
     if variance is not None:
         return partial(run, variance=checks.one_of("variance", variance, VARIANCES))
-    return partial(run, straight=straight) if name == "heun" else run
+    return partial(run, time=heun_time(schedule)) if name == "heun" else run
 
 
-def guided_steps(
+def guided_range(
     guidance: float, interval: tuple[int, int] | None, y: Labels | None, T: int
-) -> tuple[float, range]:
-    """The guidance as a number, and the steps at which it is used."""
-    guidance = checks.number("guidance", guidance)
+) -> range:
+    """The timesteps at which guidance is used."""
     if y is None and guidance != 1:
         raise ValueError(f"guidance = {guidance} needs y: it exaggerates what the class changes")
     try:
@@ -197,7 +121,7 @@ def guided_steps(
         low, high = -1, -1
     if not 0 <= low <= high <= T:
         raise ValueError(f"guidance_interval must be (low, high) in 0..{T}, got {interval!r}")
-    return guidance, range(0) if guidance == 1 else range(low, high + 1)
+    return range(0) if guidance == 1 else range(low, high + 1)
 
 
 def image_shape(

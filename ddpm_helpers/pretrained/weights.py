@@ -104,15 +104,6 @@ def description(name_or_path: str | Path) -> dict[str, Any]:
     return _read(name_or_path)[1]
 
 
-def few_step_options(name_or_path: str | Path) -> dict[str, Any]:
-    """The options of `sample` that distilled weights were made for; empty for other weights.
-
-    Args, Raises: as for `load_pretrained`.
-    """
-    steps = description(name_or_path)["trained"].get("few_steps")
-    return {"sampler": "ddpm", "steps": steps} if steps else {}
-
-
 def data_of_weights(
     name_or_path: str | Path, data: str | None = None, root: str | None = None
 ) -> dict[str, Any]:

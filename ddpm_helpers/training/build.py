@@ -62,6 +62,6 @@ def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> 
         )
     settings = diffusion.config | {"teacher_steps": getattr(diffusion, "teacher_steps", None)}
     for name, found in settings.items():
-        wanted = getattr(config, name)
+        wanted = getattr(config, name, found)
         if found != wanted and not isinstance(found, list):  # a table of betas has no name
             raise ValueError(f"config.{name} is {wanted!r}, the diffusion's is {found!r}")

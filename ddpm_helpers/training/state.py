@@ -192,8 +192,7 @@ class TrainingState:
         if self.ema_model.num_classes is not None:
             y = torch.arange(n, device=self.device) % self.ema_model.num_classes
         options: dict[str, Any] = {"sampler": "ddim", "steps": min(steps, self.diffusion.T)}
-        if self.diffusion.few_steps is not None:
-            options = {"sampler": "ddpm", "steps": self.diffusion.few_steps}
+        options |= self.diffusion.few_step_options
         with self.autocast():
             x = self.diffusion.sample(self.ema_model, n, y=y, seed=self.config.seed, **options)
         return x.float().cpu()
@@ -213,8 +212,6 @@ class TrainingState:
             "steps": self.step,
             "classes": list(self.dataset.classes),
         }
-        if self.diffusion.few_steps is not None:
-            trained["few_steps"] = self.diffusion.few_steps
         save_weights(path, self.ema_model, self.diffusion, trained)
 
     @contextmanager

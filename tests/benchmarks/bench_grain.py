@@ -19,7 +19,6 @@ from torch import Tensor
 from ddpm_helpers import DiffusionNet, DiffusionUtils, ImageDataset
 from ddpm_helpers.evaluation import loss_per_step, take
 from ddpm_helpers.pretrained import load_pretrained
-from ddpm_helpers.pretrained.weights import few_step_options
 
 TS = (8, 33, 100, 300)
 
@@ -62,7 +61,7 @@ def main() -> None:
         channels, side, _ = model.image_shape
         test = ImageDataset(args.data, side, split="test", channels=channels)
         real, y = take(test, args.n)
-        way = {"sampler": "dpm++", "steps": 15} | few_step_options(name)
+        way = {"sampler": "dpm++", "steps": 15} | diffusion.few_step_options
         x = diffusion.sample(model, args.n, y=y, seed=0, **way)
         losses = loss_per_step(diffusion, model, test, TS, n=args.n).tolist()
         numbers = [*losses, *errors(diffusion, model, real, y)]
