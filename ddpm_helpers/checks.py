@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+import unicodedata
 from collections.abc import Collection, Sequence
 from numbers import Real
 from typing import Any
@@ -105,6 +106,15 @@ def labels(
     return numbers.to(device, torch.int64)
 
 
+def class_name(name: Any) -> str:
+    """A class name as text: in Unicode's form NFC, whichever way a drive stores accents.
+
+    A number becomes its digits, and bytes of a file name that are not text become escapes.
+    """
+    text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    return unicodedata.normalize("NFC", text)
+
+
 def class_number(word: str, classes: float, names: Sequence[str]) -> int:
     """The number of the class that `word` names, or else the number that `word` spells.
 
@@ -113,11 +123,12 @@ def class_number(word: str, classes: float, names: Sequence[str]) -> int:
     Raises:
         ValueError: neither a name nor a number in 0..classes-1.
     """
-    if word in names:
-        return list(names).index(word)
+    known = [class_name(name) for name in names]
+    if class_name(word) in known:
+        return known.index(class_name(word))
     if word.isdecimal() and int(word) < classes:
         return int(word)
-    choices = ", ".join(names) or f"0..{classes - 1}"
+    choices = ", ".join(known) or f"0..{classes - 1}"
     raise ValueError(f"unknown class {word!r}; choose from {choices}")
 
 

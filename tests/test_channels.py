@@ -13,9 +13,9 @@ from PIL import Image
 
 from ddpm_helpers import cli
 from ddpm_helpers.config import TrainConfig
-from ddpm_helpers.data import ImageDataset, cache
+from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.data.cartoons import draw
-from ddpm_helpers.data.colour import to_channels
+from ddpm_helpers.data.squares import to_channels
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.diffusion.editing import ddim_invert, inpaint, sdedit, slerp
 from ddpm_helpers.diffusion.likelihood import bits_per_dim
@@ -70,7 +70,7 @@ def test_a_folder_in_grey(shades, tmp_path):
     x, y = ds[0]
     assert x.shape == (1, 16, 16) and x.dtype == torch.float32
     assert float(x.unique()) == pytest.approx(int(ds.images[0, 0, 0, 0]) / 127.5 - 1)
-    assert repr(ds).count("6 grey pictures of 16×16")
+    assert repr(ds).count("6 grey images of 16×16")
 
 
 def test_batches_of_one_channel(shades, tmp_path, monkeypatch):
@@ -97,36 +97,10 @@ def test_grey_and_colour_have_caches_of_their_own(tmp_path):
     assert len(list(tmp_path.glob("cartoons-16-*.npy"))) == 2
 
 
-def test_a_cache_from_before_grey_was_supported_stays_valid(tmp_path):
-    """The name of a cache in colour is that of a key without channels, as they were written."""
-    colour = cache.Source("test", {"kind": "test"}, ("a",), lambda size: iter(()))
-    images, key = cache.path_and_key(colour, 4, tmp_path)
-    assert set(key) == {"identity", "size", "filter", "format"}
-    assert images.name == "test-4-5122aaab4efbd943.npy"
-    pixels = np.arange(48, dtype=np.uint8).reshape(1, 3, 4, 4)
-    cache.load(
-        cache.Source(
-            "test", {"kind": "test"}, ("a",), lambda size: iter([(pixels, np.zeros(1, int))])
-        ),
-        4,
-        tmp_path,
-    )
-    assert "channels" not in json.loads(images.with_suffix(".json").read_text())["key"]
-    np.testing.assert_array_equal(cache.open_cache(colour, 4, tmp_path).images, pixels)
-
-
-@pytest.mark.parametrize("channels", [0, 2, 4, "1", 1.5])
-def test_other_numbers_of_channels_are_one_clear_line(channels, tmp_path):
-    with pytest.raises(
-        ValueError, match=r"^channels is .*; it must be 1 \(grey\) or 3 \(colour\)$"
-    ):
-        ImageDataset("cartoons", 16, cache_dir=tmp_path, channels=channels)
-
-
 def test_the_command_line_prepares_grey_pictures(shades, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
     assert cli.main(["data", str(shades), "--image-size", "16", "--channels", "1"]) == 0
-    assert "6 grey pictures of 16×16" in capsys.readouterr().out
+    assert "6 grey images of 16×16" in capsys.readouterr().out
     assert cli.main(["data", "list", "--channels", "1"]) == 2
     assert "--channels does not apply to `data list`" in capsys.readouterr().err
 

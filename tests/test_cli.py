@@ -187,7 +187,7 @@ def test_data_prepares_a_source_and_lists_caches(tmp_path, monkeypatch, capsys):
     folder.mkdir(parents=True)
     (tmp_path / "red.png").rename(folder / "red.png")
     assert cli.main(["data", str(folder.parent), "--image-size", "16"]) == 0
-    assert "1 pictures of 16×16" in capsys.readouterr().out
+    assert "1 image of 16×16" in capsys.readouterr().out
     for words in (["data"], ["data", "list"], ["data", "verify"]):
         assert cli.main(words) == 0
         assert "1 caches" in capsys.readouterr().out
@@ -200,7 +200,7 @@ def test_data_lists_and_clears_the_temporary_folder_too(tmp_path, monkeypatch, c
     (tmp_path / "file").touch()
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file" / "cache"))
     assert cli.main(["data", "cartoons", "--image-size", "4"]) == 0
-    assert "until then pictures are kept in" in capsys.readouterr().out
+    assert "until then images are kept in" in capsys.readouterr().out
     assert cli.main(["data", "list"]) == 0
     assert "1 caches" in capsys.readouterr().out
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file"))

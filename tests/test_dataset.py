@@ -95,7 +95,7 @@ def test_upscaling_matches_pillow(place):
 
 
 def test_downscaling_a_fine_pattern_gives_grey_not_stripes():
-    from ddpm_helpers.data.resize import resize
+    from ddpm_helpers.data.squares import resize
 
     stripes = np.zeros((1, 3, 32, 32), np.uint8)
     stripes[..., ::2] = 255
@@ -106,6 +106,7 @@ def test_a_data_loader_with_a_spawned_worker_sees_the_same_pictures(ds):
     again = pickle.loads(pickle.dumps(ds))
     assert len(pickle.dumps(ds)) < 10_000  # the path, not the pixels
     assert isinstance(again.images, np.memmap) and torch.equal(again[5][0], ds[5][0])
+    assert again.image_shape == (3, 32, 32)
     x, y = next(iter(torch.utils.data.DataLoader(ds, batch_size=10)))
     assert x.shape == (10, 3, 32, 32) and y.dtype == torch.int64
 
@@ -119,7 +120,7 @@ def test_a_pickled_dataset_finds_its_cache_from_any_folder(tmp_path, monkeypatch
     assert torch.equal(pickle.loads(packed)[3][0], ds[3][0])
     for file in (tmp_path / "here").glob("*.npy"):
         file.unlink()
-    with pytest.raises(FileNotFoundError, match="the pictures of cartoons are gone from .*here"):
+    with pytest.raises(FileNotFoundError, match="the images of cartoons are gone from .*here"):
         pickle.loads(packed)
 
 
@@ -143,25 +144,28 @@ def test_auto_says_what_it_took(capsys, tmp_path):
 def test_negative_indices_and_the_end(ds):
     assert torch.equal(ds[-1][0], ds[99][0])
     for outside in (100, -101):
-        with pytest.raises(IndexError, match=f"no picture {outside}: there are 100"):
+        with pytest.raises(IndexError, match=f"no image {outside}: there are 100"):
             ds[outside]
     assert len(list(itertools.islice(ds, 1000))) == 100
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"source": "imagenet"}, "choose cartoons, cifar10, mnist, fashion_mnist, auto or"),
-        ({"image_size": 0}, "image_size must be a whole number at least 1, got 0"),
-        ({"image_size": 32.0}, "image_size must be .*, got 32.0"),
-        ({"split": "valid"}, "unknown split 'valid'; choose from train, test"),
-        ({"limit": 0}, "limit must be .* at least 1, got 0"),
-    ],
-)
-def test_bad_arguments_are_one_clear_line(arguments, message, tmp_path):
-    with pytest.raises(ValueError, match=message) as caught:
-        ImageDataset(**{"source": "cartoons", "cache_dir": tmp_path, **arguments})
-    assert "\n" not in str(caught.value)
+REFUSED = {
+    "source": ("imagenet", "choose cartoons, cifar10, mnist, fashion_mnist, auto or"),
+    "image_size": (32.0, "whole number at least 1"),
+    "split": ("valid", "choose from train, test"),
+    "limit": (0, "whole number at least 1"),
+    "fit": ("stretch", "choose from crop, pad"),
+    "channels": (2, r"must be 1 \(grey\) or 3 \(colour\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bad_argument_is_refused_by_name_and_value(name, tmp_path):
+    value, choices = REFUSED[name]
+    with pytest.raises(ValueError, match=choices) as caught:
+        ImageDataset(**{"source": "cartoons", "cache_dir": tmp_path, name: value})
+    text = str(caught.value)
+    assert name in text and repr(value) in text and "\n" not in text
 
 
 @pytest.mark.parametrize("arguments", [{"batch_size": 0, "seed": 0}, {"batch_size": 1, "seed": -1}])

@@ -62,33 +62,6 @@ print(len(ds), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1
     assert count == "36" and float(megabytes) < 500
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["I;16", "RGBA", "P"])
-def test_decoding_a_large_image_takes_few_extra_bytes_per_pixel(mode):
-    """Converted at once, 16 bits took 24 bytes a pixel, transparency 16."""
-    pytest.importorskip("resource")
-    code = """
-import resource, sys
-import numpy as np, torch
-from PIL import Image
-from ddpm_helpers.data.resize import square
-
-def megabytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-side, mode = 5000, sys.argv[1]
-picture = Image.fromarray(np.zeros((side, side), np.uint16)) if mode == "I;16" else (
-    Image.new(mode, (side, side)))
-if mode == "P":
-    picture.info["transparency"] = 0
-square(picture.crop((0, 0, 9, 9)), 8)  # what an import and a first call take
-before = megabytes()
-square(picture, 8)
-print((megabytes() - before) * 2**20 / side**2)
-"""
-    assert float(python(code, mode)) < 10
-
-
 def little_shared_memory():
     """The words that run a command with 64 MB of /dev/shm; None where that is not allowed."""
     words = ["unshare", "-m", "sh", "-c",

@@ -33,6 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Make a source's cache and describe it, or list, verify or clear the caches."""
     from ddpm_helpers.data import ImageDataset, manage
+    from ddpm_helpers.data.say import count
 
     options = ("image_size", "split", "root", "fit", "channels")
     given = {k: getattr(args, k) for k in options if getattr(args, k) is not None}
@@ -51,23 +52,22 @@ def run(args: argparse.Namespace) -> None:
         hint = f"; or {', '.join(verbs)}" if str(error).startswith("unknown source") else ""
         raise ValueError(f"{error}{hint}") from None
     size, grey = ds.images.shape[-1], "grey " if ds.channels == 1 else ""
-    print(f"{len(ds)} {grey}pictures of {size}×{size}, split {ds.split}")
+    print(f"{count(len(ds), f'{grey}image')} of {size}×{size}, split {ds.split}")
     _show_counts(ds)
 
 
 def _show_counts(ds: ImageDataset) -> None:
     """Print the number of pictures of each class; for a folder, of both splits, and its layout."""
     from ddpm_helpers.data import folder
-    from ddpm_helpers.data.decode import shown
+    from ddpm_helpers.data.say import printable
 
     columns = {ds.split: Counter(ds.classes[k] for k in ds.labels)}
     if Path(ds.source).is_absolute():
         layout = folder.read_layout(Path(ds.source))
         folder.describe(Path(ds.source), layout)
         for split, files in (("train", layout.train), ("test", layout.test)):
-            names = layout.classes or ds.classes
-            columns.setdefault(split, Counter(names[k] for _, k in files))
+            columns.setdefault(split, Counter(layout.classes[k] for _, k in files))
         print(f"  {'class':<20} {'  '.join(f'{split:>7}' for split in columns)}")
     for name in ds.classes:
         counts = "  ".join(f"{column[name]:>7}" for column in columns.values())
-        print(f"  {shown(name):<20} {counts}")
+        print(f"  {printable(name):<20} {counts}")

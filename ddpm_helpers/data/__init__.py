@@ -1,4 +1,4 @@
-"""Where pictures come from, the cache that keeps them ready, and `ImageDataset`."""
+"""Where images come from, the cache that keeps them ready, and `ImageDataset`."""
 
 from .dataset import ImageDataset
 from .order import balanced_order

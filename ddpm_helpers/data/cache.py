@@ -1,51 +1,50 @@
-"""The picture cache on disk: one uint8 .npy file, memory-mapped, and a small JSON manifest.
+"""The cache of decoded images: one uint8 .npy file, memory-mapped, beside a small JSON manifest.
 
-The file name holds a digest of everything that changes a pixel. Writes are atomic and the manifest
-comes last, so a cache with a manifest is complete. Size, header and labels are checked at every
-opening. The pixels' checksum takes a second, so it is checked only if the file's modification time
-differs from the one in the manifest. A cache that fails a check is made again. `ddpm data verify`
-checks every checksum.
+The file name holds a digest of everything that changes a pixel. Both files are written under
+temporary names and then renamed, the manifest last, so a cache with a manifest is complete. The
+pixels' checksum takes a second, so it is compared only if the file's modification time differs
+from the one in the manifest. A cache that is damaged, or that another version made, is made again.
 """
 
 import errno
 import hashlib
 import io
 import json
-import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .colour import to_channels
-from .order import balanced_order
-from .resize import FILTER
+from ddpm_helpers.files import write_atomic
 
-FORMAT = 3  # increase it when the file layout changes, or the pixels that a source decodes to
+from .order import balanced_order
+from .squares import to_channels
+
+FORMAT = 4  # increase it when the files' layout changes, or the pixels that a source decodes to
 
 Chunks = Iterator[tuple[np.ndarray, np.ndarray]]  # (n, C, S, S) uint8 and (n,) int64
 
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures from which a cache can be made.
+    """Images from which a cache can be made.
 
     Attributes:
         name: of the source in messages, such as "cifar10" or the path of a folder.
         identity: everything about the source that changes a pixel, as JSON values.
         classes: names, in the order of the labels.
-        chunks: size -> the pictures at that size and their labels, chunk by chunk.
-        interleave: store the pictures in `balanced_order`, not in the order of the chunks.
-        origin: identifies the source even after its pictures change, so that its older caches are
+        chunks: size -> the images at that size and their labels, chunk by chunk.
+        interleave: store the images in `balanced_order`, not in the order of the chunks.
+        origin: identifies the source even after its images change, so that its older caches are
             removed; empty to keep them.
-        channels: C of the stored pictures; the chunks are converted to it.
-        settle: labels of all chunks -> labels from 0, and the classes, if these are known only
-            after reading.
+        channels: C of the stored images; the chunks are converted to it.
+        relabel: all labels of the chunks -> labels from 0, and the names of the classes, for a
+            source that knows these only after reading.
     """
 
     name: str
@@ -55,7 +54,7 @@ class Source:
     interleave: bool = False
     origin: str = ""
     channels: int = 3
-    settle: Callable[[list[int]], tuple[list[int], tuple[str, ...]]] | None = None
+    relabel: Callable[[list[int]], tuple[list[int], tuple[str, ...]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,8 @@ class NotWritable(OSError):
 
 def path_and_key(source: Source, size: int, folder: Path) -> tuple[Path, dict[str, Any]]:
     """The path of a source's cache, and the key whose digest is in its name."""
-    key = {"identity": source.identity, "size": size, "filter": FILTER, "format": FORMAT}
-    if source.channels != 3:  # older caches, all in colour, have no such entry
-        key["channels"] = source.channels
+    shape = [source.channels, size, size]
+    key = {"identity": source.identity, "shape": shape, "format": FORMAT}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     return folder / f"{source.identity['kind']}-{size}-{digest}.npy", key
 
@@ -94,7 +92,7 @@ def load(source: Source, size: int, folder: Path) -> Cached:
 
     Raises:
         OSError: neither folder can be written to, or the disk is full.
-        ValueError: the source holds no pictures.
+        ValueError: the source holds no images.
     """
     if ready := open_cache(source, size, folder):
         return ready  # needs neither the lock nor write permission
@@ -102,107 +100,121 @@ def load(source: Source, size: int, folder: Path) -> Cached:
         return _make(source, size, folder)
     except NotWritable as refused:
         place = temporary_folder()
-        print(f"{refused}; until then pictures are kept in {place}", flush=True)
+        print(f"{refused}; until then images are kept in {place}", flush=True)
         return _make(source, size, place)
 
 
-def read(images: Path, key: Any = None, *, thorough: bool = False) -> Cached | None:
+def read(path: Path, key: Any = None, *, thorough: bool = False) -> Cached | None:
     """Open a cache; None if it is missing, incomplete or damaged.
 
     Args:
-        images: path of its .npy file, see `path_and_key`.
+        path: of its .npy file, see `path_and_key`.
         key: the key that its manifest must have; any if None.
-        thorough: check the pixels' checksum even if the modification time is unchanged.
+        thorough: compare the pixels' checksum even if the modification time is unchanged.
     """
-    manifest = images.with_suffix(".json")
     try:
-        found = json.loads(manifest.read_text(encoding="utf-8"))
-        labels = np.asarray(found["labels"], dtype=np.int64)
-        classes, state = tuple(found["classes"]), images.stat()
-        size, channels = found["key"]["size"], found["key"].get("channels", 3)
-        shape = (len(labels), channels, size, size)
-        header = _header(shape)
-        with open(images, "rb") as file:
-            begins_well = file.read(len(header)) == header
-        whole = (
-            begins_well
-            and found["key"] == (key or found["key"])
-            and state.st_size == len(header) + math.prod(shape)
-            and found["labels_sha256"] == _labels_digest(labels, classes)
-        )
-        if not whole:
+        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        touched = path.stat().st_mtime_ns != found["modified"]
+        if path.stat().st_size != found["bytes"] or found["key"] != (key or found["key"]):
             return None
-        pixels = np.memmap(images, np.uint8, "r", len(header), shape)
-        touched = state.st_mtime_ns != found["modified"]
-        if touched or thorough:
-            whole = found["pixels_sha256"] == _pixels_digest(images, pixels.nbytes)
-            if whole and touched:  # a copied file, for instance: check it only once
-                try:
-                    _write_manifest(manifest, found | {"modified": state.st_mtime_ns})
-                except OSError:  # a read-only folder: the next opening checks again
-                    pass
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
-        return None  # what an altered manifest can lead to
-    return Cached(images, pixels, labels, classes) if whole else None
+        images, labels = map_images(path), np.array(found["labels"], np.int64)
+        if images.dtype != np.uint8 or images.shape != (len(labels), *found["key"]["shape"]):
+            return None
+        if (touched or thorough) and _checksum(path) != found["sha256"]:
+            return None
+        cached = Cached(path, images, labels, tuple(found["classes"]))
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):  # an altered file
+        return None
+    if touched:  # a copied file, for instance: compare its checksum only once
+        with suppress(OSError):  # a read-only folder: the next opening compares again
+            _write_manifest(path, found | {"modified": path.stat().st_mtime_ns})
+    return cached
+
+
+def map_images(path: Path) -> np.ndarray:
+    """Map the images of a .npy file; read them where a drive cannot map files."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except OSError:  # also if the file is missing: then reading it says so
+        return np.load(path)
+
+
+@contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Hold a lock that other processes respect; it is released if this process is killed.
+
+    Args:
+        path: of the lock file.
+        doing: what another process that holds the lock does, for the line that says that this one
+            waits; empty to raise filelock's `Timeout` instead.
+    """
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for kind, place in ((FileLock, path), (SoftFileLock, path.with_suffix(".softlock"))):
+        lock = kind(place)
+        with suppress(NotImplementedError):  # of the first: a drive without locks
+            try:
+                lock.acquire(timeout=0.5)
+            except Timeout:
+                if not doing:
+                    raise
+                print(f"another process is {doing}: waiting for {place}", flush=True)
+                lock.acquire()
+            break
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make(source: Source, size: int, folder: Path) -> Cached:
     """Make a source's cache under a lock, unless another process did meanwhile."""
-    from filelock import FileLock, Timeout
-
-    images, key = path_and_key(source, size, folder)
-    with _writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(images.with_suffix(".lock"))  # released when its process ends
-        try:
-            held = lock.acquire(timeout=0.5)
-        except Timeout:
-            print(f"another process is making the cache of {source.name}: waiting", flush=True)
-            held = lock.acquire()
-    with held:
-        if not (ready := read(images, key)):
-            _write(source, size, images, key)
-            ready = read(images, key)
+    path, key = path_and_key(source, size, folder)
+    with ExitStack() as stack:
+        with _writing_to(folder):
+            lock = locked(path.with_suffix(".lock"), f"making the cache of {source.name}")
+            stack.enter_context(lock)
+        if not (ready := read(path, key)):
+            _write(source, size, path, key)
+            ready = read(path, key)
     if ready is None:
-        raise OSError(f"the cache {images} was written, but cannot be read back")
+        raise OSError(f"the cache {path} was written, but cannot be read back")
     return ready
 
 
-def _write(source: Source, size: int, images: Path, key: dict[str, Any]) -> None:
+def _write(source: Source, size: int, path: Path, key: dict[str, Any]) -> None:
     """Write a source's cache, completely or not at all."""
-    folder, manifest = images.parent, images.with_suffix(".json")
-    beside, again = images.with_suffix(".part"), images.with_suffix(f".{os.getpid()}.part")
+    part, ordered = path.with_suffix(".part"), path.with_suffix(".ordered.part")
     chunks = ((to_channels(x, source.channels), y) for x, y in source.chunks(size))
-    shape = (source.channels, size, size)
     try:
-        labels, digest = _write_pixels(beside, chunks, shape)
+        labels = _write_images(part, chunks, tuple(key["shape"]))
         order = balanced_order(labels) if source.interleave else np.arange(len(labels))
         if (order != np.arange(len(order))).any():
-            labels, digest = _write_pixels(again, _in_order(order, beside, labels), shape)
-            os.replace(again, beside)
-        labels, classes = source.settle(labels) if source.settle else (labels, source.classes)
+            labels = _write_images(ordered, _in_order(order, part, labels), tuple(key["shape"]))
+            os.replace(ordered, part)
+        labels, classes = source.relabel(labels) if source.relabel else (labels, source.classes)
         found = {
             "key": key,
             "origin": source.origin,
-            "modified": beside.stat().st_mtime_ns,
+            "modified": part.stat().st_mtime_ns,
+            "bytes": part.stat().st_size,
+            "sha256": _checksum(part),
             "classes": classes,
             "labels": labels,
-            "labels_sha256": _labels_digest(np.array(labels), classes),
-            "pixels_sha256": digest,
         }
-        with _writing_to(folder):
-            manifest.unlink(missing_ok=True)  # never an old manifest with new pictures
-            os.replace(beside, images)
-            _write_manifest(manifest, found)
+        with _writing_to(path.parent):
+            path.with_suffix(".json").unlink(missing_ok=True)  # never an old one with new images
+            os.replace(part, path)
+            _write_manifest(path, found)
     finally:
-        beside.unlink(missing_ok=True)
-        again.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+        ordered.unlink(missing_ok=True)
 
 
-def _write_pixels(path: Path, chunks: Chunks, shape: tuple[int, ...]) -> tuple[list[int], str]:
-    """Write all chunks, then the header again with their number; labels and checksum."""
+def _write_images(path: Path, chunks: Chunks, shape: tuple[int, ...]) -> list[int]:
+    """Write all chunks, then the header again with their number; returns the labels."""
     labels: list[int] = []
-    digest = hashlib.sha256()
 
     def put(data: bytes | memoryview) -> None:
         rest = memoryview(data).cast("B")
@@ -215,45 +227,36 @@ def _write_pixels(path: Path, chunks: Chunks, shape: tuple[int, ...]) -> tuple[l
     with file:
         put(_header((0, *shape)))
         for pixels, ids in chunks:
-            pixels = np.ascontiguousarray(pixels, dtype=np.uint8)
-            digest.update(pixels.data)
-            put(pixels.data)
+            put(np.ascontiguousarray(pixels, dtype=np.uint8).data)
             labels += ids.tolist()
         if not labels:
-            raise ValueError("the source holds no pictures")
+            raise ValueError("the source holds no images")
         file.seek(0)
         put(_header((len(labels), *shape)))
-        os.fsync(file.fileno())  # no manifest may reach the disk before its pictures
-    return labels, digest.hexdigest()
-
-
-def _in_order(order: np.ndarray, path: Path, labels: list[int]) -> Chunks:
-    pixels, numbers = np.load(path, mmap_mode="r"), np.array(labels)
-    for rows in np.split(order, range(1000, len(order), 1000)):
-        yield pixels[rows], numbers[rows]
-
-
-def _write_manifest(manifest: Path, found: dict[str, Any]) -> None:
-    part = manifest.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(found, separators=(",", ":")), encoding="utf-8")
-    os.replace(part, manifest)
+        os.fsync(file.fileno())  # no manifest may reach the disk before its images
+    return labels
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
-    """Header of a uint8 .npy file, of the same length for any number of pictures."""
+    """Header of a uint8 .npy file, of the same length for any number of images."""
     buffer = io.BytesIO()
     layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, layout)  # leaves room for a larger N
     return buffer.getvalue()
 
 
-def _labels_digest(labels: np.ndarray, classes: tuple[str, ...]) -> str:
-    return hashlib.sha256(json.dumps([labels.tolist(), classes]).encode()).hexdigest()
+def _in_order(order: np.ndarray, path: Path, labels: list[int]) -> Chunks:
+    images, numbers = map_images(path), np.array(labels)
+    for rows in np.split(order, range(1000, len(order), 1000)):
+        yield images[rows], numbers[rows]
 
 
-def _pixels_digest(images: Path, count: int) -> str:
-    with open(images, "rb") as file:
-        file.seek(-count, os.SEEK_END)
+def _write_manifest(path: Path, found: dict[str, Any]) -> None:
+    write_atomic(path.with_suffix(".json"), json.dumps(found, separators=(",", ":")).encode())
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -278,5 +281,5 @@ def temporary_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     state = folder.lstat()
     if folder.is_symlink() or state.st_uid != os.getuid() or state.st_mode & 0o022:
-        return Path(tempfile.mkdtemp(prefix="ddpm_helpers-"))  # not safely ours
+        return Path(tempfile.mkdtemp(prefix="ddpm_helpers-"))  # others could write to it
     return folder

@@ -15,7 +15,7 @@ from ddpm_helpers import checks
 from .cache import Source
 from .cartoon_recipes import RECIPES
 from .cartoon_shapes import SIZE, Scene
-from .resize import resized
+from .squares import in_chunks
 
 CLASSES = tuple(RECIPES)
 COUNTS = {"train": 50_000, "test": 10_000}
@@ -27,7 +27,7 @@ _BLOCK = 500  # pictures drawn together, a multiple of the number of classes
 def source(split: str, n: int | None = None) -> Source:
     """The first n cartoons of a split, all of them if None."""
     identity = {"kind": "cartoons", "version": VERSION, "split": split, "n": n}
-    return Source("cartoons", identity, CLASSES, lambda size: resized(*draw(split, n), size))
+    return Source("cartoons", identity, CLASSES, lambda size: in_chunks(*draw(split, n), size))
 
 
 def draw(split: str, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:

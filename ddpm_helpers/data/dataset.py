@@ -1,5 +1,6 @@
-"""`ImageDataset`: pictures from any source, ready as tensors in [-1, 1]."""
+"""`ImageDataset`: images from any source, ready as tensors in [-1, 1]."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,49 +12,53 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ddpm_helpers import checks
-from ddpm_helpers.config import CHANNELS, OF_SOURCE
+from ddpm_helpers.checks import class_name
+from ddpm_helpers.config import CHANNELS, OF_SOURCE, SOURCES
 from ddpm_helpers.config import cache_dir as default_cache_dir
+from ddpm_helpers.files import user_path
 
-from . import cache, cartoons, cifar10, folder, manage, mnist, torch_dataset
+from . import cache, cartoons, folder, manage, objects, published
+from .decode import FITS
+from .say import say_once
 
 SPLITS = ("train", "test")
 
 
 class ImageDataset(Dataset):
-    """Square pictures with labels, from a memory-mapped cache.
+    """Square images with labels, from a memory-mapped cache.
 
     Args:
         source: "cartoons" (built in), "cifar10", "mnist", "fashion_mnist", a folder of images, or
             "auto" (CIFAR-10 if it is on disk, else cartoons; prints which). Or a map-style dataset
-            object whose items are (picture, label), see `items`: it is the train split, cached like
-            a folder; `fingerprint` says when a new cache is made.
-        image_size: side S of a picture in pixels, at least 1.
+            that yields (image, label); it is cached like a folder and used as the train split. Or
+            a dictionary of such datasets, one for each split.
+        image_size: side S of an image in pixels, at least 1.
         split: "train" or "test". A folder's test split is `test`, `testing`, `val`, `valid` or
             `validation` beside `train`, in upper or lower case, else a fixed tenth of each class.
         root: folder in which CIFAR-10, MNIST and Fashion-MNIST are looked for, as in `cache_dir`,
             and downloaded to; a folder source is relative to it.
         cache_dir: folder of the cache; by default DDPM_CACHE or the user's cache folder.
-        limit: use the first `limit` pictures; all if None or if there are fewer. Each class has the
-            same share of them as of all: pictures are stored in `balanced_order`, and cartoons come
+        limit: use the first `limit` images; all if None or if there are fewer. Each class has the
+            same share of them as of all: images are stored in `balanced_order`, and cartoons come
             with 50 of each class in every 500.
-        fit: for a folder or an object: "crop" keeps each picture's centre square, "pad" all of it,
+        fit: for a folder or an object: "crop" keeps each image's centre square, "pad" all of it,
             between white bars.
-        channels: 3 for colour, 1 for grey; pictures are converted to it. None is 1 for MNIST and
+        channels: 3 for colour, 1 for grey; images are converted to it. None is 1 for MNIST and
             Fashion-MNIST, 3 for all others.
     Attributes:
         images: (N, C, S, S) uint8, memory-mapped and read-only.
         labels: (N,) int64.
-        classes: names, in the order of the labels.
+        classes: names, in the order of the labels; one class, "images", for data without labels.
         source: the source in use: "auto" is resolved, a folder is an absolute path, an object is
             named by its class.
         name: short name of the source; of a folder, the last part of its path.
-        settings: the arguments source, root and fit as text, from which the same source can be
-            opened again; empty for an object.
+        settings: the arguments source, root and fit as text, paths absolute, from which the same
+            source can be opened again; empty for an object.
+        image_shape: (C, S, S).
         channels: C, 1 or 3.
     Raises:
         ValueError: an unknown source, split or fit, a size or limit below 1, channels that are
-            neither 1 nor 3, a folder with no pictures, too few for a test split, or a test split
-            with a class that train lacks.
+            neither 1 nor 3, a folder with no images, or too few for a test split.
         OSError: a cache that cannot be written, a download that failed.
     """
 
@@ -73,16 +78,15 @@ class ImageDataset(Dataset):
         if limit is not None:
             limit = checks.count("limit", limit)
         checks.one_of("split", split, SPLITS)
-        checks.one_of("fit", fit, folder.FITS)
+        checks.one_of("fit", fit, FITS)
         named = isinstance(source, str)
         if channels is None:
             channels = OF_SOURCE.get(source, {}).get("channels", 3) if named else 3
         if channels not in CHANNELS:
-            raise ValueError(f"channels is {channels!r}; it must be 1 (grey) or 3 (colour)")
+            raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
         channels = int(channels)
-        self.settings = _settings(source, root, fit)
-        place = (Path(cache_dir).expanduser() if cache_dir else default_cache_dir()).absolute()
-        folders = [place] if root is None else [Path(root).expanduser(), place]
+        place = default_cache_dir() if cache_dir is None else user_path(cache_dir)
+        folders = [place] if root is None else [user_path(root), place]
         if named and source == "auto":
             source = _resolve_auto(split, image_size, folders, channels)
         found = replace(_find(source, split, folders, fit, root), channels=channels)
@@ -92,16 +96,17 @@ class ImageDataset(Dataset):
             if named and source == "cartoons" and few:  # draw no others
                 found = replace(cartoons.source(split, limit), channels=channels)
             ready = cache.load(found, image_size, place)
-            manage.remove_older(ready.path)
+            manage.remove_older(ready.path, found.origin)
         self.source, self.split = found.name, split
+        self.name = class_name(Path(self.source).name) or "images"
+        self.settings = _settings(found, root, fit)
         self._use(ready.path, limit)
-        self.name = Path(self.source).name or "pictures"
-        self.labels, self.classes = ready.labels[:limit], ready.classes or (self.name,)
+        self.labels, self.classes = ready.labels[:limit], ready.classes
 
     def _use(self, path: Path, limit: int | None) -> None:
         self._path, self._limit = path, limit
         self._resident: dict[torch.device, tuple[Tensor, Tensor]] = {}  # pixels, labels on a GPU
-        self.images = np.load(path, mmap_mode="r")[:limit]  # (N, C, S, S) uint8
+        self.images = cache.map_images(path)[:limit]  # (N, C, S, S) uint8
 
     def __getstate__(self) -> dict[str, Any]:
         """Worker processes map the cache again instead of receiving a copy of every pixel."""
@@ -114,21 +119,26 @@ class ImageDataset(Dataset):
             self._use(self._path, self._limit)
         except OSError as error:
             raise FileNotFoundError(
-                f"the pictures of {self.source} are gone from {self._path}: open the source again"
+                f"the images of {self.source} are gone from {self._path}: open the source again"
             ) from error
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, S, S) of an image."""
+        return self.images.shape[1:]
+
+    @property
     def channels(self) -> int:
-        """C of the pictures: 3 in colour, 1 in grey."""
+        """C of the images: 3 in colour, 1 in grey."""
         return self.images.shape[1]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Picture `index`, float32 (C, S, S) in [-1, 1], and its label."""
+        """Image `index`, float32 (C, S, S) in [-1, 1], and its label."""
         if not -len(self) <= index < len(self):
-            raise IndexError(f"no picture {index}: there are {len(self)}")
+            raise IndexError(f"no image {index}: there are {len(self)}")
         pixels = torch.from_numpy(np.array(self.images[index]))  # a copy: the cache is read-only
         return to_float(pixels), int(self.labels[index])
 
@@ -136,7 +146,7 @@ class ImageDataset(Dataset):
         size, classes = self.images.shape[-1], len(self.classes)
         grey = "grey " if self.channels == 1 else ""
         return (
-            f"ImageDataset({self.source!r}, {self.split}: {len(self):,} {grey}pictures of "
+            f"ImageDataset({self.source!r}, {self.split}: {len(self):,} {grey}images of "
             f"{size}×{size}, {classes} {'class' if classes == 1 else 'classes'})"
         )
 
@@ -198,7 +208,7 @@ class ImageDataset(Dataset):
 
 
 def _has_room(device: torch.device, needed: int) -> bool:
-    """Whether the pixels may stay on this device: a CUDA device with four times their size free.
+    """Whether pixels may stay on a device: on a CUDA device with four times their size free.
 
     The network and its activations need the rest.
     """
@@ -210,18 +220,19 @@ def to_float(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32).div_(127.5).sub_(1)
 
 
-def _settings(source: Any, root: Any, fit: str) -> dict[str, str]:
-    """The arguments as text, for a settings file; defaults are left out."""
-    if not isinstance(source, str | Path):
+def _settings(found: cache.Source, root: Any, fit: str) -> dict[str, str]:
+    """The arguments that open a source again, for a settings file; defaults are left out."""
+    if found.identity["kind"] == "dataset":
         return {}
-    given = {"source": source, "root": root, "fit": None if fit == "crop" else fit}
-    return {key: str(value) for key, value in given.items() if value is not None}
+    of_files = found.name in published.READERS and root is not None
+    given = {"source": found.name} | ({"root": str(user_path(root))} if of_files else {})
+    return given if fit == "crop" else given | {"fit": fit}
 
 
 def _resolve_auto(split: str, size: int, folders: list[Path], channels: int) -> str:
     """The source that "auto" means: CIFAR-10 if on disk or in the cache, else cartoons."""
-    photos = replace(cifar10.source(split, folders), channels=channels)
-    if cifar10.find(folders) or cache.open_cache(photos, size, folders[-1]):
+    photos = replace(published.source("cifar10", split, folders), channels=channels)
+    if published.find("cifar10", folders) or cache.open_cache(photos, size, folders[-1]):
         print("source auto: cifar10 (found on disk)")
         return "cifar10"
     print("source auto: cartoons (CIFAR-10 is not on disk)")
@@ -232,17 +243,17 @@ def _find(source: Any, split: str, folders: list[Path], fit: str, root: Any) -> 
     if isinstance(source, ImageDataset):
         raise ValueError("source is an ImageDataset already: use it as it is")
     if not isinstance(source, str | Path):
-        return torch_dataset.source(split, source, fit)
-    if source == "cartoons":
-        return cartoons.source(split)
-    if source == "cifar10":
-        return cifar10.source(split, folders)
-    if source in mnist.READERS:
-        return mnist.source(str(source), split, folders)
-    path = Path(root or "").expanduser() / Path(source).expanduser()
+        return objects.source(split, source, fit)
+    path = user_path(os.path.join(root or "", os.path.expanduser(source)))
+    if source in SOURCES:
+        if path.is_dir():
+            say_once(f"source {source}: the built-in one; ./{source} is your folder of that name")
+        if source == "cartoons":
+            return cartoons.source(split)
+        return published.source(str(source), split, folders)
     if path.is_file():
         raise ValueError(f"{str(source)!r} is a file: give its folder; unpack an archive first")
     if not path.is_dir():
-        choices = "cartoons, cifar10, mnist, fashion_mnist, auto or a folder that exists"
+        choices = f"{', '.join(SOURCES)} or a folder that exists"
         raise ValueError(f"unknown source {str(source)!r}; choose {choices}")
     return folder.source(split, path, fit)

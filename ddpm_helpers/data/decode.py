@@ -1,43 +1,40 @@
-"""Decode picture files to squares, or say why that is impossible."""
+"""Decode one image file to a square: upright, in sRGB, on a white background."""
 
 import errno
 import io
-import sys
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from .resize import square, white_level
+from .say import printable
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")  # recognised by content
 SUFFIXES = {
     ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
     ".pgm", ".avif",
 }  # fmt: skip
-HEIC = {".heic", ".heif"}  # not read by Pillow alone
-TWELVE_BITS = "12-bit values in 16 bits: 4,095 was taken for white"
-# Temporary failures: if the file were skipped, the cache would lack it for good.
-PASSING = {
+HEIC = {".heic", ".heif"}  # Pillow alone cannot read them
+FITS = ("crop", "pad")
+# Temporary failures. If the file were skipped, the cache would lack its image for good.
+TEMPORARY = {
     errno.EDEADLK,  # a file that a cloud service has yet to download
     errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT,
 }  # fmt: skip
-MAX_PIXELS = 89_000_000  # larger pictures are refused: one could take more than a gigabyte
-END, RESTARTS = b"\xff\xd9", b"\xff\xdd"  # markers of JPEG: the end, and "I have restart markers"
-FILLERS = [bytes([k]) * 64 for k in (0x24, 0x5A, 0xA5, 0xDB)]  # in place of missing data
-_LARGE, _one_large = 8_000_000, Lock()  # larger pictures are decoded one at a time
+MAX_PIXELS = 89_000_000  # larger images are refused: one could take more than a gigabyte
+_LARGE, _one_large = 8_000_000, Lock()  # larger images are decoded one at a time
 
 
-class NotAPicture(ValueError):
-    """A file that cannot be read; the message says why."""
+class NotAnImage(ValueError):
+    """A file that cannot be decoded; the message says why."""
 
 
 @cache
 def readable() -> tuple[set[str], tuple[str, ...]]:
-    """Suffixes and formats that this Pillow decodes; builds without AVIF exist."""
+    """Suffixes and formats that this Pillow decodes; there are builds without AVIF."""
     from PIL import Image
 
     Image.init()  # all decoders, before threads need them
@@ -45,66 +42,118 @@ def readable() -> tuple[set[str], tuple[str, ...]]:
     return SUFFIXES - (set() if "AVIF" in formats else {".avif"}), formats
 
 
-def decode(path: Path, size: int, fit: str) -> tuple[np.ndarray, str]:
-    """Decode one picture to a square, see `square`, with a note for the user, mostly empty.
+def decode(path: Path, size: int, fit: str) -> np.ndarray:
+    """Decode one image file to a square, (3, size, size) uint8, see `square`.
 
     Raises:
-        NotAPicture: the file is damaged, too large, or of another kind.
+        NotAnImage: the file is damaged, too large, or of another kind.
         OSError: a failure that is not the file's fault, such as too little memory.
     """
     from PIL import Image
 
     try:
-        with Image.open(path, formats=readable()[1]) as picture:
-            pixels = picture.width * picture.height
+        with Image.open(path, formats=readable()[1]) as image:
+            pixels = image.width * image.height
             if pixels > MAX_PIXELS:
-                raise ValueError(f"{picture.width:,}×{picture.height:,} pixels are too many")
+                raise ValueError(f"{image.width:,}×{image.height:,} pixels are too many")
             with _one_large if pixels > _LARGE else nullcontext():
-                return _pixels(picture, path, size, fit)
+                return square(image, size, fit)
     except Exception as error:  # decoders raise nearly anything on damaged files
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING:
-            raise OSError(f"cannot read {shown(path)}: {error or 'out of memory'}") from None
-        raise NotAPicture(_reason(error, path)) from None
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in TEMPORARY:
+            raise OSError(f"cannot read {printable(path)}: {error or 'out of memory'}") from None
+        if path.exists() and path.stat().st_size == 0:
+            raise NotAnImage("empty file") from None
+        why = printable(error).replace(printable(path), printable(path.name))
+        raise NotAnImage(why or type(error).__name__) from None
 
 
-def _pixels(picture: Any, path: Path, size: int, fit: str) -> tuple[np.ndarray, str]:
-    try:
-        picture.load()
-    except OSError as error:
-        if error.errno is not None or picture.format not in ("JPEG", "MPO"):
-            raise
-        picture = _with_end(path.read_bytes())
-    return square(picture, size, fit), TWELVE_BITS if white_level(picture) == 4095 else ""
+def square(image: Any, size: int, fit: str) -> np.ndarray:
+    """Convert a PIL image to a square, (3, size, size) uint8.
 
+    It is turned as its EXIF block says, its transparent parts become white, and its colours are
+    converted from its colour profile to sRGB.
 
-def _with_end(data: bytes) -> Any:
-    """Read a JPEG that may lack no more than its end marker; an OSError otherwise.
-
-    A decoder that misses data goes on with the bytes that follow: if others change the picture, it
-    lacks some. Restart markers would hide that. A progressive picture may lack its last, finer
-    scans.
+    Args:
+        image: of any mode, except floating-point numbers.
+        size: side of the square in pixels.
+        fit: "crop" keeps the centre square, "pad" the whole image between white bars.
+    Raises:
+        ValueError: numbers that do not say which one is white.
     """
+    from PIL import Image, ImageOps
+
+    profile, bicubic = image.info.get("icc_profile"), Image.Resampling.BICUBIC
+    image = _on_white(_upright(image))
+    if fit == "pad":
+        whole = _to_srgb(ImageOps.contain(image, (size, size), bicubic), profile)
+        image = ImageOps.pad(whole, (size, size), color="white")
+    else:
+        image = _to_srgb(ImageOps.fit(image, (size, size), bicubic), profile)
+    return np.asarray(image).transpose(2, 0, 1)  # (3, size, size)
+
+
+def _upright(image: Any) -> Any:
+    """The image, turned as its EXIF block says; as it is if the block is damaged."""
+    from PIL import ImageOps
+
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a damaged block makes Pillow raise nearly anything
+        return image
+
+
+def _on_white(image: Any) -> Any:
+    """The image with 8 bits, on a white background, as L, RGB or CMYK."""
     from PIL import Image
 
-    data = data.rstrip(b"\xff")  # perhaps half of the marker
-
-    def completed(more: bytes) -> Any:
-        return Image.open(io.BytesIO(data + more + END), formats=("JPEG",))
-
-    picture = completed(b"")
-    if RESTARTS in data or any(picture != completed(more) for more in FILLERS):
-        raise OSError("image file is truncated")
-    return picture
-
-
-def _reason(error: Exception, path: Path) -> str:
-    if path.exists() and path.stat().st_size == 0:
-        return "empty file"
-    return shown(error).replace(shown(path), shown(path.name)) or type(error).__name__
+    if image.mode[0] in "IF":
+        return _eight_bits(image)
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    if not image.has_transparency_data:
+        return image if image.mode in ("L", "CMYK") else image.convert(mode)
+    clear = image.convert(mode + "A")
+    flat = Image.new(mode, image.size, "white")
+    flat.paste(clear.convert(mode), mask=clear.getchannel("A"))
+    return flat
 
 
-def shown(name: Any) -> str:
-    """A name as text that this terminal can print on one line, even if it is not valid text."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    text = str(name).encode(encoding, "backslashreplace").decode(encoding)
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def _eight_bits(image: Any) -> Any:
+    """Grey of 16 bits as 8 bits: 65,535 is white. Pillow's own conversion clips at 255."""
+    from PIL import Image
+
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f" or low < 0 or high > 65535:
+        raise ValueError(f"values from {low:,} to {high:,} do not say which one is white")
+    white = 255 if image.mode == "I" and high <= 255 else 65535
+    return Image.fromarray(((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8))
+
+
+def _to_srgb(image: Any, profile: bytes | None) -> Any:
+    """Convert an image of mode L, RGB or CMYK from its profile's colours to sRGB, mode RGB.
+
+    Without a profile that can be used, the image is taken to be sRGB already.
+    """
+    from PIL import ImageCms
+
+    transform = _transform(profile, image.mode) if profile else None
+    return ImageCms.applyTransform(image, transform) if transform else image.convert("RGB")
+
+
+@lru_cache(maxsize=64)  # the images of one camera share one profile
+def _transform(profile: bytes, mode: str) -> Any:
+    """The transform to sRGB; None if the profile is broken, or made for another mode."""
+    from PIL import ImageCms
+
+    try:
+        return ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None

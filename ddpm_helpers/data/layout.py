@@ -1,38 +1,44 @@
-"""Find the splits, classes and labels of a folder from the names of its pictures alone."""
+"""Find the splits, classes and labels of a folder from the names of its images alone."""
 
 import hashlib
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
+
+from ddpm_helpers.checks import class_name
+
+from .say import count
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")  # the first one with labels is used
 IMAGES = {"image", "images", "img", "imgs", "jpegimages"}
 ANNOTATIONS = re.compile(r"(ground_?truth|gt|mask|label|annotation|segmentation|trimap)", re.I)
-CAMERAS = {"dsc", "dscf", "dscn", "gopr", "image", "img", "mvimg", "p", "photo", "pic", "picture",
-           "pxl", "screenshot", "vid", "wp"}  # fmt: skip
-HELD_OUT = 10  # without a test split, one picture in this many is held out
+HELD_OUT = 10  # without a test split, one image in this many is held out
+ONE_CLASS = ("images",)  # of data without classes: renaming an album does not rename its class
 
-Name = tuple[str, ...]  # the parts of a picture's path below the folder
+Name = tuple[str, ...]  # the parts of an image's path below the folder
 Labelled = list[tuple[Name, int]]
 
 
 @dataclass
 class Layout:
-    """The layout of a folder."""
+    """How a folder's images are divided: `find_layout` makes it.
 
-    classes: tuple[str, ...] = ()  # class folders, sorted; empty if all pictures are one class
+    Attributes:
+        classes: names of the class folders, sorted; `ONE_CLASS` if there are none.
+        train, test: the images of each split with their labels, indices into `classes`.
+        notes: lines for the user.
+    """
+
+    classes: tuple[str, ...] = ONE_CLASS
     train: Labelled = field(default_factory=list)
     test: Labelled = field(default_factory=list)
-    unknown: tuple[str, ...] = ()  # classes of the test split that train lacks: left out
-    notes: list[str] = field(default_factory=list)  # lines for the user
+    notes: list[str] = field(default_factory=list)
 
 
-def understand(names: Iterable[Name]) -> Layout:
-    """Read the layout of a folder from its pictures' names.
+def find_layout(names: Iterable[Name]) -> Layout:
+    """Find splits and classes from the names of a folder's images.
 
     A folder that only wraps others is skipped. `train` and one of `TEST` beside it are splits; if
     none of `TEST` has labels, a tenth of every class is held out as the test split. Other folders
@@ -40,7 +46,7 @@ def understand(names: Iterable[Name]) -> Layout:
     """
     layout = Layout()
     top, inside = _descend((), sorted(names), layout.notes)
-    keys = _splits({name[0] for name in inside if len(name) > 1})
+    keys = _split_folders({name[0] for name in inside if len(name) > 1})
     splits = {
         key: _descend((*top, key), [n[1:] for n in inside if n[0] == key], layout.notes, key)
         for key in keys
@@ -48,22 +54,24 @@ def understand(names: Iterable[Name]) -> Layout:
     below = inside
     if keys:
         top, below = splits.pop(keys[0])
-    layout.classes = tuple(sorted({name[0] for name in below if len(name) > 1}))
+    layout.classes = _class_folders(below) or ONE_CLASS
     layout.train = _label(layout, top, below)
-    if not layout.classes:
-        layout.notes += _labels_in_names(below)
-    if not _read_test(layout, splits):
+    if not _find_test(layout, splits):
         _hold_out(layout, len(top))
     if keys and (rest := sum(name[0] not in keys for name in inside)):
         layout.notes.append(f"left out {count(rest)} beside {keys[0]}/")
     return layout
 
 
-def _splits(folders: set[str]) -> list[str]:
+def _class_folders(names: list[Name]) -> tuple[str, ...]:
+    return tuple(sorted({class_name(name[0]) for name in names if len(name) > 1}))
+
+
+def _split_folders(folders: set[str]) -> list[str]:
     """The folder of the train split, then those of test splits in the order of `TEST`.
 
-    Their names differ only in the word for the split, as train_set and test_set do. None if one of
-    the two kinds is missing.
+    Their names differ only in the word for the split, as train_set and test_set do. The list is
+    empty if one of the two kinds is missing.
     """
     found = []
     for folder in folders:
@@ -114,13 +122,13 @@ def _descend(
     return top, names
 
 
-def _read_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> bool:
+def _find_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> bool:
     """Use the first test split that has labels; whether there is one."""
     used = False
     for key, (top, names) in splits.items():
         if used:
             layout.notes.append(f"{key}/ ({count(len(names))}) is not used")
-        elif layout.classes and all(len(name) == 1 for name in names):
+        elif layout.classes != ONE_CLASS and not _class_folders(names):
             layout.notes.append(
                 f"{key}/ has {count(len(names))} and no class folders, so no labels: not used"
             )
@@ -128,32 +136,35 @@ def _read_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> bo
             used = True
             if key.casefold() != "test":
                 layout.notes.append(f"{key}/ is the test split")
-            found = {name[0] for name in names if len(name) > 1}
-            layout.unknown = tuple(sorted(found - set(layout.classes)))
             layout.test = _label(layout, top, names)
     return used
 
 
 def _label(layout: Layout, top: Name, names: list[Name]) -> Labelled:
-    """Label pictures by their first folder; without classes all labels are 0."""
-    if not layout.classes:
-        return [((*top, *name), 0) for name in names if len(name) == 1]
-    if loose := sum(len(name) == 1 for name in names):
+    """Label images by their first folder; without classes all labels are 0."""
+    if layout.classes == ONE_CLASS and not _class_folders(names):
+        return [((*top, *name), 0) for name in names]
+    inside = [name for name in names if len(name) > 1]
+    if loose := len(names) - len(inside):
         layout.notes.append(
             f"left out {count(loose)} beside the class folders; "
             "move them into the folder of their class"
         )
     number = {key: k for k, key in enumerate(layout.classes)}
-    return [
-        ((*top, *name), number[name[0]]) for name in names if len(name) > 1 and name[0] in number
-    ]
+    known = [name for name in inside if class_name(name[0]) in number]
+    if unknown := sorted(set(_class_folders(inside)) - number.keys()):
+        layout.notes.append(
+            f"left out {count(len(inside) - len(known))} of classes that train lacks: "
+            f"{', '.join(unknown)}"
+        )
+    return [((*top, *name), number[class_name(name[0])]) for name in known]
 
 
 def _hold_out(layout: Layout, depth: int) -> None:
     """Move a tenth of every class to the test split: those with the smallest hashes.
 
     Only the name below the first `depth` folders is hashed, so the split stays the same when the
-    folder is moved or renamed. Every class keeps at least one picture for training.
+    folder is moved or renamed. Every class keeps at least one image for training.
     """
     files = sorted(layout.train, key=lambda file: (file[1], _hash(file[0][depth:]), file))
     start = 0
@@ -175,27 +186,4 @@ def _hold_out(layout: Layout, depth: int) -> None:
 
 def _hash(name: Name) -> bytes:
     """Hash of a name, the same for either way in which file systems store accents."""
-    text = unicodedata.normalize("NFC", "/".join(name))
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-
-
-def _labels_in_names(names: list[Name]) -> list[str]:
-    """A hint where the names of a flat folder look like labels: cat_01, dog_17."""
-    found = Counter[str]()
-    for name in names:
-        stem = name[-1].rpartition(".")[0]
-        if match := re.fullmatch(r"(\D*[^\W\d_])[ _.\-]*\d+", stem):
-            found[match[1]] += match[1].casefold() not in CAMERAS
-    found = Counter({key: n for key, n in found.items() if n > 1})
-    if len(found) < 2 or found.total() < 0.8 * len(names):
-        return []
-    shown = ", ".join(f"{key}… ({n:,})" for key, n in found.most_common(5))
-    return [
-        f"file names look like labels ({shown}), but classes are folders: move the pictures of "
-        "each into its own"
-    ]
-
-
-def count(n: int, noun: str = "picture") -> str:
-    """A number with its noun: 1 picture, 2 pictures."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    return hashlib.sha256(class_name("/".join(name)).encode()).digest()

@@ -1,0 +1,215 @@
+"""CIFAR-10, MNIST and Fashion-MNIST: tiny files in torchvision's layout, served by this machine."""
+
+import gzip
+import hashlib
+import io
+import pickle
+import struct
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from albums import caches, load
+from torchvision import datasets
+
+from ddpm_helpers import cli
+from ddpm_helpers.config import settings
+from ddpm_helpers.data import balanced_order
+from ddpm_helpers.pretrained import load_pretrained
+
+BATCHES = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
+DIGITS = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
+COUNTS = {"train": 12, "t10k": 5}
+
+
+def md5(raw):
+    return hashlib.md5(raw).hexdigest()
+
+
+def idx(array):
+    """An array of bytes in IDX: two zeros, the code of uint8, the number of sides, the sides."""
+    sides = struct.pack(f">{array.ndim}I", *array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sides + array.tobytes()
+
+
+@pytest.fixture
+def digits(monkeypatch):
+    """{source: {file: array}}, with the checksums that torchvision asks for, and no mirror."""
+    rng, made = np.random.default_rng(0), {}
+    for name, reader in DIGITS.items():
+        made[name] = {}
+        for stem, n in COUNTS.items():
+            pixels = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+            made[name][f"{stem}-images-idx3-ubyte"] = pixels
+            made[name][f"{stem}-labels-idx1-ubyte"] = (np.arange(n) % 10).astype(np.uint8)
+        sums = [(f"{file}.gz", md5(packed(array))) for file, array in made[name].items()]
+        monkeypatch.setattr(reader, "resources", sums)
+        monkeypatch.setattr(reader, "mirrors", [])
+    return made
+
+
+def packed(array):
+    return gzip.compress(idx(array), mtime=0)
+
+
+def write(root, files, name, form="raw"):
+    raw = root / DIGITS[name].__name__ / "raw"
+    raw.mkdir(parents=True)
+    for file, array in files[name].items():
+        path, content = (file, idx(array)) if form == "raw" else (f"{file}.gz", packed(array))
+        (raw / path).write_bytes(content)
+    return raw
+
+
+def opened(tmp_path, name="mnist", size=32, **options):
+    return load(name, tmp_path, size, root=tmp_path / "root", **options)
+
+
+@pytest.mark.parametrize("name", DIGITS)
+def test_digits_on_disk_are_read_without_a_network(name, digits, tmp_path):
+    write(tmp_path / "root", digits, name)
+    for split, stem in (("train", "train"), ("test", "t10k")):
+        ds = opened(tmp_path, name, split=split)
+        pixels, labels = (
+            digits[name][f"{stem}-{kind}"] for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+        )
+        order = balanced_order(labels)
+        inside = np.array(ds.images)
+        np.testing.assert_array_equal(inside[:, 0, 2:30, 2:30], pixels[order])
+        inside[:, :, 2:30, 2:30] = 0
+        assert inside.shape == (COUNTS[stem], 1, 32, 32) and not inside.any()
+        assert ds.labels.tolist() == labels[order].tolist()
+        assert ds.classes == tuple(DIGITS[name].classes) and ds.source == name
+        assert ds.settings == {"source": name, "root": str(tmp_path / "root")}
+
+
+def test_other_places_sizes_and_colour(digits, tmp_path):
+    raw = write(tmp_path / "cache", digits, "mnist")
+    small, colour, grey = (
+        load("mnist", tmp_path, size, channels=c) for size, c in ((16, None), (32, 3), (32, None))
+    )
+    assert small.images.shape == (12, 1, 16, 16) and colour.images.shape == (12, 3, 32, 32)
+    assert (colour.images == grey.images).all()  # three equal channels
+    for file in raw.iterdir():
+        file.unlink()
+    assert (load("mnist", tmp_path, 32).images == grey.images).all()  # a cache needs no files
+
+
+@pytest.mark.parametrize("name", DIGITS)
+def test_digits_are_downloaded_once_from_a_mirror_that_has_them(
+    name, digits, file_server, tmp_path, monkeypatch
+):
+    folder, address = file_server
+    for file, array in digits[name].items():
+        (folder / f"{file}.gz").write_bytes(packed(array))
+    monkeypatch.setattr(DIGITS[name], "mirrors", [f"{address}/missing/", f"{address}/"])
+    assert opened(tmp_path, name, split="test").labels.tolist() == [0, 1, 2, 3, 4]
+    monkeypatch.setattr(DIGITS[name], "mirrors", [])
+    assert len(opened(tmp_path, name)) == 12
+
+
+@pytest.fixture
+def photos(monkeypatch):
+    """CIFAR-10's files, four pictures in each: {name: (content, pixels (4, 3072), labels)}."""
+    rng, files = np.random.default_rng(0), {}
+    for name in BATCHES:
+        pixels, labels = rng.integers(0, 256, (4, 3072), dtype=np.uint8), rng.integers(0, 10, 4)
+        content = pickle.dumps({"data": pixels, "labels": labels.tolist()}, protocol=4)
+        files[name] = (content, pixels, labels)
+    files["batches.meta"] = (pickle.dumps({"label_names": list("abcdefghij")}), None, None)
+    *train, test, meta = [[name, md5(content)] for name, (content, _, _) in files.items()]
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", train)
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [test])
+    monkeypatch.setattr(datasets.CIFAR10, "meta", datasets.CIFAR10.meta | {"md5": meta[1]})
+    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/c")  # nobody listens there
+    return files
+
+
+def write_photos(root, photos):
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name, (content, _, _) in photos.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def check_photos(tmp_path, photos):
+    for split, names in (("train", BATCHES[:5]), ("test", BATCHES[5:])):
+        ds = opened(tmp_path, "cifar10", split=split)
+        pixels, labels = (np.concatenate([photos[name][i] for name in names]) for i in (1, 2))
+        order = balanced_order(labels)
+        np.testing.assert_array_equal(ds.images.reshape(len(order), 3072), pixels[order])
+        np.testing.assert_array_equal(ds.labels, labels[order])
+        assert ds.classes[0] == "airplane" and ds.classes[9] == "truck"
+
+
+def test_cifar10_on_disk_is_read_and_found_by_auto(photos, tmp_path, capsys):
+    write_photos(tmp_path / "root", photos)
+    check_photos(tmp_path, photos)
+    assert opened(tmp_path, "auto").source == "cifar10"
+    assert "source auto: cifar10 (found on disk)" in capsys.readouterr().out
+
+
+def test_cifar10_is_downloaded_and_verified(photos, file_server, tmp_path, monkeypatch):
+    folder, address = file_server
+    with tarfile.open(folder / datasets.CIFAR10.filename, "w:gz") as archive:
+        for name, (content, _, _) in photos.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    raw = (folder / datasets.CIFAR10.filename).read_bytes()
+    monkeypatch.setattr(datasets.CIFAR10, "url", f"{address}/{datasets.CIFAR10.filename}")
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", md5(raw + b"!"))
+    with pytest.raises(OSError, match="CIFAR10 could not be read or downloaded"):
+        opened(tmp_path, "cifar10")
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", md5(raw))
+    check_photos(tmp_path, photos)
+
+
+def test_a_pickle_that_is_not_cifar10s_is_never_opened(photos, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "written"), "w"))
+
+    for file in write_photos(tmp_path / "root", photos).iterdir():
+        whole = file.read_bytes()
+        file.write_bytes(pickle.dumps({"data": Evil()}))
+        with pytest.raises(OSError, match="CIFAR10 could not be read"):
+            opened(tmp_path, "cifar10")
+        file.write_bytes(whole)
+    assert not (tmp_path / "written").exists()
+
+
+@pytest.mark.parametrize("case", ["no files", "no files at the mirror", "damaged"])
+def test_files_that_cannot_be_had_are_one_line(case, digits, file_server, tmp_path, monkeypatch):
+    if case == "damaged":
+        raw = write(tmp_path / "root", digits, "mnist")
+        (raw / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08")
+    if case == "no files at the mirror":
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{file_server[1]}/"])
+    with pytest.raises(OSError, match="MNIST could not be read or downloaded") as caught:
+        opened(tmp_path)
+    text = str(caught.value)
+    assert "\n" not in text and str(tmp_path / "root" / "MNIST" / "raw") in text
+    assert "cartoons" in text and not caches(tmp_path)
+
+
+def test_settings_and_the_command_line_train_on_digits(digits, tmp_path, monkeypatch, capsys):
+    write(tmp_path / "cache", digits, "mnist")
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DDPM_DATA", "mnist")
+    known = settings()
+    assert known.data == "mnist" and known.train.channels == 1 and not known.train.flip
+    assert cli.main(["data", "mnist"]) == 0
+    assert "12 grey images of 32×32" in (said := capsys.readouterr().out) and "7 - seven" in said
+    words = "--preset ci --image-size 16 --width 8 --timesteps 10 --batch-size 4 --warmup-steps 1"
+    for k, more in enumerate(("", "--data mnist --channels 3 --flip")):
+        run = tmp_path / f"run{k}"
+        assert cli.main(["train", *words.split(), *more.split(), "--out", str(run)]) == 0
+        channels, flip = (3, True) if more else (1, False)
+        config = torch.load(run / "checkpoint.pt", weights_only=True)["config"]
+        assert (config["channels"], config["flip"]) == (channels, flip)
+        assert load_pretrained(run)[0].image_shape == (channels, 16, 16)
+    evaluate = ["evaluate", "--weights", str(tmp_path / "run0"), "--n", "5", "--steps", "2"]
+    assert cli.main(evaluate) == 0
