@@ -36,16 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         SIGTERM; from `doctor` also 1 or 2, by its verdict.
     """
     with _safe_output():
-        args = build_parser().parse_args(argv)
-        for name, value in vars(args).items():
-            if isinstance(value, str | Path):  # no shell expands the ~ of --out=~/runs/a
-                setattr(args, name, type(value)(os.path.expanduser(value)))
-        return _run(args)
+        return _run(build_parser().parse_args(argv))
 
 
 def _run(args: argparse.Namespace) -> int:
     """Run the command that was parsed; errors that a user can repair become one line."""
     try:
+        for name, value in vars(args).items():
+            if isinstance(value, str | Path):  # no shell expands the ~ of --out=~/runs/a
+                setattr(args, name, type(value)(os.path.expanduser(value)))
+            if value == "":  # an unset variable of the shell: --data "$ALBUM"
+                raise ValueError(f"{name.replace('_', '-')} is empty")
         return args.run(args) or 0
     except (ValueError, OSError, FloatingPointError) as error:
         return _fail(str(error))

@@ -161,6 +161,7 @@ def test_refusals_name_the_value_and_the_choices(refused, weights, tmp_path, mon
     )
     small = ["train", "--preset", "ci", "--data", "cartoons", "--limit", "8"]
     assert "20" in refused(*small, "--image-size", "20", "--out", str(tmp_path / "r"))
+    assert "data is empty" in refused("train", "--data", "")
     message = refused(*small, "--schedule", "zigzag", "--out", str(tmp_path / "r"))
     assert "zigzag" in message and "cosine" in message
     file = tmp_path / "file"
