@@ -4,7 +4,7 @@
 
     check("3.2", my_add_noise)
 
-Each `notebook_NN.py` lists the exercises of one notebook.
+Each `notebook_NN.py` lists the exercises of one notebook; `exercise.py` says how to add one.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 
-from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, Verdict, judge
+from ddpm_helpers.exercises.exercise import Exercise, Verdict
+from ddpm_helpers.exercises.running import Answer, Case
 
-__all__ = ["Exercise", "Trial", "Verdict", "check", "examine", "exercises_of", "judge"]
+__all__ = ["Case", "Exercise", "Verdict", "check", "exercises_of", "find_exercise"]
 
 
 def check(number: str, answer: Answer) -> None:
     """Print whether an answer is right, and if not, which mistake it makes.
 
-    An answer that still raises `NotImplementedError` is "not done yet"; no error is raised for it.
+    An answer gets copies of the inputs, and it is wrong if it changes one of them. One that still
+    is the stub is "not done yet"; no error is raised for it.
 
     Args:
         number: of the exercise, as the notebook gives it: "3.2".
@@ -28,11 +30,11 @@ def check(number: str, answer: Answer) -> None:
     Raises:
         ValueError: no exercise has that number.
     """
-    print(examine(number, answer).message)
+    print(find_exercise(number).verdict(answer).message)
 
 
-def examine(number: str, answer: Answer) -> Verdict:
-    """Check an answer as `check` does, and return the `Verdict` instead of printing it.
+def find_exercise(number: str) -> Exercise:
+    """The exercise that has a number.
 
     Raises:
         ValueError: no exercise has that number.
@@ -40,7 +42,7 @@ def examine(number: str, answer: Answer) -> Verdict:
     known = {exercise.number: exercise for exercise in _exercises_beside(number)}
     if number not in known:
         raise ValueError(f"unknown exercise {number!r}; choose from {', '.join(known)}")
-    return judge(known[number], answer)
+    return known[number]
 
 
 def _exercises_beside(number: str) -> list[Exercise]:

@@ -1,50 +1,42 @@
-"""An exercise: the trials of an answer, and the mistakes that can be recognised."""
+"""An exercise: a solution, cases to try answers on, and mistakes that the check can name.
+
+How to add an exercise that a wrong answer cannot pass:
+
+1. Write the stub in the notebook: shapes, dtypes, ranges, and what is returned. Say it where the
+   result needs a gradient or a dtype, and check it: `gradient`, `exact_dtype=True`.
+2. Choose the inputs of each `Case` so that every formula that differs, differs there. Random
+   values instead of 0 and 1; B, C, H and W all different, and larger than 1; timesteps whose
+   alpha_bar is neither near 0 nor near 1, and different in one batch; arguments of which none is
+   1, equal to another, or a divisor of another; both branches of every `if`, and the values where
+   they meet. Add the ends (t = 0, T, one image) as cases of their own.
+3. A stand-in for a network is a function of all its inputs, nonlinear, and as strict as a network:
+   `Net` here refuses float64, labels that are not int64, and a wrong shape.
+4. `mistakes` maps a sentence to an answer that makes the mistake. The sentence is printed only if
+   the learner's results equal the mistaken ones in all cases. So write the mistakes that keep
+   shapes right; what follows needs no entry, because `findings.py` says it for all exercises:
+   exchanged arguments, t - 1 for t, a wrong weight of an input, sign, factor or root of the
+   result, an argument that is never used, values that are right for the first image alone.
+5. Where several results are right (another generator, n - 1 or n), compare what the task asks for:
+   let `use` return properties as a dict, or list the other right answers in `also_right`.
+6. Never test in `use` with `assert`, and take nothing apart there: return what the answer gave, and
+   the check compares it part by part, so that a missing part is not an error of the check.
+7. Arguments are copied before each case and compared afterwards. An answer that changed one is
+   wrong in every exercise.
+8. Run `pytest tests/test_exercises.py -k "3.2"`: it changes the solution in
+   `notebooks/solutions` in a hundred ways (a root, a sign, an index, an argument ...), and fails if
+   a changed one passes, or if two mistakes of the table cannot be told apart.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-Answer = Callable[..., Any]
-
-
-class Trial(NamedTuple):
-    """One use of an answer on small inputs.
-
-    Attributes:
-        text: the inputs in words, for messages: "t = 0", "a batch of one picture".
-        run: calls the answer and returns what is compared: a tensor, an array, a number, or a
-            tuple, list or dict of those. Torch's global generator draws the same numbers in every
-            run. It makes new inputs each time, so that an answer cannot spoil them.
-    """
-
-    text: str
-    run: Callable[[Answer], Any]
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """An exercise: its solution, its trials and the mistakes that `check` can name.
-
-    Attributes:
-        number: of the notebook and of the exercise in it: "3.2".
-        title: what the function does, in a few words.
-        solution: a right answer; the package's own function where there is one.
-        trials: uses in which each mistake differs from the solution and from other mistakes.
-        mistakes: sentence that names a mistake and its cure -> an answer that makes it.
-        tolerance: the relative and absolute difference below which numbers count as equal.
-    """
-
-    number: str
-    title: str
-    solution: Answer
-    trials: Sequence[Trial]
-    mistakes: Mapping[str, Answer] = field(default_factory=dict)
-    tolerance: float = 1e-5
+from ddpm_helpers.exercises.differences import Difference, difference
+from ddpm_helpers.exercises.findings import Variants, finding
+from ddpm_helpers.exercises.running import Answer, Case, Outcome, is_unfilled, run
 
 
 class Verdict(NamedTuple):
@@ -53,127 +45,105 @@ class Verdict(NamedTuple):
     Attributes:
         state: "right", "wrong" or "not done yet".
         message: one or two lines for the learner.
+        source: what a wrong answer's message rests on: "mistake" (an entry of the table),
+            "finding" (`findings.py`), "error" (an exception, a dtype, a shape, an overwritten
+            argument), or "numbers".
     """
 
     state: str
     message: str
+    source: str = ""
 
 
-def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal values of a shape, the same ones for a seed at every call."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=dtype)
+@dataclass(frozen=True)
+class Exercise:
+    """An exercise: its solution, its cases and the mistakes that `check` can name.
 
-
-class Raised(NamedTuple):
-    """An error instead of a value; its text is not compared."""
-
-    kind: str
-    text: str
-
-
-def judge(exercise: Exercise, answer: Answer) -> Verdict:
-    """Run an answer through all trials, and name its mistake if it is a known one.
-
-    Args:
-        exercise: what is asked.
-        answer: the learner's function or class.
-    Returns:
-        The verdict; nothing is printed, and errors in the answer are caught.
+    Attributes:
+        number: of the notebook and of the exercise in it: "3.2".
+        title: what the function does, in a few words.
+        solution: a right answer; the package's own function where there is one.
+        cases: inputs for which each mistake gives results of its own.
+        mistakes: sentence that names a mistake and its cure -> an answer that makes it.
+        tolerance: the relative and absolute difference below which numbers count as equal.
+        exact_dtype: whether results must have the solution's dtype.
+        also_right: other answers whose results count as right.
     """
-    number = exercise.number
-    if not callable(answer):
-        return Verdict("wrong", f"{number}: expected a function, got {answer!r}")
-    outcomes = [_outcome(trial, answer) for trial in exercise.trials]
-    if any(isinstance(got, Raised) and got.kind == "NotImplementedError" for got in outcomes):
-        return Verdict("not done yet", f"{number} is not done yet: {exercise.title}")
-    expected = [_outcome(trial, exercise.solution) for trial in exercise.trials]
-    pairs = zip(exercise.trials, outcomes, expected, strict=True)
-    differences = ((t.text, _difference(got, want, exercise.tolerance)) for t, got, want in pairs)
-    first = next(((text, why) for text, why in differences if why), None)
-    if first is None:
-        return Verdict("right", f"{number} is right: {exercise.title}")
-    for sentence, mistaken in exercise.mistakes.items():
-        if _same(exercise, outcomes, mistaken):
-            return Verdict("wrong", f"{number} is not right yet: {sentence}")
-    return Verdict("wrong", f"{number} is not right yet. For {first[0]}: {first[1]}")
 
+    number: str
+    title: str
+    solution: Answer
+    cases: Sequence[Case]
+    mistakes: Mapping[str, Answer] = field(default_factory=dict)
+    tolerance: float = 1e-5
+    exact_dtype: bool = False
+    also_right: Sequence[Answer] = ()
 
-def _same(exercise: Exercise, outcomes: list[Any], mistaken: Answer) -> bool:
-    """Whether an answer gave the same results in every trial as a mistaken one."""
-    theirs = [_outcome(trial, mistaken) for trial in exercise.trials]
-    pairs = zip(outcomes, theirs, strict=True)
-    return not any(_difference(got, want, exercise.tolerance) for got, want in pairs)
+    def verdict(self, answer: Answer) -> Verdict:
+        """Run an answer on all cases, and name its mistake if it is a known one.
 
+        Nothing is printed, and errors in the answer are caught.
+        """
+        if not callable(answer):
+            return Verdict("wrong", f"{self.number}: expected a function, got {answer!r}", "error")
+        outcomes = [run(case, answer) for case in self.cases]
+        if any(is_unfilled(outcome.result) for outcome in outcomes):
+            return Verdict("not done yet", f"{self.number}: not done yet")
+        if any(self._same(outcomes, right) for right in self._right):
+            return self._about_arguments(outcomes)
+        source, cause = self._cause(answer, outcomes)
+        also = next((f" It also {o.overwritten}." for o in outcomes if o.overwritten), "")
+        return Verdict("wrong", f"{self.number} is not right yet: {cause}{also}", source)
 
-def _outcome(trial: Trial, answer: Answer) -> Any:
-    """What a trial returns, or the error that it raises; the global generator stays as it was."""
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():  # notebooks may have it off
-        torch.manual_seed(0)
-        try:
-            return trial.run(answer)
-        except Exception as error:  # any error is a result, which the learner is shown
-            text = (str(error).splitlines() or [""])[0]
-            return Raised(type(error).__name__, text)
+    @cached_property
+    def _right(self) -> list[list[Outcome]]:
+        answers = (self.solution, *self.also_right)
+        return [[run(case, answer) for case in self.cases] for answer in answers]
 
+    @cached_property
+    def _variants(self) -> Variants:
+        return Variants(self.cases, self.solution)
 
-def _difference(got: Any, want: Any, tolerance: float) -> str:
-    """How two outcomes differ, in words; empty if they do not."""
-    if isinstance(got, Raised) or isinstance(want, Raised):
-        return _difference_of_errors(got, want)
-    if got is None and want is not None:
-        return "it returns nothing; is a `return` missing?"
-    if isinstance(want, dict):
-        if not isinstance(got, dict) or got.keys() != want.keys():
-            return f"expected a dict with the keys {list(want)}, got {_short(got)}"
-        got, want = list(got.values()), [want[key] for key in got]
-    if isinstance(want, (tuple, list)):
-        if not isinstance(got, (tuple, list)) or len(got) != len(want):
-            return f"expected {len(want)} values, got {_short(got)}"
-        parts = [_difference(g, w, tolerance) for g, w in zip(got, want, strict=True)]
-        return next((f"value {k + 1}: {why}" for k, why in enumerate(parts) if why), "")
-    if isinstance(want, (str, type(None))):
-        return "" if got == want else f"expected {want!r}, got {_short(got)}"
-    return _difference_of_numbers(got, want, tolerance)
+    @cached_property
+    def _mistaken(self) -> dict[str, list[Outcome]]:
+        """The results of each known mistake, by its sentence."""
+        return {
+            sentence: [run(case, mistake) for case in self.cases]
+            for sentence, mistake in self.mistakes.items()
+        }
 
+    def _about_arguments(self, outcomes: Sequence[Outcome]) -> Verdict:
+        overwritten = next((o.overwritten for o in outcomes if o.overwritten), "")
+        if not overwritten:
+            return Verdict("right", f"{self.number} is right: {self.title}")
+        message = (
+            f"{self.number} is not right yet: the result is right, but your function "
+            f"{overwritten}, and the caller still needs it. Make a new tensor instead."
+        )
+        return Verdict("wrong", message, "error")
 
-def _difference_of_errors(got: Any, want: Any) -> str:
-    if not isinstance(got, Raised):
-        return f"expected a {want.kind}, got {_short(got)}"
-    if isinstance(want, Raised) and got.kind == want.kind:
-        return ""
-    return f"it raises {got.kind}: {got.text}"
+    def _cause(self, answer: Answer, outcomes: Sequence[Outcome]) -> tuple[str, str]:
+        """Where the explanation comes from, and the explanation."""
+        for sentence, mistaken in self._mistaken.items():
+            if self._same(outcomes, mistaken):
+                return "mistake", sentence
+        wrong = [(case, self._difference(*pair)) for case, *pair in self._compared(outcomes)]
+        case, why = next((case, why) for case, why in wrong if why)
+        if why.source == "numbers":
+            found = finding(answer, self._variants, outcomes, self._right[0], self.tolerance)
+            if found:
+                return "finding", found
+        right = [case.text for case, why in wrong if not why]
+        elsewhere = f" It is right for {'; '.join(right)}." if right else ""
+        return why.source, f"for {case.text}: {why}.{elsewhere}"
 
+    def _compared(self, outcomes: Sequence[Outcome]) -> Sequence[tuple[Case, Outcome, Outcome]]:
+        return list(zip(self.cases, outcomes, self._right[0], strict=True))
 
-def _difference_of_numbers(got: Any, want: Any, tolerance: float) -> str:
-    try:
-        a, b = torch.as_tensor(got).detach().cpu(), torch.as_tensor(want).detach().cpu()
-    except (TypeError, ValueError, RuntimeError):
-        return f"expected numbers, got {_short(got)}"
-    if a.shape != b.shape:
-        return f"expected the shape {tuple(b.shape)}, got {tuple(a.shape)}"
-    if a.dtype.is_complex or b.dtype.is_complex:
-        a, b = (torch.view_as_real(v.to(torch.complex128)) for v in (a, b))
-    a, b = a.double(), b.double()
-    close = torch.isclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
-    if bool(close.all()):
-        return ""
-    if a.isnan().any() and not b.isnan().any():
-        return f"{int(a.isnan().sum())} of {a.numel()} values are not a number (nan)"
-    if a.ndim == 0:
-        return f"expected {b.item():.6g}, got {a.item():.6g}"
-    return (
-        f"{int((~close).sum())} of {a.numel()} values differ; "
-        f"yours have mean {_mean_std(a)}, the right ones {_mean_std(b)}"
-    )
+    def _same(self, outcomes: Sequence[Outcome], others: Sequence[Outcome]) -> bool:
+        """Whether two answers gave the same results in all cases."""
+        pairs = zip(outcomes, others, strict=True)
+        return not any(self._difference(got, want) for got, want in pairs)
 
-
-def _mean_std(x: Tensor) -> str:
-    return f"{x.mean().item():.4g} and standard deviation {x.std(correction=0).item():.4g}"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    def _difference(self, got: Outcome, want: Outcome) -> Difference:
+        return difference(got.result, want.result, self.tolerance, self.exact_dtype)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, noise
+from ddpm_helpers.exercises.exercise import Exercise
+from ddpm_helpers.exercises.running import Answer, Case, Problem, noise
 
 # ---- 1.1 ---------------------------------------------------------------------------------------
 
@@ -19,8 +21,8 @@ def _to_bytes(x: Tensor) -> Tensor:
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def _every_byte(answer: Answer) -> Tensor:
-    return answer(torch.arange(256) / 127.5 - 1)
+BYTES = torch.arange(256) / 127.5 - 1
+BETWEEN = BYTES[1:-1] + (torch.rand(254, generator=torch.Generator().manual_seed(1)) - 0.5) / 141
 
 
 # ---- 1.2 ---------------------------------------------------------------------------------------
@@ -36,7 +38,7 @@ def _to_floats(x: Tensor) -> Tensor:
 
 @dataclass
 class _Mirrored:
-    """Pictures as floats, half of them mirrored; other values of the last fields are mistakes."""
+    """Images as floats, half of them mirrored; other values of the last fields are mistakes."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -44,21 +46,43 @@ class _Mirrored:
     axis: int = -1
     draw: Callable[[int, int], float] = _uniform
     convert: Callable[[Tensor], Tensor] = _to_floats
+    is_mirrored: Callable[[float], bool] = lambda number: number < 0.5  # noqa: E731
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         x = self.convert(torch.from_numpy(np.array(self.images[i])))  # (3, H, W)
-        is_mirrored = self.draw(self.seed, i) < 0.5
-        return (x.flip(self.axis) if is_mirrored else x), int(self.labels[i])
+        mirrored = type(self).is_mirrored(self.draw(self.seed, i))
+        return (x.flip(self.axis) if mirrored else x), int(self.labels[i])
 
 
-def _twelve(dataset: Answer, seed: int) -> tuple[int, list[Tensor], list[int]]:
-    images = np.random.default_rng(0).integers(0, 256, (12, 3, 4, 4), dtype=np.uint8)
-    ds = dataset(images, np.arange(12) % 3, seed)
-    items = [ds[i] for i in range(12)]
-    return len(ds), [x for x, _ in items], [y for _, y in items]
+@dataclass
+class _OneGenerator(_Mirrored):
+    """Draws from one generator, so that an item depends on what was read before it."""
+
+    def __post_init__(self) -> None:
+        generator = np.random.default_rng(self.seed)
+        self.draw = lambda seed, i: generator.random()
+
+
+class _TheOthers(_Mirrored):
+    """Mirrors where the solution does not."""
+
+    is_mirrored = staticmethod(lambda number: number >= 0.5)
+
+
+READ = (3, 0, 11, 7, 5, 3, 1, 2, 4, 6, 8, 9, 10)  # not in order, and one of them twice
+
+
+def _items(dataset: Answer, images: np.ndarray, labels: np.ndarray, seed: int) -> Any:
+    ds = dataset(images, labels, seed)
+    return len(ds), [ds[i] for i in READ]
+
+
+def _twelve(seed: int) -> Case:
+    images = np.random.default_rng(0).integers(0, 256, (12, 3, 4, 6), dtype=np.uint8)
+    return Case(f"12 images, seed {seed}", (images, np.arange(12) * 5 % 7, seed), _items)
 
 
 # ---- 1.3 ---------------------------------------------------------------------------------------
@@ -75,8 +99,37 @@ def _order(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(n)
 
 
-def _orders(answer: Answer) -> list[np.ndarray]:
-    return [answer(seed, epoch, 20) for seed in (0, 1) for epoch in (0, 1, 2)]
+EPOCHS = (0, 1, 2, 5, 10, 11, 100)
+
+
+def _orders(answer: Answer, n: int) -> Any:
+    """What the task asks of an order; any generator that is seeded by the pair will do."""
+    orders: dict[tuple[int, int], tuple] = {}
+    for seed in (0, 1, 2, 5, 11):
+        for epoch in EPOCHS:
+            order = answer(seed, epoch, n)
+            if not hasattr(order, "__len__") or np.ndim(order) != 1 or len(order) != n:
+                return order if order is None else Problem(f"expected {n} numbers, got {order!r}")
+            orders[seed, epoch] = tuple(np.asarray(order).tolist())
+    again = tuple(np.asarray(answer(1, 2, n)).tolist())
+    steps = [len(set(np.diff(order) % n)) for order in orders.values()]
+    by_seed = [{orders[seed, epoch] for seed in (0, 1, 2)} for epoch in EPOCHS]
+    by_epoch = [{orders[seed, epoch] for epoch in EPOCHS} for seed in (0, 1, 2)]
+    return {
+        "whole numbers": all(type(i) is int for order in orders.values() for i in order),
+        "no number twice": all(len(set(o)) == n for o in orders.values()),
+        "smallest and largest": sorted({f(o) for o in orders.values() for f in (min, max)}),
+        "the same order for the same seed and epoch": again == orders[1, 2],
+        "mixed, not in rising order": min(steps) > 3,
+        "another order for another seed": all(len(s) == 3 for s in by_seed),
+        "another order for another epoch": all(len(s) == len(EPOCHS) for s in by_epoch),
+        "another order for each pair of seed and epoch": len(set(orders.values())) == len(orders),
+    }
+
+
+def _seeded(seed_of: Callable[[int, int], Any]) -> Answer:
+    """An order whose generator has another seed."""
+    return lambda seed, epoch, n: np.random.default_rng(seed_of(seed, epoch)).permutation(n)
 
 
 EXERCISES = [
@@ -85,8 +138,9 @@ EXERCISES = [
         "from [-1, 1] back to bytes",
         _to_bytes,
         [
-            Trial("all 256 bytes, once converted", _every_byte),
-            Trial("values a little beyond -1 and 1", lambda f: f(torch.tensor([-1.02, 1.02]))),
+            Case("all 256 bytes, once converted", (BYTES,)),
+            Case("values between two bytes", (BETWEEN,)),
+            Case("values beyond -1 and 1", (torch.tensor([-7.0, -1.02, 1.02, 1.5, 4.0]),)),
         ],
         {
             "decimals are cut off, so many bytes come back one too small: round first, (1.2)":
@@ -97,58 +151,117 @@ EXERCISES = [
                 lambda x: (x.clamp(0, 1) * 255).round().to(torch.uint8),
             "a factor of 128 makes bright pixels one too bright; (1.2) has 127.5":
                 lambda x: ((x.clamp(-1, 1) + 1) * 128).round().clamp(max=255).to(torch.uint8),
+            "a factor of 127 makes bright pixels one or two too dark; (1.2) has 127.5":
+                lambda x: ((x.clamp(-1, 1) + 1) * 127).round().to(torch.uint8),
+            "it is rounded before it is stretched to 0..255, so only a few greys are left":
+                lambda x: ((x.clamp(-1, 1) + 1).round() * 127.5).to(torch.uint8),
+            "this rounds up; the nearest byte may be the one below":
+                lambda x: ((x.clamp(-1, 1) + 1) * 127.5).ceil().to(torch.uint8),
+            "the factor is 255 for a range of 2: (1.2) has 127.5":
+                lambda x: ((x.clamp(-1, 1) + 1) * 255).round().long().to(torch.uint8),
+            "the shift by 1 is missing: negative values wrap around":
+                lambda x: (x.clamp(-1, 1) * 127.5).round().long().to(torch.uint8),
         },
+        exact_dtype=True,
     ),
     Exercise(
         "1.2",
-        "a dataset that mirrors half of its pictures",
+        "a dataset that mirrors half of its images",
         _Mirrored,
-        [
-            Trial("12 pictures, seed 0", lambda f: _twelve(f, 0)),
-            Trial("12 pictures, seed 1", lambda f: _twelve(f, 1)),
-        ],
+        [_twelve(0), _twelve(2)],
         {
-            "pictures are turned upside down: the last axis runs from left to right":
+            "images are turned upside down: the last axis runs from left to right":
                 partial(_Mirrored, axis=-2),
-            "all pictures are mirrored, or none: the number i belongs in the seed":
+            "colours are exchanged: the last axis runs from left to right":
+                partial(_Mirrored, axis=0),
+            "all images are mirrored, or none: the number i belongs in the seed":
                 partial(_Mirrored, draw=lambda seed, i: _uniform(seed)),
-            "every seed mirrors the same pictures: the pair (seed, i) is needed":
+            "every seed mirrors the same images: the pair (seed, i) is needed":
                 partial(_Mirrored, draw=lambda seed, i: _uniform(i)),
-            "a picture that is read twice comes in two versions: draw with "
+            "seed 0 with image 1 is seed 1 with image 0: use the pair (seed, i), not the sum":
+                partial(_Mirrored, draw=lambda seed, i: _uniform(seed + i)),
+            "the pair is (i, seed) here; the task asks for (seed, i)":
+                partial(_Mirrored, draw=lambda seed, i: _uniform(i, seed)),
+            "an image that is read twice comes in two versions: draw with "
             "np.random.default_rng((seed, i))":
                 partial(_Mirrored, draw=lambda seed, i: torch.rand(()).item()),
-            "the pictures are still bytes: convert them by (1.1)":
+            "one generator serves all images, so an image depends on what was read before: "
+            "make one from (seed, i) in __getitem__":
+                _OneGenerator,
+            "the other half is mirrored: mirror where the number is below 0.5":
+                _TheOthers,
+            "no image is mirrored": partial(_Mirrored, draw=lambda seed, i: 1.0),
+            "every image is mirrored": partial(_Mirrored, draw=lambda seed, i: 0.0),
+            "the images are still bytes: convert them by (1.1)":
                 partial(_Mirrored, convert=lambda x: x),
+            "the images lie in 0..1; the range is -1..1, equation (1.1)":
+                partial(_Mirrored, convert=lambda x: x.float() / 255),
+            "the images lie in 0..2: subtract 1, equation (1.1)":
+                partial(_Mirrored, convert=lambda x: x.float() / 127.5),
+            "the images are floats, but still in 0..255: convert them by (1.1)":
+                partial(_Mirrored, convert=lambda x: x.float()),
         },
+        exact_dtype=True,
     ),
     Exercise(
         "1.3",
         "shrink to half the side by averaging",
         _halve,
-        [Trial("two pictures of 4×6", lambda f: f(noise(2, 3, 4, 6)))],
+        [
+            Case("two images of 4×6", (noise(2, 3, 4, 6),)),
+            Case("one image of 8×4 and one channel", (noise(1, 1, 8, 4, seed=3),)),
+        ],
         {
             "three of four pixels are dropped, not averaged: this causes aliasing":
                 lambda x: x[..., ::2, ::2],
             "this is the sum of the four pixels: divide by 4": lambda x: 4 * _halve(x),
+            "the sum of four pixels is divided by 2: divide by 4": lambda x: 2 * _halve(x),
             "each average takes four neighbours of a row, not a square of 2×2":
                 lambda x: x.reshape(*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2, 4).mean(-1),
             "only the columns are halved: average the rows too":
                 lambda x: (x[..., ::2] + x[..., 1::2]) / 2,
+            "only the rows are halved: average the columns too":
+                lambda x: (x[..., ::2, :] + x[..., 1::2, :]) / 2,
+            "this takes the largest of the four pixels; take their mean":
+                lambda x: torch.nn.functional.max_pool2d(x, 2),
+            "two of the four pixels are averaged, those of a row: take both rows":
+                lambda x: (x[..., ::2, ::2] + x[..., ::2, 1::2]) / 2,
+            "two of the four pixels are averaged, those of a column: take both columns":
+                lambda x: (x[..., ::2, ::2] + x[..., 1::2, ::2]) / 2,
+            "two of the four pixels are averaged, those of a diagonal: take all four":
+                lambda x: (x[..., ::2, ::2] + x[..., 1::2, 1::2]) / 2,
+            "pixels from the two halves of the image are averaged, not neighbours":
+                lambda x: _halve(
+                    x.unflatten(3, (2, -1)).unflatten(2, (2, -1))
+                    .transpose(2, 3).transpose(4, 5).flatten(4).flatten(2, 3)
+                ),
         },
     ),
     Exercise(
         "1.4",
-        "the order of the pictures in an epoch",
+        "the order of the images in an epoch",
         _order,
-        [Trial("seeds 0 and 1, epochs 0, 1 and 2, 20 pictures", _orders)],
+        [Case("five seeds, seven epochs, 20 images", (20,), _orders)],
         {
             "every epoch has the same order: epoch belongs in the seed, equation (1.4)":
-                lambda seed, epoch, n: np.random.default_rng(seed).permutation(n),
-            "seed 0 in epoch 1 is seed 1 in epoch 0: use the pair, not the sum":
-                lambda seed, epoch, n: np.random.default_rng(seed + epoch).permutation(n),
-            "some pictures come twice and others never: take a permutation":
+                _seeded(lambda seed, epoch: seed),
+            "every seed has the same order: seed belongs in it as well, equation (1.4)":
+                _seeded(lambda seed, epoch: epoch),
+            "different pairs of seed and epoch have the same order: use the pair as the seed, "
+            "not one number that is computed from both":
+                _seeded(lambda seed, epoch: seed + epoch),
+            "the order is the same for every seed and epoch: make the generator from "
+            "(seed, epoch)":
+                lambda seed, epoch, n: np.random.default_rng(0).permutation(n),
+            "some images come twice and others never: take a permutation":
                 lambda seed, epoch, n: np.random.default_rng((seed, epoch)).integers(0, n, n),
-            "seed and epoch are swapped": lambda seed, epoch, n: _order(epoch, seed, n),
+            "a second call gives another order: make a generator from (seed, epoch)":
+                lambda seed, epoch, n: torch.randperm(n),
+            "the images are not mixed": lambda seed, epoch, n: np.arange(n),
+            "this goes from 1 to n: images are numbered 0..n-1":
+                lambda seed, epoch, n: _order(seed, epoch, n) + 1,
+            "some images of 0..n-1 are missing": lambda seed, epoch, n:
+                _order(seed, epoch, n - 1),
         },
     ),
 ]  # fmt: skip

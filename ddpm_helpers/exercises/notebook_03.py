@@ -1,4 +1,4 @@
-"""Exercises of notebook 03: one step of noise, the jump, and two ways back to the picture."""
+"""Exercises of notebook 03: one step of noise, the jump, and two ways back to the image."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, noise
+from ddpm_helpers.exercises.exercise import Exercise
+from ddpm_helpers.exercises.running import Answer, Case, noise
 
-COSINE = DiffusionUtils(500, "cosine", prediction="eps")
-VELOCITY = DiffusionUtils(500, "cosine", prediction="v")
+ALPHA_BAR = DiffusionUtils(500, "cosine").alpha_bar  # (T + 1,) float64
 
 
-def _use(answer: Answer, table: Tensor, *steps: int) -> Tensor:
-    """The result of an answer for a batch whose pictures are at the given steps."""
-    x, other = noise(2, len(steps), 3, 4, 4, seed=1)
-    return answer(x, torch.tensor(steps), other, table.clone())
+def _at(*timesteps: int) -> Case:
+    """A batch of one image for each timestep; of four images, as wide as the batch is long."""
+    x, other = noise(2, len(timesteps), 3, 5, 4, seed=1)
+    times = " and ".join([", ".join(map(str, timesteps[:-1])), str(timesteps[-1])]).lstrip(" and")
+    return Case(f"t = {times}", (x, torch.tensor(timesteps), other, ALPHA_BAR))
 
 
 # ---- 3.1 ---------------------------------------------------------------------------------------
@@ -34,27 +35,53 @@ def _one_step(
     return of_x(beta) * x + of_z(beta) * z
 
 
-def _stepped(t: int) -> Trial:
-    def run(answer: Answer) -> Tensor:
-        x, z = noise(2, 2, 3, 4, 4, seed=1)
-        return answer(x, t, z, COSINE.betas.clone())
+BETAS = torch.tensor([0, 0.15, 0.4, 0.25, 0.7, 0.55], dtype=torch.float64)
 
-    return Trial(f"t = {t}", run)
+
+def _stepped(t: int) -> Case:
+    x, z = noise(2, 2, 3, 4, 5, seed=1)
+    return Case(f"t = {t}", (x, t, z, BETAS))
+
+
+def _jumped(x: Tensor, t: int, z: Tensor, betas: Tensor) -> Tensor:
+    bar = (1 - betas).cumprod(0)[t].item()
+    return bar**0.5 * x + (1 - bar) ** 0.5 * z
 
 
 # ---- 3.2 to 3.4 --------------------------------------------------------------------------------
 
 
 def _by(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Answer:
-    """An answer by a formula of two batches of pictures and of alpha_bar[t], (B, 1, 1, 1)."""
+    """An answer by a formula of two batches of images and of alpha_bar[t], (B, 1, 1, 1)."""
 
     def answer(x: Tensor, t: Tensor, other: Tensor, alpha_bar: Tensor) -> Tensor:
-        return formula(x, other, alpha_bar[t].view(-1, 1, 1, 1).float())
+        return formula(x, other, alpha_bar[t].view(-1, 1, 1, 1)).float()
 
     return answer
 
 
-_add_noise = _by(lambda x_0, eps, bar: bar.sqrt() * x_0 + (1 - bar).sqrt() * eps)
+def _first_timestep(answer: Answer) -> Answer:
+    return lambda x, t, other, alpha_bar: answer(x, t[:1].expand(len(t)), other, alpha_bar)
+
+
+def _along_columns(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Answer:
+    return lambda x, t, other, alpha_bar: formula(x, other, alpha_bar[t]).float()
+
+
+def _mix(x_0: Tensor, eps: Tensor, bar: Tensor) -> Tensor:
+    return bar.sqrt() * x_0 + (1 - bar).sqrt() * eps
+
+
+def _unmix(eps: Tensor, x_t: Tensor, bar: Tensor) -> Tensor:
+    return (x_t - (1 - bar).sqrt() * eps) / bar.sqrt()
+
+
+def _unturn(v: Tensor, x_t: Tensor, bar: Tensor) -> Tensor:
+    return bar.sqrt() * x_t - (1 - bar).sqrt() * v
+
+
+COLUMNS = "alpha_bar[t] is broadcast over the columns: reshape it to (B, 1, 1, 1)"
+FIRST = "all images get the timestep of the first one: take alpha_bar[t] for the whole batch"
 
 
 EXERCISES = [
@@ -62,55 +89,74 @@ EXERCISES = [
         "3.1",
         "one step of noise",
         _one_step,
-        [_stepped(t) for t in (1, 250, 500)],
+        [_stepped(t) for t in (1, 3, 5)],
         {
             "beta is a variance; its square root multiplies the noise, equation (2.1)":
                 partial(_one_step, of_z=lambda beta: beta),
-            "the picture does not shrink; its weight is sqrt(1 - beta), equation (2.1)":
+            "the image does not shrink; its weight is sqrt(1 - beta), equation (2.1)":
                 partial(_one_step, of_x=lambda beta: 1.0),
-            "the picture shrinks by 1 - beta; (2.1) takes the square root of that":
+            "the image shrinks by 1 - beta; (2.1) takes the square root of that":
                 partial(_one_step, of_x=lambda beta: 1 - beta),
-            "this is the beta of the previous step: the table has T + 1 entries, use betas[t]":
+            "both square roots are missing: the weights are sqrt(1 - beta) and sqrt(beta), (2.1)":
+                partial(_one_step, of_x=lambda beta: 1 - beta, of_z=lambda beta: beta),
+            "the two weights are swapped: sqrt(beta) belongs to the noise, equation (2.1)":
+                lambda x, t, z, betas: _one_step(z, t, x, betas),
+            "the weight of the image is 1 - sqrt(beta); (2.1) has sqrt(1 - beta)":
+                partial(_one_step, of_x=lambda beta: 1 - beta**0.5),
+            "the noise has the weight 1; its weight in (2.1) is sqrt(beta)":
+                partial(_one_step, of_z=lambda beta: 1.0),
+            "the image does not shrink, and the noise lacks the root of its weight: see (2.1)":
+                partial(_one_step, of_x=lambda beta: 1.0, of_z=lambda beta: beta),
+            "this is the beta of the timestep before: the table has T + 1 entries, use betas[t]":
                 lambda x, t, z, betas: _one_step(x, t - 1, z, betas),
+            "this is the jump from x_0 to x_t; one step uses betas[t] alone": _jumped,
+            "fresh noise is drawn: use the z that is given":
+                lambda x, t, z, betas: _one_step(x, t, torch.randn_like(x), betas),
         },
     ),
     Exercise(
         "3.2",
-        "noise to step t in one jump",
-        _add_noise,
-        [
-            Trial("t = 0", lambda f: _use(f, COSINE.alpha_bar, 0)),
-            Trial(
-                "t = 1, 100, 250 and 500 in one batch",
-                lambda f: _use(f, COSINE.alpha_bar, 1, 100, 250, 500),
-            ),
-        ],
+        "noise to timestep t in one jump",
+        _by(_mix),
+        [_at(0), _at(1, 100, 250, 500), _at(150, 320)],
         {
             "this uses alpha_bar where its square root belongs, equation (2.5)":
                 _by(lambda x_0, eps, bar: bar * x_0 + (1 - bar) * eps),
             "the weight of the noise is 1 - sqrt(alpha_bar); (2.5) has sqrt(1 - alpha_bar)":
                 _by(lambda x_0, eps, bar: bar.sqrt() * x_0 + (1 - bar.sqrt()) * eps),
+            "the noise lacks the root of its weight: it is sqrt(1 - alpha_bar), equation (2.5)":
+                _by(lambda x_0, eps, bar: bar.sqrt() * x_0 + (1 - bar) * eps),
+            "the image lacks the root of its weight: it is sqrt(alpha_bar), equation (2.5)":
+                _by(lambda x_0, eps, bar: bar * x_0 + (1 - bar).sqrt() * eps),
+            "the image has the weight 1; its weight in (2.5) is sqrt(alpha_bar)":
+                _by(lambda x_0, eps, bar: x_0 + (1 - bar).sqrt() * eps),
+            "the noise has the weight 1; its weight in (2.5) is sqrt(1 - alpha_bar)":
+                _by(lambda x_0, eps, bar: bar.sqrt() * x_0 + eps),
+            "the two weights are swapped: sqrt(alpha_bar) belongs to the image, equation (2.5)":
+                _by(lambda x_0, eps, bar: _mix(eps, x_0, bar)),
             "t - 1 reads the previous entry, at t = 0 the last one: the table has T + 1 entries, "
             "use alpha_bar[t]":
-                lambda x_0, t, eps, bar: _add_noise(x_0, t - 1, eps, bar),
-            "all pictures get the step of the first one: take alpha_bar[t] for the whole batch":
-                lambda x_0, t, eps, bar: _add_noise(x_0, t[:1].expand(len(t)), eps, bar),
-            "all pictures share the noise of the first one":
-                lambda x_0, t, eps, bar: _add_noise(x_0, t, eps[:1].expand_as(eps), bar),
-            "alpha_bar[t] is broadcast over the columns: reshape it to (B, 1, 1, 1)":
-                lambda x_0, t, eps, bar: bar[t].sqrt() * x_0 + (1 - bar[t]).sqrt() * eps,
+                lambda x_0, t, eps, bar: _by(_mix)(x_0, t - 1, eps, bar),
+            "alpha_bar is treated as a table of alphas: it is the product already":
+                lambda x_0, t, eps, bar: _by(_mix)(x_0, t, eps, bar.cumprod(0)),
+            FIRST: _first_timestep(_by(_mix)),
+            "all images share the noise of the first one":
+                lambda x_0, t, eps, bar: _by(_mix)(x_0, t, eps[:1].expand_as(eps), bar),
+            COLUMNS: _along_columns(_mix),
+            "fresh noise is drawn: use the eps that is given":
+                lambda x_0, t, eps, bar: _by(_mix)(x_0, t, torch.randn_like(x_0), bar),
+            "x_t is cut off at -1 and 1: noise lies outside, leave it":
+                _by(lambda x_0, eps, bar: _mix(x_0, eps, bar).clamp(-1, 1)),
         },
+        exact_dtype=True,
     ),
     Exercise(
         "3.3",
         "x_0 from the noise",
-        lambda eps, t, x_t, alpha_bar: COSINE.predict_x_0(eps, x_t, t),
-        [
-            Trial("t = 0", lambda f: _use(f, COSINE.alpha_bar, 0)),
-            Trial("t = 100 and 400 in one batch", lambda f: _use(f, COSINE.alpha_bar, 100, 400)),
-        ],
+        _by(_unmix),
+        [_at(0), _at(50, 100, 250, 400), _at(150, 320)],
         {
-            "the noise is gone but the picture is still faint: divide by sqrt(alpha_bar), (2.10)":
+            "the noise is gone but the image is still faint: divide by sqrt(alpha_bar), (2.10)":
                 _by(lambda eps, x_t, bar: x_t - (1 - bar).sqrt() * eps),
             "only x_t is divided: put brackets around the difference, equation (2.10)":
                 _by(lambda eps, x_t, bar: x_t / bar.sqrt() - (1 - bar).sqrt() * eps),
@@ -120,22 +166,55 @@ EXERCISES = [
                 _by(lambda eps, x_t, bar: (x_t - eps) / bar.sqrt()),
             "this uses alpha_bar where its square root belongs, equation (2.10)":
                 _by(lambda eps, x_t, bar: (x_t - (1 - bar) * eps) / bar),
+            "this divides by alpha_bar; (2.10) divides by its square root":
+                _by(lambda eps, x_t, bar: (x_t - (1 - bar).sqrt() * eps) / bar),
+            "eps lacks the root of its weight: it is sqrt(1 - alpha_bar), equation (2.10)":
+                _by(lambda eps, x_t, bar: (x_t - (1 - bar) * eps) / bar.sqrt()),
+            "the weight of eps is 1 - sqrt(alpha_bar); (2.10) has sqrt(1 - alpha_bar)":
+                _by(lambda eps, x_t, bar: (x_t - (1 - bar.sqrt()) * eps) / bar.sqrt()),
+            "this multiplies by sqrt(alpha_bar); (2.10) divides by it":
+                _by(lambda eps, x_t, bar: (x_t - (1 - bar).sqrt() * eps) * bar.sqrt()),
+            "the noise is added; (2.10) subtracts it":
+                _by(lambda eps, x_t, bar: _unmix(-eps, x_t, bar)),
+            "the two weights are swapped: eps has sqrt(1 - alpha_bar) in x_t":
+                _by(lambda eps, x_t, bar: (x_t - bar.sqrt() * eps) / (1 - bar).sqrt()),
+            "eps is treated as if it were v": _by(lambda eps, x_t, bar: _unturn(eps, x_t, bar)),
+            FIRST: _first_timestep(_by(_unmix)),
+            COLUMNS: _along_columns(_unmix),
+            "x_0 is cut off at -1 and 1; (2.10) does not do that":
+                _by(lambda eps, x_t, bar: _unmix(eps, x_t, bar).clamp(-1, 1)),
         },
+        tolerance=1e-4,
+        exact_dtype=True,
     ),
     Exercise(
         "3.4",
         "x_0 from the velocity",
-        lambda v, t, x_t, alpha_bar: VELOCITY.predict_x_0(v, x_t, t),
-        [Trial("t = 0, 100, 400 and 500", lambda f: _use(f, VELOCITY.alpha_bar, 0, 100, 400, 500))],
+        _by(_unturn),
+        [_at(0), _at(50, 100, 400, 500), _at(150, 320)],
         {
-            "the sign of v is wrong: (3.4) subtracts the picture":
+            "the sign of v is wrong: (3.4) subtracts the image":
                 _by(lambda v, x_t, bar: bar.sqrt() * x_t + (1 - bar).sqrt() * v),
-            "this is the noise, not the picture: the two weights are swapped":
+            "this is the noise, not the image: the two weights are swapped":
                 _by(lambda v, x_t, bar: (1 - bar).sqrt() * x_t + bar.sqrt() * v),
+            "the two weights are swapped": _by(lambda v, x_t, bar: _unturn(v, x_t, 1 - bar)),
             "v is treated as if it were eps, equation (2.10); solve (2.5) and (3.4) together":
                 _by(lambda v, x_t, bar: (x_t - (1 - bar).sqrt() * v) / bar.sqrt()),
             "this uses alpha_bar where its square root belongs":
                 _by(lambda v, x_t, bar: bar * x_t - (1 - bar) * v),
+            "the sign is wrong as a whole": _by(lambda v, x_t, bar: -_unturn(v, x_t, bar)),
+            "x_t has the weight 1; it is sqrt(alpha_bar)":
+                _by(lambda v, x_t, bar: x_t - (1 - bar).sqrt() * v),
+            "v is subtracted with weight 1; its weight is sqrt(1 - alpha_bar)":
+                _by(lambda v, x_t, bar: bar.sqrt() * x_t - v),
+            "it is divided by sqrt(alpha_bar) at the end: the squares of the two weights add up "
+            "to 1, so there is nothing to divide by":
+                _by(lambda v, x_t, bar: _unturn(v, x_t, bar) / bar.sqrt()),
+            FIRST: _first_timestep(_by(_unturn)),
+            COLUMNS: _along_columns(_unturn),
+            "x_0 is cut off at -1 and 1; the task does not ask for that":
+                _by(lambda v, x_t, bar: _unturn(v, x_t, bar).clamp(-1, 1)),
         },
+        exact_dtype=True,
     ),
 ]  # fmt: skip

@@ -11,29 +11,43 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as attention
 
-from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, noise
+from ddpm_helpers.exercises.exercise import Exercise
+from ddpm_helpers.exercises.running import Answer, Case, noise, on_gpu
 from ddpm_helpers.model import timestep_embedding
 
 # ---- 4.1: the time as sines and cosines ------------------------------------------------------
 
 
 def _embedding(
-    t: Tensor, dim: int, *, exponent: float = -2.0, factor: float = 1.0,
+    t: Tensor, dim: int, *, exponent: float = -2.0, factor: float = 1.0, less: int = 0,
+    first: int = 0, base: float = 10_000.0,
     join: Callable[[Tensor, Tensor], Tensor] = lambda sin, cos: torch.cat([sin, cos], 1),
 ) -> Tensor:  # fmt: skip
-    """Sines and cosines of t * factor * 10000 ** (exponent * k / dim)."""
-    k = torch.arange(dim // 2)
-    angles = factor * t[:, None] * 10_000.0 ** (exponent * k / dim)  # (B, dim / 2)
+    """Sines and cosines of t * factor * base ** (exponent * k / (dim - less))."""
+    k = torch.arange(first, dim // 2 + first, device=t.device)
+    angles = factor * t[:, None] * base ** (exponent * k / (dim - less))  # (B, dim / 2)
     return join(angles.sin(), angles.cos())
 
 
 # ---- 4.2: GroupNorm --------------------------------------------------------------------------
 
 
-def _group_norm(x: Tensor, groups: int, *, correction: int = 0, power: float = 0.5) -> Tensor:
+def _group_norm(
+    x: Tensor, groups: int, *, correction: int = 0, power: float = 0.5, eps: float = 1e-5,
+    outside: float = 0.0, shift: bool = True,
+) -> Tensor:  # fmt: skip
     h = x.reshape(len(x), groups, -1)
-    variance = h.var(2, keepdim=True, correction=correction) + 1e-5
-    return ((h - h.mean(2, keepdim=True)) / variance**power).reshape(x.shape)
+    variance = h.var(2, keepdim=True, correction=correction) + eps
+    mean = h.mean(2, keepdim=True) if shift else 0
+    return ((h - mean) / (variance**power + outside)).reshape(x.shape)
+
+
+def _nearly_flat() -> Tensor:
+    """Features of two images, in which a group is flat and another one nearly so."""
+    x = 3 * noise(2, 4, 3, 5, seed=4) + 1
+    x[0, :2] = 0.5
+    x[1, 2:] = 0.5 + 3e-3 * x[1, 2:]
+    return x
 
 
 # ---- 4.3: attention --------------------------------------------------------------------------
@@ -58,47 +72,82 @@ def _unshuffle(axes: str, cut: tuple[int, int] = (-1, 2)) -> Answer:
 EXERCISES = [
     Exercise(
         "4.1",
-        "steps as sines and cosines",
+        "timesteps as sines and cosines",
         timestep_embedding,
         [
-            Trial("t = 0 and dim = 8", lambda f: f(torch.tensor([0]), 8)),
-            Trial("t = 1, 20 and 500, dim = 16", lambda f: f(torch.tensor([1, 20, 500]), 16)),
+            Case("t = 0 and dim = 8", (torch.tensor([0]), 8)),
+            Case("t = 1, 20 and 500, dim = 16", (torch.tensor([1, 20, 500]), 16)),
+            Case("t = 7 and 300, dim = 6", (torch.tensor([7, 300]), 6)),
+            *on_gpu("timesteps on the GPU", (torch.tensor([7, 300]), 6)),
         ],
         {
             "sines and cosines alternate here; in (4.1) all sines come first, then all cosines":
                 partial(_embedding, join=lambda sin, cos: torch.stack([sin, cos], 2).flatten(1)),
             "the cosines come first here; in (4.1) the sines do":
                 partial(_embedding, join=lambda sin, cos: torch.cat([cos, sin], 1)),
+            "these are sines twice; the second half of (4.1) are cosines":
+                partial(_embedding, join=lambda sin, cos: torch.cat([sin, sin], 1)),
+            "these are cosines twice; the first half of (4.1) are sines":
+                partial(_embedding, join=lambda sin, cos: torch.cat([cos, cos], 1)),
+            "sines and cosines are joined along the batch: use axis 1":
+                partial(_embedding, join=lambda sin, cos: torch.cat([sin, cos], 0)),
             "the exponent of (4.1) is -k / (dim / 2), not -k / dim: "
             "the slowest wave is a hundred times too fast":
                 partial(_embedding, exponent=-1.0),
+            "the exponent of (4.1) is -k / (dim / 2), not -2 k / (dim / 2)":
+                partial(_embedding, exponent=-4.0),
+            "the exponent divides by dim / 2 - 1, as in some other programs; (4.1) divides by "
+            "dim / 2":
+                partial(_embedding, less=2),
             "the frequencies rise with k here; the exponent of (4.1) is negative":
                 partial(_embedding, exponent=2.0),
+            "k counts from 1 here; it starts at 0": partial(_embedding, first=1),
             "omega * t is the angle itself, equation (4.1): no 2 pi":
                 partial(_embedding, factor=2 * math.pi),
+            "the base is 1,000; it is 10,000 in (4.1)": partial(_embedding, base=1_000.0),
+            "the base is e; it is 10,000 in (4.1)": partial(_embedding, base=math.e),
+            "all frequencies are 1: the exponent of (4.1) is missing":
+                partial(_embedding, exponent=0.0),
         },
         tolerance=1e-3,  # angles of hundreds of radians, in float32
+        exact_dtype=True,
     ),
     Exercise(
         "4.2",
         "GroupNorm by hand",
         lambda x, groups: F.group_norm(x, groups),
         [
-            Trial("4 channels in 2 groups", lambda f: f(3 * noise(2, 4, 3, 3, seed=4) + 1, 2)),
-            Trial("6 channels in 3 groups", lambda f: f(noise(3, 6, 2, 4, seed=4), 3)),
+            Case("4 channels in 2 groups", (3 * noise(3, 4, 3, 5, seed=4) + 1, 2)),
+            Case("6 channels in 3 groups", (noise(2, 6, 2, 4, seed=4), 3)),
+            Case("groups of which some are flat", (_nearly_flat(), 2)),
         ],
         {
             "mean and variance are taken over the whole batch, which is BatchNorm: "
-            "each picture has its own":
+            "each image has its own":
                 lambda x, groups: F.batch_norm(x, None, None, training=True),
             "each channel is normalised alone: the channels of a group share mean and variance":
                 lambda x, groups: F.group_norm(x, x.shape[1]),
             "all channels are normalised together: split them into groups first":
                 lambda x, groups: F.group_norm(x, 1),
+            "`groups` is used as the number of channels in a group; it is the number of groups":
+                lambda x, groups: F.group_norm(x, x.shape[1] // groups),
             "the variance is divided by n - 1 here: GroupNorm divides by n, `correction=0`":
                 partial(_group_norm, correction=1),
             "this divides by the variance where its square root belongs":
                 partial(_group_norm, power=1.0),
+            "1e-5 is missing: it is added to the variance, or a flat group gives 0 / 0":
+                partial(_group_norm, eps=0.0),
+            "1e-5 is missing, and the variance is divided by n - 1: see the task":
+                partial(_group_norm, eps=0.0, correction=1),
+            "1e-5 is added to the standard deviation; add it to the variance, under the root":
+                partial(_group_norm, eps=0.0, outside=1e-5),
+            "the mean is not subtracted": partial(_group_norm, shift=False),
+            "the mean is subtracted, but nothing is divided: divide by the standard deviation":
+                partial(_group_norm, power=0.0),
+            "each position is normalised over the channels alone; a group's mean runs over its "
+            "pixels too":
+                lambda x, groups: (x - x.mean(1, keepdim=True))
+                / (x.var(1, correction=0, keepdim=True) + 1e-5).sqrt(),
         },
         tolerance=1e-4,
     ),
@@ -107,43 +156,69 @@ EXERCISES = [
         "attention",
         attention,
         [
-            Trial("2 pictures, N = 5, d_head = 3", lambda f: f(*noise(3, 2, 5, 3, seed=4))),
-            Trial("N = 3, d_head = 8", lambda f: f(*noise(3, 1, 3, 8, seed=4))),
+            Case("2 images, N = 5, d_head = 3", tuple(noise(3, 2, 5, 3, seed=4))),
+            Case("3 images, N = 3, d_head = 8", tuple(noise(3, 3, 3, 8, seed=4))),
+            Case("large scores", tuple(40 * noise(3, 2, 4, 3, seed=5))),
         ],
         {
             "the scores are not divided by the root of d_head, equation (4.3)":
                 partial(attention, scale=1.0),
             "the scores are divided by d_head: (4.3) has its square root":
                 lambda q, k, v: attention(q, k, v, scale=1 / q.shape[-1]),
+            "the scores are multiplied by the root of d_head; (4.3) divides":
+                lambda q, k, v: attention(q, k, v, scale=math.sqrt(q.shape[-1])),
             "the scores are divided by the root of N, the number of positions; "
             "(4.3) has d_head, the length of a vector":
                 lambda q, k, v: attention(q, k, v, scale=1 / math.sqrt(q.shape[1])),
             "the softmax runs over the queries: the weights of one query, over all keys, "
             "sum to 1 (dim=-1)":
                 lambda q, k, v: _scores(q, k).softmax(dim=1) @ v,
+            "the softmax runs over the batch: use dim=-1":
+                lambda q, k, v: _scores(q, k).softmax(dim=0) @ v,
             "the softmax is missing, equation (4.3)":
                 lambda q, k, v: _scores(q, k) @ v,
+            "queries and keys are exchanged: row i of Q K^T belongs to query i":
+                lambda q, k, v: attention(k, q, v),
+            "the division comes after the softmax; divide the scores before it":
+                lambda q, k, v: (q @ k.transpose(1, 2)).softmax(-1) / math.sqrt(q.shape[-1]) @ v,
+            "the weights are transposed after the softmax":
+                lambda q, k, v: _scores(q, k).softmax(-1).transpose(1, 2) @ v,
+            "these are the keys, weighted; (4.3) weights the values":
+                lambda q, k, v: attention(q, k, k),
+            "the scores are those of the queries with themselves: use q and k":
+                lambda q, k, v: attention(q, q, v),
+            "the scores have the wrong sign": lambda q, k, v: attention(-q, k, v),
+            "`exp` overflows for large scores: use softmax, or subtract the largest score first":
+                lambda q, k, v: _scores(q, k).exp() / _scores(q, k).exp().sum(-1, keepdim=True) @ v,
         },
+        tolerance=1e-4,
     ),
     Exercise(
         "4.4",
         "2×2 pixels into channels",
         lambda x: F.pixel_unshuffle(x, 2),
         [
-            Trial("one picture, 1 channel, 4×4", lambda f: f(torch.arange(16.0).view(1, 1, 4, 4))),
-            Trial("2 pictures, 3 channels, 4×6", lambda f: f(noise(2, 3, 4, 6, seed=4))),
+            Case("one image, 1 channel, 4×6", (torch.arange(24.0).view(1, 1, 4, 6),)),
+            Case("2 images, 3 channels, 8×6", (noise(2, 3, 8, 6, seed=4),)),
         ],
         {
-            "reshape alone cuts the picture into strips: split H into (H/2, 2) and W into "
+            "reshape alone cuts the image into strips: split H into (H/2, 2) and W into "
             "(W/2, 2), then permute":
                 lambda x: x.reshape(len(x), -1, x.shape[2] // 2, x.shape[3] // 2),
-            "these are the four quarters of the picture: the small axis of size 2 comes after "
+            "these are the four quarters of the image: the small axis of size 2 comes after "
             "H/2, not before it":
                 _unshuffle("bcihjw -> bcijhw", cut=(2, -1)),
             "the colours are the inner axis here: the new channels are ordered (C, 2, 2)":
                 _unshuffle("bchiwj -> bijchw"),
             "the pixel below comes before the pixel to the right: the order is (C, row, column)":
                 _unshuffle("bchiwj -> bcjihw"),
+            "colours are the inner axis, and the pixel below comes before the pixel to the "
+            "right: the order is (C, row, column)":
+                _unshuffle("bchiwj -> bjichw"),
+            "colours stand between row and column: the order is (C, row, column)":
+                _unshuffle("bchiwj -> bicjhw"),
+            "this averages the four pixels; each of them becomes a channel":
+                lambda x: F.avg_pool2d(x, 2),
         },
     ),
 ]  # fmt: skip

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.diffusion.schedules import sub_sequence
-from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, noise
+from ddpm_helpers.exercises.exercise import Exercise
+from ddpm_helpers.exercises.running import Answer, Case, noise
 
 Slope = Callable[[Tensor, float], Tensor]
 Rule = Callable[[Slope, Tensor, float, float], Tensor]
@@ -26,19 +27,19 @@ def _bent(u: Tensor, sigma: float) -> Tensor:
 
 
 def _dividing(u: Tensor, sigma: float) -> Tensor:
-    """The slope for a picture of one value, 0.3: a network divides by sigma here."""
+    """The slope for an image of one value, 0.3: a network divides by sigma here."""
     return (u - 0.3) / torch.tensor(sigma, dtype=u.dtype)
 
 
-def _walked(answer: Answer, slope: Slope, *sigmas: float) -> Tensor:
-    u = torch.tensor([-2.0, 0.5, 3.0], dtype=torch.float64).view(3, 1, 1, 1) * sigmas[0]
-    return answer(slope, u, list(sigmas))
+def _walk(text: str, slope: Slope, *sigmas: float) -> Case:
+    u = noise(2, 3, 4, 5, seed=7, dtype=torch.float64) * sigmas[0]
+    return Case(text, (slope, u, list(sigmas)))
 
 
 WALKS = [
-    Trial("one step, from sigma 2 to 1", lambda f: _walked(f, _bent, 2.0, 1.0)),
-    Trial("three steps, from sigma 4 to 0.5", lambda f: _walked(f, _bent, 4.0, 2.0, 1.0, 0.5)),
-    Trial("two steps that end at sigma 0", lambda f: _walked(f, _dividing, 2.0, 1.0, 0.0)),
+    _walk("one step, from sigma 2 to 0.7", _bent, 2.0, 0.7),
+    _walk("three steps, from sigma 4 to 0.5", _bent, 4.0, 2.5, 0.9, 0.5),
+    _walk("two steps that end at sigma 0", _dividing, 2.0, 0.8, 0.0),
 ]
 
 
@@ -51,16 +52,47 @@ def _mean_of_both(slope: Slope, u: Tensor, here: float, there: float) -> Tensor:
     return (first + slope(u + (there - here) * first, there)) / 2  # (7.5)
 
 
-def _walker(rule: Rule, to_zero: Rule = _at_the_start) -> Answer:
+def _at_the_end(slope: Slope, u: Tensor, here: float, there: float) -> Tensor:
+    return slope(u + (there - here) * slope(u, here), there)
+
+
+def _in_the_middle(slope: Slope, u: Tensor, here: float, there: float) -> Tensor:
+    return slope(u + (there - here) / 2 * slope(u, here), (here + there) / 2)
+
+
+def _new_sigma(slope: Slope, u: Tensor, here: float, there: float) -> Tensor:
+    return slope(u, there)
+
+
+def _old_sigma(slope: Slope, u: Tensor, here: float, there: float) -> Tensor:
+    first = slope(u, here)
+    return (first + slope(u + (there - here) * first, here)) / 2
+
+
+def _old_place(slope: Slope, u: Tensor, here: float, there: float) -> Tensor:
+    return (slope(u, here) + slope(u, there)) / 2
+
+
+def _walker(
+    rule: Rule, to_zero: Rule = _at_the_start, part: slice = slice(None),
+    stride: Callable[[float, float], float] = lambda here, there: there - here,
+) -> Answer:  # fmt: skip
     """A walk that follows the slope of one rule, and on the step that ends at 0 that of another."""
 
     def walk(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
-        for here, there in pairwise(sigmas):
+        for here, there in list(pairwise(sigmas))[part]:
             follow = rule if there > 0 else to_zero
-            u = u + (there - here) * follow(slope, u, here, there)  # (7.3)
+            u = u + stride(here, there) * follow(slope, u, here, there)  # (7.3)
         return u
 
     return walk
+
+
+def _moves(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+    """A walk that forgets where it was."""
+    for here, there in pairwise(sigmas):
+        u = (there - here) * slope(u, here)
+    return u
 
 
 # ---- 7.3: one step of DPM-Solver++ -------------------------------------------------------
@@ -75,6 +107,7 @@ def _dpm_step(
     x_t: Tensor, x_0: Tensor, x_0_before: Tensor, bars: tuple[float, float, float],
     middle: Callable[[float, float], float] = lambda h, before: h / (2 * before),
     log_ratio: Callable[[float], float] = _log_ratio, power: float = 0.5,
+    of_x_0: Callable[[float], float] = lambda h: 1 - math.exp(-h), power_s: float = 0.5,
 ) -> Tensor:  # fmt: skip
     """The step, and with other arguments its mistakes."""
     bar_before, bar_t, bar_s = bars
@@ -82,12 +115,11 @@ def _dpm_step(
     share = middle(h, log_ratio(bar_t) - log_ratio(bar_before))
     x_0_mid = x_0 + share * (x_0 - x_0_before)  # (7.8)
     shrink = ((1 - bar_s) / (1 - bar_t)) ** power
-    return shrink * x_t + math.sqrt(bar_s) * (1 - math.exp(-h)) * x_0_mid  # (7.7)
+    return shrink * x_t + bar_s**power_s * of_x_0(h) * x_0_mid  # (7.7)
 
 
-def _dpm(answer: Answer, *bars: float) -> Tensor:
-    x_t, x_0, x_0_before = noise(3, 2, 1, 2, 2, seed=2).double()
-    return answer(x_t, x_0, x_0_before, bars)
+def _dpm(text: str, *bars: float) -> Case:
+    return Case(text, (*noise(3, 2, 3, 4, 5, seed=2).double(), bars))
 
 
 # ---- 7.4: where the steps lie ------------------------------------------------------------
@@ -102,16 +134,32 @@ EXERCISES = [
         "7.1",
         "Euler's method: follow the slope from sigma to sigma",
         _walker(_at_the_start),
-        WALKS[:2],
+        WALKS,
         {
             "the stride has the wrong sign: it is sigma_s - sigma_t, which is negative, "
             "equation (7.3)":
                 _walker(lambda slope, u, here, there: -slope(u, here)),
             "the slope is computed once only: compute it at every new point":
                 lambda slope, u, sigmas: u + (sigmas[-1] - sigmas[0]) * slope(u, sigmas[0]),
+            "the slope is always taken at the start of the walk: take it where you stand":
+                lambda slope, u, sigmas: u + sum(
+                    (there - here) * slope(u, here) for here, there in pairwise(sigmas)),
             "the slope is taken at the end of the stride: Euler takes it at its start, "
             "at sigma_t":
-                _walker(lambda slope, u, here, there: slope(u, there)),
+                _walker(_new_sigma, to_zero=_new_sigma),
+            "the last step is missing: a list of n sigmas has n - 1 steps":
+                _walker(_at_the_start, part=slice(None, -1)),
+            "only the first step is taken: `return` stands inside the loop":
+                _walker(_at_the_start, part=slice(1)),
+            "the place is replaced by the move: add it to u":
+                _moves,
+            "the slope is multiplied by the new sigma, not by the stride, equation (7.3)":
+                _walker(_at_the_start, stride=lambda here, there: there),
+            "the slope is multiplied by the old sigma, not by the stride, equation (7.3)":
+                _walker(_at_the_start, stride=lambda here, there: here),
+            "the stride is missing: multiply the slope by it, equation (7.3)":
+                _walker(_at_the_start, stride=lambda here, there: 1.0),
+            "this is Heun's method, with two slopes a step": _walker(_mean_of_both),
         },
     ),
     Exercise(
@@ -123,14 +171,39 @@ EXERCISES = [
             "the last step is corrected too, and the slope at sigma = 0 divides by 0: "
             "take a plain step there":
                 _walker(_mean_of_both, to_zero=_mean_of_both),
+            "this is Euler's method: the second slope is not used, equation (7.5)":
+                _walker(_at_the_start),
+            "the second slope is taken at the old sigma: it belongs to the end of the stride, "
+            "equation (7.5)":
+                _walker(_old_sigma),
+            "the second slope is taken at the old sigma, in the last step too: it belongs to "
+            "the end of the stride, and a step to 0 has none":
+                _walker(_old_sigma, to_zero=_old_sigma),
             "the corrected step starts from the trial point: start it from u_t again, "
             "equation (7.5)":
                 _walker(lambda *args: _at_the_start(*args) + _mean_of_both(*args)),
             "the second slope is taken at u_t: take it at the trial point, "
             "equation (7.5)":
-                _walker(lambda slope, u, here, there: (slope(u, here) + slope(u, there)) / 2),
+                _walker(_old_place),
             "the two slopes are added: their mean is half of that":
                 _walker(lambda *args: 2 * _mean_of_both(*args)),
+            "the slope at the end alone is used: take the mean of both, equation (7.5)":
+                _walker(_at_the_end),
+            "this is the midpoint method: one slope, half a stride ahead; Heun's is (7.5)":
+                _walker(_in_the_middle),
+            "the step to sigma = 0 is left out: take a plain step there":
+                _walker(_mean_of_both, to_zero=lambda slope, u, here, there: 0 * u),
+            "the trial point lies on the wrong side: add the stride times the slope":
+                _walker(lambda slope, u, here, there: (
+                    slope(u, here) + slope(u - (there - here) * slope(u, here), there)) / 2),
+            "the stride has the wrong sign: it is sigma_s - sigma_t, which is negative":
+                _walker(lambda slope, u, here, there: -_mean_of_both(slope, u, there, here),
+                    lambda slope, u, here, there: -slope(u, here)),
+            "only the first step is taken: `return` stands inside the loop":
+                _walker(_mean_of_both, part=slice(1)),
+            "the half belongs to both slopes: put brackets around their sum":
+                _walker(lambda slope, u, here, there: (
+                    slope(u, here) + _at_the_end(slope, u, here, there) / 2)),
         },
     ),
     Exercise(
@@ -138,8 +211,8 @@ EXERCISES = [
         "one step of DPM-Solver++, from the last two network calls",
         _dpm_step,
         [
-            Trial("a stride as long as the one before", lambda f: _dpm(f, 0.1, 0.3, 0.65)),
-            Trial("a longer stride than before", lambda f: _dpm(f, 0.2, 0.3, 0.9)),
+            _dpm("a stride about as long as the one before", 0.1, 0.3, 0.65),
+            _dpm("a longer stride than before", 0.2, 0.3, 0.9),
         ],
         {
             "the lengths of the strides are swapped: it is h / (2 h'), with h the stride to "
@@ -148,29 +221,65 @@ EXERCISES = [
             "h / (2 h'), equation (7.8)": partial(_dpm_step, middle=lambda h, last: h / last),
             "the line is followed backwards: it is x_0 minus x_0_before, equation (7.8)":
                 partial(_dpm_step, middle=lambda h, last: -h / (2 * last)),
+            "h / 2 * h' multiplies by h': write h / (2 * h'), equation (7.8)":
+                partial(_dpm_step, middle=lambda h, last: h / 2 * last),
+            "the share of the difference is one half, whatever the strides: it is h / (2 h'), "
+            "equation (7.8)": partial(_dpm_step, middle=lambda h, last: 0.5),
+            "x_0_before is not used: this is the step of first order; see (7.8)":
+                partial(_dpm_step, middle=lambda h, last: 0.0),
             "lambda lacks its 1/2: it is -log sigma, and sigma is a square root":
                 partial(_dpm_step, log_ratio=lambda bar: 2 * _log_ratio(bar)),
+            "the exponent is above 0: (7.7) has 1 - exp(-h), and h is positive, since lambda rises "
+            "with alpha_bar":
+                partial(_dpm_step, log_ratio=lambda bar: -_log_ratio(bar)),
+            "lambda is 1/2 log alpha_bar here: divide alpha_bar by 1 - alpha_bar":
+                partial(_dpm_step, log_ratio=lambda bar: 0.5 * math.log(bar)),
             "the factor of x_t lacks its square root, equation (7.7)":
                 partial(_dpm_step, power=1.0),
+            "the factor of x_t is turned around: 1 - alpha_bar[s] stands above, equation (7.7)":
+                partial(_dpm_step, power=-0.5),
+            "x_t has the weight 1; see (7.7)": partial(_dpm_step, power=0.0),
+            "alpha_bar[s] lacks its square root, equation (7.7)":
+                partial(_dpm_step, power_s=1.0),
+            "the factor sqrt(alpha_bar[s]) is missing, equation (7.7)":
+                partial(_dpm_step, power_s=0.0),
+            "the sign of the last term is wrong: (7.7) has 1 - exp(-h), not exp(-h) - 1":
+                partial(_dpm_step, of_x_0=lambda h: math.exp(-h) - 1),
+            "1 - is missing: (7.7) has 1 - exp(-h)":
+                partial(_dpm_step, of_x_0=lambda h: math.exp(-h)),
+            "this is h where 1 - exp(-h) belongs, equation (7.7)":
+                partial(_dpm_step, of_x_0=lambda h: h),
         },
     ),
     Exercise(
         "7.4",
         "k trailing steps from T to 0",
         _trailing,
-        [
-            Trial("T = 500, k = 4", lambda f: list(f(500, 4))),
-            Trial("T = 10, k = 3", lambda f: list(f(10, 3))),
-            Trial("T = 6, k = 6", lambda f: list(f(6, 6))),
-        ],
+        [Case(f"T = {T}, k = {k}", (T, k)) for T, k in ((500, 4), (10, 3), (6, 6), (1000, 7))],
         {
             "these are leading steps: they never visit T, where sampling starts":
                 lambda T, k: sub_sequence(T, k, "leading"),
-            "the 0 at the end is missing: the last stride leads to the picture":
+            "the 0 at the end is missing: the last stride leads to the image":
                 lambda T, k: _trailing(T, k)[:-1],
-            "the steps rise: sampling starts at T": lambda T, k: _trailing(T, k)[::-1],
-            "t counts from 0 here: the first step is T, not T - 1":
+            "T is missing: sampling starts there": lambda T, k: _trailing(T, k)[1:],
+            "the timesteps rise: sampling starts at T": lambda T, k: _trailing(T, k)[::-1],
+            "t counts from 0 here: the first timestep is T, not T - 1":
                 lambda T, k: [max(t - 1, 0) for t in _trailing(T, k)],
+            "this rounds to the nearest number; (7.10) rounds down":
+                lambda T, k: [round(i * T / k) for i in range(k, -1, -1)],
+            "this rounds up; (7.10) rounds down":
+                lambda T, k: [math.ceil(i * T / k) for i in range(k, -1, -1)],
+            "the stride is rounded first, so the walk starts below T where k does not divide it: "
+            "multiply before you divide":
+                lambda T, k: [i * (T // k) for i in range(k, -1, -1)],
+            "the stride is rounded first: multiply before you divide, i * T // k":
+                lambda T, k: list(range(T, -1, -(T // k))),
+            "the stride is rounded first, and the 0 at the end is missing":
+                lambda T, k: list(range(T, 0, -(T // k))),
+            "there are k places; a walk of k strides has k + 1": lambda T, k:
+                [i * T // (k - 1) for i in range(k - 1, -1, -1)],
+            "this is one stride too many": lambda T, k:
+                [i * T // (k + 1) for i in range(k + 1, -1, -1)],
         },
     ),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Exercises of notebook 09: measures of pictures."""
+"""Exercises of notebook 09: measures of images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.evaluation.distances import (
-    frechet_distance,
-    precision_recall,
-)
+from ddpm_helpers.evaluation.distances import frechet_distance, precision_recall
 from ddpm_helpers.evaluation.memorising import nearest_neighbours
-from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, noise
+from ddpm_helpers.exercises.exercise import Exercise
+from ddpm_helpers.exercises.running import Case, noise
 
 
 def _points(n: int, width: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
@@ -27,28 +24,34 @@ def _points(n: int, width: int, seed: int, shift: float = 0.0, scale: float = 1.
 # ---- 9.1: the Fréchet distance -----------------------------------------------------------
 
 
-def _frechet_trial(text: str, **other: float) -> Trial:
-    return Trial(text, lambda f: f(_points(12, 3, 1), _points(12, 3, 2, **other)))
+def _apart(text: str, **other: float) -> Case:
+    return Case(text, (_points(14, 3, 1), _points(11, 3, 2, **other)))
+
+
+def _roots(C_a: Tensor, C_b: Tensor) -> Tensor:
+    return torch.linalg.eigvals(C_a @ C_b).sqrt().real.sum()
+
+
+def _square_of_means(a: Tensor, b: Tensor) -> Tensor:
+    return (a.mean(0) - b.mean(0)).square().sum()
 
 
 def _frechet(
-    a: Tensor, b: Tensor, *, power: int = 2, factor: float = 2.0, by_element: bool = False,
+    a: Tensor, b: Tensor, *, factor: float = 2.0,
+    roots: Callable[[Tensor, Tensor], Tensor] = _roots,
+    means: Callable[[Tensor, Tensor], Tensor] = _square_of_means,
     covariance: Callable[[Tensor], Tensor] = lambda x: torch.cov(x.T),
 ) -> Tensor:  # fmt: skip
     """The distance, and with other arguments its mistakes."""
     C_a, C_b = covariance(a), covariance(b)
-    roots = torch.linalg.eigvals(C_a @ C_b).sqrt().real.sum()
-    if by_element:
-        roots = (C_a @ C_b).abs().sqrt().trace()
-    means = (a.mean(0) - b.mean(0)).norm() ** power
-    return means + C_a.trace() + C_b.trace() - factor * roots
+    return means(a, b) + C_a.trace() + C_b.trace() - factor * roots(C_a, C_b)
 
 
 # ---- 9.2: precision and recall -----------------------------------------------------------
 
 
 REAL = _points(40, 2, 5)
-NARROW, WIDE = 0.35 * REAL[:30] + 0.05, _points(40, 2, 5, 0.4, 1.8)
+NARROW, WIDE = 0.35 * REAL[:30] + 0.05, _points(35, 2, 5, 0.4, 1.8)
 
 
 def _within_mean_radius(points: Tensor, cloud: Tensor) -> float:
@@ -56,12 +59,24 @@ def _within_mean_radius(points: Tensor, cloud: Tensor) -> float:
     return (torch.cdist(points, cloud) <= radius).any(1).double().mean().item()
 
 
-# ---- 9.3: the nearest training picture ---------------------------------------------------
+def _share_among(points: Tensor, cloud: Tensor, radius_of: Tensor) -> float:
+    """The share of the points within another set's radii of a cloud."""
+    radius = torch.cdist(radius_of, radius_of).kthvalue(4, dim=1).values  # (n,)
+    return (torch.cdist(points, cloud) <= radius[:, None]).any(1).double().mean().item()
 
 
-def _neighbours(answer: Answer) -> tuple[Tensor, Tensor]:
-    training, away = noise(10, 3, 4, 4, seed=7).split([7, 3])
-    return answer(training[[4, 1, 6]] + 0.3 * away, training)
+def _within_all(points: Tensor, cloud: Tensor) -> float:
+    radius = torch.cdist(cloud, cloud).kthvalue(4, dim=1).values
+    return (torch.cdist(points, cloud) <= radius).double().mean().item()
+
+
+# ---- 9.3: the nearest training image -----------------------------------------------------
+
+
+def _near(n: int, m: int) -> Case:
+    training, away = noise(n + m, 3, 4, 5, seed=7).split([m, n])
+    picked = torch.tensor([4, 1, 6, 0])[:n] % m
+    return Case(f"{n} samples and {m} training images", (training[picked] + 0.3 * away, training))
 
 
 def _nearest(
@@ -75,25 +90,45 @@ def _distances(x: Tensor, training: Tensor) -> Tensor:
     return torch.cdist(x.flatten(1), training.flatten(1)) / math.sqrt(x[0].numel())  # (n, N)
 
 
+def _by_absolute(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
+    away = (x[:, None] - training).abs().flatten(2).mean(2).min(1)
+    return away.indices, away.values
+
+
 # ---- 9.4: a term of the bound ------------------------------------------------------------
 
+FEW = torch.tensor([1, 0.93, 0.78, 0.52, 0.31, 0.06], dtype=torch.float64)  # alpha_bar, T = 5
 
-def _term(answer: Answer, t: int) -> Tensor:
-    x_0, error = noise(2, 2, 3, 4, 4, seed=6)
-    bar = DiffusionUtils(100).alpha_bar
-    return answer(x_0.double(), (x_0 + 0.1 * error).double(), t, bar)
+
+def _term(t: int) -> Case:
+    x_0, error = noise(2, 2, 3, 4, 5, seed=6)
+    return Case(f"t = {t} of 5", (x_0, x_0 + 0.3 * error, t, FEW))
+
+
+def _a(bar: Tensor, before: Tensor, beta: Tensor) -> Tensor:
+    return before.sqrt() * beta / (1 - bar)
+
+
+def _beta_tilde(bar: Tensor, before: Tensor, beta: Tensor) -> Tensor:
+    return (1 - before) / (1 - bar) * beta
+
+
+def _per_dimension(difference: Tensor) -> Tensor:
+    return difference.square().flatten(1).mean(1)
+
+
+Numbers = Callable[[Tensor, Tensor, Tensor], Tensor]  # of alpha_bar[t], alpha_bar[t - 1], beta
 
 
 def _bits(
-    x_0: Tensor, guess: Tensor, t: int, bar: Tensor, *,
-    log_2: float = math.log(2), power: int = 2, of_beta: bool = False, total: bool = False,
+    x_0: Tensor, guess: Tensor, t: int, alpha_bar: Tensor, *,
+    log_2: float = math.log(2), power: int = 2, a: Numbers = _a, variance: Numbers = _beta_tilde,
+    reduce: Callable[[Tensor], Tensor] = _per_dimension, half: float = 0.5,
 ) -> Tensor:  # fmt: skip
     """L_{t-1} in bits per dimension, and with other arguments its mistakes."""
-    beta = 1 - bar[t] / bar[t - 1]
-    a = bar[t - 1].sqrt() * beta / (1 - bar[t])
-    variance = beta if of_beta else (1 - bar[t - 1]) / (1 - bar[t]) * beta
-    square = (x_0 - guess).square().flatten(1)
-    return a**power / (2 * variance) * (square.sum(1) if total else square.mean(1)) / log_2
+    bar, before = alpha_bar[t], alpha_bar[t - 1]
+    given = (bar, before, 1 - bar / before)
+    return half * a(*given) ** power / variance(*given) * reduce(x_0 - guess) / log_2
 
 
 EXERCISES = [
@@ -102,55 +137,105 @@ EXERCISES = [
         "the Fréchet distance of two sets of features",
         lambda a, b: torch.tensor(frechet_distance(a, b), dtype=torch.float64),
         [
-            _frechet_trial("other means", shift=1.5),
-            _frechet_trial("another width", scale=2.0),
+            _apart("other means", shift=1.5),
+            _apart("another width", scale=2.0),
+            Case("features in which the sets differ unevenly",
+                 (_points(14, 4, 3) * torch.tensor([1, 3, 0.2, 2.0]), _points(19, 4, 4, 0.7))),
         ],
         {
             "the root is taken entry by entry: it is the root of a matrix, whose trace is the "
             "sum of the roots of the eigenvalues of C_a C_b":
-                partial(_frechet, by_element=True),
+                partial(_frechet, roots=lambda C_a, C_b: (C_a @ C_b).abs().sqrt().trace()),
+            "the root is missing: this is the trace of C_a C_b, equation (9.2)":
+                partial(_frechet, roots=lambda C_a, C_b: (C_a @ C_b).trace()),
+            "C_a and C_b are multiplied entry by entry: (9.2) has the matrix product, @":
+                partial(_frechet, roots=lambda C_a, C_b: (
+                    _roots(C_a * C_b, torch.eye(len(C_a), dtype=C_a.dtype)))),
+            "the root is taken of the sum of the eigenvalues; (9.2) is the sum of their roots":
+                partial(_frechet, roots=lambda C_a, C_b: (C_a @ C_b).trace().sqrt()),
+            "the eigenvalues' product is taken, not the sum of their roots":
+                partial(_frechet, roots=lambda C_a, C_b: torch.linalg.det(C_a @ C_b).sqrt()),
+            "only the variances of single features are used: the covariances belong to (9.2)":
+                partial(_frechet, roots=lambda C_a, C_b: (C_a.diag() * C_b.diag()).sqrt().sum()),
             "the distance of the means lacks its square, equation (9.2)":
-                partial(_frechet, power=1),
+                partial(_frechet, means=lambda a, b: _square_of_means(a, b).sqrt()),
+            "the squared distance of the means is a sum over the features, not a mean":
+                partial(_frechet, means=lambda a, b: _square_of_means(a, b) / a.shape[1]),
+            "the distance of the means is missing, equation (9.2)":
+                partial(_frechet, means=lambda a, b: a.new_zeros(())),
+            "the means run over all values: take them for each feature, mean(0)":
+                partial(_frechet, means=lambda a, b: (a.mean() - b.mean()).square()),
             "the root lacks its factor 2, equation (9.2)": partial(_frechet, factor=1.0),
-            "torch.cov takes variables as rows: give it a.T, or it compares pictures "
-            "instead of features": partial(_frechet, covariance=torch.cov),
+            "the root is missing from the sum, equation (9.2)": partial(_frechet, factor=0.0),
+            "the root is added; (9.2) subtracts it": partial(_frechet, factor=-2.0),
+            "this is the distance of the means alone; (9.2) has the covariances too":
+                _square_of_means,
+            "this is the root of the distance; (9.2) has none":
+                lambda a, b: _frechet(a, b).sqrt(),
+            "these are sums of products, not divided by n: use `torch.cov`":
+                partial(_frechet, covariance=lambda x: (x - x.mean(0)).T @ (x - x.mean(0))),
+            "the means are not subtracted before the covariances are computed":
+                partial(_frechet, covariance=lambda x: x.T @ x / len(x)),
         },
         tolerance=1e-4,
+        also_right=[partial(_frechet, covariance=lambda x: torch.cov(x.T, correction=0))],
     ),
     Exercise(
         "9.2",
         "precision and recall",
         precision_recall,
         [
-            Trial("fakes that are too much alike", lambda f: f(REAL.clone(), NARROW.clone())),
-            Trial("fakes that are too wild", lambda f: f(REAL.clone(), WIDE.clone())),
+            Case("fakes that are too much alike", (REAL, NARROW)),
+            Case("fakes that are too wild", (REAL, WIDE)),
         ],
         {
             "the two are swapped: precision is the share of the fakes that lie among the "
             "real ones": lambda real, fake: precision_recall(fake, real),
             "each point counts as its own first neighbour: take the fourth smallest distance":
                 partial(precision_recall, k=2),
+            "the radius goes to the fourth neighbour: kthvalue counts from 1, and the smallest "
+            "is the point itself": partial(precision_recall, k=4),
+            "the radius is the distance to the nearest neighbour; take the third":
+                partial(precision_recall, k=1),
             "one mean radius for all: each point has its own, wide where the set is sparse":
                 lambda real, fake: (
                     _within_mean_radius(fake, real), _within_mean_radius(real, fake)),
+            "the share of the pairs is counted; a point counts once, if it lies near *any* point "
+            "of the cloud":
+                lambda real, fake: (_within_all(fake, real), _within_all(real, fake)),
+            "the radii belong to the points, not to the cloud: each point of the cloud has its own":
+                lambda real, fake: (
+                    _share_among(fake, real, fake), _share_among(real, fake, real)),
+            "precision is returned twice": lambda real, fake: precision_recall(real, fake)[:1] * 2,
+            "recall is returned twice": lambda real, fake: precision_recall(real, fake)[1:2] * 2,
         },
     ),
     Exercise(
         "9.3",
-        "the nearest training picture of each sample, and how far it is",
+        "the nearest training image of each sample, and how far it is",
         _nearest,
-        [Trial("3 samples and 7 training pictures", _neighbours)],
+        [_near(3, 7), _near(4, 5)],
         {
-            "sample i is compared with training picture i alone: compare it with all":
+            "sample i is compared with training image i alone: compare it with all":
                 lambda x, training: (torch.arange(len(x)), _distances(x, training).diagonal()),
             "this is the sum of squares: take the root of the mean":
-                partial(_nearest, measure=lambda rms: 3 * 4 * 4 * rms.square()),
+                partial(_nearest, measure=lambda rms: 3 * 4 * 5 * rms.square()),
+            "this is the root of the sum of squares: divide by the root of the number of values, "
+            "for the root of the mean":
+                partial(_nearest, measure=lambda rms: math.sqrt(3 * 4 * 5) * rms),
+            "the root of the sum is divided by the number of values; divide by its root":
+                partial(_nearest, measure=lambda rms: rms / math.sqrt(3 * 4 * 5)),
             "this is the mean square: its root is in the units of the pixels":
                 partial(_nearest, measure=Tensor.square),
-            "this is the most distant picture":
+            "this is the mean absolute difference; take the root of the mean square":
+                _by_absolute,
+            "this is the most distant image":
                 lambda x, training: _distances(x, training).max(1)[::-1],
-            "this finds each training picture's nearest sample: swap the two":
+            "this finds each training image's nearest sample: take the minimum over the training "
+            "images, axis 1":
                 lambda x, training: _nearest(training, x),
+            "the distance comes first here: return the number of the image, then the distance":
+                lambda x, training: _nearest(x, training)[::-1],
         },
         tolerance=1e-4,
     ),
@@ -158,14 +243,40 @@ EXERCISES = [
         "9.4",
         "a term of the bound, in bits per dimension",
         _bits,
-        [Trial(f"t = {t}", partial(_term, t=t)) for t in (2, 40)],
+        [_term(t) for t in (2, 4, 5)],
         {
             "these are nats: divide by log 2": partial(_bits, log_2=1.0),
+            "this multiplies by log 2; divide by it": partial(_bits, log_2=1 / math.log(2)),
+            "this divides by 2, not by log 2": partial(_bits, log_2=2.0),
             "this is the sum over all values: per dimension means their mean":
-                partial(_bits, total=True),
+                partial(_bits, reduce=lambda d: d.square().flatten(1).sum(1)),
+            "this is the mean over the batch too: one number for each image":
+                partial(_bits, reduce=lambda d: d.square().mean()),
+            "differences of both signs cancel in a mean: square them first":
+                partial(_bits, reduce=lambda d: d.flatten(1).mean(1)),
+            "this has absolute differences; (9.6) has squares":
+                partial(_bits, reduce=lambda d: d.abs().flatten(1).mean(1)),
             "a_t lacks its square, equation (9.6)": partial(_bits, power=1),
+            "a_t is missing, equation (9.6)": partial(_bits, power=0),
+            "a_t has sqrt(alpha_bar[t]) where sqrt(alpha_bar[t - 1]) belongs":
+                partial(_bits, a=lambda bar, before, beta: bar.sqrt() * beta / (1 - bar)),
+            "a_t lacks its root of alpha_bar[t - 1]":
+                partial(_bits, a=lambda bar, before, beta: before * beta / (1 - bar)),
+            "a_t lacks its factor beta_t":
+                partial(_bits, a=lambda bar, before, beta: before.sqrt() / (1 - bar)),
             "this divides by beta_t: the posterior's variance is smaller, equation (6.10)":
-                partial(_bits, of_beta=True),
+                partial(_bits, variance=lambda bar, before, beta: beta),
+            "this divides by the posterior's standard deviation; (9.6) has the variance":
+                partial(_bits, variance=lambda *given: _beta_tilde(*given).sqrt()),
+            "this divides by the square of the posterior's variance; (9.6) has the variance":
+                partial(_bits, variance=lambda *given: _beta_tilde(*given) ** 2),
+            "the variance lacks its factor beta_t, equation (6.10)":
+                partial(_bits, variance=lambda bar, before, beta: (1 - before) / (1 - bar)),
+            "this multiplies by the variance: a_t^2 / 2 b, without brackets, does not divide by "
+            "b":
+                partial(_bits, variance=lambda *given: 1 / _beta_tilde(*given)),
+            "the half of (9.6) is missing": partial(_bits, half=1.0),
         },
+        tolerance=1e-4,
     ),
 ]  # fmt: skip

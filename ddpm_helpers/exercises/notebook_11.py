@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddpm_helpers.exercises.exercise import Answer, Exercise, Trial, noise
+from ddpm_helpers.exercises.exercise import Exercise
+from ddpm_helpers.exercises.running import Answer, Case, gradient, noise
 
 Velocity = Callable[[Tensor, float], Tensor]
 Predict = Callable[[Tensor, int], Tensor]
@@ -27,9 +29,9 @@ def _pair(
     return of_x_0(s) * x_0 + of_eps(s) * eps, eps - x_0
 
 
-def _on_pictures(answer: Answer, n: int) -> tuple[Tensor, Tensor]:
-    x_0, eps = noise(2, n, 3, 4, 4)
-    return answer(x_0, eps, torch.linspace(0.1, 0.8, n))
+def _on_images(*times: float) -> Case:
+    x_0, eps = noise(2, len(times), 3, 5, 4)
+    return Case(f"s = {', '.join(map(str, times))}", (x_0, eps, torch.tensor(times)))
 
 
 # ---- 11.2 --------------------------------------------------------------------------------
@@ -40,9 +42,8 @@ def _by(formula: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Answer:
     return lambda u, x_t, bar: formula(u, x_t, bar.sqrt(), (1 - bar).sqrt())
 
 
-def _at_bar(answer: Answer, bar: float) -> Tensor:
-    u, x_t = noise(2, 2, 3, 4, 4)
-    return answer(u, x_t, torch.tensor(bar))
+def _at_bar(bar: float) -> Case:
+    return Case(f"alpha_bar = {bar:g}", (*noise(2, 2, 3, 4, 5), torch.tensor(bar)))
 
 
 # ---- 11.3 --------------------------------------------------------------------------------
@@ -57,11 +58,17 @@ def _mean(velocity: Velocity, z: Tensor, s: float, r: float) -> Tensor:
     return (u + velocity(z + (r - s) * u, r)) / 2  # (11.6)
 
 
-def _solver(rule: Answer, to_zero: Answer = _plain, sign: int = 1) -> Answer:
+def _at_the_end(velocity: Velocity, z: Tensor, s: float, r: float) -> Tensor:
+    return velocity(z + (r - s) * velocity(z, s), r)
+
+
+def _solver(
+    rule: Answer, to_zero: Answer = _plain, sign: int = 1, count: Callable = lambda steps: steps
+) -> Answer:
     """A walk that follows the velocity of one rule, and on the last step that of another."""
 
     def answer(velocity: Velocity, z: Tensor, steps: int) -> Tensor:
-        for k in range(steps, 0, -1):
+        for k in range(steps, steps - count(steps), -1):
             s, r = k / steps, (k - 1) / steps
             u = (rule if r > 0 else to_zero)(velocity, z, s, r)
             z = z + sign * (r - s) * u
@@ -78,36 +85,57 @@ def _bent(z: Tensor, s: float) -> Tensor:
 # ---- 11.4 --------------------------------------------------------------------------------
 
 
+def _eps_in(x_0: Tensor, x_t: Tensor, bar_t: Tensor) -> Tensor:
+    return (x_t - bar_t.sqrt() * x_0) / (1 - bar_t).sqrt()
+
+
 def _step(x_0: Tensor, x_t: Tensor, bar_t: Tensor, bar_s: Tensor) -> Tensor:
-    eps = (x_t - bar_t.sqrt() * x_0) / (1 - bar_t).sqrt()
-    return bar_s.sqrt() * x_0 + (1 - bar_s).sqrt() * eps
+    return bar_s.sqrt() * x_0 + (1 - bar_s).sqrt() * _eps_in(x_0, x_t, bar_t)
 
 
-def _towards(target: Callable[[Predict, Predict, Tensor, int, int, Answer], Tensor]) -> Answer:
+Step = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def _towards(
+    target: Callable[[Predict, Predict, Tensor, int, int, Answer], Tensor],
+    step: Step = _step, distance: Callable[[Tensor], Tensor] = lambda d: d.square().mean(),
+) -> Answer:  # fmt: skip
     """The student's squared distance from a target; `x_s(model)` is x_t after a model's step."""
 
     def answer(
         student: Predict, teacher: Predict, x_t: Tensor, t: int, s: int, bar: Tensor
     ) -> Tensor:
         def x_s(model: Predict) -> Tensor:
-            return _step(model(x_t, t), x_t, bar[t], bar[s])
+            return step(model(x_t, t), x_t, bar[t], bar[s])
 
-        goal = target(student, teacher, x_t, t, s, x_s)
-        return (student(x_t, t) - goal).square().mean()
+        return distance(student(x_t, t) - target(student, teacher, x_t, t, s, x_s))
 
     return answer
 
 
-def _loss_and_slope(answer: Answer, t: int, s: int) -> tuple[Tensor, Tensor]:
+def _consistent(
+    student: Predict, teacher: Predict, x_t: Tensor, t: int, s: int, x_s: Answer
+) -> Tensor:
+    return student(x_s(teacher), s).detach()
+
+
+def _loss_and_gradient(answer: Answer, x_t: Tensor, t: int, s: int, bar: Tensor) -> dict[str, Any]:
     """The loss, and its derivative by the student's only weight."""
-    weight, bar = torch.tensor(0.7, requires_grad=True), torch.linspace(1, 0.1, 11)
+    weight = torch.tensor(0.7, requires_grad=True)
 
     def student(x: Tensor, t: int) -> Tensor:
-        return x if t == 0 else weight * x * (1 - t / 20)
+        return x if t == 0 else torch.sin(weight * x) * (1 - t / 20) + 0.05 * t
 
-    loss = answer(student, lambda x, t: 0.2 * x + 0.03 * t, noise(2, 1, 3, 3), t, s, bar)
-    (slope,) = torch.autograd.grad(loss, weight)
-    return loss.detach(), slope
+    def teacher(x: Tensor, t: int) -> Tensor:
+        return 0.2 * x + 0.03 * t
+
+    loss = answer(student, teacher, x_t, t, s, bar)
+    return {"the loss": loss, "its gradient": gradient(loss, weight)}
+
+
+def _from(t: int, s: int) -> Case:
+    inputs = (noise(2, 3, 4, 5), t, s, torch.linspace(1, 0.1, 11))
+    return Case(f"t = {t}, s = {s}", inputs, _loss_and_gradient)
 
 
 EXERCISES = [
@@ -115,29 +143,37 @@ EXERCISES = [
         "11.1",
         "a point of the straight path, and its velocity",
         _pair,
-        [
-            Trial("two pictures", partial(_on_pictures, n=2)),
-            Trial("four of 4×4 pixels", partial(_on_pictures, n=4)),
-        ],
+        [_on_images(0.1, 0.35, 0.6, 0.8), _on_images(0.7), _on_images(0.0, 1.0)],
         {
-            "the ends are swapped: at s = 0 the path is at the picture, (11.1)":
+            "the ends are swapped: at s = 0 the path is at the image, (11.1)":
                 partial(_pair, of_x_0=lambda s: s, of_eps=lambda s: 1 - s),
+            "the ends are swapped, and so is the velocity: at s = 0 the path is at the image":
+                lambda x_0, eps, s: _pair(eps, x_0, s),
             "these are the weights of notebook 03, whose squares add up to 1; a straight line "
             "has 1 - s and s":
                 partial(_pair, of_x_0=lambda s: (1 - s).sqrt(), of_eps=Tensor.sqrt),
-            "the velocity points at the picture; s grows towards the noise, so it is eps - x_0":
+            "the image does not fade: its weight is 1 - s": partial(_pair, of_x_0=torch.ones_like),
+            "the noise has the weight 1: it is s": partial(_pair, of_eps=torch.ones_like),
+            "the velocity points at the image; s grows towards the noise, so it is eps - x_0":
                 lambda x_0, eps, s: (_pair(x_0, eps, s)[0], x_0 - eps),
             "the velocity does not depend on s: it is the same, eps - x_0, all along the line":
                 lambda x_0, eps, s: (_pair(x_0, eps, s)[0], s.reshape(-1, 1, 1, 1) * (eps - x_0)),
+            "the velocity is eps - x_0, not the point itself":
+                lambda x_0, eps, s: (_pair(x_0, eps, s)[0],) * 2,
+            "the velocity goes from z, not from x_0: it is eps - x_0":
+                lambda x_0, eps, s: (_pair(x_0, eps, s)[0], eps - _pair(x_0, eps, s)[0]),
+            "the two are swapped: the point comes first": lambda *given: _pair(*given)[::-1],
             "s is broadcast along the columns: give it the shape (B, 1, 1, 1)":
                 lambda x_0, eps, s: ((1 - s) * x_0 + s * eps, eps - x_0),
+            "all images get the s of the first one":
+                lambda x_0, eps, s: _pair(x_0, eps, s[:1].expand(len(s))),
         },
     ),
     Exercise(
         "11.2",
-        "the clean picture that a velocity stands for",
+        "the clean image that a velocity stands for",
         _by(lambda u, x_t, a, b: (x_t - b * u) / (a + b)),
-        [Trial(f"alpha_bar = {bar}", partial(_at_bar, bar=bar)) for bar in (0.64, 0.0, 1.0)],
+        [_at_bar(bar) for bar in (0.64, 0.3, 0.0, 1.0)],
         {
             "this divides by a, as for eps, and a is 0 at t = T; u contains x_0 too: take a + b":
                 _by(lambda u, x_t, a, b: (x_t - b * u) / a),
@@ -145,46 +181,67 @@ EXERCISES = [
                 _by(lambda u, x_t, a, b: x_t - b * u),
             "x_t is not z: divide it by a + b before you walk back along u, (11.4)":
                 _by(lambda u, x_t, a, b: x_t - b / (a + b) * u),
-            "the sign of u is wrong: it points at the noise, so the way to the picture is -u":
+            "only x_t is divided by a + b: put brackets around the difference":
+                _by(lambda u, x_t, a, b: x_t / (a + b) - b * u),
+            "the sign of u is wrong: it points at the noise, so the way to the image is -u":
                 _by(lambda u, x_t, a, b: (x_t + b * u) / (a + b)),
             "this uses alpha_bar where its square root belongs":
                 _by(lambda u, x_t, a, b: (x_t - b**2 * u) / (a**2 + b**2)),
+            "this is the noise, not the image: it has a u where the image has -b u":
+                _by(lambda u, x_t, a, b: (x_t + a * u) / (a + b)),
+            "u is treated as if it were v": _by(lambda u, x_t, a, b: a * x_t - b * u),
+            "a and b are exchanged: b = sqrt(1 - alpha_bar) belongs to u":
+                _by(lambda u, x_t, a, b: (x_t - a * u) / (a + b)),
+            "u is subtracted with weight 1: it has b":
+                _by(lambda u, x_t, a, b: (x_t - u) / (a + b)),
+            "this multiplies by a + b; divide":
+                _by(lambda u, x_t, a, b: (x_t - b * u) * (a + b)),
+            "this divides by a - b, which is 0 half way: the sum of the two belongs there":
+                _by(lambda u, x_t, a, b: (x_t - b * u) / (a - b)),
         },
     ),
     Exercise(
         "11.3",
         "Heun's method from s = 1 to s = 0",
         _solver(_mean),
-        [
-            Trial("one step", lambda f: f(_bent, noise(3, 2), 1)),
-            Trial("three steps", lambda f: f(_bent, noise(3, 2), 3)),
-        ],
+        [Case(f"{n} steps", (_bent, noise(3, 2), n)) for n in (1, 2, 3, 5)],
         {
             "this is Euler's method: the slope at the end of the step is not used":
                 _solver(_plain),
             "the slope at the end alone is used: take the mean of both, (11.6)":
-                _solver(lambda v, z, s, r: v(z + (r - s) * v(z, s), r)),
+                _solver(_at_the_end),
             "both slopes are added but not halved":
                 _solver(lambda *args: 2 * _mean(*args)),
+            "the half belongs to both slopes: put brackets around their sum":
+                _solver(lambda *args: _plain(*args) + _at_the_end(*args) / 2),
             "the second slope is taken at the old point; go to the end of the step first":
                 _solver(lambda v, z, s, r: (v(z, s) + v(z, r)) / 2),
+            "the second slope is taken at the old s: it belongs to r, (11.6)":
+                _solver(lambda v, z, s, r: (v(z, s) + v(z + (r - s) * v(z, s), s)) / 2),
+            "the corrected step starts from the trial point: start it from z_s again, (11.6)":
+                _solver(lambda *args: _plain(*args) + _mean(*args)),
             "this is the midpoint method: one slope, half a step ahead":
                 _solver(lambda v, z, s, r: v(z + (r - s) / 2 * v(z, s), (s + r) / 2)),
-            "the walk leads away from the pictures: r - s is negative, keep its sign":
+            "the walk leads away from the images: r - s is negative, keep its sign":
                 _solver(_mean, sign=-1),
+            "the trial point lies on the wrong side: r - s is negative, keep its sign":
+                _solver(lambda v, z, s, r: (v(z, s) + v(z - (r - s) * v(z, s), r)) / 2),
+            "the trial point and the step lie on the wrong side: r - s is negative, keep its sign":
+                _solver(lambda v, z, s, r: (v(z, s) + v(z - (r - s) * v(z, s), r)) / 2, sign=-1),
             "the last step uses the velocity at s = 0, where no network is trained: take it "
             "with Euler":
                 _solver(_mean, to_zero=_mean),
+            "the last step is missing: the walk ends at s = 1 / steps":
+                _solver(_mean, count=lambda steps: steps - 1),
+            "only the first step is taken: `return` stands inside the loop":
+                _solver(_mean, count=lambda steps: 1),
         },
     ),
     Exercise(
         "11.4",
         "the loss that makes a student consistent",
-        _towards(lambda student, teacher, x_t, t, s, x_s: student(x_s(teacher), s).detach()),
-        [
-            Trial("t = 8, s = 5", partial(_loss_and_slope, t=8, s=5)),
-            Trial("t = 2, s = 0", partial(_loss_and_slope, t=2, s=0)),
-        ],
+        _towards(_consistent),
+        [_from(8, 5), _from(2, 0), _from(9, 1)],
         {
             "the target is the teacher's prediction at t: the student stays as blurred":
                 _towards(lambda student, teacher, x_t, t, s, x_s: teacher(x_t, t)),
@@ -196,8 +253,39 @@ EXERCISES = [
                 _towards(
                     lambda student, teacher, x_t, t, s, x_s: student(x_s(student), s).detach()
                 ),
-            "x_t is passed on with step s, without the step from t to s, (11.9)":
+            "x_t is passed on with timestep s, without the step from t to s, (11.9)":
                 _towards(lambda student, teacher, x_t, t, s, x_s: student(x_t, s).detach()),
+            "the student gets x_s with the timestep t: at s it has to be told s":
+                _towards(
+                    lambda student, teacher, x_t, t, s, x_s: student(x_s(teacher), t).detach()
+                ),
+            "the target is x_s itself; take what the student says there":
+                _towards(lambda student, teacher, x_t, t, s, x_s: x_s(teacher)),
+            "the student gets the teacher's x_0 in place of x_s, (11.9)":
+                _towards(lambda student, teacher, x_t, t, s, x_s:
+                    student(teacher(x_t, t), s).detach()),
+            "the roots of (11.9) are missing":
+                _towards(_consistent, lambda x_0, x_t, bar_t, bar_s: (
+                bar_s * x_0 + (1 - bar_s) * (x_t - bar_t * x_0) / (1 - bar_t))),
+            "eps is mixed in with its weight at t: (11.9) has sqrt(1 - alpha_bar[s])":
+                _towards(_consistent, lambda x_0, x_t, bar_t, bar_s: (
+                    bar_s.sqrt() * x_0 + (1 - bar_t).sqrt() * _eps_in(x_0, x_t, bar_t))),
+            "x_0 is mixed in with its weight at t: (11.9) has sqrt(alpha_bar[s])":
+                _towards(_consistent, lambda x_0, x_t, bar_t, bar_s: (
+                    bar_t.sqrt() * x_0 + (1 - bar_s).sqrt() * _eps_in(x_0, x_t, bar_t))),
+            "x_t is used where eps belongs: solve for eps first, (11.9)":
+                _towards(_consistent, lambda x_0, x_t, bar_t, bar_s: (
+                    bar_s.sqrt() * x_0 + (1 - bar_s).sqrt() * x_t)),
+            "fresh noise is drawn; (11.9) keeps the noise in x_t":
+                _towards(_consistent, lambda x_0, x_t, bar_t, bar_s: (
+                    bar_s.sqrt() * x_0 + (1 - bar_s).sqrt() * torch.randn_like(x_t))),
+            "this is the sum of squares; take the mean":
+                _towards(_consistent, distance=lambda d: d.square().sum()),
+            "this is the mean of absolute differences; take the mean square":
+                _towards(_consistent, distance=lambda d: d.abs().mean()),
+            "differences of both signs cancel in a mean: square them first":
+                _towards(_consistent, distance=Tensor.mean),
         },
+        tolerance=1e-4,
     ),
 ]  # fmt: skip
