@@ -36,11 +36,13 @@ def data_of_run(weights: str | Path) -> dict[str, Any]:
     """`data_settings` of the run that weights belong to; empty for weights outside of a run.
 
     Args:
-        weights: a run's folder, or a file in it.
+        weights: a run's folder, or a file in it. A folder without `history.jsonl` is not one, and
+            its `config.toml` may belong to another program.
     """
     path = Path(weights)
-    beside = (path if path.is_dir() else path.parent) / "config.toml"
-    return data_settings(beside) if path.exists() and beside.is_file() else {}
+    folder = path if path.is_dir() else path.parent
+    files = folder / "config.toml", folder / "history.jsonl"
+    return data_settings(files[0]) if path.exists() and all(f.is_file() for f in files) else {}
 
 
 def data_table(values: dict[str, Any]) -> str:

@@ -153,33 +153,46 @@ def test_what_was_measured_is_kept_when_a_later_part_fails(sets, tmp_path, monke
     assert numbers["floor"]["mean"]["frechet"] > 0
 
 
-@pytest.mark.parametrize(("told", "data"), [([], "an/album"), (["--data", "cifar10"], "cifar10")])
-def test_the_weights_say_what_they_are_compared_with(tmp_path, monkeypatch, told, data, capsys):
-    net, about = DiffusionNet(32, width=8), {"data": "an/album"}
-    path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(5), about)
+@pytest.fixture
+def asked(monkeypatch):
+    """ImageDataset answers with the arguments that it was given."""
 
-    def asked(source, side, **options):
-        raise ValueError(f"asked for {source} at {side}")
+    def asked(image_size, **options):
+        raise ValueError(f"asked for {options}")
 
     monkeypatch.setattr("ddpm_helpers.data.ImageDataset", asked)
-    assert main(["evaluate", "--weights", str(path), *told]) == 2
-    assert f"asked for {data} at 32" in capsys.readouterr().err
 
 
-def test_a_run_records_how_its_data_are_opened(tmp_path, monkeypatch, capsys):
-    save_weights(tmp_path / "weights.safetensors", DiffusionNet(32, width=8), DiffusionUtils(5))
+def test_weights_away_from_their_run_ask_for_their_folder(tmp_path, monkeypatch, asked, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "album").mkdir()  # another folder of that name
+    net = DiffusionNet(32, width=8)
+    for data, told, answer in [
+        ("album", [], "was trained on 'album': name its folder with --data"),
+        ("album", ["--data", "here"], "'source': 'here'"),
+        ("cifar10", [], "'source': 'cifar10'"),
+    ]:
+        path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(5), {"data": data})
+        assert main(["evaluate", "--weights", str(path), *told]) == 2
+        error = capsys.readouterr().err
+        assert answer in error and error.count("\n") == 1
+
+
+def test_a_run_records_how_its_data_are_opened(tmp_path, asked, capsys):
+    about = {"data": "album"}
+    net = DiffusionNet(32, width=8)
+    save_weights(tmp_path / "weights.safetensors", net, DiffusionUtils(5), about)
     (tmp_path / "config.toml").write_text('[data]\nsource = "an/album"\nfit = "pad"\n')
-
-    def asked(source, side, **options):
-        raise ValueError(f"asked for {source} with {options}")
-
-    monkeypatch.setattr("ddpm_helpers.data.ImageDataset", asked)
+    (tmp_path / "history.jsonl").write_text("")
     for weights in (tmp_path, tmp_path / "weights.safetensors"):
         assert main(["evaluate", "--weights", str(weights)]) == 2
-        words = "asked for an/album with {'split': 'train', 'fit': 'pad', 'channels': 3}"
-        assert words in capsys.readouterr().err
+        assert "'source': 'an/album', 'fit': 'pad', 'channels': 3" in capsys.readouterr().err
     assert main(["evaluate", "--weights", str(tmp_path), "--data", "cartoons"]) == 2
-    assert "asked for cartoons with {'split': 'train', 'channels': 3}" in capsys.readouterr().err
+    assert "'source': 'cartoons', 'channels': 3" in capsys.readouterr().err
+    (tmp_path / "history.jsonl").unlink()  # no run: config.toml is another program's
+    (tmp_path / "config.toml").write_text('[data]\npath = "prompts.csv"\n')
+    assert main(["evaluate", "--weights", str(tmp_path)]) == 2
+    assert "name its folder with --data" in capsys.readouterr().err
 
 
 def test_impossible_options_are_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys):

@@ -57,8 +57,13 @@ def networks_are_traced_once():
         yield
 
 
+LABELLED, GREY = (3, 3, "float16"), (None, 1, "float32")
+
+
 @needs_onnx
-@pytest.mark.parametrize("num_classes, channels, dtype", [(3, 3, "float16"), (None, 1, "float32")])
+@pytest.mark.parametrize(
+    "num_classes, channels, dtype", [LABELLED, pytest.param(*GREY, marks=pytest.mark.slow)]
+)
 def test_onnx_gives_torchs_outputs_at_any_batch(tmp_path, num_classes, channels, dtype):
     import onnxruntime
 
@@ -76,9 +81,14 @@ def test_onnx_gives_torchs_outputs_at_any_batch(tmp_path, num_classes, channels,
     about = json.loads(session.get_modelmeta().custom_metadata_map["ddpm_helpers"])
     assert about["diffusion"] == diffusion.config and about["model"] == model.config
     assert about["trained"]["data"] == "album", "the file does not tell where the data lie"
+    before = file.read_bytes()
+    with pytest.raises(FileExistsError, match="exists already: name a new file"):
+        export_onnx(path, file)
+    assert file.read_bytes() == before
 
 
 @needs_onnx
+@pytest.mark.slow
 def test_an_onnx_file_that_differs_is_not_written(tmp_path, monkeypatch):
     from onnx import numpy_helper
 
@@ -132,24 +142,26 @@ def test_the_command_names_what_it_cannot_do(tmp_path, capsys):
 # ---- diffusers ----------------------------------------------------------------------------------
 
 
+KINDS = {
+    "v": DiffusionUtils(20, prediction="v"),
+    "x_0": DiffusionUtils(20, "shifted_cosine", prediction="x_0"),
+    "eps": DiffusionUtils(20, BETAS, prediction="eps"),
+}
+WAYS = [("dpm++", 7, True), ("dpm++", 7, False), ("ddim", 10, True), ("ddim", 10, False),
+        ("ddpm", 7, True)]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "sampler, steps, clip",
-    [("dpm++", 7, True), ("dpm++", 7, False), ("ddim", 10, True), ("ddim", 10, False),
-     ("ddpm", 7, True)],
+    "kind, sampler, steps, clip",
+    [("v", "dpm++", 7, True), *(
+        pytest.param(kind, *way, marks=pytest.mark.slow) for kind in KINDS for way in WAYS
+        if (kind, *way) != ("v", "dpm++", 7, True)
+    )],
 )  # fmt: skip
-@pytest.mark.parametrize(
-    "diffusion",
-    [
-        DiffusionUtils(20, prediction="v"),
-        DiffusionUtils(20, "shifted_cosine", prediction="x_0"),
-        DiffusionUtils(20, BETAS, prediction="eps"),
-    ],
-    ids=lambda d: d.prediction,
-)
-def test_diffusers_draws_our_samples_from_the_same_noise(tmp_path, diffusion, sampler, steps, clip):
+def test_diffusers_draws_our_samples_from_the_same_noise(tmp_path, kind, sampler, steps, clip):
     from ddpm_helpers.export.diffusers_net import GuidedPipeline, make_scheduler
 
-    model = a_net()
+    model, diffusion = a_net(), KINDS[kind]
     folder = export_diffusers(saved(tmp_path, model, diffusion), tmp_path / "out", sampler)
     pipe = GuidedPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
@@ -181,6 +193,7 @@ def walk(diffusion, model, sampler, steps, x_T, clip, generator):
     return last.x_t.clamp(-1, 1)
 
 
+@pytest.mark.slow
 def test_diffusers_own_pipeline_loads_a_network_without_labels(tmp_path):
     from diffusers import DDPMPipeline
 
@@ -209,7 +222,9 @@ def test_what_diffusers_cannot_express_is_said():
 # ---- the Hub's folder ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, pytest.param(torch.float32, marks=pytest.mark.slow)]
+)
 def test_the_hubs_mixin_and_load_pretrained_read_the_same_folder(tmp_path, dtype):
     from huggingface_hub import PyTorchModelHubMixin
 
@@ -238,6 +253,32 @@ def test_a_model_card_has_data_numbers_and_limits(tmp_path):
     assert "JPEG re-encoding of CIFAR-10" in text and "airplane, automobile" in text
     measured = available_weights()["cifar10-64"]["metrics"]["frechet"]
     assert f"| frechet | {measured} |" in text and "not an FID" in text and "## Limits" in text
+
+
+def test_the_card_of_distilled_weights_names_their_own_steps(tmp_path):
+    card = (export_hub("cartoons-fast", tmp_path / "hub") / "README.md").read_text(encoding="utf-8")
+    assert 'sampler="ddpm", steps=[500, 350]' in card and "dpm++" not in card.split("## Use")[1]
+    assert "in 2 steps, from t = [500, 350]" in card
+
+
+@pytest.mark.parametrize("data", ["/home/me/album", r"C:\Users\me\album"])
+def test_no_path_of_a_machine_is_in_a_card(tmp_path, data):
+    path = save_weights(tmp_path / "w.safetensors", a_net(), KINDS["v"], {"data": data})
+    folder = export_hub(path, tmp_path / "hub")
+    for name in ("README.md", "config.json"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert "album" in text and "me\\" not in text and "/me" not in text
+
+
+def test_names_with_dots_and_folders_under_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "v1.5").mkdir()
+    saved(tmp_path, a_net()).rename(tmp_path / "v1.5" / "weights.safetensors")
+    assert cli.main(["export", "--weights", "v1.5", "--to", "hub"]) == 0
+    assert "# v1.5" in (tmp_path / "v1.5-hub" / "README.md").read_text(encoding="utf-8")
+    assert export_hub("v1.5", "~/there") == tmp_path / "there"
 
 
 def test_a_folder_of_a_failed_export_is_not_left_behind(tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from ddpm_helpers.data import ImageDataset
     from ddpm_helpers.evaluation import evaluate
     from ddpm_helpers.pretrained import load_pretrained
-    from ddpm_helpers.pretrained.weights import data_of_weights
+    from ddpm_helpers.pretrained.weights import NAMED_SOURCES, data_of_weights, description
 
     if args.out is not None and not args.out.parent.is_dir():  # not only after minutes of drawing
         raise ValueError(f"no folder {str(args.out.parent)!r} for --out")
@@ -51,8 +51,12 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--out must be a file, {str(args.out)!r} is a folder")
     model, diffusion = load_pretrained(args.weights)
     data = data_of_weights(args.weights, args.data, args.root)
-    source, side = data.pop("source", "cartoons"), model.image_shape[-1]
-    train, test = (ImageDataset(source, side, split=s, **data) for s in ("train", "test"))
+    named = description(args.weights)["trained"].get("data", "cartoons")
+    if "source" not in data and named not in NAMED_SOURCES:
+        raise ValueError(f"{args.weights} was trained on {named!r}: name its folder with --data")
+    data = {"source": named} | data
+    side = model.image_shape[-1]
+    train, test = (ImageDataset(image_size=side, split=s, **data) for s in ("train", "test"))
     options: dict[str, Any] = {"sampler": "dpm++", "steps": min(50, diffusion.T)}
     options |= {"guidance": args.guidance, "seed": args.seed} | diffusion.few_step_options
     for name in ("sampler", "steps"):

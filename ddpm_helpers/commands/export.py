@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.sampler is not None and args.to != "diffusers":
         raise ValueError(f"--sampler does not apply to {args.to}: it holds no scheduler")
-    out = args.out or Path(Path(args.weights).resolve().stem + SUFFIXES[args.to])
+    out = args.out or Path(export.weights_name(args.weights) + SUFFIXES[args.to])
     if args.to == "onnx":
         export.export_onnx(args.weights, out)
     elif args.to == "hub":

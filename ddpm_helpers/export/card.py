@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ddpm_helpers.pretrained import available_weights
@@ -20,7 +20,7 @@ tags:
 
 # {title}
 
-A denoising diffusion model of {kind} {side}×{side} pictures, trained with `ddpm_helpers`.
+A denoising diffusion model of {kind} {side}×{side} images, trained with `ddpm_helpers`.
 
 ## Data
 
@@ -28,7 +28,7 @@ A denoising diffusion model of {kind} {side}×{side} pictures, trained with `ddp
 
 ## Network and schedule
 
-`DiffusionNet({network})`, `DiffusionUtils({diffusion})`{training}.
+`DiffusionNet({network})`, `DiffusionUtils({diffusion})`{training}.{few}
 
 ## Numbers
 
@@ -39,25 +39,31 @@ A denoising diffusion model of {kind} {side}×{side} pictures, trained with `ddp
 {use}
 ## Limits
 
-- It draws {side}×{side} pictures like those it learned from, and nothing else{classes}.
-- What is rare, wrong or biased in those pictures is so in its own.
-- It was made for teaching. Its pictures carry no mark that they are generated.
+- It draws {side}×{side} images like those it learned from, and nothing else{classes}.
+- What is rare, wrong or biased in those images is also in its own.
+- It was made for teaching. Its images carry no mark that they are generated.
 """
 _NOTES = (
     "`frechet` is a distance on the features of this project's own small classifier, so it is not "
-    "an FID. `_of_real` is the same measure of real training pictures: the noise floor."
+    "an FID. `_of_real` is the same measure of real training images: the noise floor."
 )
 
 
+def weights_name(name_or_path: str | Path) -> str:
+    """What files made from weights are called: a shipped name, or that of the file or folder."""
+    return Path(name_or_path).resolve().name.removesuffix(".safetensors")
+
+
 def public_description(name_or_path: str | Path) -> dict[str, Any]:
-    """`description` without this machine's paths: the data's folder by its name alone.
+    """`description` without the paths of a machine: a folder or file by its name alone.
 
     Args, Raises: as for `load_pretrained`.
     """
     about = description(name_or_path)
-    trained = dict(about["trained"])
-    if "data" in trained:
-        trained["data"] = Path(str(trained["data"])).name
+    trained = {
+        key: PureWindowsPath(value).name if isinstance(value, str) else value  # takes / and \\
+        for key, value in about["trained"].items()
+    }
     return {"model": about["model"], "diffusion": about["diffusion"], "trained": trained}
 
 
@@ -71,13 +77,13 @@ def model_card(name_or_path: str | Path, use: str) -> str:
     about = public_description(name_or_path)
     entry = available_weights().get(str(name_or_path), {})
     trained, classes = about["trained"], about["trained"].get("classes", [])
-    name = str(name_or_path) if entry else Path(name_or_path).resolve().stem
     note = f" ({entry['note']})" if "note" in entry else ""
-    training = f", {trained['steps']:,} steps" if "steps" in trained else ""
+    training = f", {trained['steps']:,} updates" if "steps" in trained else ""
     if "images_seen" in entry:
-        training += f" ({entry['images_seen']:,} pictures, {entry['minutes']:.0f} minutes)"
+        training += f" ({entry['images_seen']:,} images, {entry['minutes']:.0f} minutes)"
+    few = about["diffusion"].get("few_steps")
     return _CARD.format(
-        title=name,
+        title=weights_name(name_or_path),
         kind="class-conditional" if about["model"].get("num_classes") else "unconditional",
         side=about["model"]["image_size"],
         data=f"Source: `{trained.get('data', 'not recorded')}`{note}."
@@ -85,6 +91,7 @@ def model_card(name_or_path: str | Path, use: str) -> str:
         network=_arguments(about["model"]),
         diffusion=_arguments(about["diffusion"]),
         training=training,
+        few=f" Distilled: it draws with ddpm in {len(few)} steps, from t = {few}." if few else "",
         numbers=_table(entry.get("metrics", {})),
         use=use,
         classes=": no words, no sizes, no other classes" if classes else ": no words, no sizes",

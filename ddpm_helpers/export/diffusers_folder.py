@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ddpm_helpers.export.card import model_card
 from ddpm_helpers.export.needs import check_installed, new_folder
+from ddpm_helpers.files import user_path
 from ddpm_helpers.pretrained import load_pretrained
 
 _USE = """\
@@ -41,7 +42,7 @@ def export_diffusers(name_or_path: str | Path, out: str | Path, sampler: str = "
         FileExistsError: the folder is there already and not empty.
         ValueError: diffusers is missing, or does not have this sampler, prediction or schedule.
     """
-    out = Path(out)
+    out = user_path(out)
     check_installed("diffusers' format", "diffusers")
     model, diffusion = load_pretrained(name_or_path)
     from ddpm_helpers.export.diffusers_net import DiffusersNet, GuidedPipeline, make_scheduler

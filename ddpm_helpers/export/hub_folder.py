@@ -9,6 +9,7 @@ import torch
 
 from ddpm_helpers.export.card import model_card, public_description
 from ddpm_helpers.export.needs import new_folder
+from ddpm_helpers.files import user_path
 from ddpm_helpers.pretrained import load_pretrained, save_weights
 from ddpm_helpers.pretrained.weights import HUB_WEIGHTS
 
@@ -17,7 +18,7 @@ _USE = """\
 from ddpm_helpers import load_pretrained
 
 model, diffusion = load_pretrained("{folder}")  # this folder, downloaded
-x = diffusion.sample(model, 4, {y}sampler="dpm++", steps={steps}, seed=0)  # (4, {shape}) in [-1, 1]
+x = diffusion.sample(model, 4, {y}{options}, seed=0)  # (4, {shape}) in [-1, 1]
 ```
 
 `model.safetensors` describes itself: network, schedule, classes and a checksum are in its header.
@@ -41,13 +42,15 @@ def export_hub(name_or_path: str | Path, out: str | Path) -> Path:
         FileNotFoundError: no such weights.
         FileExistsError: the folder is there already and not empty.
     """
-    out = Path(out)
+    out = user_path(out)
     model, diffusion = load_pretrained(name_or_path)
     about = public_description(name_or_path)
     config = model.config | {"diffusion": about["diffusion"], "trained": about["trained"]}
     y = "" if model.num_classes is None else "y=0, "
-    shape, steps = ", ".join(map(str, model.image_shape)), min(15, diffusion.T)
-    use = _USE.format(folder=out.name, y=y, steps=steps, shape=shape)
+    way = {"sampler": "dpm++", "steps": min(15, diffusion.T)} | diffusion.few_step_options
+    options = ", ".join(f"{key}={value!r}" for key, value in way.items()).replace("'", '"')
+    shape = ", ".join(map(str, model.image_shape))
+    use = _USE.format(folder=out.name, y=y, options=options, shape=shape)
     weights = model.state_dict().values()
     half = all(torch.equal(w.half().float(), w) for w in weights)  # as they were stored
     with new_folder(out) as folder:

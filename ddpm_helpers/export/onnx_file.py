@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ddpm_helpers.export.card import public_description
 from ddpm_helpers.export.needs import check_installed
+from ddpm_helpers.files import user_path, write_atomic
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import load_pretrained
 
@@ -40,12 +40,15 @@ def export_onnx(name_or_path: str | Path, out: str | Path) -> Path:
         The path.
     Raises:
         FileNotFoundError: no such weights.
+        FileExistsError: the file is there already.
         ValueError: another file extension, a missing package, a torch that is too old, or outputs
             that differ from torch's.
     """
-    out = Path(out)
+    out = user_path(out)
     if out.suffix != ".onnx":
         raise ValueError(f"--out must end in .onnx, got {str(out)!r}")
+    if out.exists():
+        raise FileExistsError(f"{out} exists already: name a new file, or remove it first")
     check_installed("ONNX", "onnx", "onnxscript", "onnxruntime")
     if torch_version() < OLDEST_TORCH:
         raise ValueError(f"ONNX needs torch 2.9 or newer, this is {torch.__version__}")
@@ -54,9 +57,7 @@ def export_onnx(name_or_path: str | Path, out: str | Path) -> Path:
     content = compact(_traced(model), about)
     check(content, model)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(out.name + ".tmp")
-    beside.write_bytes(content)
-    os.replace(beside, out)
+    write_atomic(out, content)
     return out
 
 

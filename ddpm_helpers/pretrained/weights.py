@@ -25,6 +25,7 @@ from ddpm_helpers.pretrained import shipped
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HUB_WEIGHTS = "model.safetensors"  # the name in a folder of huggingface_hub.PyTorchModelHubMixin
 _HEADER = "ddpm_helpers"  # the metadata entry that holds the description
+NAMED_SOURCES = ("cartoons", "cifar10", "mnist", "fashion_mnist")  # the same data everywhere
 _SIZES = {"image_size", "channels", "width", "stem_stride"}  # whole numbers, at least 1
 Built = TypeVar("Built")
 
@@ -114,14 +115,15 @@ def data_of_weights(
         data: another source to open instead.
         root: another place where the source's files are.
     Returns:
-        `channels`, and as far as known `source`, `root` and `fit`.
+        `channels`, and as far as known `source`, `root` and `fit`. Weights away from their run know
+        the name of a folder, not the folder: then there is no `source`.
     Raises:
         FileNotFoundError, ValueError: as for `load_pretrained`.
     """
     about = description(name_or_path)
-    named = about["trained"].get("data") if data is None else data
-    found: dict[str, Any] = {"source": str(named)} if named else {}
-    found |= data_of_run(name_or_path) if data is None else {}
+    named = about["trained"].get("data")
+    found: dict[str, Any] = {"source": named} if named in NAMED_SOURCES else {}
+    found |= data_of_run(name_or_path) if data is None else {"source": data}
     found |= {} if root is None else {"root": root}
     return found | {"channels": about["model"].get("channels", 3)}
 

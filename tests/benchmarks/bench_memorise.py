@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers import DiffusionUtils, ImageDataset, TrainConfig, TrainingPipeline
+from ddpm_helpers.data import balanced_order
 from ddpm_helpers.diffusion.walk import Model
 from ddpm_helpers.display.canvas import figure_png
 from ddpm_helpers.display.plots import show_images
@@ -61,11 +62,15 @@ class Rows:
             yield x.to(device), torch.from_numpy(self.labels[rows]).to(device)
 
 
-def rows_of(name: str) -> np.ndarray:
-    """The rows of the cartoons that a training sees; the last image is the planted one."""
+def rows_of(name: str, ds: ImageDataset) -> np.ndarray:
+    """The rows of the cartoons that a training sees; the last image is the planted one.
+
+    The first N cartoons have random classes: about as many of each. Ten have one of each class.
+    """
     if name == PLANTED:
         return np.append(np.arange(ROWS - COPIES), np.full(COPIES, ROWS))
-    return np.arange(ROWS) % int(name)
+    n = int(name)
+    return np.resize(balanced_order(ds.labels)[:n] if n == 10 else np.arange(n), ROWS)
 
 
 def train(name: str, ds: ImageDataset, seed: int, updates: int, width: int, out: Path) -> None:
@@ -76,7 +81,7 @@ def train(name: str, ds: ImageDataset, seed: int, updates: int, width: int, out:
         "laptop", width=width, flip=False, seed=seed, epochs=1000, sample_every=0, save_every=0,
         save_minutes=0,
     )  # fmt: skip
-    data = Rows(ds, rows_of(name), f"cartoons, {name}")
+    data = Rows(ds, rows_of(name, ds), f"cartoons, {name}")
     pipeline = TrainingPipeline(
         build_model(config, len(ds.classes)), build_diffusion(config), data, config, out
     )
@@ -113,10 +118,10 @@ def measure(
     from ddpm_helpers.diffusion import IdealDenoiser
 
     model, diffusion = load_pretrained(weights)
-    rows = np.unique(rows_of(name))
+    rows = np.unique(rows_of(name, ds))
     images, labels = torch.from_numpy(ds.images[rows]), torch.from_numpy(ds.labels[rows])
     seen = images[:MEASURED].float() / 127.5 - 1, labels[:MEASURED]
-    all_rows = rows_of(name) if name == PLANTED else rows
+    all_rows = rows_of(name, ds) if name == PLANTED else rows
     ideal = IdealDenoiser(diffusion, ds.images[all_rows], torch.from_numpy(ds.labels[all_rows]))
     x, y = zip(*draw_samples(diffusion, model, SAMPLES, seed=0, **WAY), strict=True)
     copies = find_copies(torch.cat(x), images)

@@ -44,7 +44,9 @@ def write_model(name: str, place: Path) -> dict[str, Any]:
         What the page must know about them: the file with its size and checksum, the images' shape,
         the classes, and the whole table of alpha_bar, so that the page needs no schedules.
     """
-    file = export_onnx(name, place / "models" / f"{name}.onnx")
+    file = place / "models" / f"{name}.onnx"
+    file.unlink(missing_ok=True)
+    export_onnx(name, file)
     model, diffusion = load_pretrained(name)
     channels, side, _ = model.image_shape
     return {
