@@ -13,6 +13,8 @@ from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import load_pretrained, save_weights
 from tools import ladder
 
+pytestmark = pytest.mark.slow  # it draws and measures at each rung
+
 
 def test_the_ladder_draws_the_same_noise_from_every_rung_and_measures_it(tmp_path):
     sets = [ImageDataset("cartoons", 32, split=name, limit=300) for name in ("train", "test")]

@@ -1,10 +1,13 @@
 """The tool that turns a training into shipped weights."""
 
+import pytest
 import torch
 
 from ddpm_helpers import cli
 from ddpm_helpers.pretrained import available_weights, load_pretrained, shipped
 from tools import publish
+
+pytestmark = pytest.mark.slow  # it trains and measures
 
 
 def test_publishing_a_run_ships_it_under_a_name(tmp_path, monkeypatch, capsys):
