@@ -1,11 +1,7 @@
-"""site/ in a headless Chromium: `make site site-test`. Skipped without a site or a browser.
-
-The browser is the chromium or google-chrome on the path, else the one of `playwright install`.
-"""
+"""site/ in a headless Chromium: `make site site-test`. Skipped without a site or a browser."""
 
 import functools
 import http.server
-import shutil
 import threading
 
 import numpy as np
@@ -15,7 +11,7 @@ import torch
 from ddpm_helpers import load_pretrained
 from ddpm_helpers.diffusion.editing import sdedit
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 WAIT = 120_000  # ms, for a shared machine; nothing here measures time
 DRAWN = (
     "document.getElementById('status').textContent.startsWith('Drawn') && "
@@ -56,19 +52,6 @@ def address(root):
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    with playwright.sync_playwright() as run:
-        try:
-            browser = run.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.diffusion import DiffusionUtils, network_calls
 from ddpm_helpers.diffusion.samplers import SAMPLERS
 from ddpm_helpers.diffusion.schedules import beta_schedule, sub_sequence
-from ddpm_helpers.diffusion.walk import network_calls
 from ddpm_helpers.doctor import bugs, check_sampler
 
 pytestmark = javascript.needs_node
@@ -157,18 +156,18 @@ def test_samplers_in_doubles(name, schedule):
     script = """
     const given = noise.map((one) => doubles(one));
     const denoise = async (x, t) => x.map((v) => Math.tanh(2 * v + t / T));
-    const straight = { straight: schedule === "flow" };
+    const options = { time: schedule === "flow" ? "flow" : "sigma" };
     const bar = schedules.alphaBar(schedule, T);
     let last;
     const ts = js.subSequence(T, 12);
-    const walk = js.SAMPLERS[name](bar, denoise, doubles(x_T), ts, () => given.shift(), straight);
+    const walk = js.SAMPLERS[name](bar, denoise, doubles(x_T), ts, () => given.shift(), options);
     for await (const step of walk) last = step.x_t;
     print([last, last instanceof Float64Array]);
     """
     given = {"noise": noise.tolist(), "x_T": x_T.tolist()}
     found, is_double = node(script, **given, name=name, schedule=schedule, T=T)
     batches = iter(torch.from_numpy(noise))
-    options = {"straight": schedule == "flow"} if name == "heun" else {}
+    options = {"time": "flow"} if (name, schedule) == ("heun", "flow") else {}
     steps = SAMPLERS[name](
         lambda x, t: torch.tanh(2 * x + t / T), torch.from_numpy(x_T),
         sub_sequence(T, 12), bar, lambda: next(batches), **options,

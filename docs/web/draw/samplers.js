@@ -32,17 +32,17 @@ export async function* ddim(bar, denoise, x_t, ts) {
   yield { t: 0, x_t, x_0: x_t };
 }
 
-// The slopes are taken over sigma, or, if `straight`, over the time of flow matching.
+// The slopes are taken over sigma, or, if `time` is "flow", over the time of flow matching.
 /** A DDIM step, then the same step with the mean of both slopes. Source: Karras et al. 2022. */
-export async function* heun(bar, denoise, x_t, ts, noise, { straight = false } = {}) {
+export async function* heun(bar, denoise, x_t, ts, noise, { time = "sigma" } = {}) {
   for (const [t, s] of pairs(ts)) {
     const x_0 = await denoise(x_t, t);
     yield { t, x_t, x_0 };
     const eps = noiseIn(bar[t], x_t, x_0);
     x_t = sum([sqrt(bar[s]), x_0], [sqrt(1 - bar[s]), eps]);
-    if (isCorrected(bar[t], bar[s], straight)) {
+    if (isCorrected(bar[t], bar[s], time)) {
       const eps_s = noiseIn(bar[s], x_t, await denoise(x_t, s));
-      const half = stride(bar[t], bar[s], straight) / 2;
+      const half = stride(bar[t], bar[s], time) / 2;
       x_t = sum([1, x_t], [half, eps_s], [-half, eps]);
     }
   }
@@ -127,15 +127,15 @@ function noiseIn(bar_t, x_t, x_0) {
 }
 
 /** Whether Heun's step from t to s calls the network twice. */
-export function isCorrected(bar_t, bar_s, straight = false) {
-  if (straight) return bar_s < 1;
+export function isCorrected(bar_t, bar_s, time = "sigma") {
+  if (time === "flow") return bar_s < 1;
   return bar_s < 1 && (1 - bar_t) * bar_s <= HEUN_RATIO ** 2 * (1 - bar_s) * bar_t;
 }
 
 /** How far x_t moves from t to s for a change of eps by 1. */
-function stride(bar_t, bar_s, straight) {
+function stride(bar_t, bar_s, time) {
   const [a_t, b_t, a_s, b_s] = [sqrt(bar_t), sqrt(1 - bar_t), sqrt(bar_s), sqrt(1 - bar_s)];
-  if (!straight) return a_s * (b_s / a_s - b_t / a_t);
+  if (time === "sigma") return a_s * (b_s / a_s - b_t / a_t);
   return (a_s + b_s) * (b_s / (a_s + b_s) - b_t / (a_t + b_t)) * (1 + b_s / a_s);
 }
 

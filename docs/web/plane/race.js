@@ -23,7 +23,7 @@ export async function walk({ name, mean, schedule, T, from = T, steps, x_t, nois
   const denoise = denoiser(asNetwork(mean, process), process, y, guidance);
   const run = SAMPLERS[name === "flow" ? "ddim" : name];
   const found = [];
-  const options = { straight: own === "flow" };
+  const options = { time: own === "flow" ? "flow" : "sigma" };
   for await (const step of run(process.bar, denoise, x_t, subSequence(from, steps), noise, options)) {
     found.push(step);
   }
@@ -46,9 +46,10 @@ export function untilTimestep(steps, t) {
 export function stepsFor(name, schedule, T, calls) {
   if (name !== "heun") return calls;
   const bar = alphaBar(schedule, T);
+  const time = schedule === "flow" ? "flow" : "sigma";
   for (let steps = calls; steps > 1; steps--) {
     const ts = subSequence(T, steps);
-    const twice = ts.slice(1).filter((s, i) => isCorrected(bar[ts[i]], bar[s], schedule === "flow"));
+    const twice = ts.slice(1).filter((s, i) => isCorrected(bar[ts[i]], bar[s], time));
     if (steps + twice.length <= calls) return steps;
   }
   return 1;
