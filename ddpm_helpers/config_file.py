@@ -39,7 +39,7 @@ def data_of_run(weights: str | Path) -> dict[str, Any]:
         weights: a run's folder, or a file in it. A folder without `history.jsonl` is not one, and
             its `config.toml` may belong to another program.
     """
-    path = Path(weights)
+    path = Path(weights).expanduser()
     folder = path if path.is_dir() else path.parent
     files = folder / "config.toml", folder / "history.jsonl"
     return data_settings(files[0]) if path.exists() and all(f.is_file() for f in files) else {}

@@ -85,6 +85,7 @@ def test_a_run_is_examined_with_its_history_and_both_copies(tmp_path, capsys, mo
 def test_a_run_on_a_folder_is_examined_with_the_pictures_of_that_folder(folder, tmp_path, capsys):
     weights_of(tmp_path, trained={"data": folder.name})  # a name; config.toml has the place
     (tmp_path / "config.toml").write_text(f"[data]\nsource = {json.dumps(str(folder))}\n")
+    (tmp_path / "history.jsonl").touch()
     cli.main(["doctor", "--weights", str(tmp_path)])
     out, verdicts = lines(capsys)
     assert "without images" not in out[1] and verdicts["data"] == "ok"
@@ -94,7 +95,7 @@ def test_missing_data_is_reported_and_the_rest_is_examined(tmp_path, capsys):
     path = weights_of(tmp_path, trained={"data": str(tmp_path / "gone"), "steps": 60})
     cli.main(["doctor", "--weights", str(path)])
     out, verdicts = lines(capsys)
-    assert "cannot be read" in out[1] and out[1].endswith("give --data")
+    assert "without images" in out[1] and out[1].endswith("give --data")
     assert verdicts["schedule"] == "ok"
 
 

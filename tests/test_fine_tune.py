@@ -33,6 +33,19 @@ def draw(model, y):
         return model.eval()(x, torch.tensor([1, 9, 20, 50]), y)
 
 
+def test_accents_in_either_form_are_one_name_and_an_album_keeps_its_row_under_any(tmp_path):
+    said = []
+    path = stored(tmp_path, ("caf\u00e9", "dog"))
+    model, _ = fine_tune_model(path, ["dog", "cafe\u0301"], say=said.append)
+    assert said == [f"weights {path}: labels kept: 2 (dog, caf\u00e9)"]
+    rows = load_pretrained(path)[0].label.weight
+    assert torch.equal(model.label.weight, rows[[0, 2, 1]])
+    path = stored(tmp_path, ("old-name",))
+    model, _ = fine_tune_model(path, ["new-name"], say=said.append)
+    assert torch.equal(model.label.weight, load_pretrained(path)[0].label.weight)
+    assert "new" not in said[1].split(": labels")[1].replace("new-name", "")
+
+
 def of(label, n=4):
     return torch.full((n,), label)
 

@@ -66,6 +66,44 @@ def test_the_folder_of_a_run_can_be_loaded(net, tmp_path):
     assert torch.equal(output(load_pretrained(tmp_path)[0]), output(net))
 
 
+def test_paths_know_the_home_folder_and_keep_their_dots(net, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = save_weights("~/v1.5", net, DiffusionUtils(10))
+    assert path == tmp_path / "v1.5"
+    assert torch.equal(output(load_pretrained("~/v1.5")[0]), output(net))
+
+
+def test_weights_are_float32_and_draw_the_same_whatever_torchs_default_is(net, tmp_path):
+    path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(10))
+
+    def drawn():
+        model, diffusion = load_pretrained(path)
+        assert next(model.parameters()).dtype == torch.float32
+        return diffusion.sample(model, 2, y=[0, 1], guidance=2.0, seed=2**70)
+
+    expected = drawn()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(drawn(), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.inference_mode():
+        assert torch.equal(drawn(), expected)
+
+
+def test_a_config_beside_weights_counts_as_part_of_a_run_alone(net, tmp_path):
+    path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(10), {"data": "album"})
+    (tmp_path / "config.toml").write_text('[data]\nsource = "/photos"\n', encoding="utf-8")
+    assert weights.data_of_weights(path) == {"channels": 3}
+    assert weights.data_of_weights(path, "mine") == {"source": "mine", "channels": 3}
+    (tmp_path / "history.jsonl").touch()
+    assert weights.data_of_weights(path) == {"source": "/photos", "channels": 3}
+    about = {"data": "cifar10"}
+    path = save_weights(tmp_path / "a" / ".." / "c.safetensors", net, DiffusionUtils(10), about)
+    (tmp_path / "history.jsonl").unlink()
+    assert weights.data_of_weights(path)["source"] == "cifar10"
+
+
 def test_an_unknown_name_lists_the_shipped_ones():
     with pytest.raises(FileNotFoundError, match="catroons.*cartoons"):
         load_pretrained("catroons")
@@ -106,7 +144,7 @@ def test_a_foreign_file_is_refused(tmp_path):
 def test_a_truncated_file_is_refused(net, tmp_path):
     path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(10))
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
+    with pytest.raises(ValueError, match="not a complete safetensors file"):
         load_pretrained(path)
 
 

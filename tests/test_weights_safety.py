@@ -76,8 +76,8 @@ KINDS = {
     "transposed": (change_stem(lambda w: w.transpose(0, 1)), f"{STEM}: .*found .12, 8, 3, 3."),
     "other dtype": (change_stem(lambda w: w.to(torch.int32)), f"{STEM} is torch.int32"),
     "NaN": (change_stem(lambda w: torch.full_like(w, torch.nan)), f"{STEM} holds NaN"),
-    "truncated": (cut, "not a whole safetensors file"),
-    "altered": (alter, "not a whole safetensors file"),
+    "truncated": (cut, "not a complete safetensors file"),
+    "altered": (alter, "not a complete safetensors file"),
 }
 
 
@@ -157,6 +157,8 @@ DESCRIPTIONS = {
     "attention": (("model", {"attention_size": None}), "cannot be built"),
     "schedule": (("diffusion", {"schedule": "nope"}), "unknown schedule 'nope'"),
     "steps": (("diffusion", {"timesteps": "10"}), "timesteps must be .* got '10'"),
+    "few steps": (("diffusion", {"few_steps": [3, 5]}), "must decrease"),
+    "few words": (("diffusion", {"few_steps": "ten"}), "few_steps"),
     "endless": (("diffusion", {"timesteps": 10**15}), "cannot be built"),
     "huge": (("model", {"width": 2**16}), "does not fit its network: .*, found "),
     "number": ("3", "lacks the table 'model'"),
@@ -192,7 +194,7 @@ class Evil:
 def test_a_pickle_under_the_name_of_weights_is_not_opened(save, tmp_path):
     path = tmp_path / "w.safetensors"
     save(Evil(tmp_path / "written"), path)
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
+    with pytest.raises(ValueError, match="not a complete safetensors file"):
         load_pretrained(path)
     assert not (tmp_path / "written").exists()
 

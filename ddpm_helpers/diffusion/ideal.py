@@ -16,6 +16,7 @@ from ddpm_helpers.diffusion.walk import Labels
 
 BLOCK = 2**18  # values that are converted at a time: 2 MB in float64
 ROWS = 64  # noisy images that are compared with the set at a time
+NEGLIGIBLE = 1e-25  # a block whose weights are all smaller does not change the mean in float64
 LEAST_VARIANCE = 1e-10  # stands for 1 - alpha_bar[0] = 0, so that t = 0 is the limit of small t
 
 
@@ -144,7 +145,7 @@ class IdealDenoiser:
 
     def _mean(self, x: Tensor, bar: Tensor, y: Tensor) -> Tensor:
         weights, mean = self._weights(x, bar, y), torch.zeros_like(x)  # (B, N), (B, D)
-        for rows, block in self._blocks(needed=weights.any(dim=0)):
+        for rows, block in self._blocks(needed=weights.amax(dim=0) > NEGLIGIBLE):
             mean = mean + weights[:, rows] @ block
         return mean
 

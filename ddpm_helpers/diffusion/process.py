@@ -88,6 +88,8 @@ class DiffusionUtils:
                 "alpha_bar[T] = 0 leaves no image at T, so eps cannot tell x_0; "
                 "choose prediction x_0, v or flow"
             )
+        if not (few_steps is None or isinstance(few_steps, list | tuple)):
+            raise ValueError(f"few_steps must be a list of timesteps, got {few_steps!r}")
         self.few_steps = few_steps and sub_sequence(T, few_steps)[:-1]
         self.config: dict[str, Any] = {
             "timesteps": self.T,

@@ -1,5 +1,6 @@
 """The network: ResNet-18 encoder, mirrored decoder, and the two joined."""
 
+from ddpm_helpers.checks import NO_LABEL
 from ddpm_helpers.model.blocks import (
     ResBlock,
     SelfAttention,
@@ -9,7 +10,7 @@ from ddpm_helpers.model.blocks import (
 )
 from ddpm_helpers.model.decoder import Decoder
 from ddpm_helpers.model.encoder import Encoder
-from ddpm_helpers.model.net import NO_LABEL, DiffusionNet, count_parameters
+from ddpm_helpers.model.net import DiffusionNet, count_parameters
 
 __all__ = [
     "NO_LABEL",

@@ -12,15 +12,15 @@ GROUP = 8  # channels in each group of GroupNorm
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """Sinusoidal embedding of steps: sines and cosines of decreasing frequency.
+    """Embed timesteps in sines and cosines of decreasing frequency.
 
         embedding[k] = sin(t * w_k), embedding[dim/2 + k] = cos(t * w_k),
         w_k = max_period ** (-k / (dim/2))
 
     Args:
-        t: steps, (B,), any number type.
+        t: timesteps, (B,), any number type.
         dim: length of each vector, even.
-        max_period: for a large dim, the slowest wave repeats after 2 pi * max_period steps.
+        max_period: for a large dim, the slowest wave repeats after 2 pi * max_period timesteps.
     Returns:
         (B, dim) float32 in [-1, 1].
     Raises:

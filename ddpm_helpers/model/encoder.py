@@ -1,4 +1,4 @@
-"""From an image to feature maps: a ResNet-18, conditioned on the step t."""
+"""From an image to feature maps: a ResNet-18, conditioned on the timestep t."""
 
 from __future__ import annotations
 

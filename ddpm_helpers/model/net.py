@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ddpm_helpers.checks import NO_LABEL
+from ddpm_helpers import checks
 from ddpm_helpers.model.blocks import TimeEmbedding, zero_init
 from ddpm_helpers.model.decoder import Decoder
 from ddpm_helpers.model.encoder import Encoder
 
 
 class DiffusionNet(nn.Module):
-    """The network that predicts eps, x_0, v or flow from noisy images and their steps.
+    """The network that predicts eps, x_0, v or flow from noisy images and their timesteps.
 
         output = decoder(encoder(x_t)) + gate(t) * x_t
 
-    The gate is one number per channel and step. It passes the full-resolution noise directly
+    The gate is one number per channel and timestep. It passes the full-resolution noise directly
     to the output, so that the stages need not carry every pixel of it through the bottleneck.
     A newly initialised network outputs exactly 0.
 
@@ -72,7 +72,7 @@ class DiffusionNet(nn.Module):
 
         Args:
             x_t: noisy images, (B, C, S, S), in the dtype of the weights.
-            t: their steps, (B,) int64.
+            t: their timesteps, (B,) int64.
             y: class labels, (B,) int64 in 0..num_classes-1, or -1 for "no label"; None means no
                 label for any image.
         Returns:
@@ -90,25 +90,19 @@ class DiffusionNet(nn.Module):
         return (out + gate * x_t).to(x_t.dtype)
 
     def _check(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> None:
+        """Refuse arguments that do not fit the network."""
         if tuple(x_t.shape[1:]) != self.image_shape:
-            raise ValueError(
-                f"x_t must be (B, {', '.join(map(str, self.image_shape))}), got {tuple(x_t.shape)}"
-            )
+            shape = ", ".join(map(str, self.image_shape))
+            raise ValueError(f"x_t must be (B, {shape}), got {tuple(x_t.shape)}")
         if t.shape != x_t.shape[:1]:
-            raise ValueError(f"t must be ({len(x_t)},), one step per image; got {tuple(t.shape)}")
-        if y is None:
-            return
-        if self.num_classes is None:
-            raise ValueError("this network takes no labels (num_classes=None), but y was given")
-        if y.shape != t.shape:
-            raise ValueError(f"y must be ({len(t)},), one label per image; got {tuple(y.shape)}")
-        if torch.compiler.is_compiling() or (self.training and y.is_cuda):
-            return  # reading values would split the compiled graph, or wait for the GPU
-        if len(y) and not NO_LABEL <= int(y.min()) <= int(y.max()) < self.num_classes:
             raise ValueError(
-                f"y must lie in 0..{self.num_classes - 1} (or -1 for no label), "
-                f"got {int(y.min())}..{int(y.max())}"
+                f"t must be ({len(x_t)},), one timestep per image; got {tuple(t.shape)}"
             )
+        # Labels of a training are checked with the dataset: here, reading them would split a
+        # compiled graph, or wait for the GPU.
+        read = not (torch.compiler.is_compiling() or (self.training and t.is_cuda))
+        if y is not None and len(t) and read:
+            checks.labels(y, len(t), self, t.device)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""Fine-tuning: networks that start from trained weights and learn other pictures."""
+"""Fine-tuning: networks that start from trained weights and learn other images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ddpm_helpers.checks import class_name
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
@@ -24,15 +25,15 @@ def fine_tune_model(
 ) -> tuple[DiffusionNet, DiffusionUtils]:
     """Load a network to fine-tune, with one row of the label embedding for each class of new data.
 
-    A class that the weights know by name keeps its row. A new one starts as a copy of the row for
-    "no label", so that at first it draws what is drawn without a class. All other weights, and the
-    row for "no label", are the stored ones.
+    A class that the weights know by name keeps its row; so does the only class of an album, under
+    any name. A new class starts as a copy of the row for "no label", so that at first it draws what
+    is drawn without a class. All other weights, and the row for "no label", are the stored ones.
 
     Args:
         name_or_path: as for `load_pretrained`.
         classes: names of the new data's classes, in the order of their labels, such as
             `ds.classes`; None for a network that takes no labels.
-        say: called with one line that tells which rows were kept; print by default.
+        say: called with one line that says which rows were kept; print by default.
     Returns:
         The network, ready to train, and the `DiffusionUtils` that it was trained with.
     Raises:
@@ -51,10 +52,13 @@ def set_classes(model: DiffusionNet, classes: Sequence[str] | None) -> str:
         classes: names of the new classes; None removes the embedding, and the network then draws
             what it drew for "no label".
     Returns:
-        One line that tells which rows were kept, and which are new.
+        One line that says which rows were kept, and which are new.
     """
     numbers = range(model.num_classes or 0)
-    known = model.classes if model.classes and numbers else tuple(map(str, numbers))
+    known = list(map(class_name, model.classes if model.classes and numbers else numbers))
+    classes = None if classes is None else list(map(class_name, classes))
+    if classes and len(known) == len(classes) == 1:  # an album, named like its folder
+        known = classes
     # Row 0 is "no label". A row of zeros adds nothing, so the network draws as it did without one.
     rows = torch.zeros(1, model.time.dim) if model.label is None else model.label.weight.detach()
     if classes is None:
@@ -72,7 +76,7 @@ def set_classes(model: DiffusionNet, classes: Sequence[str] | None) -> str:
 
 
 def describe_labels(known: Sequence[str], classes: Sequence[str] | None) -> str:
-    """One line that tells which labels are kept, new and left out."""
+    """Say in one line which labels are kept, new and left out."""
     if classes is None:
         return "no labels" if not known else f"the labels of {_some(known)} left out"
     groups = {
@@ -89,7 +93,7 @@ def _some(names: Sequence[str], shown: int = 5) -> str:
 
 
 def config_for_weights(name_or_path: str | Path, config: TrainConfig) -> TrainConfig:
-    """A configuration with what stored weights decide filled in: network and diffusion.
+    """Copy a configuration, with the network and diffusion that stored weights have.
 
     Args:
         name_or_path: as for `load_pretrained`.

@@ -17,7 +17,7 @@ from torch import Tensor
 from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.config_file import data_of_run
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.files import write_atomic
+from ddpm_helpers.files import user_path, write_atomic
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.model.wrapped import unwrapped
 from ddpm_helpers.pretrained import shipped
@@ -38,19 +38,19 @@ def save_weights(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Write a network's weights, with everything that is needed to build it again.
+    """Write a network's weights with everything that is needed to build it again.
 
     Args:
         path: file to write, ending in .safetensors; written atomically.
-        model: the network, usually with averaged weights; torch.compile and DataParallel around it
-            are left out.
+        model: the network, usually with averaged weights. If it is inside torch.compile or
+            DataParallel, the network inside is saved.
         diffusion: the one that it was trained with.
         trained: facts about the training (data, steps, classes …), plain JSON values.
         dtype: of the stored numbers; torch.float16 halves the file.
     Returns:
         The path.
     """
-    path, model = Path(path), unwrapped(model)
+    path, model = user_path(path), unwrapped(model)
     about: dict[str, Any] = {"model": model.config, "diffusion": diffusion.config}
     about["trained"] = trained or {}
     tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in model.state_dict().items()}
@@ -70,8 +70,8 @@ def load_pretrained(name_or_path: str | Path) -> tuple[DiffusionNet, DiffusionUt
         with. `model.classes` holds the names of its classes.
     Raises:
         FileNotFoundError: neither a shipped name nor a file; the message lists the names.
-        ValueError: the file is altered or truncated, its description cannot be built, or it is not
-            a file of this project.
+        ValueError: the file is altered or truncated, its description cannot be built, or it was
+            not written by `save_weights`.
     """
     path, about, tensors = _read(name_or_path)
     diffusion = _build(path, DiffusionUtils, about["diffusion"])
@@ -84,14 +84,14 @@ def load_pretrained(name_or_path: str | Path) -> tuple[DiffusionNet, DiffusionUt
             raise ValueError(f"{path}: {key} is {value.dtype}, not a 16 or 32 bit float")
         if not value.isfinite().all():
             raise ValueError(f"{path}: {key} holds NaN or infinite numbers")
-    model = DiffusionNet(**about["model"])
+    model = DiffusionNet(**about["model"]).float()  # whatever torch's default dtype is
     model.load_state_dict({k: v.float() for k, v in tensors.items()})
     model.classes = tuple(about["trained"].get("classes", ()))
     return model.eval().requires_grad_(False), diffusion
 
 
 def with_defaults(kind: Callable[..., Any], stored: dict[str, Any]) -> dict[str, Any]:
-    """A stored configuration, with defaults for the arguments that are newer than its file."""
+    """Add to a stored configuration the defaults of the arguments that it lacks."""
     parameters = inspect.signature(kind).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return defaults | stored
@@ -108,15 +108,15 @@ def description(name_or_path: str | Path) -> dict[str, Any]:
 def data_of_weights(
     name_or_path: str | Path, data: str | None = None, root: str | None = None
 ) -> dict[str, Any]:
-    """Arguments of `ImageDataset` that open the data which weights were trained on.
+    """Find the arguments of `ImageDataset` that open the data which weights were trained on.
 
     Args:
-        name_or_path: as for `load_pretrained`; a run's folder also knows `root` and `fit`.
+        name_or_path: as for `load_pretrained`. A run's folder knows all of them; other weights know
+            the name of their data alone, which finds a built-in source but no folder.
         data: another source to open instead.
         root: another place where the source's files are.
     Returns:
-        `channels`, and as far as known `source`, `root` and `fit`. Weights away from their run know
-        the name of a folder, not the folder: then there is no `source`.
+        `channels`, and as far as known `source`, `root` and `fit`.
     Raises:
         FileNotFoundError, ValueError: as for `load_pretrained`.
     """
@@ -133,13 +133,13 @@ def _find(name_or_path: str | Path) -> tuple[Path, str | None]:
     known = shipped.available_weights()
     if entry := known.get(str(name_or_path)):
         return shipped.HERE / entry["file"], entry["sha256"]
-    path = Path(name_or_path)
+    path = user_path(name_or_path)
     if path.is_dir():
         hub = path / HUB_WEIGHTS
         path = hub if hub.is_file() else path / "weights.safetensors"
     if not path.is_file():
         names = ", ".join(known) or "none yet"
-        raise FileNotFoundError(f"no weights at {path}; shipped names: {names}")
+        raise FileNotFoundError(f"no weights at {name_or_path}; shipped names: {names}")
     return path, None
 
 
@@ -151,13 +151,13 @@ def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Ten
         raise ValueError(f"{path.name} is altered: sha256 {found}, not {wanted}")
     if raw.startswith(b"PK"):
         raise ValueError(
-            f"{path} is not a whole safetensors file: it looks like a checkpoint, which --resume "
-            f"takes; give its run's folder, or the weights.safetensors beside it"
+            f"{path} is not a complete safetensors file: it looks like a checkpoint, which "
+            f"--resume takes; give its run's folder, or the weights.safetensors beside it"
         )
     try:
         tensors = load(raw)
     except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch does not have
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
     about = _description(path, raw)
     if about.get("sha256", (found := _digest(about, tensors))) != found:
         raise ValueError(f"{path} is altered: its sha256 is {found}, not {about['sha256']}")
@@ -193,7 +193,7 @@ def _digest(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
 
 
 def _build(path: Path, kind: Callable[..., Built], config: dict[str, Any]) -> Built:
-    """Build what a description asks for, or say in one line which file is wrong, and why."""
+    """Build what a description asks for; a ValueError names the file and the reason."""
     try:
         for name in _SIZES & set(config):
             check_count(name, config[name])
@@ -204,7 +204,7 @@ def _build(path: Path, kind: Callable[..., Built], config: dict[str, Any]) -> Bu
 
 
 def misfit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    """The first weight whose shape differs, or which is missing or too much; empty if all fit."""
+    """Describe the first weight of another shape, missing or unexpected; empty if all fit."""
     for key in expected | found:
         want = tuple(expected[key].shape) if key in expected else "no such weight"
         got = tuple(found[key].shape) if key in found else "nothing"
