@@ -38,11 +38,12 @@ OF_SOURCE: dict[str, dict[str, Any]] = {
     "mnist": {"channels": 1, "flip": False},
     "fashion_mnist": {"channels": 1},
 }
-RETIRED = ("read_every",)  # settings of older runs that no longer exist
-COUNTS = (
-    "image_size", "timesteps", "epochs", "batch_size", "width", "accumulate",
-    "max_bad_steps", "keep_checkpoints",
-)  # fmt: skip
+COUNTS = {  # fields that are whole numbers, and the least of each
+    "image_size": 1, "timesteps": 1, "epochs": 1, "batch_size": 1, "width": 1, "accumulate": 1,
+    "max_bad_steps": 1, "keep_checkpoints": 1, "stem_stride": 1, "limit": 1, "seed": 0,
+    "warmup_steps": 0, "sample_every": 0, "save_every": 0, "teacher_steps": 1,
+}  # fmt: skip
+LARGEST_SEED = 2**63 - 1  # of torch's generators
 
 
 def _setting(default: Any, reason: str) -> Any:
@@ -53,10 +54,11 @@ def _setting(default: Any, reason: str) -> Any:
 class TrainConfig:
     """What one training run is made of; the defaults are the classic configuration.
 
-    Every field is an option of `ddpm train`; `metadata["help"]` is its reason.
+    Every field is an option of `ddpm train`; `metadata["help"]` is its reason. NumPy's numbers and
+    tensors of one element become plain Python values.
 
     Raises:
-        ValueError: a count below its minimum, or a choice that does not exist.
+        ValueError: a value of the wrong type or out of range, or a choice that does not exist.
     """
 
     image_size: int = _setting(64, "side of the images in pixels, a multiple of 8 * stem_stride")
@@ -65,31 +67,32 @@ class TrainConfig:
         "cosine", "noise schedule; shifted_cosine is cosine for 64×64, flow the straight path"
     )
     prediction: str = _setting("eps", "what the network predicts: eps, x_0, v or flow")
-    epochs: int = _setting(20, "passes over the training pictures")
-    batch_size: int = _setting(10, "pictures per optimiser step; 10 fits every graphics card")
+    epochs: int = _setting(20, "passes over the training images")
+    batch_size: int = _setting(10, "images per update; 10 fits every graphics card")
     lr: float = _setting(1e-4, "peak learning rate")
-    seed: int = _setting(0, "decides initial weights, order, noise and steps t")
+    seed: int = _setting(0, "decides initial weights, order, noise and timesteps")
     rescale_zero_snr: bool = _setting(False, "no signal at all at t = T; not with eps")
     t_sampling: str = _setting(
-        "uniform", "how t is drawn: uniform, stratified in a batch, logit_normal (for flow), or "
-        "log_normal (against grain)"
+        "uniform",
+        "how t is drawn: uniform, stratified in a batch, logit_normal (for flow), or "
+        "log_normal (against grain)",
     )
-    channels: int = _setting(3, "of the pictures and the network: 3 for colour, 1 for greyscale")
+    channels: int = _setting(3, "of the images and the network: 3 for colour, 1 for greyscale")
     width: int = _setting(64, "channels of the first stage, a multiple of 8; ResNet-18 has 64")
     stem_stride: int = _setting(2, "what the stem divides the side by, 2 or 4; 4 costs a quarter")
-    class_conditional: bool = _setting(True, "tell the network the class of each picture")
+    class_conditional: bool = _setting(True, "tell the network the class of each image")
     label_dropout: float = _setting(0.1, "share of labels hidden in training; guidance needs some")
-    limit: int | None = _setting(None, "train on only the first so many pictures")
-    flip: bool = _setting(True, "flip half of the pictures left to right; not text, digits, faces")
-    optimizer: str = _setting("adamw", "adamw, or muon, which learns more from each picture")
+    limit: int | None = _setting(None, "train on the first n images only")
+    flip: bool = _setting(True, "mirror half of the images left to right; not for text or digits")
+    optimizer: str = _setting("adamw", "adamw, or muon, which learns more from each image")
     lr_schedule: str = _setting(
         "cosine", "cosine, constant, or wsd: constant, then linear to 0 over the last fifth"
     )
-    warmup_steps: int = _setting(200, "steps of linear warm-up: Adam's averages start empty")
+    warmup_steps: int = _setting(200, "updates of linear warm-up: Adam's averages start empty")
     weight_decay: float = _setting(0.0, "pulls weights to 0; diffusion networks rarely overfit")
-    grad_clip: float = _setting(1.0, "largest gradient norm, so no odd batch can undo an hour")
+    grad_clip: float = _setting(1.0, "largest gradient norm, so that no odd batch undoes an hour")
     min_snr_gamma: float | None = _setting(None, "weight the loss by min(SNR, gamma); 5 is usual")
-    ema_decay: float = _setting(0.999, "averaged weights span about 1 / (1 - decay) steps")
+    ema_decay: float = _setting(0.999, "averaged weights span about 1 / (1 - decay) updates")
     precision: str = _setting("auto", "fp32, bf16, or auto: bf16 where the hardware computes in it")
     teacher_steps: int | None = _setting(
         None, "with --distill: how many steps of the teacher lead from T to 0"
@@ -104,11 +107,16 @@ class TrainConfig:
     save_minutes: float = _setting(10.0, "minutes between checkpoints, from step 1 on; 0 is never")
 
     def __post_init__(self) -> None:
-        for name in COUNTS:
-            checks.count(name, getattr(self, name))
+        for f in fields(self):
+            kind, _, optional = str(f.type).partition(" | ")
+            if (value := getattr(self, f.name)) is not None or not optional:
+                object.__setattr__(self, f.name, _plain(f.name, value, kind))
+        for name, least in COUNTS.items():
+            if (value := getattr(self, name)) is not None:
+                checks.count(name, value, least)
+        checks.count("seed", self.seed, 0, LARGEST_SEED)
         if self.channels not in CHANNELS:
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {self.channels}")
-        checks.count("seed", self.seed, least=0)
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         if not self.grad_clip > 0:
@@ -145,8 +153,7 @@ class TrainConfig:
     def load(cls, path: str | Path) -> TrainConfig:
         """Read a configuration from a file, such as the `config.toml` that a run leaves.
 
-        Its table `data`, which `data_settings` reads, is ignored, and so are settings that no
-        longer exist.
+        Its table `data`, which `data_settings` reads, is ignored.
 
         Args:
             path: a .toml or .json file; fields that it leaves out take their defaults.
@@ -154,15 +161,19 @@ class TrainConfig:
             FileNotFoundError: no such file.
             ValueError: not TOML or JSON, an unknown field, or a value of the wrong type.
         """
-        path = Path(path)
-        values = {k: v for k, v in read_table(path).items() if k not in ("data", *RETIRED)}
-        for name, value in values.items():
-            _check_field(path.name, name, value)
-        return cls(**values)
+        path = user_path(path)
+        values = {key: value for key, value in read_table(path).items() if key != "data"}
+        known = {f.name: f for f in fields(cls)}
+        for name in values:
+            checks.one_of(f"field in {path.name}", name, known)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{path.name}: {error}") from None
 
     def save(self, path: str | Path) -> None:
         """Write a TOML file that `load` reads back, each field with its reason."""
-        Path(path).write_text(self.to_toml(), encoding="utf-8")
+        user_path(path).write_text(self.to_toml(), encoding="utf-8")
 
     def to_toml(self) -> str:
         """The text that `save` writes."""
@@ -175,12 +186,15 @@ class TrainConfig:
         return "".join(lines)
 
 
-def _check_field(file: str, name: str, value: Any) -> None:
-    kinds = {f.name: str(f.type).split(" | ") for f in fields(TrainConfig)}
-    checks.one_of(f"field in {file}", name, kinds)
-    found = "None" if value is None else type(value).__name__
-    if found not in (*kinds[name], *(["int"] if "float" in kinds[name] else [])):
-        raise ValueError(f"{file}: {name} must be of type {kinds[name][0]}, got {value!r}")
+def _plain(name: str, value: Any, kind: str) -> Any:
+    """A value as a plain int, float, bool or str, or one line that says which it must be."""
+    if getattr(value, "size", 0) == 1 or (isinstance(value, torch.Tensor) and value.numel() == 1):
+        value = value.item()  # of NumPy, or a tensor
+    if kind == "float" and type(value) is int:
+        return float(value)
+    if type(value).__name__ != kind:
+        raise ValueError(f"{name} must be of type {kind}, got {value!r}")
+    return value
 
 
 PRESETS = {

@@ -64,6 +64,6 @@ def read_table(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no configuration at {path}")
     try:
-        return readers[path.suffix](path.read_text(encoding="utf-8"))
+        return readers[path.suffix](path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # both readers raise it
         raise ValueError(f"{path} cannot be read: {error}") from error

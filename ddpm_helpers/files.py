@@ -65,3 +65,20 @@ def not_written(path: Path, needed: int, error: OSError) -> str:
 def megabytes(count: int) -> str:
     """A number of bytes as text, such as "1.5 MB"."""
     return f"{count / 1e6:,.1f} MB"
+
+
+def prepare_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder, and check that files can be written into it.
+
+    Raises:
+        OSError: they cannot; the message names the folder.
+    """
+    folder = user_path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot write to the folder {folder}: {error.strerror}") from error
+    return folder

@@ -74,6 +74,7 @@ def test_a_run_is_examined_with_its_history_and_both_copies(tmp_path, capsys, mo
 
     net, _ = load_pretrained(path)
     rest = {"ema_model": {}, "optimizer": {}, "history": [], "config": {}, "data": "cartoons"}
+    rest["diffusion"] = {}
     torch.save({"model": net.state_dict(), "step": 60} | rest, tmp_path / "checkpoint.pt")
     before = sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.iterdir())
     assert cli.main(["doctor", "--weights", str(tmp_path)]) == 2

@@ -1,23 +1,39 @@
-"""The pipeline: it learns, averages, saves, resumes exactly, and refuses what does not fit."""
+"""The loop: it learns, averages, skips bad batches, and resumes to the bit."""
 
+import gc
 import math
+import weakref
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from toy_training import CONFIG, TwoColours, pipeline, same
+from toy_training import (
+    CONFIG,
+    TwoColours,
+    change_loss,
+    fail_at,
+    pipeline,
+    same,
+    same_run,
+    spoil,
+    stop_after,
+)
 
 from ddpm_helpers.config import OPTIMIZERS, TrainConfig
-from ddpm_helpers.device import compiled
-from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.device import compiled, to_device
+from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
 from ddpm_helpers.model import DiffusionNet
-from ddpm_helpers.training import (
-    TrainingPipeline,
-    ema_decay_at,
-    learning_rate,
-    update_ema,
-)
+from ddpm_helpers.training import TrainingData, TrainingPipeline, draws, ema_decay_at, update_ema
 from ddpm_helpers.training.draws import augment, draw_t_and_eps, step_generator
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A run of 9 updates that nothing interrupted."""
+    p = pipeline()
+    p.fit()
+    return p
 
 
 def test_fit_learns_and_keeps_a_history():
@@ -31,114 +47,39 @@ def test_fit_learns_and_keeps_a_history():
     assert x[0].mean() < -0.3 and x[1].mean() > 0.3  # dark, bright
 
 
-def test_the_same_seed_trains_the_same_and_another_does_not():
-    runs = [pipeline(), pipeline(), pipeline(seed=1)]
-    losses = [[r.loss for r in p.fit()] for p in runs]
-    assert losses[0] == losses[1] != losses[2]
-    assert same(runs[0].model, runs[1].model)
+def test_the_same_seed_trains_the_same_and_another_does_not(whole):
+    again, other = pipeline(), pipeline(seed=1)
+    again.fit(), other.fit()
+    assert same_run(again, whole) and not same_run(other, whole)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("stop", [1, 3, 4, 7])
-def test_resume_is_exact_also_in_mid_epoch(tmp_path, stop, optimizer):
-    whole = pipeline(optimizer=optimizer)
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "muon"}, {"accumulate": 2}])
+@pytest.mark.parametrize("stop", [1, 4])
+def test_resume_is_exact_to_the_bit_also_within_an_epoch(tmp_path, stop, changes):
+    whole, second = pipeline(**changes), pipeline(tmp_path, **changes)
     whole.fit()
-    first = pipeline(tmp_path, optimizer=optimizer)
-    for record in first.steps():
-        if record.step == stop:
-            break
-    first.save()
-    second = pipeline(tmp_path, optimizer=optimizer)
-    second.resume()
+    stop_after(pipeline(tmp_path, **changes), stop).save()
+    assert second.resume().name == "checkpoint.pt" and second.step == stop
     second.fit()
-    assert [r.loss for r in second.history] == [r.loss for r in whole.history]
-    assert [r.lr for r in second.history] == [r.lr for r in whole.history]
-    assert same(second.model, whole.model) and same(second.ema_model, whole.ema_model)
-    a, b = (p.optimizer.state_dict()["state"] for p in (second, whole))
-    assert all(a[k][name].equal(value) for k in b for name, value in b[k].items())
+    assert same_run(second, whole)
 
 
-def test_the_loop_over_steps_can_be_left_and_continued():
-    whole, parts = pipeline(), pipeline()
-    whole.fit()
-    for record in parts.steps():
-        if record.step == 4:
-            break
-    parts.fit()
-    assert same(parts.model, whole.model)
+def test_the_loop_over_steps_can_be_left_and_continued(whole):
+    p = stop_after(pipeline(), 4)
+    p.fit()
+    assert same_run(p, whole)
 
 
-def test_the_record_comes_after_the_optimiser_step_and_the_ema_update():
+def test_the_record_comes_after_the_update_of_weights_and_average():
     p = pipeline()
-    before = [w.clone() for w in p.model.parameters()]
-    ema_before = [w.clone() for w in p.ema_model.parameters()]
+    before = [w.clone() for w in p.ema_model.parameters()]
     next(p.steps())
-    assert any(not torch.equal(a, b) for a, b in zip(before, p.model.parameters(), strict=True))
-    moved = zip(ema_before, p.ema_model.parameters(), p.model.parameters(), strict=True)
+    pairs = zip(before, p.ema_model.parameters(), p.model.parameters(), strict=True)
     decay = 2 / 11
+    moved = [(old, ema, new) for old, ema, new in pairs if not old.equal(new)]
+    assert moved and p.step == 1
     for old, ema, new in moved:
         assert torch.allclose(ema, decay * old + (1 - decay) * new, atol=1e-6)
-
-
-def test_learning_rate_closed_form():
-    config = TrainConfig(lr=1.0, warmup_steps=10)
-    rates = [learning_rate(k, 110, config) for k in range(1, 111)]
-    assert rates[:10] == pytest.approx([k / 10 for k in range(1, 11)])
-    assert rates[59] == pytest.approx(0.5) and rates[-1] == pytest.approx(0)
-    assert rates[34] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
-    assert learning_rate(200, 110, config) == rates[-1]  # in a loop of one's own
-    constant = TrainConfig(lr=1.0, warmup_steps=0, lr_schedule="constant")
-    assert [learning_rate(k, 9, constant) for k in (1, 9)] == [1.0, 1.0]
-
-
-def test_wsd_is_constant_and_then_linear_to_0_over_the_last_fifth():
-    config = TrainConfig(lr=1.0, warmup_steps=10, lr_schedule="wsd")
-    rates = [learning_rate(k, 100, config) for k in range(1, 101)]
-    assert rates[:10] == pytest.approx([k / 10 for k in range(1, 11)])
-    assert rates[9:80] == [1.0] * 71
-    assert rates[80:] == pytest.approx([1 - k / 20 for k in range(1, 21)])  # 0.95 ... 0
-    assert learning_rate(200, 100, config) == 0
-    longer = [learning_rate(k, 200, config) for k in range(1, 81)]
-    assert longer == rates[:80]  # what was trained before the decay serves any later end
-
-
-def test_a_constant_run_is_resumed_with_wsd_and_its_end_can_be_moved(tmp_path, capsys):
-    first = pipeline(tmp_path, lr_schedule="constant", epochs=20)
-    for record in first.steps():
-        if record.step == 12:
-            break
-    first.save()
-    second = pipeline(tmp_path, lr_schedule="wsd", epochs=5)  # 15 steps
-    second.resume()
-    said = capsys.readouterr().err
-    assert said == (
-        "learning rate: was 0.003 at step 12, is 0.002 at step 13, "
-        "constant to step 12, then linear to 0 at step 15\n"
-    )
-    second.fit()
-    rates = [r.lr / 3e-3 for r in second.history]
-    assert rates[2:12] == [1.0] * 10 and rates[12:] == pytest.approx([2 / 3, 1 / 3, 0])
-    longer = pipeline(tmp_path, lr_schedule="wsd", epochs=10)  # after the end
-    longer.resume()
-    words = "was 0 at step 15, is 0.003 at step 16, constant to step 24, then linear to 0 at"
-    assert words in capsys.readouterr().err
-    assert longer.fit()[-1].lr == 0 and longer.history[15].lr == 3e-3
-
-
-@pytest.mark.parametrize("changes, words", [
-    ({"epochs": 3}, ""),
-    ({"epochs": 6}, "is 0.0015 at step 10 and falls along a cosine to 0 at step 18"),
-    ({"epochs": 6, "lr_schedule": "constant"}, "is 0.003 at step 10 and stays constant to step 18"),
-])  # fmt: skip
-def test_extending_a_finished_run_says_what_the_learning_rate_will_do(
-    changes, words, tmp_path, capsys
-):
-    pipeline(tmp_path).fit()
-    capsys.readouterr()
-    pipeline(tmp_path, **changes).resume()
-    said = capsys.readouterr().err
-    assert said.startswith("learning rate: was 0 at step 9, ") if words else said == ""
-    assert words in said and said.count("\n") == bool(words)
 
 
 def test_ema_decay_warms_up_and_buffers_are_copied():
@@ -152,7 +93,7 @@ def test_ema_decay_warms_up_and_buffers_are_copied():
     assert a.weight.item() == pytest.approx(1.5) and a.running_mean.item() == 5
 
 
-def test_labels_are_hidden_at_the_requested_rate_and_pictures_flipped():
+def test_labels_are_hidden_at_the_requested_rate_and_images_flipped():
     p = pipeline(label_dropout=0.25)
     ramp = torch.linspace(-1, 1, 16).expand(4000, 3, 16, 16)
     x, y = augment(ramp, torch.ones(4000).long(), p.config, torch.Generator().manual_seed(0))
@@ -160,75 +101,32 @@ def test_labels_are_hidden_at_the_requested_rate_and_pictures_flipped():
     assert (x[:, 0, 0, 0] > 0).float().mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_drawn_steps_cover_1_to_T():
+def test_drawn_timesteps_cover_1_to_T_and_are_on_the_cpu():
     generator, bar = torch.Generator().manual_seed(0), torch.ones(7)
     t, eps = draw_t_and_eps(torch.zeros(600, 3, 16, 16), bar, generator)
-    assert sorted(set(t.tolist())) == [1, 2, 3, 4, 5, 6]
+    assert sorted(set(t.tolist())) == [1, 2, 3, 4, 5, 6] and t.device.type == "cpu"
     assert eps.std() == pytest.approx(1, abs=0.01)
 
 
-def test_bad_gradients_never_reach_the_weights():
-    p = pipeline(lr=1e-2)
-    next(p.steps())
-    before = [w.clone() for w in p.model.parameters()]
-    p.diffusion.loss = lambda model, x_0, t, eps, y, **options: (
-        model(x_0, t, y).sum((1, 2, 3)) * math.inf
-    )
-    with pytest.warns(match="step 2.*gradient nan; batch left out"):
-        with pytest.raises(FloatingPointError, match="step 6.*5 batches in a row.*a lower lr than"):
-            list(p.steps())
-    assert all(torch.equal(a, b) for a, b in zip(before, p.model.parameters(), strict=True))
-    assert p.step == 6 and [record.finite for record in p.history] == [True] + 5 * [False]
+def test_draws_work_with_the_oldest_numpy(monkeypatch):
+    """NumPy 1.26 cannot shift a uint64 by a Python int."""
+    wanted = step_generator(5, 7, torch.device("cpu")).initial_seed()
 
+    class Old(int):
+        def __rshift__(self, other):
+            raise TypeError("ufunc 'right_shift' not supported for the input types")
 
-def test_files_that_a_run_leaves(tmp_path):
-    p = pipeline(tmp_path / "a run", sample_every=2, epochs=2)
-    p.fit()
-    names = sorted(f.name for f in (tmp_path / "a run").iterdir())
-    assert names == [
-        "checkpoint-00000003.pt", "checkpoint.pt", "config.toml", "history.jsonl",
-        "samples_epoch_0002.png", "weights.safetensors",
-    ]  # fmt: skip
+    def sequence(entropy):
+        state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+        return SimpleNamespace(generate_state=lambda n, kind: [Old(state[0])])
 
-
-def test_a_network_data_or_settings_that_do_not_fit_are_refused():
-    model = DiffusionNet(16, width=8, num_classes=2)
-    good = DiffusionUtils(50, prediction="v")
-    cases = [
-        (DiffusionNet(32, width=8), good, CONFIG, "image_size is 16.*32"),
-        (model, DiffusionUtils(40, prediction="v"), CONFIG, "timesteps is 50.*40"),
-        (model, DiffusionUtils(50, prediction="eps"), CONFIG, "'v'.*'eps'"),
-        (DiffusionNet(16, width=8, num_classes=1), good, CONFIG, "knows 1.*has 2"),
-    ]
-    for net, diffusion, config, words in cases:
-        with pytest.raises(ValueError, match=words):
-            TrainingPipeline(net, diffusion, TwoColours(), config)
-
-
-def test_checkpoints_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
-    p = pipeline(tmp_path)
-    next(p.steps())
-    p.save()
-    for changes, words in [({"width": 16}, "width = 8, not 16"), ({"seed": 5}, "seed = 0, not 5")]:
-        other = pipeline(**changes)
-        before = [w.clone() for w in other.model.parameters()]
-        with pytest.raises(ValueError, match=words):
-            other.resume(tmp_path / "checkpoint.pt")
-        assert all(map(torch.equal, before, other.model.parameters()))
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        p.resume(tmp_path / "nowhere.pt")
-    with pytest.raises(ValueError, match="out_dir"):
-        pipeline().save()
-
-
-def test_out_dir_that_cannot_be_written_is_noticed_before_training(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="cannot write to out_dir .*file"):
-        pipeline(tmp_path / "file")
+    fake = SimpleNamespace(SeedSequence=sequence)
+    monkeypatch.setattr(draws, "np", SimpleNamespace(random=fake, uint64=np.uint64))
+    assert step_generator(5, 7, torch.device("cpu")).initial_seed() == wanted
 
 
 def test_the_loss_is_weighted_on_request():
-    """A fresh network outputs 0: the first loss is the mean of the weighed targets, by hand."""
+    """A fresh network outputs 0: the first loss is the mean of the weighted targets, by hand."""
     p = pipeline(min_snr_gamma=5.0, flip=False)
     record = next(p.steps())
     x_0, _ = next(p.dataset.batches(5, seed=0))
@@ -241,52 +139,262 @@ def test_the_loss_is_weighted_on_request():
     assert record.loss == pytest.approx((v * snr.clamp(max=5) / (snr + 1)).mean().item(), rel=1e-4)
 
 
-def test_compiled_training_is_the_same_in_one_graph_without_the_smaller_last_batch(
-    tmp_path, monkeypatch
-):
-    torch.compiler.reset()
-    aot, graphs = torch._dynamo.lookup_backend("aot_eager"), []  # C++ would take a minute
+def test_loss_per_quarter_is_the_mean_over_its_images():
+    p, seen = pipeline(batch_size=12, timesteps=8), {}
+    loss = p.diffusion.loss
 
-    def backend(graph, inputs):
-        graphs.append(graph)
-        return aot(graph, inputs)
+    def watched(model, x_0, t, eps, y, **options):
+        seen["t"], seen["losses"] = t, loss(model, x_0, t, eps, y, **options)
+        return seen["losses"]
 
-    monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda name: backend)
-    changes = {"epochs": 1}  # batches of 5, 5 and 2
-    plain, fused = pipeline(**changes), pipeline(tmp_path, compile=True, **changes)
-    plain.fit(), fused.fit()
-    assert isinstance(fused.net, torch._dynamo.OptimizedModule) and len(graphs) == 1
-    for a, b in zip(plain.history, fused.history, strict=True):
-        assert a.loss == pytest.approx(b.loss, rel=1e-4)
-    again = pipeline(tmp_path, **changes)  # the weights have the same names
-    again.resume()
-    assert same(again.model, fused.model)
-    large = pipeline(compile=True, batch_size=20)  # all batches have 12
-    assert large._net_for(12) is large.net and large._net_for(2) is large.model
+    p.diffusion.loss = watched
+    record = next(p.steps())
+    for k in range(4):
+        mine = seen["losses"][(2 * k < seen["t"]) & (seen["t"] <= 2 * k + 2)]
+        assert record.quarters[k] == pytest.approx(mine.mean().item(), nan_ok=True)
 
 
-def test_without_a_compiler_the_network_runs_and_says_so(monkeypatch):
-    torch.compiler.reset()
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    net, x = torch.nn.Linear(2, 3), torch.ones(1, 2)
-    with pytest.warns(match=r"torch.compile failed .*No working C\+\+ compiler"):
-        assert torch.equal(compiled(net)(x), net(x))
+# ------------------------------------------------------------------------ batches in parts
 
 
-def test_steps_are_drawn_on_the_cpu_so_that_nothing_waits_for_a_gpu():
-    """t stays on the CPU, where the tables are; the same t for the same generator seed."""
+@pytest.mark.parametrize("parts", [2, 7])
+def test_accumulation_trains_the_same_also_with_more_parts_than_images(parts, whole):
+    p = pipeline(accumulate=parts)
+    p.fit()
+    assert [r.loss for r in p.history] == pytest.approx([r.loss for r in whole.history], abs=1e-5)
+
+
+def test_the_parts_of_a_batch_are_the_batch_in_order():
+    for batch in (1, 5, 10):
+        for accumulate in (1, 2, 3, 8):
+            parts = [rows for rows, weight, _ in pipeline(accumulate=accumulate)._parts(batch)
+                     if weight]  # fmt: skip
+            assert torch.cat([torch.arange(batch)[rows] for rows in parts]).tolist() == [
+                *range(batch)
+            ]
+            sizes = [rows.stop - rows.start for rows in parts]
+            assert max(sizes) - min(sizes) <= 1
+
+
+# ---------------------------------------------------------------------------- bad batches
+
+
+def state_of(p):
+    """Copies of weights, average and optimiser state, by name."""
+    models = {f"{k} {n}": v for k in ("model", "ema_model")
+              for n, v in getattr(p, k).state_dict().items()}  # fmt: skip
+    of_optimizer = {f"{k} {n}": v for k, state in enumerate(p.optimizer.state.values())
+                    for n, v in state.items()}  # fmt: skip
+    return {name: value.clone() for name, value in (models | of_optimizer).items()}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_bad_batch_changes_nothing_uses_up_its_step_and_is_named(optimizer):
+    p = pipeline(weight_decay=0.1, optimizer=optimizer)
+    spoil(p, {0, 3, 4})
+    before, skipped = state_of(p), []
+    with pytest.warns(match="batch skipped") as said:
+        for record in p.steps():
+            now = state_of(p)
+            changed = any(not now[name].equal(value) for name, value in before.items())
+            assert changed == record.finite
+            skipped += [] if record.finite else [record.step]
+            before = now
+    assert skipped == [1, 4, 5] and p.step == 9
+    steps = [str(w.message).split(":")[0] for w in said if "skipped" in str(w.message)]
+    assert steps == ["step 1", "step 4", "step 5"]
+
+
+def test_a_finite_loss_with_a_gradient_that_is_not_finite_is_bad_too():
+    """The square root has an infinite slope at 0."""
+    p, before = pipeline(), pipeline()
+    change_loss(p, lambda loss: (loss() * 0).sqrt())
+    record = p.train_step(*next(p.dataset.batches(5, seed=0)))
+    assert record.loss == 0 and not math.isfinite(record.grad_norm) and not record.finite
+    assert same(p.model, before.model)
+
+
+def test_after_a_bad_batch_timesteps_and_noise_are_drawn_anew():
+    p, drawn = pipeline(batch_size=6), []
+    spoil(p, {0})
+    loss = p.diffusion.loss
+
+    def watched(model, x_0, t, eps, y, **options):
+        drawn.append((t, eps))
+        return loss(model, x_0, t, eps, y, **options)
+
+    p.diffusion.loss = watched
+    steps = p.steps()
+    with pytest.warns(match="step 1.*batch skipped"):
+        assert [next(steps).step, next(steps).step] == [1, 2]
+    assert not any(a.equal(b) for a, b in zip(*drawn, strict=True))
+
+
+def test_bad_batches_in_a_row_stop_the_run_and_resume_stays_exact(tmp_path):
+    whole, parts = pipeline(max_bad_steps=2), [pipeline(tmp_path, max_bad_steps=2) for _ in "ab"]
+    for p in (whole, *parts):
+        spoil(p, {1, 4, 5, 6})
+    for p in (whole, parts[0]):
+        with pytest.warns(match="step 2: .*skipped"):
+            with pytest.raises(FloatingPointError, match="step 6: .*2 .*lower lr than 0.00"):
+                p.fit()
+    assert parts[1].resume() and parts[1].step == 6  # the error has saved
+    for p in (whole, parts[1]):
+        with pytest.warns(match="step 7: .*skipped"):  # after the error the count starts again
+            p.fit()
+    assert same_run(parts[1], whole)
+    assert all(v.isfinite().all() for v in whole.ema_model.state_dict().values())
+
+
+# ---------------------------------------------------------------------------- full memory
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. " * 9), RuntimeError("can't allocate memory: 9"),
+    RuntimeError("MPS backend out of memory"), RuntimeError("CPU: not enough memory: you tried"),
+])  # fmt: skip
+def test_out_of_memory_is_one_line_and_a_rerun_continues_exactly(error, whole):
+    p, big, held = pipeline(), [error], []
+
+    def full(loss):
+        result = loss()
+        if p.step == 4 and big:
+            held.append(weakref.ref(result))
+            raise big.pop()
+        return result
+
+    change_loss(p, full)
+    with pytest.raises(torch.OutOfMemoryError) as short:
+        p.fit()
+    line = str(short.value)
+    assert line.startswith("step 5: ") and "halve batch_size (5)" in line and "\n" not in line
+    gc.collect()
+    assert held[0]() is None  # all of it is gone, although the error is still here
+    p.fit()
+    assert same_run(p, whole)
+
+
+def test_a_sample_grid_that_needs_too_much_memory_is_not_blamed_on_the_batch(tmp_path):
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    p = pipeline(tmp_path, sample_every=1)
+    p.diffusion.sample = full
+    with pytest.raises(torch.OutOfMemoryError, match="^sample grid after step 3: .*sample_every=0"):
+        p.fit()
+
+
+def test_other_errors_of_an_update_are_raised_unchanged():
     p = pipeline()
-    generator, bar = step_generator(0, 7, torch.device("cpu")), torch.ones(51)
-    t, _ = draw_t_and_eps(torch.zeros(5, 3, 16, 16), bar, generator)
-    assert t.device.type == "cpu"
-    there, seen = torch.zeros(5, 3, 16, 16, device="meta"), []
+    fail_at(p, 2, RuntimeError("size mismatch"))
+    with pytest.raises(RuntimeError, match="^size mismatch$"):
+        p.fit()
 
-    def net(x, at, y):
-        seen.append(at.device.type)
-        return x
 
-    p.diffusion.loss(net, there, t, there, torch.zeros(5, device="meta"))
-    assert seen == ["meta"]  # the network gets them where it is
+# ------------------------------------------------------- networks, data and what others set
+
+
+class Least:
+    """As little as a dataset may offer."""
+
+    classes, image_shape, name = ("a", "b"), (3, 16, 16), "least"
+
+    def __len__(self):
+        return 12
+
+    def batches(self, batch_size, *, seed, epoch=0, device=None):
+        yield from TwoColours().batches(batch_size, seed=seed, epoch=epoch, device=device)
+
+
+def parts(**changes):
+    have = {"model": DiffusionNet(16, width=8, num_classes=2), "config": CONFIG}
+    have |= {"diffusion": DiffusionUtils(50, prediction="v"), "dataset": TwoColours()}
+    return have | changes
+
+
+def test_a_dataset_that_meets_the_protocol_can_be_trained_on(tmp_path):
+    assert isinstance(Least(), TrainingData)
+    p = TrainingPipeline(**parts(dataset=Least()), out_dir=tmp_path)
+    p.fit()
+    again = TrainingPipeline(**parts(dataset=Least()))
+    again.resume(tmp_path)
+    assert same_run(again, p)
+
+
+def with_classes_of_numbers():
+    data = Least()
+    data.classes = range(2)
+    return data
+
+
+def test_the_parts_of_a_training_that_do_not_fit_are_refused_in_one_line():
+    model = parts()["model"]
+    refused = {
+        "list": {"dataset": [1]},
+        "range(0, 2)|[0, 1]": {"dataset": with_classes_of_numbers()},
+        "Conv2d": {"model": torch.nn.Conv2d(3, 3, 1)},
+        "str": {"diffusion": "cosine"},
+        "image_size is 16": {"model": DiffusionNet(32, width=8)},
+        "(3, 16, 16)": {"model": DiffusionNet(16, channels=1, width=8),
+                        "config": TrainConfig(**CONFIG.to_dict() | {"channels": 1})},
+        "knows 1": {"model": DiffusionNet(16, width=8, num_classes=1)},
+        "config.timesteps is 50": {"diffusion": DiffusionUtils(40, prediction="v")},
+        "config.prediction is 'v'": {"diffusion": DiffusionUtils(50, prediction="eps")},
+        "config.schedule is 'cosine'": {"diffusion": DiffusionUtils(50, "linear", prediction="v")},
+    }  # fmt: skip
+    for words, changes in refused.items():
+        with pytest.raises(ValueError) as refusal:
+            TrainingPipeline(**parts(model=model) | changes)
+        line = str(refusal.value)
+        assert any(word in line for word in words.split("|")) and "\n" not in line, line
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda x, y: (x.double(), y), "float64"),
+    (lambda x, y: (x[:, :1], y), "(5, 1, 16, 16)"),
+    (lambda x, y: (x, y.float()), "int64 (5,)"),
+    (lambda x, y: (x, y[:2]), "(2,)"),
+    (None, "gave 2 batches, 3"),
+])  # fmt: skip
+def test_wrong_batches_are_refused_in_one_line(change, words):
+    p = pipeline()
+    whole = list(p.dataset.batches(5, seed=0))
+    found = whole[:2] if change is None else [change(*batch) for batch in whole]
+    p.dataset.batches = lambda *args, **options: iter(found)
+    with pytest.raises(ValueError) as refusal:
+        p.fit()
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_network_within_data_parallel_is_trained_without_it(whole):
+    p = pipeline()
+    wrapped = TrainingPipeline(torch.nn.DataParallel(p.model), p.diffusion, p.dataset, p.config)
+    wrapped.fit()
+    assert same_run(wrapped, whole)
+
+
+def test_a_training_works_where_somebody_switched_gradients_off(whole):
+    with torch.no_grad():
+        p = pipeline()
+        p.fit()
+    assert same_run(p, whole)
+
+
+def test_another_default_dtype_is_refused():
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ValueError, match="float64.*set_default_dtype"):
+            pipeline()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_table_of_betas_can_be_trained_with_and_is_not_resumed_with_another(tmp_path):
+    betas = beta_schedule("linear", 50)
+    p = TrainingPipeline(**parts(diffusion=DiffusionUtils(50, betas, prediction="v")))
+    p.save(tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="c.pt.*table of betas"):
+        TrainingPipeline(**parts()).resume(tmp_path / "c.pt")
 
 
 def test_fsdp_is_refused_with_what_to_do_instead(monkeypatch):
@@ -294,15 +402,13 @@ def test_fsdp_is_refused_with_what_to_do_instead(monkeypatch):
 
     fake = SimpleNamespace(distributed_type=accelerate.DistributedType.FSDP)
     monkeypatch.setattr(accelerate, "Accelerator", lambda **options: fake)
-    with pytest.raises(ValueError, match="FSDP.*--multi_gpu instead of --use_fsdp"):
+    with pytest.raises(ValueError, match="FSDP.*--multi_gpu"):
         pipeline()
 
 
-def test_the_configuration_overrides_what_accelerate_was_configured_for(monkeypatch):
+def test_the_configuration_overrides_what_accelerate_was_configured_for(monkeypatch, whole):
     from accelerate.state import AcceleratorState
 
-    plain = pipeline()
-    plain.fit()
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     AcceleratorState._reset_state(True)
@@ -311,8 +417,16 @@ def test_the_configuration_overrides_what_accelerate_was_configured_for(monkeypa
         p.fit()
     finally:
         AcceleratorState._reset_state(True)
-    assert [r.loss for r in p.history] == [r.loss for r in plain.history]
-    assert same(p.model, plain.model)
+    assert same_run(p, whole)
+
+
+def test_training_uses_channels_last_a_fused_optimiser_and_bf16():
+    p, seen = pipeline(precision="bf16"), []
+    conv = p.model.encoder.stages[0].block1.conv1
+    conv.register_forward_hook(lambda module, x, out: seen.append(out.dtype))
+    next(p.steps())
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert p.optimizer.param_groups[0]["fused"] and seen == [torch.bfloat16]
 
 
 def test_sample_grids_use_the_averaged_weights_and_always_the_same_noise():
@@ -325,22 +439,76 @@ def test_sample_grids_use_the_averaged_weights_and_always_the_same_noise():
     assert first.isfinite().all() and first.equal(second)
 
 
-def test_training_uses_channels_last_a_fused_optimiser_and_bf16(monkeypatch):
-    """Channels last, one fused optimiser step, one average over all weights, bf16 where asked."""
-    p, seen = pipeline(precision="bf16"), []
-    conv = p.model.encoder.stages[0].block1.conv1
-    conv.register_forward_hook(lambda module, x, out: seen.append(out.dtype))
-    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
-    assert p.optimizer.param_groups[0]["fused"]
-    lerp, calls = torch._foreach_lerp_, []
-    monkeypatch.setattr(torch, "_foreach_lerp_", lambda *a: (calls.append(a), lerp(*a)))
-    next(p.steps())
-    assert len(calls) == 1 and seen == [torch.bfloat16]
+def test_values_go_to_a_gpu_from_pinned_memory_without_a_wait():
+    class Values:
+        device, asked = torch.device("cpu"), []
+
+        def pin_memory(self):
+            self.asked.append("pinned")
+            return self
+
+        def to(self, device, **options):
+            self.asked.append((str(device), options))
+
+    to_device(Values(), torch.device("cuda"))
+    assert Values.asked == ["pinned", ("cuda", {"non_blocking": True})]
 
 
-def test_the_bar_shows_loss_speed_and_time_left(capsys, monkeypatch):
-    monkeypatch.setattr("ddpm_helpers.training.progress._somebody_watches", lambda: True)
-    pipeline(epochs=4).fit()
-    last = capsys.readouterr().err.split("\r")[-1]
-    assert "12/12" in last and "loss=0." in last and "smooth=0." in last and "images/s=" in last
-    assert "<00:00" in last  # the time left
+# ------------------------------------------------------------------------------- compiling
+
+
+@pytest.fixture
+def compile_with(monkeypatch):
+    """Let torch.compile use a backend that leaves the graph as it is, and fails if asked to."""
+    torch.compiler.reset()
+    seen = {"compiled": 0, "called": 0, "fail": False}
+
+    def backend(graph, inputs):
+        seen["compiled"] += 1
+        if seen["fail"]:
+            raise RuntimeError("C++ compile error\n\nOutput:\na.h:2: fatal error: no Python.h\nend")
+
+        def call(*args):
+            seen["called"] += 1
+            return graph(*args)
+
+        return call
+
+    seen["backend"] = backend
+    monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda name: backend)
+    yield seen
+    torch.compiler.reset()
+
+
+def test_full_batches_run_compiled_and_the_smaller_last_one_does_not(compile_with, tmp_path, whole):
+    p = pipeline(tmp_path, compile=True)  # batches of 5, 5 and 2
+    p.fit()
+    assert (compile_with["compiled"], compile_with["called"]) == (1, 6) and same_run(p, whole)
+    again = pipeline(tmp_path)  # the weights have the same names
+    again.resume()
+    assert same_run(again, p)
+
+
+def test_a_compiler_that_fails_is_named_and_training_continues(compile_with, whole):
+    compile_with["fail"] = True
+    p = pipeline(compile=True)
+    with pytest.warns(match="torch.compile failed .*no Python.h") as said:
+        p.fit()
+    assert len([w for w in said if "torch.compile failed" in str(w.message)]) == 1
+    assert "\n" not in str(said[0].message) and same_run(p, whole)
+
+
+def test_without_a_compiler_the_network_runs_and_says_so(monkeypatch):
+    torch.compiler.reset()
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    net, x = torch.nn.Linear(2, 3), torch.ones(1, 2)
+    with pytest.warns(match=r"torch.compile failed .*No working C\+\+ compiler"):
+        assert torch.equal(compiled(net)(x), net(x))
+
+
+def test_a_network_that_the_caller_compiled_trains_as_it_is_called(compile_with, whole):
+    p = pipeline()
+    net = torch.compile(p.model, backend=compile_with["backend"])
+    wrapped = TrainingPipeline(net, p.diffusion, p.dataset, p.config)
+    wrapped.fit()
+    assert compile_with["called"] == 6 and same_run(wrapped, whole)

@@ -1,76 +1,151 @@
-"""A run's folder: which run owns it, and when a checkpoint is written into it."""
+"""A run's folder: who owns it, what is in it, when it is written, and what survives an error."""
 
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from toy_training import pipeline, same
+from PIL import Image
+from toy_training import (
+    TwoColours,
+    fail_at,
+    pipeline,
+    same_run,
+    spoil,
+    strike_at,
+)
 
-from ddpm_helpers.config import TrainConfig
-from ddpm_helpers.training import checkpoint
+from ddpm_helpers.pretrained.weights import description
+from ddpm_helpers.training import checkpoint, run_folder
+from ddpm_helpers.training.training_data import check_same_data, identify
 
 
-@pytest.fixture
-def run(tmp_path):
-    """A finished run of 9 steps that kept its last three checkpoints."""
-    p = pipeline(tmp_path, keep_checkpoints=3)
+@pytest.fixture(scope="module")
+def whole():
+    """A run of 9 updates that nothing interrupted."""
+    p = pipeline()
     p.fit()
     return p
 
 
-def test_a_folder_that_holds_a_run_is_refused_before_anything_is_written(run, tmp_path):
-    def content():
-        return {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-
-    before, second = content(), pipeline(tmp_path, epochs=1)
-    for start in (second.fit, lambda: next(second.steps()), second.save):
-        with pytest.raises(FileExistsError, match=r"holds a run already \(checkpoint.*overwrite"):
-            start()
-    assert content() == before and second.step == 0
-    for path in checkpoint.checkpoints(tmp_path):
-        path.unlink()
-    with pytest.raises(FileExistsError, match=r"already \(weights\.safetensors\)"):
-        second.fit()
-    second.resume(second.save(tmp_path / "elsewhere" / "c.pt"))
-    with pytest.raises(FileExistsError):  # what it resumed lies elsewhere
-        second.fit()
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run of 9 updates that kept its last three checkpoints."""
+    folder = tmp_path_factory.mktemp("run") / "a run"
+    pipeline(folder, keep_checkpoints=3, sample_every=2).fit()
+    return folder
 
 
-def test_overwrite_removes_the_run_and_nothing_else_when_training_starts(run, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    p = pipeline(tmp_path, epochs=1, keep_checkpoints=9, overwrite=True)
-    assert len(checkpoint.checkpoints(tmp_path)) == 3
-    p.fit()
-    p.config = TrainConfig(**(p.config.to_dict() | {"epochs": 2}))
-    p.total_steps = 6
-    p.fit()  # its own run is not overwritten
-    steps = [torch.load(c, weights_only=True)["step"] for c in checkpoint.checkpoints(tmp_path)]
-    assert steps == [6, 3, 1] and (tmp_path / "notes.txt").read_text() == "mine"
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of that folder, whose files have lost their times."""
+    for path in sorted(finished.iterdir(), reverse=True):
+        if path.is_file():
+            shutil.copyfile(path, tmp_path / path.name)
+    return tmp_path
 
 
-def test_a_resumed_run_is_not_overwritten(run, tmp_path):
-    p = pipeline(tmp_path, epochs=4, overwrite=True)
+def content(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+def steps_saved(folder):
+    return [torch.load(c, weights_only=True)["step"] for c in checkpoint.checkpoints(folder)]
+
+
+# -------------------------------------------------------------------------- what is in it
+
+
+def test_files_that_a_run_leaves(finished):
+    assert sorted(p.name for p in finished.iterdir()) == [
+        ".lock", "checkpoint-00000003.pt", "checkpoint-00000006.pt", "checkpoint.pt", "config.toml",
+        "history.jsonl", "learning.gif", "samples_epoch_0002.png", "samples_epoch_0003.png",
+        "weights.safetensors",
+    ]  # fmt: skip
+    with Image.open(finished / "learning.gif") as film:
+        with Image.open(finished / "samples_epoch_0002.png") as grid:
+            assert film.size == grid.size == (171, 35) and film.n_frames == 2
+
+
+def test_checkpoints_are_ordered_by_their_step_and_the_newest_are_kept(run):
+    assert steps_saved(run) == [9, 6, 3]
+    p = pipeline(run, epochs=4, keep_checkpoints=2)
     p.resume()
-    assert len(p.fit()) == 12
+    p.fit()
+    assert steps_saved(run) == [12, 9]
 
 
-def test_the_first_step_is_saved_at_once_and_later_ones_by_the_clock(tmp_path, monkeypatch):
-    whole, clock = pipeline(epochs=4), [1000.0]
-    whole.fit()
+def test_the_weights_of_chosen_epochs_are_kept_on_request(tmp_path):
+    p = pipeline(tmp_path, epochs=6, keep_weights=True, save_every=0)
+    p.fit()
+    kept = sorted(path.name for path in tmp_path.glob("weights_epoch_*"))
+    assert kept == [f"weights_epoch_000{k}.safetensors" for k in (1, 2, 5)]
+    assert description(tmp_path / kept[1])["trained"]["steps"] == 2 * p.steps_per_epoch
+    rungs = [epoch for epoch in range(1, 1001) if run_folder.is_rung(epoch)]
+    assert rungs == [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+
+
+def test_history_holds_every_update_once_after_a_kill(run):
+    """A kill leaves records that the newest checkpoint does not know, and half of a line."""
+    (run / "checkpoint.pt").unlink()
+    with open(run / "history.jsonl", "a") as file:
+        file.write('{"step": 10, "lo')
+    assert [r["step"] for r in run_folder.read_history(run / "history.jsonl")] == [*range(1, 10)]
+    p = pipeline(run)
+    p.resume()
+    spoil(p, {7})
+    with pytest.warns(match="step 8.*skipped"):
+        p.fit()
+    records = run_folder.read_history(run / "history.jsonl")
+    assert [r["step"] for r in records] == [*range(1, 10)]
+    assert [r["loss"] for r in records if r["step"] != 8] == [r.loss for r in p.history if r.finite]
+    assert records[7]["loss"] is None  # JSON has no NaN
+
+
+def test_tensorboard_gets_every_update_once_where_it_is_installed(run, monkeypatch):
+    """With a stand-in for the writer: TensorBoard is not a dependency."""
+    noted, hidden = [], []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            hidden.append(purge_step)
+
+        def add_scalar(self, name, value, step):
+            noted.append((name, step))
+
+        def add_image(self, name, image, step):
+            noted.append((name, step, tuple(image.shape)))
+
+    fake = type(sys)("torch.utils.tensorboard")
+    fake.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "tensorboard")
+    p = pipeline(run, epochs=4, sample_every=1)
+    p.resume()
+    p.fit()
+    assert hidden == [10]  # what a killed run wrote from update 10 on
+    assert {("loss", 10), ("lr", 12), ("images_per_second", 11)} <= set(noted)
+    assert ("samples", 12, (3, 35, 171)) in noted and ("loss", 9) not in noted
+
+
+# --------------------------------------------------------------------------- when it is due
+
+
+def test_the_first_update_is_saved_at_once_and_later_ones_by_the_clock(tmp_path, monkeypatch):
+    clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     changes = {"epochs": 4, "save_every": 0, "keep_checkpoints": 9, "save_minutes": 0.5}
-    p = pipeline(tmp_path, **changes)
-    for record in p.steps():
+    for record in pipeline(tmp_path, **changes).steps():
         clock[0] += 10.0
         if record.step == 9:
             break
-    steps = [torch.load(c, weights_only=True)["step"] for c in checkpoint.checkpoints(tmp_path)]
-    assert steps == [7, 4, 1]  # seven steps in: in the middle of the third epoch
-    second = pipeline(tmp_path, **changes)
-    second.resume()
-    second.fit()
-    assert same(second.model, whole.model) and same(second.ema_model, whole.ema_model)
-    assert [r.loss for r in second.history] == [r.loss for r in whole.history]
+    assert steps_saved(tmp_path) == [7, 4, 1]
 
 
 def test_with_save_minutes_0_nothing_is_saved_before_the_epoch_ends(tmp_path):
@@ -78,4 +153,384 @@ def test_with_save_minutes_0_nothing_is_saved_before_the_epoch_ends(tmp_path):
     next(steps), next(steps)
     assert not checkpoint.checkpoints(tmp_path)
     next(steps)
-    assert len(checkpoint.checkpoints(tmp_path)) == 1
+    assert steps_saved(tmp_path) == [3]
+
+
+# ------------------------------------------------------------------------------ who owns it
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_anything_is_written(run):
+    before, second = content(run), pipeline(run, epochs=1)
+    for start in (second.fit, lambda: next(second.steps()), second.save):
+        with pytest.raises(FileExistsError, match="holds a run already .*overwrite"):
+            start()
+    assert content(run) | {".lock": b""} == before | {".lock": b""} and second.step == 0
+    for path in checkpoint.checkpoints(run):
+        path.unlink()
+    second.resume(second.save(run / "elsewhere" / "c.pt"))
+    with pytest.raises(FileExistsError, match=r"already \(weights"):  # it resumed another run
+        second.fit()
+
+
+def test_overwrite_removes_the_run_and_nothing_else_when_training_starts(run):
+    (run / "notes.txt").write_text("mine")
+    p = pipeline(run, epochs=1, overwrite=True)
+    assert steps_saved(run) == [9, 6, 3]
+    p.fit()
+    assert steps_saved(run) == [3, 1] and (run / "notes.txt").read_text() == "mine"
+    resumed = pipeline(run, epochs=2, overwrite=True)
+    resumed.resume()
+    assert len(resumed.fit()) == 6  # a run that was resumed is not overwritten
+
+
+HOLD = """
+import sys, time
+sys.path[:0] = {path}
+from toy_training import pipeline
+steps = pipeline({folder!r}).steps()
+next(steps)
+print("trains", flush=True)
+time.sleep(600)
+"""
+
+
+def test_one_process_trains_in_a_folder_and_a_kill_unlocks_it(tmp_path, root):
+    code = HOLD.format(path=[str(root), str(root / "tests")], folder=str(tmp_path))
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"trains\n"
+        p = pipeline(tmp_path)
+        p.resume()
+        before = content(tmp_path)
+        for start in (p.fit, p.save):
+            with pytest.raises(BlockingIOError, match="another process is training in .*"):
+                start()
+        assert content(tmp_path) == before
+    finally:
+        other.kill()
+        other.communicate()
+    assert len(p.fit()) == 9
+    steps = p.steps()  # within a process, a loop that was left does not keep the folder
+    assert pipeline(tmp_path, overwrite=True).fit() and list(steps) == []
+
+
+def test_a_drive_without_locks_is_warned_about(tmp_path, monkeypatch):
+    import filelock
+
+    def refuse(self, **options):
+        raise NotImplementedError("no flock here")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    with pytest.warns(match="cannot be locked .no flock here.*only one process"):
+        assert len(pipeline(tmp_path, epochs=1).fit()) == 3
+
+
+def test_temporary_files_of_a_killed_run_go_and_other_files_stay(run):
+    foreign = {"mine.tmp", "checkpoint.pt.bak", "checkpoint-best.pt", "notes.txt"}
+    ours = {"checkpoint.pt.tmp", "weights.safetensors.tmp", "history.jsonl.tmp", "config.toml.tmp"}
+    for name in foreign | ours:
+        (run / name).write_bytes(b"half")
+    p = pipeline(run)
+    assert p.resume("auto") and {path.name for path in run.glob("*.tmp")} == {"mine.tmp"} | ours
+    p.fit()
+    assert {path.name for path in run.glob("*.tmp")} == {"mine.tmp"}
+    assert all((run / name).read_bytes() == b"half" for name in foreign)
+
+
+# ------------------------------------------------------------------------------- resuming
+
+
+def test_any_changed_or_missing_byte_of_a_checkpoint_is_noticed(run):
+    path = run / "checkpoint.pt"
+    whole, n = path.read_bytes(), path.stat().st_size
+    for where in (0, 100, n // 2, n - 3000, n - 1):
+        path.write_bytes(whole[:where] + bytes([whole[where] ^ 64]) + whole[where + 1 :])
+        try:
+            assert checkpoint.read(path)["step"] == 9  # a byte that says nothing
+        except checkpoint.BrokenFile as error:
+            assert "checkpoint.pt is " in str(error) and "\n" not in str(error)
+        path.write_bytes(whole[:where])
+        with pytest.raises(checkpoint.BrokenFile, match="checkpoint.pt is not a complete"):
+            checkpoint.read(path)
+    changed = bytearray(whole)
+    changed[n // 2] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(checkpoint.BrokenFile, match="checkpoint.pt is damaged"):
+        checkpoint.read(path)
+
+
+def test_resume_falls_back_to_the_newest_undamaged_checkpoint_and_says_so(run, whole):
+    (run / "checkpoint.pt").write_bytes(b"PK")
+    p = pipeline(run)
+    with pytest.warns(match=r"checkpoint\.pt .*using checkpoint-00000006\.pt, step 6"):
+        assert p.resume("auto").name == "checkpoint-00000006.pt"
+    p.fit()
+    assert same_run(p, whole) and steps_saved(run) == [9, 6]  # the damaged file is replaced
+    for path in checkpoint.checkpoints(run):
+        path.write_bytes(b"")
+    with pytest.raises(checkpoint.BrokenFile, match="no complete checkpoint"):
+        p.resume("auto")
+
+
+def test_auto_starts_from_the_beginning_where_there_is_no_checkpoint(tmp_path):
+    p = pipeline(tmp_path / "new")
+    assert p.resume("auto") is None and p.step == 0
+    (tmp_path / "new").rmdir()  # of several processes, one may have yet to make the folder
+    assert p.resume("auto") is None
+
+
+def test_options_of_the_optimiser_may_change_at_a_resume(run):
+    state = pipeline().state_dict()
+    state["optimizer"]["param_groups"][0] |= {"fused": False, "weight_decay": 0.5}
+    p = pipeline(weight_decay=0.1)
+    p.load_state_dict(state)
+    assert p.optimizer.param_groups[0]["fused"] and next(p.steps()).step == 1
+    assert p.optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+def test_a_run_resumes_in_a_home_folder_given_by_a_tilde(run, monkeypatch):
+    monkeypatch.setenv("HOME", str(run.parent))
+    monkeypatch.setenv("USERPROFILE", str(run.parent))
+    p = pipeline(f"~/{run.name}")
+    p.resume()
+    assert p.step == 9 and p.save(f"~/{run.name}/more/c.pt") == run / "more" / "c.pt"
+
+
+def test_checkpoints_that_do_not_fit_are_refused_in_one_line_and_change_nothing(run):
+    torch.save({"weights": torch.ones(1)}, run / "foreign.pt")
+    torch.save(Path("x"), run / "pickle.pt")
+    other = TwoColours()
+    other.name, other.images = "else", other.images.flip(0)
+    for place, changes, words in [
+        ("checkpoint.pt", {"width": 16}, "width = 8, not 16"),
+        ("checkpoint.pt", {"seed": 5}, "seed = 0, not 5"),
+        ("checkpoint.pt", {"limit": 5}, "limit = None, not 5"),
+        ("checkpoint.pt", {"optimizer": "muon"}, "'adamw', not 'muon'"),
+        ("checkpoint.pt", {"class_conditional": False}, "label.weight"),
+        ("nowhere.pt", {}, "nowhere.pt"),
+        ("elsewhere", {}, "no checkpoint"),
+        ("weights.safetensors", {}, "holds weights"),
+        ("foreign.pt", {}, "not a checkpoint"),
+        ("pickle.pt", {}, "not a complete checkpoint"),
+    ]:
+        p = pipeline(**changes)
+        before = [w.clone() for w in p.model.parameters()]
+        (run / "elsewhere").mkdir(exist_ok=True)
+        with pytest.raises((ValueError, FileNotFoundError)) as refusal:
+            p.resume(run / place)
+        assert words in str(refusal.value) and "\n" not in str(refusal.value)
+        assert p.step == 0 and all(map(torch.equal, before, p.model.parameters()))
+    p = pipeline(run)
+    p.dataset.name = "somewhere else"
+    p.resume()  # the same images under another name
+    p.dataset = other
+    with pytest.raises(ValueError, match="12 images of two colours, not on 12 images of else"):
+        p.resume()
+    for call in (pipeline().save, pipeline().resume):
+        with pytest.raises(ValueError, match="no out_dir"):
+            call()
+
+
+def test_data_are_recognised_by_brightness_and_labels_or_else_by_name():
+    mine, other = TwoColours(), TwoColours()
+    other.images = other.images.clone()
+    other.images[:, :, 0, 0] += 1  # by another decoder
+    check_same_data("c.pt", identify(mine), identify(other))
+    other.images[3] += 2
+    relabelled = TwoColours()
+    relabelled.labels = relabelled.labels.flip(0)
+    by_name = [{"name": name, "images": 12} for name in "ab"]
+    for a, b in (
+        (identify(mine), identify(other)),
+        (identify(mine), identify(relabelled)),
+        by_name,
+    ):
+        with pytest.raises(ValueError, match="^c.pt was trained on"):
+            check_same_data("c.pt", a, b)
+
+
+# ---------------------------------------------------------------- errors, signals, full disks
+
+
+class Trouble(BaseException):
+    """Of a kind that nobody foresees."""
+
+
+def fail_in_data(p, step, error):
+    batches = p.dataset.batches
+
+    def failing(*args, **options):
+        for batch in batches(*args, **options):
+            if p.step == step:
+                raise error
+            yield batch
+
+    p.dataset.batches = failing
+
+
+def fail_in_watch(p, step, error):
+    def watch(p, record):
+        if record.step == step:
+            raise error
+
+    fit = p.fit
+    p.fit = lambda: fit(watch=watch)
+
+
+def fail_in_samples(p, step, error):
+    def failing(*args, **options):
+        raise error
+
+    p.diffusion.sample = failing
+
+
+@pytest.mark.parametrize("fail, changes, step", [
+    (fail_at, {}, 5),
+    (fail_in_data, {}, 5),
+    (fail_in_watch, {}, 4),
+    (fail_in_samples, {"sample_every": 1, "save_every": 0}, 3),
+])  # fmt: skip
+def test_any_exception_saves_the_last_complete_update_first(fail, changes, step, whole, tmp_path):
+    p = pipeline(tmp_path, save_minutes=0, **changes)
+    fail(p, step, Trouble("at a bad moment"))
+    with pytest.raises(Trouble, match="at a bad moment"):
+        p.fit()
+    assert steps_saved(tmp_path)[0] == step
+    second = pipeline(tmp_path)
+    second.resume()
+    second.fit()
+    assert same_run(second, whole)
+
+
+def test_a_partial_update_is_not_saved(tmp_path, monkeypatch):
+    def broken(*args):
+        if p.step == 5:
+            raise RuntimeError("between weights and average")
+
+    p = pipeline(tmp_path, save_minutes=0)
+    monkeypatch.setattr("ddpm_helpers.training.pipeline.update_ema", broken)
+    with pytest.raises(RuntimeError, match="between weights"):
+        p.fit()
+    assert steps_saved(tmp_path) == [3]  # of the first epoch
+
+
+def test_the_error_is_raised_even_if_saving_fails(tmp_path, monkeypatch):
+    p = pipeline(tmp_path, save_minutes=0)
+    fail_at(p, 2, ValueError("the first"))
+    monkeypatch.setattr(p, "save", lambda: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.warns(match="while saving step 2: disk full"):
+        with pytest.raises(ValueError, match="the first"):
+            p.fit()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit on file sizes needs POSIX")
+def test_a_disk_that_fills_up_leaves_the_old_checkpoint_and_names_bytes(run):
+    import resource
+
+    p = pipeline(run)
+    p.resume()
+    before = content(run)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"not written.*it needs \d.*MB are free; the old file"):
+            p.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert content(run) | {".lock": b""} == before | {".lock": b""}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full, from Linux")
+def test_a_history_that_finds_no_room_names_its_file_and_the_update_is_saved(tmp_path):
+    p = pipeline(tmp_path, save_every=0)
+    steps = p.steps()
+    next(steps)
+    (tmp_path / "history.jsonl").unlink()
+    (tmp_path / "history.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"history\.jsonl was not written \(No space left"):
+        next(steps)
+    assert steps_saved(tmp_path)[0] == 2
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot write .*file"):
+        pipeline(tmp_path / "file")
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+
+@posix
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
+def test_in_your_own_loop_the_update_is_saved_before_the_interrupt_arrives(tmp_path, capsys):
+    p = pipeline(tmp_path, save_every=0)
+    strike_at(p, 4)
+    with pytest.raises(KeyboardInterrupt):
+        list(p.steps())
+    assert p.step == 5 == steps_saved(tmp_path)[0] == len(p.history)
+    assert capsys.readouterr().err == "SIGINT: stopping after this update; Ctrl-C stops at once\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    p.diffusion.loss = pipeline().diffusion.loss
+    assert len(p.fit()) == p.total_steps and p.stopped_by is None  # the kernel lives
+
+
+@posix
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_fit_stops_saves_and_returns_also_when_a_signal_arrives_in_watch(tmp_path, capsys, how):
+    number = getattr(signal, how)
+    before = signal.getsignal(number)
+    p = pipeline(tmp_path)
+    history = p.fit(watch=lambda p, record: record.step == 2 and os.kill(os.getpid(), number))
+    assert len(history) == 3 == steps_saved(tmp_path)[0] and p.stopped_by == number
+    assert f"{how}: stopped after step 3 of 9; saved" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+@posix
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
+def test_a_second_ctrl_c_stops_at_once_and_saves(tmp_path, monkeypatch):
+    """As in a compiler that works for minutes: the update does not end by itself."""
+    monkeypatch.setattr("ddpm_helpers.training.stopping.PATIENCE", 0.0)
+    p = pipeline(tmp_path)
+    strike_at(p, 4)
+    with pytest.raises(KeyboardInterrupt):
+        p.fit()
+    assert p.step == 4 == steps_saved(tmp_path)[0]
+
+
+@posix
+def test_a_signal_that_the_process_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        p = pipeline()
+        strike_at(p, 4, signal.SIGHUP)
+        assert len(p.fit()) == p.total_steps and p.stopped_by is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_closed_and_missing_streams_never_end_a_training(monkeypatch, tmp_path):
+    class Closed:
+        def write(self, text):
+            raise BrokenPipeError
+
+        flush = isatty = lambda self: False
+
+    monkeypatch.setattr("ddpm_helpers.training.progress.SECONDS", 0.0)
+    for stream in (Closed(), None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        p = pipeline()
+        p.fit()
+        longer = pipeline(epochs=6)
+        longer.load_state_dict(p.state_dict())
+        assert len(longer.fit()) == 18
+
+
+def test_the_history_is_json_that_other_programs_read(finished):
+    lines = (finished / "history.jsonl").read_text().splitlines()
+    assert {"step", "epoch", "loss", "lr", "quarters"} < json.loads(lines[0]).keys()

@@ -47,6 +47,7 @@ def messages(client, request):
         yield message["msg_type"], message["content"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_the_stop_button_saves_and_returns_and_one_figure_stays(kernel, tmp_path, root):
     manager, client = kernel

@@ -1,45 +1,61 @@
-"""1, 2 and 4 processes train the same; accumulation too; one process writes."""
+"""Real processes: several train the same as one, and kills lose nothing that was saved."""
 
 import multiprocessing
+import os
+import random
 import signal
 import socket
+import subprocess
 import sys
+import time
 
 import pytest
 import torch
-from toy_training import PRELOAD, TwoColours, be_struck, pipeline, run_as, run_command, same
+from toy_training import (
+    PRELOAD,
+    TINY,
+    be_struck,
+    pipeline,
+    run_as,
+    run_command,
+    run_to_the_end,
+    same_run,
+)
 
 from ddpm_helpers.training import checkpoint
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forkserver and gloo")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="forkserver, gloo and POSIX signals"),
+    pytest.mark.usefixtures("signals_as_in_a_terminal"),
+]
+EPOCHS = {"epochs": 16}  # 48 updates, a checkpoint every 3
 
 
 @pytest.fixture(scope="module")
-def whole():
-    p = pipeline()
-    p.fit()
-    return p
-
-
-def start(target, world, *args):
-    """Run `world` real processes over gloo to their ends; returns their exit statuses."""
+def processes():
+    """Starts processes that have torch imported already, and nothing running in it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    ranks = [context.Process(target=target, args=(k, world, port, *args)) for k in range(world)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-    return [process.exitcode for process in ranks]
+    return context
 
 
-def train(world, folder, stop=9, **changes):
-    """Train on `world` processes until step `stop`; returns the state that they saved."""
-    assert start(run_as, world, folder, stop, changes) == [0] * world
-    return checkpoint.newest(folder)[1]
+@pytest.fixture(scope="module")
+def start(processes):
+    """Run `world` real processes over gloo to their ends; returns their exit statuses."""
+
+    def run(target, world, *args):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        ranks = [processes.Process(target=target, args=(k, world, port, *args))
+                 for k in range(world)]  # fmt: skip
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(120)
+        return [process.exitcode for process in ranks]
+
+    return run
 
 
 def close(state, whole):
@@ -50,96 +66,102 @@ def close(state, whole):
     assert all(torch.allclose(v, weights[k], atol=1e-3) for k, v in state["model"].items())
 
 
-@pytest.mark.parametrize(("world", "changes"), [(2, {"accumulate": 2}), (4, {})])
-def test_any_number_of_processes_trains_the_same(world, changes, whole, tmp_path):
-    close(train(world, tmp_path, **changes), whole)
-
-
-def test_a_run_goes_from_two_processes_to_one_and_back(whole, tmp_path):
-    assert train(2, tmp_path, stop=2)["step"] == 2
-    assert train(1, tmp_path, stop=4)["step"] == 4
-    close(train(2, tmp_path), whole)
+def test_a_run_goes_from_two_processes_to_one_and_back(start, tmp_path):
+    whole = pipeline()
+    whole.fit()
+    for world, stop, changes in ((2, 2, {"accumulate": 2}), (1, 4, {}), (2, 9, {})):
+        assert start(run_as, world, tmp_path, stop, changes) == [0] * world
+        assert checkpoint.find(tmp_path)[1]["step"] == stop
+    close(checkpoint.find(tmp_path)[1], whole)
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 9
 
 
-def test_on_the_command_line_one_process_writes_and_speaks(tmp_path):
-    tiny = "--image-size 16 --width 8 --timesteps 10 --limit 16 --batch-size 8 --warmup-steps 1"
-    words = ["train", "--preset", "ci", "--data", "cartoons", *tiny.split()]
+@pytest.mark.slow
+def test_four_processes_train_the_same(start, tmp_path):
+    whole = pipeline()
+    whole.fit()
+    assert start(run_as, 4, tmp_path, 9, {}) == [0] * 4
+    close(checkpoint.find(tmp_path)[1], whole)
+
+
+@pytest.mark.slow
+def test_on_the_command_line_one_process_writes_and_speaks(start, tmp_path):
+    words = ["train", "--preset", "ci", "--data", "cartoons", *TINY.split()]
     assert start(run_command, 2, tmp_path, words) == [0, 0]
     assert (tmp_path / "0" / "checkpoint.pt").exists() and not (tmp_path / "1").exists()
-    assert "2 steps" in (tmp_path / "said_0").read_text()
+    said = (tmp_path / "said_0").read_text()
+    assert "cpu, 2 processes" in said and "2 steps" in said
     assert (tmp_path / "said_1").read_text() == ""
 
 
-def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
+@pytest.mark.slow
+def test_the_command_of_the_documentation_starts_two_processes(root, tmp_path):
+    """`torchrun --nproc_per_node 2 -m ddpm_helpers train …`, as it stands in docs/training.md."""
+    line = next(line for line in (root / "docs" / "training.md").read_text().splitlines()
+                if line.startswith("torchrun "))  # fmt: skip
+    words = line.split("#")[0].split()
+    assert words[:6] == "torchrun --nproc_per_node 2 -m ddpm_helpers train".split()
+    command = [sys.executable, "-m", "torch.distributed.run", *words[1:], *TINY.split()]
+    env = os.environ | {"DDPM_CACHE": str(tmp_path / "cache"), "DDPM_PRESET": "ci",
+                        "DDPM_DATA": "cartoons", "PYTHONPATH": str(root)}  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("cpu, 2 processes, writing to runs/") == 1
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_after_the_same_update(start, tmp_path):
     assert start(be_struck, 2, tmp_path, signal.SIGTERM) == [3, 3]
-    assert checkpoint.newest(tmp_path)[1]["step"] == 3
+    assert checkpoint.find(tmp_path)[1]["step"] == 3
 
 
-def test_a_process_that_dies_ends_the_others_with_an_error(tmp_path):
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_others_with_an_error(start, tmp_path):
     first, second = start(be_struck, 2, tmp_path, signal.SIGKILL)
     assert second == -signal.SIGKILL and first == 1  # not 0, and no hang
 
 
-@pytest.mark.parametrize("parts", [2, 4, 7])
-def test_accumulation_trains_the_same_also_with_more_parts_than_pictures(parts, whole):
-    p = pipeline(accumulate=parts)
-    p.fit()
-    losses = [r.loss for r in p.history]
-    assert losses == pytest.approx([r.loss for r in whole.history], abs=1e-5, rel=0)
-    assert [r.quarters for r in p.history] == [
-        pytest.approx(r.quarters, abs=1e-5, nan_ok=True) for r in whole.history
-    ]
+def interrupt(processes, folder, how, times):
+    """Train in processes of which each is stopped at a random moment, then to the end."""
+    chance, step = random.Random(how), processes.Value("q", 0)
+    for _ in range(times):
+        process = processes.Process(target=run_to_the_end, args=(folder, step, EPOCHS))
+        process.start()
+        wait_until = step.value + chance.randint(1, 5)
+        while step.value < wait_until and process.is_alive():
+            time.sleep(0.001)
+        time.sleep(chance.random() * 0.02)
+        os.kill(process.pid, how)
+        process.join(300)
+        saved = checkpoint.find(folder)[1]["step"]
+        assert saved < 48
+        yield process.exitcode, step.value, saved
+        step.value = saved
+    process = processes.Process(target=run_to_the_end, args=(folder, step, EPOCHS))
+    process.start()
+    process.join(300)
 
 
-def test_accumulation_needs_the_memory_of_one_part():
-    p, sizes = pipeline(accumulate=3), []
-    loss = p.diffusion.loss
-
-    def watched(model, x_0, t, eps, y, **options):
-        sizes.append(len(x_0))
-        return loss(model, x_0, t, eps, y, **options)
-
-    p.diffusion.loss = watched
-    next(p.steps())
-    assert sizes == [1, 2, 2]
-
-
-def test_a_resumed_run_with_accumulation_is_bit_equal(tmp_path):
-    whole, first, second = pipeline(accumulate=2), *(pipeline(tmp_path, accumulate=2) for _ in "ab")
+def stop_and_check(processes, folder, how, times):
+    for code, reached, saved in interrupt(processes, folder, how, times):
+        if how == signal.SIGKILL:  # it costs at most what came after the last checkpoint
+            assert code == -how and reached - reached % 3 <= saved <= reached + 1
+        else:  # fit returned, and so did the process
+            assert code == 0 and reached == saved
+    whole, p = pipeline(**EPOCHS), pipeline(folder, **EPOCHS)
     whole.fit()
-    for record in first.steps():
-        if record.step == 4:
-            break
-    first.save()
-    second.resume()
-    second.fit()
-    assert same(second.model, whole.model) and same(second.ema_model, whole.ema_model)
-    assert [r.loss for r in second.history] == [r.loss for r in whole.history]
+    p.resume()
+    assert p.step == 48 and same_run(p, whole) and not list(folder.glob("*.tmp"))
 
 
-@pytest.mark.parametrize("batch", [1, 5, 10])
-@pytest.mark.parametrize("accumulate", [1, 2, 3, 8])
-def test_the_parts_of_a_batch_are_the_batch_in_order(batch, accumulate):
-    rows = torch.arange(batch)
-    parts = pipeline(accumulate=accumulate)._parts(batch)
-    assert torch.cat([rows[part] for part, weight, _ in parts if weight]).equal(rows)
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(processes, tmp_path, how):
+    stop_and_check(processes, tmp_path, getattr(signal, how), times=1)
 
 
-def test_loss_per_quarter_is_the_mean_over_its_pictures():
-    p = pipeline(batch_size=12, timesteps=8)
-    seen = {}
-    loss = p.diffusion.loss
-
-    def watched(model, x_0, t, eps, y, **options):
-        seen["t"], seen["losses"] = t, loss(model, x_0, t, eps, y, **options)
-        return seen["losses"]
-
-    p.diffusion.loss = watched
-    record = next(p.steps())
-    assert len(TwoColours()) == len(seen["t"])
-    for k in range(4):
-        mine = [v.item() for t, v in zip(seen["t"], seen["losses"], strict=True)
-                if 2 * k < t <= 2 * k + 2]  # fmt: skip
-        expected = sum(mine) / len(mine) if mine else float("nan")
-        assert record.quarters[k] == pytest.approx(expected, nan_ok=True)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_a_run_that_was_stopped_six_times_ends_with_the_same_bits(processes, tmp_path, how):
+    stop_and_check(processes, tmp_path, getattr(signal, how), times=6)

@@ -1,4 +1,4 @@
-"""A training whose steps take milliseconds, for tests, also in processes of their own."""
+"""A training whose updates take milliseconds, for tests, also in processes of their own."""
 
 import contextlib
 import os
@@ -13,13 +13,13 @@ from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
 
 # What a process of its own need not import again: DDP takes _dynamo along.
 PRELOAD = ["toy_training", "accelerate", "tqdm.auto", "torch._dynamo"]
+TINY = "--image-size 16 --width 8 --timesteps 10 --limit 16 --batch-size 8 --warmup-steps 0"
 
 
 class TwoColours:
-    """Twelve flat pictures, no two alike: class 0 is dark, 1 is bright. As an ImageDataset is."""
+    """Twelve flat images, no two alike: class 0 is dark, 1 is bright."""
 
-    classes = ("dark", "bright")
-    source = "two colours"
+    classes, name, image_shape = ("dark", "bright"), "two colours", (3, 16, 16)
 
     def __init__(self):
         self.labels = torch.arange(12) % 2
@@ -53,34 +53,71 @@ def same(a, b):
     return all(torch.equal(a[k], b[k]) for k in a)
 
 
+def same_run(a, b):
+    """Whether two pipelines have equal weights, averages, optimiser states and losses."""
+    a_state, b_state = (p.optimizer.state_dict()["state"] for p in (a, b))
+    equal = all(a_state[k][n].equal(v) for k in b_state for n, v in b_state[k].items())
+    losses = [[repr((r.step, r.loss, r.lr)) for r in p.history] for p in (a, b)]
+    return equal and same(a.model, b.model) and same(a.ema_model, b.ema_model) and (
+        losses[0] == losses[1]
+    )  # fmt: skip
+
+
+def stop_after(p, step):
+    """Train up to an update, and leave the loop."""
+    for record in p.steps():
+        if record.step == step:
+            return p
+
+
+def change_loss(p, change):
+    """Let `change(loss)`, called with a function, replace every loss."""
+    loss = p.diffusion.loss
+    p.diffusion.loss = lambda *args, **options: change(lambda: loss(*args, **options))
+
+
 def spoil(p, steps):
     """Make the loss of these batches, counted from 0, not finite."""
-    loss = p.diffusion.loss
-
-    def spoiled(*args, **options):
-        bad = p.step in steps
-        return loss(*args, **options) * (float("nan") if bad else 1)
-
-    p.diffusion.loss = spoiled
+    change_loss(p, lambda loss: loss() * (float("nan") if p.step in steps else 1))
 
 
-def run_legs(out_dir, step, changes):
-    """Go on from the newest checkpoint to the end; `step` (a shared number) says how far it is."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # outside fit, a late one must not end us
-        signal.signal(number, lambda *late: None)
+def fail_at(p, step, error):
+    """Raise once, in the loss of the update after this one."""
+    left = [error]
+
+    def failing(loss):
+        if p.step == step and left:
+            raise left.pop()
+        return loss()
+
+    change_loss(p, failing)
+
+
+def strike_at(p, step, how=signal.SIGINT):
+    """Send this process a signal in the middle of the update after this one, twice."""
+
+    def struck(loss):
+        if p.step == step:
+            os.kill(os.getpid(), how)
+            os.kill(os.getpid(), how)
+        return loss()
+
+    change_loss(p, struck)
+
+
+def run_to_the_end(out_dir, step, changes):
+    """Continue from the newest checkpoint; `step` (a shared number) says how far it is."""
     p = pipeline(out_dir, **changes)
     p.resume("auto")
-    step.value = p.step
 
     def note(pipeline, record):
         step.value = record.step
 
     p.fit(watch=note)
-    step.value = p.step
 
 
 def be(rank, world, port):
-    """What `accelerate launch` tells each process about itself and the others."""
+    """What `torchrun` tells each process about itself and the others."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
@@ -88,21 +125,19 @@ def be(rank, world, port):
 
 
 def run_as(rank, world, port, out_dir, stop, changes):
-    """Be process `rank` of `world`: train, stop and save after step `stop`, or go to the end."""
+    """Be process `rank` of `world`: train, stop and save after update `stop`, or go to the end."""
     be(rank, world, port)
     p = pipeline(out_dir, **changes)
     assert p.accelerator.num_processes == world and p.is_main == (rank == 0)
     p.resume("auto")
-    for record in p.steps():
-        if record.step == stop:
-            break
+    stop_after(p, stop)
     p.save()
     if world > 1:
         torch.distributed.destroy_process_group()
 
 
 def be_struck(rank, world, port, out_dir, how):
-    """The last process gets a signal at step 2, by itself; status 3 if `fit` returned early."""
+    """The last process gets a signal at update 2, by itself; status 3 if `fit` returned early."""
     be(rank, world, port)
 
     def strike(pipeline, record):
@@ -116,7 +151,7 @@ def be_struck(rank, world, port, out_dir, how):
 
 
 def run_command(rank, world, port, out, words):
-    """`accelerate launch -m ddpm_helpers ...` in process `rank`; each has a folder of its own."""
+    """`torchrun -m ddpm_helpers ...` in process `rank`; each has a folder of its own."""
     be(rank, world, port)
     os.environ["DDPM_CACHE"] = f"{out}/cache"
     with open(f"{out}/said_{rank}", "w") as said, contextlib.redirect_stdout(said):

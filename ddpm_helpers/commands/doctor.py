@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
@@ -22,6 +21,7 @@ from ddpm_helpers.doctor.images import check_data
 from ddpm_helpers.doctor.patient import from_ours
 from ddpm_helpers.doctor.training import check_average, check_history
 from ddpm_helpers.training import checkpoint as checkpoints
+from ddpm_helpers.training.run_folder import read_history
 
 IMAGES, DRAWN, STEPS, FEW = 64, 32, 20, 200
 EXIT = f"""exit status: {", ".join(f"{i} {verdict}" for i, verdict in enumerate(VERDICTS))}. A wrong
@@ -135,14 +135,14 @@ def _run_folder(
     """Check what a run leaves besides its weights: the history, and weights before averaging."""
     history = folder / "history.jsonl"
     if history.is_file():
-        found = [json.loads(line)["loss"] for line in history.read_text().splitlines() if line]
+        found = [record["loss"] for record in read_history(history)]
         losses = [loss for loss in found if loss is not None]  # null: a batch that was skipped
         if len(losses) >= 50:
             yield check_history(losses)
     checkpoint = folder / checkpoints.CHECKPOINT
     if x_0 is None or not checkpoint.is_file():
         return
-    state = checkpoints.unpack(checkpoint)
+    state = checkpoints.read(checkpoint)
     raw = copy.deepcopy(model)
     raw.load_state_dict(state["model"])
     eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0)).to(x_0)

@@ -95,10 +95,11 @@ def measure_speed(config: TrainConfig) -> float:
 class RandomImages:
     """One batch of random images with labels, as `TrainingData`."""
 
-    classes, source = tuple("0123456789"), "noise"
+    classes, name = tuple("0123456789"), "noise"
 
     def __init__(self, n: int, size: int, channels: int = 3) -> None:
         self.images = torch.randint(0, 256, (n, channels, size, size), dtype=torch.uint8)
+        self.image_shape = tuple(self.images.shape[1:])
 
     def __len__(self) -> int:
         return len(self.images)

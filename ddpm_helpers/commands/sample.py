@@ -128,7 +128,7 @@ def _prepare_png(path: Path) -> None:
 
 def _prepare_folder(folder: Path) -> None:
     """Refuse a folder that holds images already, so that two calls cannot mix theirs."""
-    from ddpm_helpers.training.run_folder import prepare_folder
+    from ddpm_helpers.files import prepare_folder
 
     if any(folder.glob("*.png")):
         raise ValueError(f"--out-dir {str(folder)!r} holds images already: name another folder")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ddpm_helpers.config import OF_SOURCE, PRESETS, TrainConfig, settings
 from ddpm_helpers.config_file import data_settings
+from ddpm_helpers.files import user_path
 from ddpm_helpers.pretrained import config_for_weights, distill_model, fine_tune_model
 from ddpm_helpers.pretrained.distill import TEACHER_STEPS
 
@@ -25,13 +26,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                       " a preset, such as the config.toml that a run leaves")  # fmt: skip
     add("--data", help="a source, as in `ddpm data` (by default set by DDPM_DATA, else cartoons)")
     add("--root", help="where the source's files are, or are downloaded to")
-    add("--fit", help="how pictures become square: crop to the centre, or pad (crop)")
+    add("--fit", help="how images become square: crop to the centre, or pad (crop)")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--weights", help="start from these: a shipped name, a file, or a training's"
                        " folder")  # fmt: skip
     start.add_argument("--distill", metavar="WEIGHTS", help="train a network that needs 1 to 4"
                        " steps, with these weights as its start and its teacher")  # fmt: skip
-    add("--out", type=Path, help="folder for checkpoints and sample grids (runs/PRESET-DATA)")
+    add(
+        "--out",
+        type=Path,
+        help="folder for checkpoints and sample grids (runs/PRESET-DATA;"
+        " with --config RUN/config.toml --resume: RUN)",
+    )
     before = parser.add_mutually_exclusive_group()
     before.add_argument("--resume", nargs="?", const=True, metavar="FILE", help="continue from the"
                         " newest undamaged checkpoint in that folder, or from FILE; `auto` starts"
@@ -53,16 +59,19 @@ def run(args: argparse.Namespace) -> int:
     """Train; checkpoints, history and sample grids go to --out. Returns the exit status."""
     from ddpm_helpers.data import ImageDataset
     from ddpm_helpers.device import make_accelerator
-    from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model, run_folder
+    from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
+    from ddpm_helpers.training.build import for_fine_tuning
+    from ddpm_helpers.training.run_folder import RunFolder
 
     known = settings()
     data = read_data(args, known.data)
     args.weights = args.distill or args.weights
     name, config = read_config(args, known.preset, data["source"])
-    out = args.out or default_folder(name, data["source"], args.weights)
+    out = args.out or default_folder(name, data["source"], args)
     if not args.resume and not args.overwrite and out.is_dir():
-        run_folder.refuse_another_run(out)  # before pictures are read for minutes
-    say = make_accelerator().print  # by one process of this machine
+        RunFolder(out, config).refuse_another_run()  # before images are read for minutes
+    accelerator = make_accelerator()
+    say = accelerator.print  # by one process of this machine
     data |= {"image_size": config.image_size, "channels": config.channels, "limit": config.limit}
     ds = ImageDataset(**data)
     classes = ds.classes if config.class_conditional else None
@@ -70,14 +79,17 @@ def run(args: argparse.Namespace) -> int:
         model, diffusion = build_model(config, len(ds.classes)), build_diffusion(config)
     elif config.teacher_steps is None:
         model, diffusion = fine_tune_model(args.weights, classes, say=say)
+        if args.config is None:
+            config = for_fine_tuning(config, len(ds), vars(args))
     else:
         model, diffusion = distill_model(args.weights, classes, steps=config.teacher_steps, say=say)
     pipeline = TrainingPipeline(model, diffusion, ds, config, out, overwrite=args.overwrite)
     if args.resume:
         pipeline.resume(None if args.resume is True else args.resume)
+    many = accelerator.num_processes
+    where = f"{pipeline.device}, {many} {'process' if many == 1 else 'processes'}"
     start = f", from step {pipeline.step}" if pipeline.step else ""
-    what = f"{name}, {len(ds)} pictures of {data['source']}"
-    say(f"{what}, {pipeline.device}, writing to {out}{start}")
+    say(f"{name}, {len(ds)} images of {data['source']}, {where}, writing to {out}{start}")
     if pipeline.step >= pipeline.total_steps:
         say(f"step {pipeline.step} of {pipeline.total_steps}: nothing to train; raise --epochs")
     history = pipeline.fit()
@@ -134,14 +146,20 @@ def read_data(args: argparse.Namespace, source: str) -> dict[str, Any]:
     return {"source": source} | run | given
 
 
-def default_folder(name: str, source: str, weights: str | None) -> Path:
-    """runs/PRESET-DATA, such as runs/laptop-cartoons, and the weights if training starts there."""
-    data = Path(source).expanduser().resolve().name
-    start = "" if weights is None else f"-from-{_name_of(Path(weights), 'weights.safetensors')}"
+def default_folder(name: str, source: str, args: argparse.Namespace) -> Path:
+    """The folder of a run without --out.
+
+    With --resume, that of the run whose config.toml is --config; else runs/PRESET-DATA, such as
+    runs/laptop-cartoons, with the name of the weights if training starts from some.
+    """
+    if args.resume and args.config is not None and args.config.name == "config.toml":
+        return args.config.parent
+    data = user_path(source).name
+    start = "" if args.weights is None else f"-from-{_name_of(args.weights, 'weights.safetensors')}"
     return Path("runs") / f"{name}-{data}{start}"
 
 
-def _name_of(path: Path, usual: str) -> str:
+def _name_of(path: str | Path, usual: str) -> str:
     """A file's name without its suffix, or that of its folder where every run has such a file."""
-    path = path.expanduser().resolve()
+    path = user_path(path)
     return path.parent.name if path.name == usual else path.stem

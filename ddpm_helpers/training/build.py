@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +12,9 @@ import torch
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
-from ddpm_helpers.training.training_data import check_data, image_shape
+from ddpm_helpers.training.training_data import check_dataset
+
+FINE_TUNING = 180  # updates that teach trained weights a new class, see notebook 05
 
 
 def build_model(config: TrainConfig, num_classes: int) -> DiffusionNet:
@@ -39,21 +44,47 @@ def build_diffusion(config: TrainConfig) -> DiffusionUtils:
     )
 
 
+def for_fine_tuning(config: TrainConfig, images: int, chosen: Collection[str]) -> TrainConfig:
+    """A configuration that makes enough updates to fine-tune on a small dataset.
+
+    Args:
+        config: its epochs grow until they make 180 updates, and checkpoints and sample grids are
+            then written five times in all; its warm-up shrinks to a tenth of the run.
+        images: number of images.
+        chosen: fields that stay as they are.
+    """
+    per_epoch = math.ceil(images / config.batch_size)
+    changes: dict[str, Any] = {}
+    if "epochs" not in chosen and config.epochs * per_epoch < FINE_TUNING:
+        changes["epochs"] = epochs = math.ceil(FINE_TUNING / per_epoch)
+        for name in {"save_every", "sample_every"} - set(chosen):
+            changes[name] = getattr(config, name) and math.ceil(epochs / 5)
+    if "warmup_steps" not in chosen:
+        total = changes.get("epochs", config.epochs) * per_epoch
+        changes["warmup_steps"] = min(config.warmup_steps, total // 10)
+    return replace(config, **changes)
+
+
 def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> None:
     """Refuse a network, diffusion, dataset and configuration that do not fit each other."""
     if not isinstance(model, DiffusionNet):
         raise ValueError(f"the network must be a DiffusionNet, got {type(model).__name__}")
     if not isinstance(diffusion, DiffusionUtils):
         raise ValueError(f"diffusion must be a DiffusionUtils, got {type(diffusion).__name__}")
-    check_data(dataset)
+    check_dataset(dataset)
+    if (default := torch.get_default_dtype()) != torch.float32:
+        raise ValueError(
+            f"torch's default dtype is {default}, training needs torch.float32: call "
+            "torch.set_default_dtype(torch.float32) before you build the network"
+        )
     channels, size, _ = model.image_shape
     if size != config.image_size:
         raise ValueError(f"config.image_size is {config.image_size}, the network's is {size}")
     if channels != config.channels:
         raise ValueError(f"config.channels is {config.channels}, the network has {channels}")
-    if (found := image_shape(dataset)) != model.image_shape:
+    if (found := tuple(dataset.image_shape)) != model.image_shape:
         raise ValueError(
-            f"the network takes pictures of {model.image_shape}, the dataset holds {found}"
+            f"the network takes images of {model.image_shape}, the dataset holds {found}"
         )
     known = model.num_classes
     if known is not None and not model.classes and known < len(dataset.classes):
@@ -61,7 +92,7 @@ def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> 
             f"the network knows {known} classes, the dataset has {len(dataset.classes)}"
         )
     settings = diffusion.config | {"teacher_steps": getattr(diffusion, "teacher_steps", None)}
-    for name, found in settings.items():
-        wanted = getattr(config, name, found)
-        if found != wanted and not isinstance(found, list):  # a table of betas has no name
-            raise ValueError(f"config.{name} is {wanted!r}, the diffusion's is {found!r}")
+    for name, value in settings.items():
+        wanted = getattr(config, name, value)  # a configuration has no few_steps
+        if value != wanted and not isinstance(value, list):  # a table of betas has no name
+            raise ValueError(f"config.{name} is {wanted!r}, the diffusion's is {value!r}")

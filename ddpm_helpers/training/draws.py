@@ -1,4 +1,4 @@
-"""The random draws of a step: functions of (seed, step), so that a run can resume at any step."""
+"""The random draws of an update: functions of (seed, step), so that a run resumes at any step."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ddpm_helpers.model import NO_LABEL
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """A generator for one step: the same for the same (seed, step), whatever ran before."""
-    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state) >> 1)
+    """A generator for one update: the same for the same (seed, step), whatever ran before."""
+    state = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+    return torch.Generator(device).manual_seed(state >> 1)
 
 
 def augment(
     x_0: Tensor, y: Tensor, config: TrainConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Flip half of the pictures horizontally, and hide some of the labels.
+    """Flip half of the images horizontally, and hide some of the labels.
 
     Args:
         x_0: (B, C, H, W).
         y: (B,) int64.
-        config: says whether to flip, and what share of labels to hide.
+        config: `flip` and `label_dropout`, the share of labels to hide.
         generator: on the device of x_0.
     Returns:
-        The pictures, channels last, and the labels, -1 where hidden.
+        The images, channels last, and the labels, -1 where hidden.
     """
     flip, hide = torch.rand(2, len(x_0), generator=generator, device=x_0.device)
     if config.flip:
@@ -40,13 +40,15 @@ def augment(
 def draw_t_and_eps(
     x_0: Tensor, alpha_bar: Tensor, generator: torch.Generator, t_sampling: str = "uniform"
 ) -> tuple[Tensor, Tensor]:
-    """Draw t in 1..T, (B,) on the CPU, where the tables are, and eps ~ N(0, I), shape of x_0.
+    """Draw timesteps t in 1..T, (B,) on the CPU, where the tables are, and eps ~ N(0, I).
 
     Args:
         x_0: (B, C, H, W).
         alpha_bar: the schedule, (T + 1,), on the CPU.
         generator: on the device of x_0.
-        t_sampling: see `draw_steps`.
+        t_sampling: how t is drawn, one of `T_SAMPLINGS`.
+    Returns:
+        t, int64 (B,), and eps, shape of x_0.
     """
     on_cpu = generator.device.type == "cpu"
     host = generator if on_cpu else torch.Generator().manual_seed(generator.initial_seed())

@@ -1,9 +1,8 @@
-"""The numbers that a step reports; they stay on their device until somebody reads them."""
+"""What one update reports, and what happens to batches that are not finite."""
 
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -11,182 +10,90 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.device import to_device
-
-
-class LossByQuarter:
-    """The losses of a batch, added up on their device for t in each quarter of 1..T.
-
-    Attributes:
-        table: (2, 4), the sums of the losses and their counts.
-    """
-
-    def __init__(self, T: int, device: torch.device) -> None:
-        self.T = T
-        self.table = torch.zeros(2, 4, device=device)
-
-    def add(self, losses: Tensor, t: Tensor, weight: float = 1.0) -> None:
-        """Add losses (n,) of steps t (n,) in 1..T, each counted as `weight` images."""
-        losses = losses.detach().float()
-        quarter = to_device((t - 1) * 4 // self.T, losses.device)  # (n,) in 0..3
-        self.table[0].index_add_(0, quarter, losses * weight)
-        self.table[1].index_add_(0, quarter, torch.full_like(losses, weight))
-
 
 @dataclass(frozen=True)
-class Numbers:
-    """The numbers of a `StepRecord`, read from the device."""
-
-    loss: float
-    quarters: tuple[float, ...]
-    grad_norm: float | None
-
-
-class Metrics:
-    """A batch's loss and the norm of its gradient, on their device.
-
-    Args:
-        table: (2, 4), see `LossByQuarter`, summed over all processes.
-        grad_norm: scalar, before clipping.
-    Attributes:
-        finite: scalar bool, whether loss and gradient are finite.
-    """
-
-    def __init__(self, table: Tensor, grad_norm: Tensor) -> None:
-        self.table, self.grad_norm = table, grad_norm
-        self.finite = (table[0].sum() + grad_norm).isfinite()
-
-    def read(self) -> Numbers:
-        """Wait for the device and return the numbers."""
-        sums, counts = self.table.tolist()
-        quarters = tuple(s / n if n else math.nan for s, n in zip(sums, counts, strict=True))
-        return Numbers(sum(sums) / sum(counts), quarters, self.grad_norm.item())
-
-
 class StepRecord:
-    """What one step reports. Reading `loss`, `quarters`, `grad_norm` or `finite` waits for a GPU.
+    """The numbers of one update.
 
     Attributes:
-        step: number of the step, from 1.
+        step: number of the update, from 1.
         epoch: the epoch that it belongs to, from 0.
-        lr: learning rate that it used.
-        images_per_second: images trained on per second so far, not counting the time of the
-            caller, of saving and of sampling. NaN outside `TrainingPipeline.steps`.
         loss: mean squared error of its batch.
+        lr: learning rate that it used.
+        images_per_second: images trained on per second so far, without the time of your own code,
+            of saving and of sampling. NaN outside `TrainingPipeline.steps`.
         quarters: the loss for t in each quarter of 1..T; NaN where the batch drew no such t.
-        grad_norm: length of the gradient before clipping; None in records of the first form.
-        finite: whether loss and gradient had no NaN or infinity; if they had, no weight changed.
+        grad_norm: norm of the gradient before clipping.
     """
 
-    def __init__(
-        self,
-        step: int,
-        epoch: int,
-        lr: float,
-        numbers: Metrics | Numbers,
-        images_per_second: float = math.nan,
-    ) -> None:
-        self.step, self.epoch, self.lr = step, epoch, lr
-        self.images_per_second = images_per_second
-        self._numbers = numbers
-
-    def _read(self) -> Numbers:
-        if isinstance(self._numbers, Metrics):
-            self._numbers = self._numbers.read()
-        return self._numbers
-
-    @property
-    def loss(self) -> float:
-        return self._read().loss
-
-    @property
-    def quarters(self) -> tuple[float, ...]:
-        return self._read().quarters
-
-    @property
-    def grad_norm(self) -> float | None:
-        return self._read().grad_norm
+    step: int
+    epoch: int
+    loss: float
+    lr: float
+    images_per_second: float = math.nan
+    quarters: tuple[float, ...] = ()
+    grad_norm: float = math.nan
 
     @property
     def finite(self) -> bool:
-        return math.isfinite(self.loss + (self.grad_norm or 0.0))
-
-    def __repr__(self) -> str:
-        return f"StepRecord({', '.join(f'{k}={v!r}' for k, v in self.to_dict().items())})"
+        """Whether loss and gradient had no NaN or infinity; if they had, no weight changed."""
+        return math.isfinite(self.loss + self.grad_norm)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as history and checkpoints hold them."""
-        names = "step", "epoch", "loss", "lr", "images_per_second", "quarters", "grad_norm"
-        return {name: getattr(self, name) for name in names}
+        return dict(vars(self))
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> StepRecord:
         """The record whose values `to_dict` returned."""
-        numbers = Numbers(saved["loss"], tuple(saved["quarters"]), saved.get("grad_norm"))
-        return cls(saved["step"], saved["epoch"], saved["lr"], numbers, saved["images_per_second"])
+        return cls(**saved | {"quarters": tuple(saved["quarters"])})
+
+
+def add_by_quarter(table: Tensor, losses: Tensor, t: Tensor, T: int, weight: float = 1.0) -> None:
+    """Add losses to a table, in place: a column for each quarter of 1..T.
+
+    Args:
+        table: (2, 4) float32, the sums of the losses and their counts.
+        losses: (n,), one for each image.
+        t: timesteps, (n,) int64 in 1..T.
+        T: number of timesteps.
+        weight: how many images each loss counts as.
+    """
+    losses = losses.detach().float()
+    quarter = ((t - 1) * 4 // T).to(table.device)  # (n,) in 0..3
+    table[0].index_add_(0, quarter, losses * weight)
+    table[1].index_add_(0, quarter, torch.full_like(losses, weight))
+
+
+def read_table(table: Tensor) -> tuple[float, tuple[float, ...]]:
+    """The mean loss of such a table, and the mean of each quarter; this waits for a GPU."""
+    sums, counts = table.tolist()
+    quarters = tuple(s / n if n else math.nan for s, n in zip(sums, counts, strict=True))
+    return sum(sums) / sum(counts), quarters
 
 
 class BadBatches:
-    """Warns of every batch that was left out, and gives up after too many in a row.
-
-    Args:
-        most: how many in a row are too many.
-    Attributes:
-        unread: the records to look at with the next check.
-    """
+    """Warns of every batch that is not finite, and gives up after `most` in a row."""
 
     def __init__(self, most: int) -> None:
         self.most, self.in_a_row = most, 0
-        self.unread: list[StepRecord] = []
 
-    def check(self) -> None:
-        """Look at the unread records.
+    def check(self, record: StepRecord) -> None:
+        """Count one record.
 
         Raises:
-            FloatingPointError: too many in a row.
+            FloatingPointError: the last one of too many in a row. The count then starts again, so
+                that you can continue.
         """
-        unread, self.unread = self.unread, []
-        for record in unread:
-            if record.finite:
-                self.in_a_row = 0
-                continue
-            self.in_a_row += 1
-            what = (
-                f"step {record.step}: the loss is {record.loss}, "
-                f"the length of the gradient {record.grad_norm}"
-            )
-            if self.in_a_row >= self.most:
-                self.in_a_row = 0  # whoever trains on all the same starts a new row
-                raise FloatingPointError(
-                    f"{what}, {self.most} batches in a row; weights are as before. "
-                    f"Try a lower lr than {record.lr:.3g} or precision='fp32'"
-                )
-            warnings.warn(f"{what}; batch left out, weights are as before", stacklevel=3)
-
-
-class Throughput:
-    """Images per second, not counting the time between a `count` and the next `go`."""
-
-    def __init__(self) -> None:
-        self._images, self._seconds, self._rate = 0, 0.0, math.nan
-        self.go()
-
-    def go(self) -> None:
-        """Start the clock."""
-        self._started = time.perf_counter()
-
-    def count(self, images: int, *, finished: bool) -> float:
-        """Count the images of a step.
-
-        Args:
-            images: how many.
-            finished: whether the device has been waited for, so that the elapsed time is right.
-        Returns:
-            The rate at the last step that was finished.
-        """
-        now = time.perf_counter()
-        self._images += images
-        self._seconds, self._started = self._seconds + now - self._started, now
-        if finished:
-            self._rate = self._images / self._seconds
-        return self._rate
+        self.in_a_row = 0 if record.finite else self.in_a_row + 1
+        if record.finite:
+            return
+        what = f"step {record.step}: loss {record.loss}, norm of the gradient {record.grad_norm}"
+        if self.in_a_row < self.most:
+            warnings.warn(f"{what}: batch skipped, the weights are unchanged", stacklevel=3)
+            return
+        self.in_a_row = 0
+        raise FloatingPointError(
+            f"{what}: the last of {self.most} such batches in a row, all skipped. "
+            f"Try a lower lr than {record.lr:.3g}, or precision='fp32'"
+        )

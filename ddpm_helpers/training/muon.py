@@ -1,4 +1,4 @@
-"""Muon: an optimiser whose steps are equally large in every direction of a weight matrix."""
+"""Muon: an optimiser whose updates are equally large in every direction of a weight matrix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COEFFICIENTS = (
     (3.47086, -2.54940, 0.50020),
     (2.49012, -1.83428, 0.43683),
 )
-RMS = 0.4  # root mean square of a matrix's steps, as a multiple of lr; AdamW's is 0.2 to 1
+RMS = 0.4  # root mean square of a matrix's update, as a multiple of lr; AdamW's is 0.2 to 1
 
 
 def orthogonalize(G: Tensor, scale: Tensor | float = 1.0) -> Tensor:
@@ -86,10 +86,10 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         model: the network whose parameters to train.
-        lr: learning rate; an orthogonalised step has a root mean square of RMS * lr.
+        lr: learning rate; an orthogonalised update has a root mean square of RMS * lr.
         momentum: of the matrices.
         weight_decay: for all parameters, decoupled.
-        fused: AdamW's fused implementation; with it, `found_inf` may be set as for AdamW.
+        fused: AdamW's fused implementation.
         bf16: orthogonalise in bfloat16, for processors that compute in it.
     Source: Jordan et al. 2024; root mean square like AdamW's: Liu et al. 2025, section 2.2.
     """
@@ -110,8 +110,6 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, defaults)
         self.param_groups += self.adamw.param_groups
         self.precision = torch.bfloat16 if bf16 else torch.float32
-        self.found_inf: Tensor | None = None  # 1.0 skips a step: torch.amp.GradScaler's protocol
-        self._step_supports_amp_scaling = fused
         self._share()
 
     def _share(self) -> None:
@@ -124,45 +122,36 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move all weights by one step, or none if `found_inf` is 1; a closure is ignored.
-
-        The gradients of matrices are overwritten.
-        """
+        """Update all weights; a closure is ignored. The gradients of matrices are overwritten."""
         same_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
         for weight in self.param_groups[0]["params"]:
             if weight.grad is not None:
                 same_shape[tuple(weight.shape)].append(weight)
         for weights in same_shape.values():
-            self._step_together(weights)
-        self.adamw.found_inf = self.found_inf  # type: ignore[attr-defined]
+            self._update_together(weights)
         self.adamw.step()
 
-    def _step_together(self, weights: list[Tensor]) -> None:
-        """Take one step with k matrices of the same shape."""
+    def _update_together(self, weights: list[Tensor]) -> None:
+        """Update k matrices of the same shape."""
         group = self.param_groups[0]
         lr, momentum = group["lr"], group["momentum"]
-        finite = torch.ones(()) if self.found_inf is None else 1 - self.found_inf
+        rows = []
         for weight in weights:
-            if not self.state[weight]:
-                self.state[weight]["momentum"] = torch.zeros_like(weight)
-        m = [self.state[weight]["momentum"] for weight in weights]
-        grads: list[Any] = [weight.grad for weight in weights]
-        for grad in grads:
-            grad.nan_to_num_(0, 0, 0)  # a bad batch is multiplied by 0, which NaN would survive
-        torch._foreach_lerp_(m, grads, [finite * (1 - momentum)] * len(m))
-        torch._foreach_lerp_(grads, m, momentum)
-        rows = [_rows(grad).to(self.precision) for grad in grads]
+            grad, state = weight.grad, self.state[weight]
+            if not state:
+                state["momentum"] = torch.zeros_like(weight)
+            m = state["momentum"].lerp_(grad, 1 - momentum)
+            rows.append(_rows(grad.lerp_(m, momentum)).to(self.precision))
         ahead = torch.stack(rows)  # (k, rows, columns)
-        scale = lr * RMS * max(ahead.shape[1:]) ** 0.5 * finite
+        scale = lr * RMS * max(ahead.shape[1:]) ** 0.5
         # A single matrix is not passed as a batch of one, whose products are slower.
-        step = orthogonalize(ahead.squeeze(0), scale).to(weights[0].dtype).reshape(ahead.shape)
-        if decay := group["weight_decay"]:
-            torch._foreach_mul_(weights, 1 - lr * decay * finite)
-        torch._foreach_sub_(weights, [_like(one, weights[0]) for one in step])
+        update = orthogonalize(ahead.squeeze(0), scale).to(weights[0].dtype).reshape(ahead.shape)
+        for weight, one in zip(weights, update, strict=True):
+            weight.mul_(1 - lr * group["weight_decay"]).sub_(_like(one, weight))
 
 
 def _rows(kernel: Tensor) -> Tensor:
-    """(rows, columns) of a matrix or kernel, the columns in the order of the memory."""
+    """A matrix or kernel as (rows, columns), the columns in the order of the memory."""
     return kernel.movedim(1, -1).flatten(1)  # a view where it is channels last
 
 

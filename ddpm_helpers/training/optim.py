@@ -1,4 +1,4 @@
-"""The optimiser, its step, and its learning rate as a function of the step number."""
+"""The optimiser, and its learning rate as a function of the update's number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.device import bf16_is_fast
@@ -39,36 +38,16 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
     optimizer.load_state_dict(saved | {"param_groups": groups})
 
 
-def step_if_finite(finite: Tensor, optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Take one optimiser step if loss and gradient are finite; otherwise change nothing.
-
-    Fused optimisers decide this on their device, by the protocol of `torch.amp.GradScaler`: they
-    skip the step if `found_inf` is 1. Any other optimiser has to wait for the device.
-
-    Args:
-        finite: scalar bool, on the device of the weights.
-        optimizer: the gradients of its parameters are set.
-        lr: learning rate of this step.
-    """
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
-        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        optimizer.step()
-    elif finite:
-        optimizer.step()
-
-
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """The learning rate of a step: linear warm-up to config.lr, then config.lr_schedule.
+    """The learning rate of an update: linear warm-up to config.lr, then config.lr_schedule.
 
-    cosine: half a cosine down to 0 at the last step. constant: config.lr to the end.
+    cosine: half a cosine down to 0 at the last update. constant: config.lr to the end.
     wsd (warm-up, stable, decay): constant, then linear to 0 over the last fifth of the run. Before
     that the rate does not depend on `total`, so until then the end of the run can be moved.
 
     Args:
-        step: number of the step, from 1; beyond total, the rate of the last one.
-        total: steps of the whole run.
+        step: number of the update, from 1; beyond total, the rate of the last one.
+        total: updates of the whole run.
     Source: cosine: Loshchilov & Hutter 2017, eq. 5, one cycle; wsd: Hu et al. 2024, section 4.
     """
     step = min(step, total)
@@ -82,17 +61,27 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def describe_warm_up(total: int, config: TrainConfig) -> str:
+    """One line on a run whose warm-up is longer than a third of it; else empty."""
+    if 3 * config.warmup_steps <= total:
+        return ""
+    return (
+        f"the warm-up of {config.warmup_steps} updates is more than a third of this run of {total}"
+        ": it will learn little; raise epochs or lower warmup_steps"
+    )
+
+
 def describe_change(step: int, old: tuple[int, TrainConfig], new: tuple[int, TrainConfig]) -> str:
     """One line on the learning rate of a resumed run whose end or schedule has changed.
 
     Args:
-        step: optimiser steps taken so far.
-        old, new: total steps and configuration, until now and from now on.
+        step: updates made so far.
+        old, new: total updates and configuration, until now and from now on.
     Returns:
-        The line; empty if the remaining steps keep the rates that they would have had.
+        The line; empty if the updates that are left keep the rates that they would have had.
     """
     total, config = new
-    if _rates(*old) == _rates(*new) or step >= total:
+    if all(learning_rate(k, *old) == learning_rate(k, *new) for k in range(step + 1, total + 1)):
         return ""
     before = f"was {learning_rate(step, *old):.3g} at step {step}, " if step else ""
     now = f"learning rate: {before}is {learning_rate(step + 1, *new):.3g} at step {step + 1}"
@@ -102,9 +91,3 @@ def describe_change(step: int, old: tuple[int, TrainConfig], new: tuple[int, Tra
         return f"{now} and falls along a cosine to 0 at step {total}"
     start = max(step, math.floor((1 - DECAY) * total))
     return f"{now}, constant to step {start}, then linear to 0 at step {total}"
-
-
-def _rates(total: int, config: TrainConfig) -> tuple[object, ...]:
-    """Everything that the learning rates of a run depend on."""
-    end = None if config.lr_schedule == "constant" else total
-    return config.lr_schedule, config.lr, config.warmup_steps, end

@@ -1,101 +1,207 @@
 """The training loop. Read `steps` and `train_step` first.
 
-In the files beside this one: construction, saving and resuming in `state.py`, random draws in
-`draws.py`, the optimiser in `optim.py`, averaged weights in `ema.py`, the numbers of a step in
-`metrics.py`, signals in `stopping.py`.
+Beside this file: `run_folder.py` writes the files of a run, `draws.py` makes the random draws,
+`optim.py` has the optimiser and its learning rate, `ema.py` the averaged weights, `metrics.py` the
+numbers of an update, `stopping.py` signals and full memory.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
+import math
 import signal
-import sys
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from ddpm_helpers.config import TrainConfig
+from ddpm_helpers.config_file import data_table
+from ddpm_helpers.device import bf16_is_fast, compiled, make_accelerator
+from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.files import user_path
+from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.model.wrapped import unwrapped
+from ddpm_helpers.pretrained import save_weights, set_classes
+from ddpm_helpers.training import checkpoint
+from ddpm_helpers.training.build import check_fit
 from ddpm_helpers.training.draws import augment, draw_t_and_eps, step_generator
 from ddpm_helpers.training.ema import ema_decay_at, update_ema
-from ddpm_helpers.training.metrics import LossByQuarter, Metrics, StepRecord
-from ddpm_helpers.training.optim import learning_rate, step_if_finite
-from ddpm_helpers.training.progress import Progress
-from ddpm_helpers.training.state import TrainingState
-from ddpm_helpers.training.stopping import explain_oom
-from ddpm_helpers.training.training_data import check_batch, check_epoch
+from ddpm_helpers.training.metrics import BadBatches, StepRecord, add_by_quarter, read_table
+from ddpm_helpers.training.optim import (
+    build_optimizer,
+    describe_change,
+    describe_warm_up,
+    learning_rate,
+    load_optimizer,
+)
+from ddpm_helpers.training.progress import Progress, say
+from ddpm_helpers.training.run_folder import WEIGHTS, RunFolder
+from ddpm_helpers.training.sample_grids import make_grid
+from ddpm_helpers.training.stopping import StopFlag, explain_oom
+from ddpm_helpers.training.training_data import TrainingData, check_batch, check_epoch, identify
 
 
-class TrainingPipeline(TrainingState):
-    """Trains a network to undo noise.
+class TrainingPipeline:
+    """Trains a network to remove noise.
 
-    The order of the images depends on (seed, epoch) alone, every other draw on (seed, step) alone.
-    Under `accelerate launch` the processes share every batch, and the result is that of one
-    process, up to rounding.
+    The order of the images depends on (seed, epoch) alone, every other draw on (seed, step) alone:
+    a run that was stopped and resumed gives the weights of one that was not. The processes of
+    `torchrun` share every batch, with the result of one process up to rounding; the first one
+    writes the files.
 
     Args:
-        model: the network, new or with trained weights; moved to the fastest device, channels
-            last. A compiled one stays compiled; DataParallel is removed. If its classes are not
-            the dataset's, rows of its label embedding are matched by name: see `fine_tune_model`.
+        model: the network, new or with trained weights; moved to the fastest device. If its classes
+            are not the dataset's, its label embedding is matched by name, as in `fine_tune_model`.
         diffusion: a `DiffusionUtils`, which knows T, the schedule and the target.
         dataset: an `ImageDataset` of the network's image size, or any other `TrainingData`.
         config: the settings, such as epochs, batch_size and lr.
-        out_dir: folder for checkpoints, history and sample grids; None writes nothing. A folder
-            that holds a run is refused when training starts, unless `resume` has read it.
+        out_dir: the run's folder, see `RunFolder`; None writes nothing. A folder that holds a run
+            is refused when training starts, unless `resume` has read it.
         overwrite: when training starts, remove the run that out_dir holds.
     Attributes:
-        diffusion, dataset, config, out_dir: as given; model: as adapted.
-        device: where the network is.
-        net: `model` compiled, for full batches; or wrapped, for all batches of several processes.
-        ema_model: the averaged weights, in eval mode: sample from these.
+        model, ema_model: the network, and its averaged weights: sample from these.
         optimizer: AdamW or Muon.
-        history: a `StepRecord` for each step of `steps`.
-        step: steps taken so far; one whose loss or gradient was not finite counts too.
-        total_steps, steps_per_epoch: steps of the whole run, and of an epoch.
+        history: a `StepRecord` for each update of `steps`.
+        step: updates made so far; a skipped batch counts too.
+        total_steps, steps_per_epoch: updates of the whole run, and of an epoch.
+        folder: the `RunFolder` of out_dir, or None.
         grid: the latest sample grid, (3, H, W) in 0..1; None before the first.
         is_main: whether this process is the one that writes files.
-        stopped_by: number of the signal that stopped the training, SIGTERM for one of another
-            process; else None.
+        stopped_by: number of the signal that stopped the training, or None.
     Raises:
         ValueError: network, diffusion, data and config do not fit together.
-        OSError: out_dir cannot be written, or its disk is too full for the checkpoints.
+        OSError: out_dir cannot be written.
     """
 
-    def steps(self) -> Iterator[StepRecord]:
-        """Train step by step and yield each record; leaving saves nothing, a new call goes on.
+    def __init__(
+        self,
+        model: DiffusionNet,
+        diffusion: DiffusionUtils,
+        dataset: TrainingData | Any,
+        config: TrainConfig = TrainConfig(),  # noqa: B008 (frozen)
+        out_dir: str | Path | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        network = unwrapped(model)
+        check_fit(network, diffusion, dataset, config)
+        self.config, self.diffusion, self.dataset = config, diffusion, dataset
+        self.accelerator = make_accelerator()
+        self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
+        if network.num_classes and tuple(network.classes) not in ((), tuple(dataset.classes)):
+            line = set_classes(network, dataset.classes)  # label k then means class k of the data
+            if self.is_main:
+                print(f"classes of the data and the network differ: {line}")
+        self.model = network.to(self.device).to(memory_format=torch.channels_last)
+        if not any(weight.requires_grad for weight in self.model.parameters()):
+            self.model.requires_grad_(True)  # `load_pretrained` freezes all; you may freeze some
+        self.ema_model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimizer = build_optimizer(self.model, config)
+        compiled_by_caller = model is not network and not isinstance(model, nn.DataParallel)
+        net = model if compiled_by_caller else compiled(network) if config.compile else network
+        self.net = self.accelerator.prepare(net)
+        wanted = config.precision
+        self.bf16 = wanted == "bf16" or (wanted == "auto" and bf16_is_fast(self.device))
+        self.history: list[StepRecord] = []
+        self.step = 0
+        self.steps_per_epoch = math.ceil(len(dataset) / config.batch_size)
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self.grid: Tensor | None = None
+        self.stopped_by: int | None = None
+        self.folder: RunFolder | None = None
+        if out_dir is not None:
+            self.folder = RunFolder(out_dir, config, overwrite=overwrite)
+            if self.is_main:
+                self.folder.prepare()
+        self._stop = StopFlag(quiet=not self.is_main)
+        self._bad = BadBatches(config.max_bad_steps)
+        self._saved_step = 0
+        self._updating = False  # whether weights, average and step belong to different updates
+        self._images, self._seconds = 0, 0.0
 
-        Ctrl-C or SIGTERM waits until the step is done and saved, then has its usual effect; several
-        processes stop together, at their next read of the losses (every tenth step on a GPU).
+    # ------------------------------------------------------------------------------ the loop
+
+    def fit(
+        self, *, watch: Callable[[TrainingPipeline, StepRecord], object] | None = None
+    ) -> list[StepRecord]:
+        """Train to the end with a progress bar.
+
+        Ctrl-C, SIGTERM and SIGHUP (a closed terminal) wait until the update is done and saved; then
+        `fit` returns, and `stopped_by` says which it was. A second Ctrl-C, more than a second
+        later, raises KeyboardInterrupt at once. Any error saves the last complete update first.
+
+        Args:
+            watch: called as `watch(pipeline, record)` after every update.
+        Returns:
+            The history.
+        Raises:
+            BlockingIOError: another process is training in out_dir.
+            FileExistsError: out_dir holds a run that was neither resumed nor to be overwritten.
+            FloatingPointError: loss or gradient was not finite in max_bad_steps batches in a row.
+            torch.OutOfMemoryError: with what to change.
+            ValueError: the dataset yields something other than `TrainingData` describes.
         """
-        self._start()
-        batches = self._batches()
-        while self.step < self.total_steps and self.stopped_by is None:
-            with self._guarded():
-                x_0, y = next(batches)
-                with self._out_of_memory_explained():
-                    record = self.train_step(x_0, y)
-                self._note(record, len(x_0))
-                self._save_if_due()
-                self.stopped_by = self._signal_to_stop(record)
-                if self.stopped_by is not None:
-                    self._save_last_step()
-            yield record
+        if self.is_main and (line := describe_warm_up(self.total_steps, self.config)):
+            say(line)
+        progress = Progress(self.step, self.total_steps, quiet=not self.is_main)
+        with self._stop.hold(), progress, self._saving_on_error():
+            for record in self.steps():
+                progress.show(record)
+                if watch is not None:
+                    watch(self, record)
+        if self.stopped_by is not None and self.is_main:
+            name, saved = signal.Signals(self.stopped_by).name, "; saved" if self.folder else ""
+            say(f"{name}: stopped after step {self.step} of {self.total_steps}{saved}")
+        return self.history
 
+    def steps(self) -> Iterator[StepRecord]:
+        """Train, and yield the record of each update once it is made.
+
+        Leaving the loop does not save. Call `steps()` again to continue. Signals and errors are
+        handled as in `fit`, except that a signal has its usual effect (Ctrl-C: KeyboardInterrupt)
+        once the update is saved.
+        """
+        self.stopped_by = None
+        with self._folder_in_use():
+            batches = self._batches()
+            while self.step < self.total_steps and self.stopped_by is None:
+                with self._stop.hold(), self._saving_on_error():
+                    record = self._next_update(batches)
+                    self._write_what_is_due(record)
+                    self.stopped_by = self._signal_to_stop()
+                    if self.stopped_by is not None:
+                        self._save_last_update()
+                if self.stopped_by is not None and not self._stop.held:  # not inside `fit`
+                    signal.raise_signal(self.stopped_by)
+                yield record
+
+    @torch.enable_grad()
     def train_step(self, x_0: Tensor, y: Tensor) -> StepRecord:
-        """Train on one batch (Ho et al. 2020, algorithm 1) and return the record of the step.
+        """Make one update: Ho et al. 2020, algorithm 1, on one batch.
 
-        x_0: clean images, (B, C, S, S) in [-1, 1]; y: labels, (B,) int64; the same everywhere.
+        Args:
+            x_0: clean images, (B, C, S, S) in [-1, 1], the same in every process.
+            y: labels, (B,) int64.
+        Returns:
+            Its record. If loss or gradient is not finite, the batch is skipped: no weight changes.
         """
         config, diffusion = self.config, self.diffusion
         net, processes = self._net_for(len(x_0)), self.accelerator.num_processes
-        step = self.step + 1  # the number of this one, from 1; self.step were taken before
         generator = step_generator(config.seed, self.step, self.device)
         x_0, y = augment(x_0, y, config, generator)  # some images flipped, some labels hidden
         t, eps = draw_t_and_eps(x_0, diffusion.alpha_bar, generator, config.t_sampling)
         self.model.train()
         self.optimizer.zero_grad()
-        quarters = LossByQuarter(diffusion.T, self.device)  # the loss in each quarter of 1..T
+        table = torch.zeros(2, 4, device=self.device)  # the loss in each quarter of 1..T
         for rows, weight, gradients in self._parts(len(x_0)):  # one part, unless split
             labels = None if self.model.num_classes is None else y[rows]
             with gradients:
@@ -105,50 +211,39 @@ class TrainingPipeline(TrainingState):
                         min_snr_gamma=config.min_snr_gamma,
                     )  # fmt: skip
                 loss = losses.sum() * (weight / len(x_0))  # the part's share of the batch's mean
-                (loss * processes).backward()  # processes average, a sum is wanted
-            quarters.add(losses, t[rows], weight)
+                (loss * processes).backward()  # DDP averages gradients; multiply to get the sum
+            add_by_quarter(table, losses, t[rows], diffusion.T, weight)
         grad_norm = clip_grad_norm_(self.model.parameters(), config.grad_clip)  # before clipping
-        metrics = Metrics(self.accelerator.reduce(quarters.table, "sum"), grad_norm)
+        mean, quarters = read_table(self.accelerator.reduce(table, "sum"))
+        step, epoch = self.step + 1, self.step // self.steps_per_epoch
         lr = learning_rate(step, self.total_steps, config)
-        with self._in_one_piece():  # after an error in here nothing is saved
-            step_if_finite(metrics.finite, self.optimizer, lr)  # decided on the GPU, not waited for
-            decay = ema_decay_at(step, config.ema_decay)
-            update_ema(self.ema_model, self.model, decay, metrics.finite)
-            self.step = step
-        return StepRecord(step, (step - 1) // self.steps_per_epoch, lr, metrics)
+        record = StepRecord(step, epoch, mean, lr, math.nan, quarters, grad_norm.item())
+        self._updating = True  # if an error interrupts this, nothing is saved
+        if record.finite:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            update_ema(self.ema_model, self.model, ema_decay_at(step, config.ema_decay))
+        self.step = step
+        self._updating = False
+        return record
 
-    def fit(
-        self, *, watch: Callable[[TrainingPipeline, StepRecord], object] | None = None
-    ) -> list[StepRecord]:
-        """Train to the end with a progress bar.
-
-        Ctrl-C or SIGTERM stops as in `steps` (during `watch`, after one more step), but returns;
-        `stopped_by` then says which.
-
-        Args:
-            watch: called as `watch(pipeline, record)` after every step.
-        Returns:
-            The history.
-        Raises:
-            FloatingPointError: loss or gradient was not finite in max_bad_steps steps in a row.
-            torch.OutOfMemoryError: with what to change.
-            FileExistsError: out_dir holds a run that was neither resumed nor to be overwritten.
-            ValueError: the dataset yields something other than `TrainingData` describes.
-            Once it trains, an error, in `watch` too, saves the last complete step first, unless it
-            strikes while weights change.
-        """
-        progress = Progress(self.step, self.total_steps, quiet=not self.is_main)
-        with self._signals, progress:
-            for record in self.steps():
-                progress.show(record)
-                if watch is not None:
-                    with self._save_on_error():
-                        watch(self, record)
-        if self.stopped_by is not None and self.is_main:
-            name, saved = signal.Signals(self.stopped_by).name, "; saved" if self.out_dir else ""
-            print(f"{name}: stopped after step {self.step} of {self.total_steps}{saved}",
-                  file=sys.stderr)  # fmt: skip
-        return self.history
+    def _next_update(self, batches: Iterator[tuple[Tensor, Tensor]]) -> StepRecord:
+        """Train on the next batch, add the record to the history, and check it."""
+        config, started = self.config, time.perf_counter()
+        x_0, y = next(batches)
+        advice = (
+            f"halve batch_size ({config.batch_size}), or double accumulate ({config.accumulate}), "
+            "which trains the same in smaller parts"
+        )
+        with explain_oom(f"step {self.step + 1}", self.device, advice):
+            record = self.train_step(x_0, y)
+        self._images += len(x_0)
+        self._seconds += time.perf_counter() - started
+        record = replace(record, images_per_second=self._images / self._seconds)
+        self.history.append(record)
+        self._bad.check(record)
+        return record
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches from `self.step` on, without end, in the order that (seed, epoch) decides."""
@@ -165,13 +260,10 @@ class TrainingPipeline(TrainingState):
             check_epoch(number, self.steps_per_epoch)
 
     def _parts(self, batch: int) -> Iterator[tuple[slice, float, AbstractContextManager]]:
-        """The parts of a batch that this process computes, of all processes × accumulate parts.
+        """The parts of a batch that this process computes: rows, weight of each row, context.
 
-        Yields:
-            rows: of the batch; parts differ by one row at most.
-            weight: how much each row counts.
-            gradients: a context for forward and backward; processes exchange their gradients in
-                that of the last part alone.
+        There are processes × accumulate parts, which differ by one row at most. The context is for
+        forward and backward: only in that of the last part do processes exchange their gradients.
         """
         processes, accumulate = self.accelerator.num_processes, self.config.accumulate
         parts = processes * accumulate
@@ -185,49 +277,192 @@ class TrainingPipeline(TrainingState):
                 yield slice(0, 1), 0.0, gradients
 
     def _net_for(self, batch: int) -> nn.Module:
-        """The network for a batch of that many images.
+        """The compiled or wrapped network; for a smaller last batch the plain one.
 
-        An epoch's last, smaller batch is not worth another compilation, which takes minutes. Among
-        several processes, all go through the wrapper that exchanges gradients.
+        That batch is not worth another compilation, which takes minutes. Several processes always
+        need the wrapper, which exchanges gradients.
         """
         full = min(self.config.batch_size, len(self.dataset))
         return self.net if batch == full or self.accelerator.num_processes > 1 else self.model
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """In here signals wait, the clock runs, and an error saves the last complete step."""
-        with self._signals, self._save_on_error():
-            self._speed.go()
-            yield
-        if self.stopped_by is not None:
-            self._signals.deliver()  # does nothing inside `fit`, which still holds the signals
+    def autocast(self) -> AbstractContextManager:
+        """A context in which the network computes in bf16, if this training does."""
+        if not self.bf16:
+            return nullcontext()
+        # Older torch would cache weights that are cast in no_grad, and then train none of them.
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
-    def _out_of_memory_explained(self) -> AbstractContextManager:
-        batch_size, accumulate = self.config.batch_size, self.config.accumulate
-        advice = (
-            f"halve batch_size ({batch_size}), or double accumulate ({accumulate}), "
-            "which trains the same in smaller parts"
-        )
-        return explain_oom(f"step {self.step + 1}", self.device, advice)
-
-    def _note(self, record: StepRecord, images: int) -> None:
-        """Add a record to the history and its file; where losses are read, check them."""
-        self.history.append(record)
-        self._bad.unread.append(record)
-        if read := self._losses_are_read(record.step):
-            self._bad.check()  # waits for the GPU
-        record.images_per_second = self._speed.count(images, finished=read)
-        self._history_writer.write(record)
-
-    def _losses_are_read(self, step: int) -> bool:
-        return step in (1, self.total_steps) or step % self._read_every == 0
-
-    def _signal_to_stop(self, record: StepRecord) -> int | None:
-        """The signal that arrived, or SIGTERM where only another process got one."""
-        asked = self._signals.asked
+    def _signal_to_stop(self) -> int | None:
+        """The signal that arrived, or SIGTERM if only another process got one."""
+        asked = self._stop.signal
         if self.accelerator.num_processes == 1:
             return asked
-        if not self._losses_are_read(record.step):
-            return None  # asking the other processes would wait for the GPU
         votes = torch.tensor(float(asked is not None), device=self.device)
         return (asked or int(signal.SIGTERM)) if self.accelerator.reduce(votes, "sum") else None
+
+    # ---------------------------------------------------------------------- saving and resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a training needs to continue: what a checkpoint holds."""
+        return {
+            "model": self.model.state_dict(),
+            "ema_model": self.ema_model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "history": [record.to_dict() for record in self.history],
+            "config": self.config.to_dict(),
+            "data": identify(self.dataset),
+            "diffusion": self.diffusion.config,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], name: str = "the state") -> None:
+        """Continue from what `state_dict` returned; if it does not fit, nothing changes.
+
+        Args:
+            state: of the same network, configuration, diffusion and dataset.
+            name: of the state's file, for the message.
+        Raises:
+            ValueError: it belongs to another training.
+        """
+        checkpoint.check_compatible(name, state, self.state_dict())
+        self.model.load_state_dict(state["model"])
+        self.ema_model.load_state_dict(state["ema_model"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.step = state["step"]
+        self.history = [StepRecord.from_dict(saved) for saved in state["history"]]
+
+    def save(self, path: str | Path | None = None) -> Path:
+        """Write a checkpoint to continue from, and the averaged weights to sample from.
+
+        Args:
+            path: checkpoint file, with `weights.safetensors` beside it; by default `checkpoint.pt`
+                in out_dir, where the previous one is kept under its step's name.
+        Returns:
+            The checkpoint's path.
+        Raises:
+            ValueError: neither path nor out_dir was given.
+            OSError: the disk is full or not writable; the previous checkpoint is untouched.
+            BlockingIOError, FileExistsError: out_dir belongs to another process or run.
+        """
+        if path is not None:
+            path = user_path(path)
+            if self.is_main:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._save_average(path.with_name(WEIGHTS))
+                checkpoint.write(path, self.state_dict())
+            return path
+        folder = self._run_folder()
+        if self.is_main:
+            with folder.locked():
+                folder.take()
+                # Weights first: a run that is killed in between repeats its updates, then these.
+                self._save_average(folder.path / WEIGHTS)
+                folder.write_checkpoint(self.state_dict())
+        self._saved_step = self.step
+        return folder.path / checkpoint.CHECKPOINT
+
+    def resume(self, path: str | Path | None = None) -> Path | None:
+        """Continue from a checkpoint: weights, averaged weights, optimiser, step and history.
+
+        Args:
+            path: a checkpoint, or a run's folder, of which the newest undamaged one is taken; None
+                means out_dir; "auto" too, but without a checkpoint starts from the beginning.
+        Returns:
+            The file that it continues from; None when it starts from the beginning.
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+            ValueError: it is damaged, or belongs to another network, configuration or dataset.
+        """
+        place = user_path(self._run_folder().path if path in (None, "auto") else path)  # type: ignore[arg-type]
+        try:
+            where, state = checkpoint.find(place)
+        except FileNotFoundError:
+            if path == "auto":
+                return None
+            raise
+        self.load_state_dict(state, where.name)
+        if self.folder and where.parent.resolve() == self.folder.path.resolve():
+            self.folder.is_ours, self._saved_step = True, self.step
+            self.folder.note_saved(self.step if where.name == checkpoint.CHECKPOINT else None)
+        old = TrainConfig(**state["config"])
+        before = old.epochs * self.steps_per_epoch, old
+        line = describe_change(self.step, before, (self.total_steps, self.config))
+        if line and self.is_main:
+            say(line)
+        return where
+
+    def samples(self, n: int = 20, *, steps: int = 50) -> Tensor:
+        """Draw n images with the averaged weights, from the same noise and classes every time.
+
+        Returns:
+            (n, C, S, S) in [-1, 1], on the CPU.
+        """
+        y = None
+        if self.ema_model.num_classes is not None:
+            y = torch.arange(n, device=self.device) % self.ema_model.num_classes
+        options: dict[str, Any] = {"sampler": "ddim", "steps": min(steps, self.diffusion.T)}
+        options |= self.diffusion.few_step_options
+        with self.autocast():
+            x = self.diffusion.sample(self.ema_model, n, y=y, seed=self.config.seed, **options)
+        return x.float().cpu()
+
+    def _save_average(self, path: Path) -> None:
+        """Write the averaged weights, with everything that sampling needs."""
+        trained = {
+            "data": self.dataset.name,  # never a path: weights travel
+            "steps": self.step,
+            "classes": list(self.dataset.classes),
+        }
+        save_weights(path, self.ema_model, self.diffusion, trained)
+
+    def _write_what_is_due(self, record: StepRecord) -> None:
+        """Write the record, and whatever else `RunFolder.due` names."""
+        if self.folder is None or not self.is_main:
+            return
+        self.folder.write_record(record)
+        due = self.folder.due(self.step, self.steps_per_epoch, self.total_steps)
+        epoch = self.step // self.steps_per_epoch
+        if "kept weights" in due:
+            self._save_average(self.folder.path / f"weights_epoch_{epoch:04d}.safetensors")
+        if "checkpoint" in due:
+            self.save()
+        if "grid" in due:
+            advice = "sample_every=0 trains without sample grids"
+            with explain_oom(f"sample grid after step {self.step}", self.device, advice):
+                self.grid = make_grid(self.samples())
+            self.folder.write_grid(self.grid, epoch, self.step)
+        if "animation" in due:
+            self.folder.write_animation()
+
+    def _save_last_update(self) -> None:
+        if self.folder and self.is_main and self._saved_step != self.step:
+            self.save()
+
+    @contextmanager
+    def _saving_on_error(self) -> Iterator[None]:
+        """If an exception ends this block, save the last complete update, then raise it."""
+        try:
+            yield
+        except BaseException:
+            if not self._updating:
+                try:
+                    self._save_last_update()
+                except Exception as error:  # the first exception matters more: raise that one
+                    warnings.warn(f"while saving step {self.step}: {error}", stacklevel=2)
+            raise
+
+    @contextmanager
+    def _folder_in_use(self) -> Iterator[None]:
+        """Lock the folder, take it, and write settings and history as they are now."""
+        if self.folder is None or not self.is_main:
+            yield
+            return
+        with self.folder.locked():
+            settings = self.config.to_toml() + data_table(getattr(self.dataset, "settings", {}))
+            self.folder.start(self.history, settings)
+            yield
+
+    def _run_folder(self) -> RunFolder:
+        if self.folder is None:
+            raise ValueError("this pipeline has no out_dir: give a path to save to or resume from")
+        return self.folder

@@ -1,4 +1,4 @@
-"""A run's folder: which run owns it, which files it holds, and its growing history."""
+"""A run's folder: the files that it holds, when each is due, and that one process trains in it."""
 
 from __future__ import annotations
 
@@ -6,156 +6,216 @@ import importlib.util
 import json
 import math
 import re
-import shutil
-from collections.abc import Sequence
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddpm_helpers.config import TrainConfig
-from ddpm_helpers.files import megabytes, not_written, write_atomic
-from ddpm_helpers.training.checkpoint import NAMES, checkpoints
+from ddpm_helpers.files import not_written, prepare_folder, user_path, write_atomic
+from ddpm_helpers.training import checkpoint, sample_grids
 from ddpm_helpers.training.metrics import StepRecord
 
-WEIGHTS = r"weights(_epoch_\d+)?\.safetensors"
-BESIDE = rf"{WEIGHTS}|history\.jsonl|config\.toml|samples_epoch_\d+\.png|learning\.gif"
-KEPT = re.compile(rf"{NAMES.pattern}|{WEIGHTS}")  # files that took time to make
-TEMPORARY = re.compile(rf"({NAMES.pattern}|{BESIDE})\.tmp")
-GROUP = 20  # steps whose records are written at once
+WEIGHTS = "weights.safetensors"
+HISTORY = "history.jsonl"
+LOCK = ".lock"  # locked by the operating system while a process trains in the folder
+RESULTS = rf"{checkpoint.NAMES.pattern}|weights(_epoch_\d+)?\.safetensors"  # took time to make
+OURS = rf"{RESULTS}|history\.jsonl|config\.toml|samples_epoch_\d+\.png|learning\.gif"
 
 
-def prepare_folder(out_dir: str | Path, needed: int = 0) -> Path:
-    """Make the folder, check that it is writable, and remove a killed run's temporary files.
+class RunFolder:
+    """The files of one run.
 
-    Args:
-        out_dir: the folder.
-        needed: bytes that a run will write into it.
-    Raises:
-        OSError: it is not writable, or its disk is too full; the message names the folder.
-    """
-    folder = Path(out_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"cannot write to out_dir {folder}: {error.strerror}") from error
-    for path in folder.iterdir():
-        if TEMPORARY.fullmatch(path.name):
-            path.unlink()
-    there = sum(path.stat().st_size for path in checkpoints(folder))
-    free = shutil.disk_usage(folder).free
-    if needed - there > free:
-        raise OSError(
-            f"out_dir {folder} has {megabytes(free)} free, the checkpoints of this run need "
-            f"{megabytes(needed - there)} more: free some, or lower keep_checkpoints"
-        )
-    return folder
-
-
-def refuse_another_run(folder: Path) -> None:
-    """Refuse to train into a folder that holds a run, in one line.
-
-    Raises:
-        FileExistsError: there are checkpoints or weights.
-    """
-    found = sorted(p.name for p in folder.iterdir() if KEPT.fullmatch(p.name))
-    if found:
-        raise FileExistsError(
-            f"out_dir {folder} holds a run already ({found[0]}): go on with it by --resume or "
-            ".resume(), choose another folder, or replace it by --overwrite or overwrite=True"
-        )
-
-
-def remove_run(folder: Path) -> None:
-    """Remove a run's files from its folder; other files stay."""
-    ours = [p for p in folder.iterdir() if re.fullmatch(rf"{NAMES.pattern}|{BESIDE}", p.name)]
-    for path in [*ours, *folder.glob("tensorboard/events.out.tfevents.*")]:
-        path.unlink()
-
-
-def is_rung(epoch: int) -> bool:
-    """Whether an epoch is 1, 2 or 5 times a power of ten: the rungs of the ladder."""
-    return str(epoch).rstrip("0") in ("1", "2", "5")
-
-
-def bytes_needed(model: nn.Module, config: TrainConfig, steps: int) -> int:
-    """Bytes on the disk that a run of so many steps needs, while it writes one more checkpoint."""
-    weights = sum(value.nbytes for value in model.state_dict().values())
-    averages = 1 + config.keep_weights * sum(map(is_rung, range(1, config.epochs + 1)))
-    one = 4 * weights + 120 * steps + 1_000_000  # weights, average, Adam's two; history; names
-    return averages * weights + (config.keep_checkpoints + 1) * one + 300 * steps  # and .jsonl
-
-
-class HistoryWriter:
-    """Writes each record to `history.jsonl`, one line per step, and to TensorBoard if installed.
-
-    Records are collected and written every twentieth step, since writing them waits for a GPU.
+        config.toml                  the settings
+        checkpoint.pt                the newest checkpoint; older ones are named by their step
+        weights.safetensors          the averaged weights of the newest checkpoint
+        weights_epoch_0005.safetensors …   those of epoch 1, 2, 5, 10, …, if config.keep_weights
+        history.jsonl, tensorboard/  the record of every update
+        samples_epoch_0001.png …     sample grids; learning.gif shows them one after another
 
     Args:
-        folder: of the run; None writes nothing.
+        path: the folder.
+        config: when files are due, and how many checkpoints are kept.
+        overwrite: when the training starts, remove the run that the folder holds.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.path = None if folder is None else folder / "history.jsonl"
-        self._waiting: list[StepRecord] = []
+    def __init__(self, path: str | Path, config: TrainConfig, *, overwrite: bool = False) -> None:
+        self.path, self.config, self.overwrite = user_path(path), config, overwrite
+        self.is_ours = False  # whether the run in the folder is this one
+        self._save_at = 0.0  # when a checkpoint is due by the clock: the first one at once
+        self._newest: int | None = None  # step of the undamaged checkpoint.pt
         self._board: Any = None
 
-    def start(self, history: Sequence[StepRecord]) -> None:
-        """Make the file hold exactly this history: a resumed run drops steps that it repeats."""
-        self._waiting = []
-        if self.path is not None:
-            write_atomic(self.path, "".join(map(_line, history)).encode())
-            if self._board is None and importlib.util.find_spec("tensorboard"):
-                from torch.utils.tensorboard import SummaryWriter
+    def prepare(self) -> None:
+        """Make the folder.
 
-                self._board = SummaryWriter(str(self.path.parent / "tensorboard"))
+        Raises:
+            OSError: it cannot be written; the message names it.
+        """
+        prepare_folder(self.path)
 
-    def write(self, record: StepRecord) -> None:
-        """Add one step; it is written at the next twentieth step, or by `flush`."""
-        if self.path is not None:
-            self._waiting.append(record)
-            if record.step % GROUP == 0:
-                self.flush()
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in the folder; the system unlocks it after a kill.
 
-    def flush(self) -> None:
-        """Write everything added so far to the file.
+        Raises:
+            BlockingIOError: another process trains in it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / LOCK, is_singleton=True)  # one lock for this whole process
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise BlockingIOError(
+                f"another process is training in {self.path}: wait for it, stop it, or choose "
+                "another folder"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            warnings.warn(
+                f"{self.path} cannot be locked ({error}): make sure that only one process trains "
+                "in it",
+                stacklevel=4,
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def take(self) -> None:
+        """Make the folder this run's own.
+
+        Raises:
+            FileExistsError: it holds another run, which is not to be overwritten.
+        """
+        if self.is_ours:
+            return
+        if not self.overwrite:
+            self.refuse_another_run()
+        for path in [*self._files(OURS), *self.path.glob("tensorboard/events.out.tfevents.*")]:
+            path.unlink()
+        self.is_ours = True
+
+    def refuse_another_run(self) -> None:
+        """Raise FileExistsError, in one line, if the folder holds checkpoints or weights."""
+        if results := sorted(path.name for path in self._files(RESULTS)):
+            raise FileExistsError(
+                f"out_dir {self.path} holds a run already ({results[0]}): continue it with "
+                "--resume or .resume(), choose another folder, or replace it with --overwrite or "
+                "overwrite=True"
+            )
+
+    def start(self, history: Sequence[StepRecord], settings: str) -> None:
+        """Take the folder, write the settings, and make the history hold exactly these records.
+
+        A run that was killed may have written records and temporary files after its last
+        checkpoint: they go.
+        """
+        self.take()
+        for path in self._files(rf"({OURS})\.tmp"):
+            path.unlink()
+        write_atomic(self.path / "config.toml", settings.encode())
+        write_atomic(self.path / HISTORY, "".join(map(_line, history)).encode())
+        if importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            step = history[-1].step if history else 0  # later records of a killed run are hidden
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+
+    def due(self, step: int, steps_per_epoch: int, total_steps: int) -> set[str]:
+        """What to write after an update: "checkpoint", "grid", "kept weights", "animation".
+
+        A checkpoint is due after the first update, which shows early that saving works, then every
+        `save_minutes` and `save_every` epochs; a grid every `sample_every` epochs. After the last
+        update everything is due.
+        """
+        config, (epoch, inside) = self.config, divmod(step, steps_per_epoch)
+        last, epoch_ends = step == total_steps, inside == 0
+        by_clock = config.save_minutes > 0 and time.monotonic() >= self._save_at
+
+        def every(epochs: int) -> bool:
+            return last or (epoch_ends and epochs > 0 and epoch % epochs == 0)
+
+        found = {
+            "checkpoint": by_clock or every(config.save_every),
+            "grid": config.sample_every > 0 and every(config.sample_every),
+            "kept weights": config.keep_weights and epoch_ends and is_rung(epoch),
+            "animation": last,
+        }
+        return {name for name, is_due in found.items() if is_due}
+
+    def write_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write checkpoint.pt, and keep the newest config.keep_checkpoints.
+
+        Raises:
+            OSError: the disk is full or not writable; the previous checkpoint is untouched.
+        """
+        checkpoint.write(self.path / checkpoint.CHECKPOINT, state, self._newest)
+        self.note_saved(state["step"])
+        for old in checkpoint.checkpoints(self.path)[self.config.keep_checkpoints :]:
+            old.unlink()
+
+    def note_saved(self, step: int | None) -> None:
+        """Note the step of checkpoint.pt (None: it is damaged), and restart the clock."""
+        self._newest = step
+        self._save_at = time.monotonic() + 60 * self.config.save_minutes
+
+    def write_record(self, record: StepRecord) -> None:
+        """Add a record to history.jsonl and TensorBoard.
 
         Raises:
             OSError: the disk is full.
         """
-        if self.path is None or not self._waiting:
-            return
-        lines = "".join(map(_line, self._waiting)).encode()
+        line = _line(record).encode()
         try:
-            with open(self.path, "ab") as file:
-                file.write(lines)
+            with open(self.path / HISTORY, "ab") as file:
+                file.write(line)
         except OSError as error:
-            raise OSError(not_written(self.path, len(lines), error)) from error
+            raise OSError(not_written(self.path / HISTORY, len(line), error)) from error
         if self._board is not None:
-            for record in self._waiting:
-                for name in ("loss", "lr", "images_per_second", "grad_norm"):
-                    self._board.add_scalar(name, getattr(record, name), record.step)
-                for k, value in enumerate(record.quarters):
-                    if not math.isnan(value):
-                        self._board.add_scalar(f"loss of t in quarter {k + 1}", value, record.step)
-            self._board.flush()
-        self._waiting = []
+            values = {f"loss of t in quarter {k + 1}": v for k, v in enumerate(record.quarters)}
+            for name in ("loss", "lr", "images_per_second", "grad_norm"):
+                values[name] = getattr(record, name)
+            for name, value in values.items():
+                if not math.isnan(value):
+                    self._board.add_scalar(name, value, record.step)
 
-    def images(self, grid: Tensor, step: int) -> None:
-        """Give TensorBoard a sample grid, (3, H, W) in 0..1."""
+    def write_grid(self, grid: Tensor, epoch: int, step: int) -> None:
+        """Write a sample grid, (3, H, W) in 0..1."""
+        sample_grids.save_grid(grid, self.path / f"samples_epoch_{epoch:04d}.png")
         if self._board is not None:
             self._board.add_image("samples", grid, step)
+
+    def write_animation(self) -> None:
+        """Join the sample grids into learning.gif."""
+        grids = sorted(self._files(r"samples_epoch_\d+\.png"))
+        sample_grids.save_animation(grids, self.path / "learning.gif")
+
+    def _files(self, pattern: str) -> list[Path]:
+        return [path for path in self.path.iterdir() if re.fullmatch(pattern, path.name)]
+
+
+def is_rung(epoch: int) -> bool:
+    """Whether an epoch is 1, 2 or 5 times a power of ten."""
+    return str(epoch).rstrip("0") in ("1", "2", "5")
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The records of a history.jsonl; a last line that was cut off by a kill is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _line(record: StepRecord) -> str:
     """A record as JSON. JSON has no NaN: bad losses, and quarters without a t, become null."""
-    values = record.to_dict()
-    values["quarters"] = [_finite(value) for value in record.quarters]
-    return json.dumps({k: _finite(v) for k, v in values.items()}) + "\n"
 
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps({k: plain(v) for k, v in record.to_dict().items()}) + "\n"

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from ddpm_helpers.files import write_atomic
 
-PATTERN = "samples_epoch_*.png"
-
 
 def make_grid(x: Tensor) -> Tensor:
     """Images (n, C, S, S) in [-1, 1] as one grid, (3, H, W) in 0..1, ten images per row."""
@@ -28,13 +26,13 @@ def save_grid(grid: Tensor, path: Path) -> None:
     write_atomic(path, content.getvalue())
 
 
-def save_animation(folder: Path) -> None:
-    """Join the sample grids of a folder, if there are two, into `learning.gif`."""
+def save_animation(grids: list[Path], path: Path) -> None:
+    """Join sample grids, if there are at least two, into a GIF."""
     from PIL import Image
 
     frames = []
-    for path in sorted(folder.glob(PATTERN)):
-        with Image.open(path) as image:
+    for grid in grids:
+        with Image.open(grid) as image:
             frames.append(image.convert("RGB"))
     if len(frames) < 2:
         return
@@ -43,4 +41,4 @@ def save_animation(folder: Path) -> None:
     frames[0].save(
         content, format="GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
     )
-    write_atomic(folder / "learning.gif", content.getvalue())
+    write_atomic(path, content.getvalue())

@@ -1,71 +1,81 @@
-"""How a run ends early: signals that wait for the step, and out of memory in one line."""
+"""How a run ends early: signals that wait for the update, and out of memory in one line."""
 
 from __future__ import annotations
 
 import gc
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import torch
 
-WAITING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and the end of a preemptible machine
+from ddpm_helpers.training.progress import say
+
+# Ctrl-C, the end of a preemptible machine, a closed terminal (which Windows does not have).
+SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+PATIENCE = 1.0  # seconds in which a second Ctrl-C counts as the first one, pressed twice
 
 
-class StopSignals:
-    """Inside `with stop_signals:` every signal is only noted, also a second and a third one.
+class StopFlag:
+    """A flag that signals set: the training reads it after each update.
 
-    A signal that the process ignores stays ignored. Blocks may be nested. Python delivers signals
-    to the main thread only; in any other thread this does nothing.
+    The first signal prints a line. A second Ctrl-C, more than a second later, raises
+    KeyboardInterrupt at once; without it, a compiler that works for minutes could not be stopped.
 
+    Args:
+        quiet: print nothing.
     Attributes:
-        asked: number of the first signal that arrived in the outermost block; None if none did.
+        signal: number of the first signal; None if none came.
+        held: whether signals set the flag now.
     """
 
-    def __init__(self) -> None:
-        self.asked: int | None = None
-        self._depth = 0
-        self._before: dict[int, Any] = {}
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet, self.held = quiet, False
+        self.signal: int | None = None
+        self._since = 0.0
 
-    def __enter__(self) -> StopSignals:
-        self._depth += 1
-        if self._depth == 1:
-            self.asked = None
-            if threading.current_thread() is threading.main_thread():
-                heard = [one for one in WAITING if signal.getsignal(one) is not signal.SIG_IGN]
-                self._before = {number: signal.signal(number, self._note) for number in heard}
-        return self
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """In this block signals set the flag, which starts empty; in a nested one nothing changes.
 
-    def __exit__(self, *error: object) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            for number, handler in self._before.items():
+        A signal that the process ignores stays ignored. Python delivers signals to the main thread
+        only: in any other, this does nothing.
+        """
+        if self.held or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self.signal, self.held = None, True
+        heard = [one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
                 signal.signal(number, handler)
-            self._before = {}
+            self.held = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = self.asked or number
-
-    def deliver(self) -> None:
-        """Outside all blocks: raise the noted signal, so that it has its usual effect."""
-        if self._depth == 0 and self.asked is not None:
-            number, self.asked = self.asked, None
-            signal.raise_signal(number)
+        if self.signal is None:
+            self.signal, self._since = number, time.monotonic()
+            if not self.quiet:
+                name = signal.Signals(number).name
+                say(f"{name}: stopping after this update; Ctrl-C stops at once")
+        elif number == signal.SIGINT and time.monotonic() - self._since > PATIENCE:
+            raise KeyboardInterrupt
 
 
 @contextmanager
 def explain_oom(what: str, device: torch.device, advice: str) -> Iterator[None]:
-    """Turn running out of memory into a one-line error, and free what was allocated in here.
+    """Turn running out of memory into a one-line error, and free what was allocated in the block.
 
     Args:
         what: was being done.
         device: the one that computes.
         advice: what needs less memory.
-
     Raises:
         torch.OutOfMemoryError: the line.
     """

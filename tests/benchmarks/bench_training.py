@@ -96,10 +96,9 @@ def ours(config: TrainConfig) -> tuple[Runner, ...]:
         clip_grad_norm_(net.parameters(), config.grad_clip)
         optimizer.step()
         optimizer.zero_grad()
-        update_ema(pipeline.ema_model, net, config.ema_decay, finite)
+        update_ema(pipeline.ema_model, net, config.ema_decay)
 
     generator = torch.Generator(pipeline.device).manual_seed(0)
-    finite = torch.tensor(True, device=pipeline.device)
     gradients = [(p, torch.randn_like(p)) for p in net.parameters()]
 
     def optimiser() -> None:
