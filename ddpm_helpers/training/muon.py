@@ -137,7 +137,8 @@ class Muon(torch.optim.Optimizer):
         lr, momentum = group["lr"], group["momentum"]
         rows = []
         for weight in weights:
-            grad, state = weight.grad, self.state[weight]
+            grad: Any = weight.grad
+            state = self.state[weight]
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
             m = state["momentum"].lerp_(grad, 1 - momentum)
