@@ -132,11 +132,6 @@ class ImageDataset(Dataset):
         """C of the images: 3 in colour, 1 in grey."""
         return self.images.shape[1]
 
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """(C, S, S) of an image."""
-        return self.images.shape[1:]
-
     def __len__(self) -> int:
         return len(self.labels)
 
