@@ -38,7 +38,7 @@ def test_a_sheet_of_samples_and_one_of_real_pictures(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [("cat", "1 answers for 2 pictures"), ("cat cow", "'cow' is not a class; choose from cat")],
+    [("cat", "1 answers for 2 images"), ("cat cow", "'cow' is not a class; choose from cat")],
 )
 def test_answers_of_the_wrong_number_or_class_are_one_line(tmp_path, capsys, given, message):
     key, answers = tmp_path / "key.json", tmp_path / "answers.txt"

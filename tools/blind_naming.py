@@ -4,7 +4,7 @@
     python tools/blind_naming.py draw --real FOLDER --out photographs
     python tools/blind_naming.py score sheet.json answers.txt
 
-`draw` writes sheet.png (pictures numbered from 1, row by row) and sheet.json (the key). Show the
+`draw` writes sheet.png (images numbered from 1, row by row) and sheet.json (the key). Show the
 sheet alone, with the list of classes, and write down the answers, one class per line. `score`
 counts the right ones.
 """
@@ -56,19 +56,19 @@ def draw(args: argparse.Namespace) -> None:
     args.out.with_suffix(".png").write_bytes(figure_png(figure))
     key = {"classes": list(names), "key": [names[k] for k in y.tolist()]}
     args.out.with_suffix(".json").write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
-    print(f"{args.n} pictures in {args.out.with_suffix('.png')}, key in the .json beside it")
+    print(f"{args.n} images in {args.out.with_suffix('.png')}, key in the .json beside it")
 
 
 def score(key: Path, answers: Path) -> dict[str, tuple[int, int]]:
-    """Class -> (right answers, pictures); under "all", their sum.
+    """Class -> (right answers, images); under "all", their sum.
 
     Raises:
-        ValueError: more or fewer answers than pictures, or an answer that is not a class.
+        ValueError: more or fewer answers than images, or an answer that is not a class.
     """
     about = json.loads(key.read_text(encoding="utf-8"))
     given = answers.read_text(encoding="utf-8").lower().split()
     if len(given) != len(about["key"]):
-        raise ValueError(f"{answers} has {len(given)} answers for {len(about['key'])} pictures")
+        raise ValueError(f"{answers} has {len(given)} answers for {len(about['key'])} images")
     if unknown := sorted(set(given) - set(about["classes"])):
         choices = ", ".join(about["classes"])
         raise ValueError(f"{unknown[0]!r} is not a class; choose from {choices}")
@@ -85,9 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     sheet = commands.add_parser("draw", help="write a sheet and its key")
     add = sheet.add_argument
     add("--weights", default="cifar10-64", help="a shipped name, a file, or a training's folder")
-    add("--real", metavar="SOURCE", help="test pictures of a source instead of samples")
+    add("--real", metavar="SOURCE", help="test images of a source instead of samples")
     add("--image-size", type=int, default=64, metavar="S", help="of --real, in pixels (64)")
-    add("--n", type=int, default=40, help="pictures, the classes in turn (40)")
+    add("--n", type=int, default=40, help="images, the classes in turn (40)")
     add("--guidance", type=float, default=2.0, help="above 1 follows the class more closely (2)")
     add("--sampler", default="dpm++", help="(dpm++)")
     add("--steps", type=int, default=15, help="(15)")
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--out", type=Path, default=Path("sheet"), help="name of both files (sheet)")
     marks = commands.add_parser("score", help="count the right answers")
     marks.add_argument("key", type=Path, help="the .json that `draw` wrote")
-    marks.add_argument("answers", type=Path, help="a text file with one class per picture")
+    marks.add_argument("answers", type=Path, help="a text file with one class per image")
     args = parser.parse_args(argv)
     try:
         if args.command == "draw":

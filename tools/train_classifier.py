@@ -20,18 +20,18 @@ from ddpm_helpers.evaluation.classifier import SIDE, Classifier, load_classifier
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train, measure on the test pictures, and write the file."""
+    """Train, measure on the test images, and write the file."""
     parser = argparse.ArgumentParser(prog="python -m tools.train_classifier")
     parser.add_argument("path", type=Path, help="file to write, ending in .safetensors")
     parser.add_argument("--data", default="cartoons", help="a source for ImageDataset (cartoons)")
-    parser.add_argument("--epochs", type=int, default=4, help="passes over its pictures (4)")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over its images (4)")
     args = parser.parse_args(argv)
     train, test = (ImageDataset(args.data, SIDE, split=split) for split in ("train", "test"))
     save_classifier(args.path, train_classifier(train, epochs=args.epochs))
     classifier = load_classifier(args.path)  # measure what is stored: float16
     classifier.accuracy = accuracy(classifier, test)
     save_classifier(args.path, classifier)
-    print(f"{args.path}: accuracy {classifier.accuracy:.2%} on the test pictures")
+    print(f"{args.path}: accuracy {classifier.accuracy:.2%} on the test images")
 
 
 def save_classifier(path: str | Path, classifier: Classifier) -> None:
@@ -47,8 +47,8 @@ def train_classifier(
     """Train a new classifier on a dataset.
 
     Args:
-        ds: pictures and labels.
-        epochs: passes over them, each picture flipped horizontally half of the time.
+        ds: images and labels.
+        epochs: passes over them, each image flipped horizontally half of the time.
         batch_size, lr: of AdamW; the learning rate falls to 0 along a cosine.
         seed: of weights, order and flips.
     Returns:
@@ -76,7 +76,7 @@ def train_classifier(
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, ds: ImageDataset, batch_size: int = 250) -> float:
-    """The share of a dataset's pictures whose class gets the highest score."""
+    """The share of a dataset's images whose class gets the highest score."""
     right = 0
     for x, y in ds.batches(batch_size, seed=0, shuffle=False):
         right += int((classifier(x).argmax(1) == y).sum())

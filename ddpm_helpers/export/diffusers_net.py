@@ -90,7 +90,7 @@ class DiffusersNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Predict eps, x_0 or v.
 
         Args:
-            sample: noisy pictures, (B, C, S, S).
+            sample: noisy images, (B, C, S, S).
             timestep: a number, or (B,): 0..T-1, which are our steps 1..T.
             class_labels: (B,) int64, -1 for no label; None means no label for any image.
             return_dict: False returns a tuple.

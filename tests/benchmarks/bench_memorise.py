@@ -129,7 +129,8 @@ def measure(
         "train": errors(diffusion, model, *seen), "test": errors(diffusion, model, *test),
         "ideal_train": errors(diffusion, ideal, *seen),
         "ideal_test": errors(diffusion, ideal, *test),
-        "copies": copies.share, "distance": copies.distance.median().item(),
+        "copies": copies.share, "copies_third": find_copies(torch.cat(x), images, 1 / 3).share,
+        "distance": copies.distance.median().item(),
         "copies_among_test": find_copies(test[0], images).share,
     }  # fmt: skip
     if name == PLANTED:
