@@ -5,37 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from against_diffusers import KIND, SHAPE, noise_source, pair, wavy
 
-from ddpm_helpers.diffusion import PREDICTIONS, DiffusionUtils, network_calls, picture_noise
+from ddpm_helpers.diffusion import PREDICTIONS, DiffusionUtils, network_calls
 
-SHAPE = (3, 4, 4)
-KIND = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
 TIGHT = {"rtol": 0, "atol": 1e-9}
 LOOSE = {"rtol": 0, "atol": 5e-6}  # their DPM solver computes in float32, whatever it is given
-
-
-def wavy(x_t, t):
-    """Any smooth function of x_t and t."""
-    return torch.tanh(x_t * 0.7 + t.to(x_t).reshape(-1, 1, 1, 1) * 0.01)
-
-
-def noise_source(seed=3):
-    return picture_noise(seed, 2, SHAPE, torch.device("cpu"), torch.float64)
-
-
-def pair(kind, T, prediction, **options):
-    """diffusers' scheduler in float64, and ours on the same betas."""
-    import diffusers
-
-    theirs = getattr(diffusers, kind)(
-        T, beta_schedule="linear", prediction_type=KIND[prediction], **options
-    )
-    theirs.betas = theirs.betas.double()
-    theirs.alphas = 1 - theirs.betas
-    theirs.alphas_cumprod = theirs.alphas.cumprod(0)
-    theirs.alpha_t, theirs.sigma_t = None, None
-    theirs.one = torch.tensor(1.0, dtype=torch.float64)
-    return theirs, DiffusionUtils(T, [0, *theirs.betas.tolist()], prediction=prediction)
 
 
 def in_float64(theirs):
@@ -347,18 +322,3 @@ def test_min_snr_is_finite_at_both_ends_agrees_with_the_paper_and_refuses():
     for gamma in (0, -1, math.nan, math.inf):
         with pytest.raises(ValueError, match="min_snr_gamma must be a number above 0, got"):
             d.loss(lambda x, t: x, x_0, t, eps, min_snr_gamma=gamma)
-
-
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_targets_and_predictions_are_exact_inverses(prediction):
-    """x_0, eps -> target -> x_0, eps; and any output -> x_0, eps -> the same output."""
-    d = DiffusionUtils(50, "cosine", prediction=prediction)
-    t = torch.arange(1, 50)
-    x_0, eps, output = (torch.randn(49, *SHAPE, dtype=torch.float64) for _ in range(3))
-    x_t, _ = d.add_noise(x_0, t, eps)
-    target = d.target(x_0, eps, t)
-    torch.testing.assert_close(d.predict_x_0(target, x_t, t), x_0, rtol=0, atol=1e-10)
-    torch.testing.assert_close(d.predict_eps(target, x_t, t), eps, rtol=0, atol=1e-9)
-    halves = d.predict_x_0(output, x_t, t), d.predict_eps(output, x_t, t)
-    torch.testing.assert_close(d.target(*halves, t), output, rtol=0, atol=1e-9)
-    torch.testing.assert_close(d.add_noise(halves[0], t, halves[1])[0], x_t, rtol=0, atol=1e-9)

@@ -104,7 +104,7 @@ def test_refuses_in_one_line():
         ({"ts": [2.5]}, "each of ts must be a whole number in 1..30, got 2.5"),
         ({"y": [0, 1]}, r"y must be \(3,\), one label per image; got \(2,\)"),
         ({"y": "cat"}, "y must be whole class numbers, got 'cat'"),
-        ({"x_0": x[:0]}, "the number of pictures must be a whole number at least 1, got 0"),
+        ({"x_0": x[:0]}, "the number of images must be a whole number at least 1, got 0"),
         ({"x_0": x.byte()}, r"x_0 must be float images \(B, C, H, W\), got torch.uint8"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
 from ddpm_helpers.model import DiffusionNet
@@ -109,43 +109,10 @@ def test_an_unknown_name_lists_the_shipped_ones():
         load_pretrained("catroons")
 
 
-STEM = "encoder.stem.1.weight"
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        (lambda w: {STEM: None}, [STEM, "(8, 12, 3, 3)", "nothing"]),
-        (lambda w: {"more": w.clone()}, ["more", "no such weight"]),
-        (lambda w: {STEM: w.transpose(0, 1).contiguous()}, [STEM, "(12, 8, 3, 3)"]),
-        (lambda w: {STEM: torch.full_like(w, torch.nan)}, [STEM, "NaN"]),
-    ],
-)
-def test_tensors_that_do_not_fit_are_refused(net, tmp_path, change, words):
-    path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(10))
-    about = weights.description(path)
-    del about["sha256"]  # a file by other hands
-    metadata = {"ddpm_helpers": json.dumps(about)}
-    tensors = load_file(path)
-    tensors |= change(tensors[STEM])
-    save_file({k: v for k, v in tensors.items() if v is not None}, path, metadata=metadata)
-    with pytest.raises(ValueError) as error:
-        load_pretrained(path)
-    assert all(word in str(error.value) for word in ["w.safetensors", *words])
-    assert "\n" not in str(error.value)
-
-
 def test_a_foreign_file_is_refused(tmp_path):
     save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors")
     with pytest.raises(ValueError, match="foreign.safetensors holds no description"):
         load_pretrained(tmp_path / "foreign.safetensors")
-
-
-def test_a_truncated_file_is_refused(net, tmp_path):
-    path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(10))
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="not a complete safetensors file"):
-        load_pretrained(path)
 
 
 def test_shipped_weights_are_checked_against_the_manifest(net, tmp_path, monkeypatch):

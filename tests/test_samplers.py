@@ -6,11 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from against_diffusers import SHAPE, noise_source, pair, wavy
 from torch import nn
 
 from ddpm_helpers.diffusion import SAMPLERS, DiffusionUtils, Step, picture_noise
 
-SHAPE = (3, 4, 4)
 WAYS = [
     ("ddpm", None), ("ddim", None), ("ddim", 0.5), ("ddim", 1.0), ("heun", None), ("dpm++", None),
 ]  # fmt: skip
@@ -27,11 +27,6 @@ def oracle(d: DiffusionUtils, picture: torch.Tensor):
         return {"eps": eps, "x_0": x_0, "v": v}[d.prediction]
 
     return model
-
-
-def wavy(x_t, t):
-    """Any smooth function, each picture by itself, exactly the same in every batch."""
-    return torch.tanh(x_t * 0.7 + t.to(x_t).reshape(-1, 1, 1, 1) * 0.01)
 
 
 class Net(nn.Module):
@@ -106,32 +101,15 @@ def test_gaussian_data_with_its_exact_network_keeps_mean_and_spread(sampler, eta
 # ---- diffusers ---------------------------------------------------------------------------
 
 
-def their_scheduler(kind, T, prediction, clip):
-    """diffusers' scheduler in float64, and ours on the same betas (T + 1 of them)."""
-    import diffusers
-
-    theirs = getattr(diffusers, kind)(
-        T,
-        beta_schedule="linear",
-        prediction_type={"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}[prediction],
-        clip_sample=clip,
-        timestep_spacing="trailing",
-    )
-    theirs.betas = theirs.betas.double()
-    theirs.alphas = 1 - theirs.betas
-    theirs.alphas_cumprod = theirs.alphas.cumprod(0)
-    theirs.one = torch.tensor(1.0, dtype=torch.float64)
-    ours = DiffusionUtils(T, [0, *theirs.betas.tolist()], prediction=prediction)
-    return theirs, ours
-
-
 @pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("steps", [50, 10])
 def test_ddpm_agrees_with_diffusers_at_every_step(prediction, clip, steps, monkeypatch):
-    theirs, ours = their_scheduler("DDPMScheduler", 50, prediction, clip)
+    theirs, ours = pair(
+        "DDPMScheduler", 50, prediction, clip_sample=clip, timestep_spacing="trailing"
+    )
     theirs.set_timesteps(steps)
-    noise = picture_noise(3, 2, SHAPE, torch.device("cpu"), torch.float64)
+    noise = noise_source()
     x = x_T = noise()
     monkeypatch.setattr(
         "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: noise()
@@ -152,9 +130,11 @@ def test_ddpm_agrees_with_diffusers_at_every_step(prediction, clip, steps, monke
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize("steps", [50, 10])
 def test_ddim_agrees_with_diffusers_at_every_step(prediction, eta, steps):
-    theirs, ours = their_scheduler("DDIMScheduler", 50, prediction, True)
+    theirs, ours = pair(
+        "DDIMScheduler", 50, prediction, clip_sample=True, timestep_spacing="trailing"
+    )
     theirs.set_timesteps(steps)
-    noise = picture_noise(3, 2, SHAPE, torch.device("cpu"), torch.float64)
+    noise = noise_source()
     x = x_T = noise()
     walk = ours.sample_steps(wavy, 2, sampler="ddim", eta=eta, x_T=x_T, seed=3, steps=steps)
     for step, t in zip(walk, [*theirs.timesteps.tolist(), None], strict=True):

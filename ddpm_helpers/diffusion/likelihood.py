@@ -21,11 +21,11 @@ class Bits:
     """The terms of the bound, in bits per dimension, for each image.
 
     Attributes:
-        ts: the steps at which the terms were measured, rising, 1 first.
+        ts: the timesteps at which the terms were measured, rising, 1 first.
         terms: (n, len(ts)): L_0 (the decoder) at t = 1, L_{t-1} at t.
         prior: (n,), L_T: what noising to T leaves of the image.
-        total: (n,), the bound: prior plus all T terms, where those between measured steps are
-            interpolated linearly.
+        total: (n,), the bound: prior plus all T terms, where those between measured timesteps
+            are interpolated linearly.
     """
 
     ts: list[int]
@@ -45,32 +45,32 @@ def bits_per_dim(
     clip: bool = True,
     seed: int = 0,
 ) -> Bits:
-    """The variational bound on -log2 p(x_0) / dimensions, with the posterior variance.
+    """Compute the variational bound on -log2 p(x_0) / dimensions, with the posterior variance.
 
         bound = KL(q(x_T | x_0) || N(0, 1)) - log p(x_0 | x_1)
                 + sum over t = 2..T of KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
 
-    Each image gets one noise per step. At t = 1, where the posterior has no variance, that of t = 2
-    is used, and p gives each grey level the mass of its interval of width 2/255.
+    Each image gets one noise per timestep. At t = 1, where the posterior has no variance, that of
+    t = 2 is used, and p gives each grey level the mass of its interval of width 2/255.
 
     Args:
         diffusion, model: as for sampling; T at least 2. With alpha_bar[T] = 0 the prior term is 0.
         x_0: images with 256 grey levels, (n, C, H, W) in [-1, 1].
         y: class numbers or names, (n,), or one for all; None passes no labels.
-        ts: steps to measure, in 1..T; 1, 2 and T are added; None takes all. Each is a network call.
+        ts: timesteps to measure, in 1..T; 1, 2 and T are added; None takes all. Each costs a call.
         clip: bound the predicted x_0 to [-1, 1].
         seed: of the noise.
     Returns:
         The terms and their sum, as `Bits`.
     Raises:
-        ValueError: T below 2, no images, labels that do not fit, steps out of range.
+        ValueError: T below 2, no images, labels that do not fit, timesteps out of range.
     Source: Ho et al. 2020, eq. 5 and 13; Nichol & Dhariwal 2021, section 3 and its code.
     """
     T = diffusion.T
     if T < 2:
         raise ValueError(f"the bound needs T of at least 2, got {T}")
     checks.images("x_0", x_0)
-    n = checks.count("the number of pictures", len(x_0))
+    n = checks.count("the number of images", len(x_0))
     labels = None if y is None else checks.labels(y, n, model, x_0.device)
     wanted = range(1, T + 1) if ts is None else ts
     asked = sorted({1, 2, T, *(checks.count("each of ts", t, most=T) for t in wanted)})
@@ -90,7 +90,7 @@ def bits_per_dim(
 
 
 def _term(d: DiffusionUtils, x_0: Tensor, x_t: Tensor, guess: Tensor, t: Tensor) -> Tensor:
-    """The term of the bound at step t for every pixel, in nats: shape of x_0."""
+    """The term of the bound at timestep t for every pixel, in nats: shape of x_0."""
     if int(t[0]) == 1:
         _, variance = d.posterior(x_0, x_t, t + 1)
         return -_log_mass(x_0, guess, variance.sqrt())

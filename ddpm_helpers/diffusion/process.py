@@ -96,8 +96,9 @@ class DiffusionUtils:
             "schedule": self.schedule,
             "prediction": prediction,
             "rescale_zero_snr": rescale_zero_snr,
-            "few_steps": self.few_steps,
         }
+        if self.few_steps:
+            self.config["few_steps"] = self.few_steps
 
     def __repr__(self) -> str:
         name = self.schedule if isinstance(self.schedule, str) else "own betas"
@@ -493,8 +494,8 @@ def network_calls(
     """Count a sampler's network calls, which are what takes its time.
 
     Args:
-        diffusion: its alpha_bar decides which steps heun corrects (see `is_corrected`); with the
-            schedule flow, all but the last.
+        diffusion: its alpha_bar decides which steps heun corrects: those to s > 0 over which the
+            noise-to-signal ratio falls at most 4-fold; with the schedule flow, all but the last.
         steps, sampler, spacing: as for `DiffusionUtils.sample_steps`.
     Returns:
         One call per step, for heun up to two. With guidance, a call takes twice as many images.

@@ -1,14 +1,14 @@
-"""The samplers: each walks down the steps from noise to images and yields a `Step` at each of them.
+"""The samplers: each goes down the timesteps from noise to images and yields a `Step` at each.
 
 They know neither network nor schedule, only numbers. All take the same arguments:
 
     denoise: (x_t, t) -> the predicted x_0, shape of x_t.
-    x_t: where to start, (n, C, H, W), at step ts[0].
-    ts: decreasing steps, the last one 0.
+    x_t: where to start, (n, C, H, W), at timestep ts[0].
+    ts: decreasing timesteps, the last one 0.
     bar: alpha_bar, float64 (T + 1,) on the CPU; bar[0] = 1, and bar[T] may be 0.
     noise: () -> the next standard normal batch, shape of x_t.
 
-At each step t, a sampler predicts x_0 and moves to the next step s < t.
+At each timestep t, a sampler predicts x_0 and takes a step to the next one, s < t.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Step:
     """One step of a walk from noise to images.
 
     Attributes:
-        t: the step, from where the walk starts (usually T) down to 0.
-        x_t: the images at step t, (n, C, H, W); at t = 0 the result.
+        t: the timestep, from where the walk starts (usually T) down to 0.
+        x_t: the images at timestep t, (n, C, H, W); at t = 0 the result.
         x_0_pred: the clean images predicted from x_t (clipped, if asked for); at t = 0 the result.
     """
 
@@ -82,7 +82,7 @@ def ddpm(
 def ddim(
     denoise: Denoise, x_t: Tensor, ts: list[int], bar: Tensor, noise: Noise, *, eta: float = 0.0
 ) -> Iterator[Step]:
-    """Implicit sampling: keep the noise that x_t holds, scaled to the level of step s.
+    """Implicit sampling: keep the noise that x_t holds, scaled to the level of timestep s.
 
         x_s = sqrt(bar_s) * x_0 + sqrt(1 - bar_s - sigma^2) * eps + sigma * z
 

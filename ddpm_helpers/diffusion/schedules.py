@@ -1,6 +1,6 @@
-"""Noise schedules: how much of the image each step t = 1..T removes, and which steps are visited.
+"""Noise schedules: how much of the image is left at each timestep, and which ones are visited.
 
-A schedule is a table of betas of length T + 1 with betas[0] = 0, so that a step t is its own
+A schedule is a table of betas of length T + 1 with betas[0] = 0, so that a timestep t is its own
 index and alpha_bar[0] = 1 needs no special case.
 """
 
@@ -23,11 +23,11 @@ SPACINGS = ("trailing", "leading")
 
 
 def beta_schedule(name: str, T: int) -> Tensor:
-    """The table of betas of a named schedule.
+    """Make the table of betas of a named schedule.
 
     Args:
         name: linear, cosine, quadratic, exponential, sigmoid, shifted_cosine or flow.
-        T: number of steps, at least 1.
+        T: number of timesteps, at least 1.
     Returns:
         float64 (T + 1,): betas[0] = 0, and 0 < betas[t] <= 0.999 for t in 1..T; but betas[T] = 1
         with flow, which leaves nothing of the image at T.
@@ -40,7 +40,7 @@ def beta_schedule(name: str, T: int) -> Tensor:
 
 
 def linear(T: int) -> Tensor:
-    """Equal steps from 1e-4 to 0.02, whatever T is: a small T leaves signal at the end.
+    """Rise in equal steps from 1e-4 to 0.02, whatever T is: a small T leaves signal at the end.
 
     Source: Ho et al. 2020, section 4 (T = 1000).
     """
@@ -58,7 +58,7 @@ def cosine(T: int) -> Tensor:
 
 
 def shifted_cosine(T: int) -> Tensor:
-    """The cosine schedule with more noise at every step, for images of 64×64.
+    """The cosine schedule with more noise at every timestep, for images of 64×64.
 
         SNR[t] = cosine's SNR[t] / SHIFT ** 2,   SNR = alpha_bar / (1 - alpha_bar)
 
@@ -102,7 +102,7 @@ def flow(T: int) -> Tensor:
         alpha_bar[t] = (1 - s) ** 2 / ((1 - s) ** 2 + s ** 2)
 
     The noised image of this schedule is that path divided by sqrt((1 - s) ** 2 + s ** 2), one
-    number per step, which keeps data of variance 1 at variance 1.
+    number per timestep, which keeps data of variance 1 at variance 1.
 
     Source: Lipman et al. 2023, section 4.1, with sigma_min = 0; Liu et al. 2023, eq. 1.
     """
@@ -171,17 +171,17 @@ def check_betas(betas: object) -> Tensor:
 def sub_sequence(
     T: int, steps: int | Sequence[int] | None = None, spacing: str = "trailing"
 ) -> list[int]:
-    """The steps that a sampler visits.
+    """List the timesteps that a sampler visits.
 
     Args:
-        T: steps of the schedule.
-        steps: how many to take, 1..T; None takes all; or the steps themselves, decreasing, in 1..T.
+        T: the schedule's number of timesteps.
+        steps: how many to take, 1..T; None takes all; or the timesteps, decreasing, in 1..T.
         spacing: how a number of steps is spread: trailing starts at T; leading ends at 1 and
             starts lower, where some of the image may be left.
     Returns:
-        Decreasing steps, 0 last.
+        Decreasing timesteps, 0 last.
     Raises:
-        ValueError: a number out of range, steps that do not decrease, or an unknown spacing.
+        ValueError: a number out of range, timesteps that do not decrease, or an unknown spacing.
     Source: Lin et al. 2024, table 2.
     """
     checks.one_of("spacing", spacing, SPACINGS)

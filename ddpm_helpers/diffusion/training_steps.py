@@ -1,4 +1,4 @@
-"""The steps t of a training batch."""
+"""The timesteps of a training batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def draw_steps(
     t_sampling: str = "uniform",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw the steps of a training batch at random.
+    """Draw the timesteps of a training batch at random.
 
         uniform: every t in 1..T is equally likely, and all are drawn independently.
         stratified: one t from each n-th part of 1..T, in random order: every batch holds small and

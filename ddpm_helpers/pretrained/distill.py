@@ -21,12 +21,12 @@ def distill_model(
     steps: int = TEACHER_STEPS,
     say: Callable[[str], object] = print,
 ) -> tuple[DiffusionNet, ConsistencyDistillation]:
-    """Build a student and the diffusion whose loss teaches it; give both to `TrainingPipeline`.
+    """Build a student and the diffusion whose loss trains it; give both to `TrainingPipeline`.
 
     Args:
         name_or_path: the teacher's weights, as for `load_pretrained`; the student starts from them.
         classes, say: as for `fine_tune_model`.
-        steps: the teacher's, from T to 0, in 1..T.
+        steps: how many the teacher takes from T to 0, in 1..T.
     Returns:
         The student, ready to train, and a `ConsistencyDistillation` whose teacher is on the fastest
         device.

@@ -45,7 +45,7 @@ def save_weights(
         model: the network, usually with averaged weights. If it is inside torch.compile or
             DataParallel, the network inside is saved.
         diffusion: the one that it was trained with.
-        trained: facts about the training (data, steps, classes …), plain JSON values.
+        trained: facts about the training (data, updates, classes …), plain JSON values.
         dtype: of the stored numbers; torch.float16 halves the file.
     Returns:
         The path.
