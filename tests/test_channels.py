@@ -13,7 +13,6 @@ from PIL import Image
 from ddpm_helpers import cli
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.data import ImageDataset
-from ddpm_helpers.data.cartoons import draw
 from ddpm_helpers.data.squares import to_channels
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.diffusion.editing import ddim_invert, inpaint, sdedit, slerp
@@ -70,22 +69,6 @@ def test_a_folder_in_grey(shades, tmp_path):
     assert x.shape == (1, 16, 16) and x.dtype == torch.float32
     assert float(x.unique()) == pytest.approx(int(ds.images[0, 0, 0, 0]) / 127.5 - 1)
     assert repr(ds).count("6 grey images of 16×16")
-
-
-def test_batches_of_one_channel(shades, tmp_path, monkeypatch):
-    ds = ImageDataset(shades, 16, cache_dir=tmp_path / "cache", channels=1)
-    batches = list(ds.batches(4, seed=0))
-    assert [x.shape for x, _ in batches] == [(4, 1, 16, 16), (2, 1, 16, 16)]
-    monkeypatch.setattr("ddpm_helpers.data.dataset._has_room", lambda device, needed: True)
-    for (x, y), (there, labels) in zip(batches, ds.batches(4, seed=0), strict=True):
-        assert torch.equal(x, there) and torch.equal(y, labels)
-
-
-def test_cartoons_in_grey(tmp_path):
-    ds = ImageDataset("cartoons", 32, cache_dir=tmp_path, channels=1, limit=20)
-    for picture, found in zip(draw("train", 20)[0], ds.images, strict=True):
-        expected = np.asarray(Image.fromarray(picture.transpose(1, 2, 0)).convert("L"))
-        np.testing.assert_array_equal(found[0], expected)
 
 
 def test_grey_and_colour_have_caches_of_their_own(tmp_path):
@@ -185,8 +168,7 @@ def test_grey_from_end_to_end_on_the_command_line(shades, tmp_path, monkeypatch,
     numbers = tmp_path / "numbers.json"
     measure = ["evaluate", "--weights", str(tmp_path / "run"), "--n", "6", "--steps", "2"]
     assert cli.main([*measure, "--out", str(numbers)]) == 0
-    found = json.loads(numbers.read_text())
-    assert found["samples"]["n"] == 6 and found["train"]["frechet"] == pytest.approx(0, abs=1e-3)
+    assert json.loads(numbers.read_text())["loss_n"] == 6
 
 
 def test_grey_pictures_are_described_as_a_screen_shows_them():

@@ -109,3 +109,10 @@ def test_a_class_that_does_not_exist_is_refused_with_the_choices(y, net, message
     with pytest.raises(ValueError) as refused:
         checks.labels(y, 2, net, CPU)
     assert str(refused.value) == message
+
+
+def test_class_names_are_one_text_however_they_are_written():
+    assert checks.class_name("cafe\u0301") == checks.class_name("caf\u00e9") == "caf\u00e9"
+    assert checks.class_name(1990) == "1990"
+    assert checks.class_name("\udce9t") == "\\udce9t"  # a file name that is not UTF-8
+    assert checks.class_number("cafe\u0301", 2, ("dog", "caf\u00e9")) == 1

@@ -124,11 +124,6 @@ def test_a_pickled_dataset_finds_its_cache_from_any_folder(tmp_path, monkeypatch
         pickle.loads(packed)
 
 
-def test_limit_takes_the_first(ds, place):
-    few = ImageDataset("cartoons", 32, cache_dir=place, limit=3)
-    np.testing.assert_array_equal(few.images, ds.images[:3])
-
-
 def test_numbers_of_numpy_are_numbers(tmp_path):
     size, few, grey = np.int64(16), np.int64(5), np.int64(1)
     ds = ImageDataset("cartoons", size, limit=few, channels=grey, cache_dir=tmp_path)

@@ -75,7 +75,7 @@ def test_names_that_are_not_text(tmp_path, capsys):
     (tmp_path / odd / "b" / os.fsdecode(b"\xff\n.png")).touch()
     ds = load(tmp_path / odd, tmp_path)
     assert ds.classes == ("\\udce9t\\udce9", "b") and len(ds) == 3
-    f"{ds.name}{ds.classes}".encode()  # text that weights and model cards can hold
+    f"{ds.name}{ds.classes}{ds.settings}".encode()  # text for weights, model cards, config.toml
     assert "skipped b/\\udcff\\n.png: empty file" in capsys.readouterr().out
 
 

@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--image-size", type=int, metavar="N", help="side in pixels (32)")
     add("--split", help="train or test (train)")
     add("--root", help="where the source's files are, or are downloaded to")
-    add("--fit", help="how pictures become square: crop to the centre, or pad (crop)")
+    add("--fit", help="how images become square: crop to the centre, or pad (crop)")
     add("--channels", type=int, metavar="N", help="1 for greyscale, 3 for colour (the source's)")
     parser.set_defaults(run=run)
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _show_counts(ds: ImageDataset) -> None:
-    """Print the number of pictures of each class; for a folder, of both splits, and its layout."""
+    """Print the number of images of each class; for a folder, of both splits, and its layout."""
     from ddpm_helpers.data import folder
     from ddpm_helpers.data.say import printable
 

@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,10 +67,6 @@ class Cached:
     classes: tuple[str, ...]
 
 
-class NotWritable(OSError):
-    """The folder refuses to be written to. A full disk is a plain OSError."""
-
-
 def path_and_key(source: Source, size: int, folder: Path) -> tuple[Path, dict[str, Any]]:
     """The path of a source's cache, and the key whose digest is in its name."""
     shape = [source.channels, size, size]
@@ -96,12 +92,13 @@ def load(source: Source, size: int, folder: Path) -> Cached:
     """
     if ready := open_cache(source, size, folder):
         return ready  # needs neither the lock nor write permission
+    folder = writable(folder)
     try:
         return _make(source, size, folder)
-    except NotWritable as refused:
-        place = temporary_folder()
-        print(f"{refused}; until then images are kept in {place}", flush=True)
-        return _make(source, size, place)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(f"{_refused(folder, error)}; name a drive with more room") from None
 
 
 def read(path: Path, key: Any = None, *, thorough: bool = False) -> Cached | None:
@@ -171,10 +168,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
 def _make(source: Source, size: int, folder: Path) -> Cached:
     """Make a source's cache under a lock, unless another process did meanwhile."""
     path, key = path_and_key(source, size, folder)
-    with ExitStack() as stack:
-        with _writing_to(folder):
-            lock = locked(path.with_suffix(".lock"), f"making the cache of {source.name}")
-            stack.enter_context(lock)
+    with locked(path.with_suffix(".lock"), f"making the cache of {source.name}"):
         if not (ready := read(path, key)):
             _write(source, size, path, key)
             ready = read(path, key)
@@ -203,10 +197,9 @@ def _write(source: Source, size: int, path: Path, key: dict[str, Any]) -> None:
             "classes": classes,
             "labels": labels,
         }
-        with _writing_to(path.parent):
-            path.with_suffix(".json").unlink(missing_ok=True)  # never an old one with new images
-            os.replace(part, path)
-            _write_manifest(path, found)
+        path.with_suffix(".json").unlink(missing_ok=True)  # never an old one with new images
+        os.replace(part, path)
+        _write_manifest(path, found)
     finally:
         part.unlink(missing_ok=True)
         ordered.unlink(missing_ok=True)
@@ -215,24 +208,16 @@ def _write(source: Source, size: int, path: Path, key: dict[str, Any]) -> None:
 def _write_images(path: Path, chunks: Chunks, shape: tuple[int, ...]) -> list[int]:
     """Write all chunks, then the header again with their number; returns the labels."""
     labels: list[int] = []
-
-    def put(data: bytes | memoryview) -> None:
-        rest = memoryview(data).cast("B")
-        with _writing_to(path.parent):
-            while rest:
-                rest = rest[file.write(rest) :]
-
-    with _writing_to(path.parent):
-        file = open(path, "wb", buffering=0)  # a failed write would fail again at close
-    with file:
-        put(_header((0, *shape)))
-        for pixels, ids in chunks:
-            put(np.ascontiguousarray(pixels, dtype=np.uint8).data)
-            labels += ids.tolist()
+    with open(path, "wb") as file:
+        file.write(_header((0, *shape)))
+        for pixels, numbers in chunks:
+            file.write(np.ascontiguousarray(pixels, dtype=np.uint8).data)
+            labels += numbers.tolist()
         if not labels:
             raise ValueError("the source holds no images")
         file.seek(0)
-        put(_header((len(labels), *shape)))
+        file.write(_header((len(labels), *shape)))
+        file.flush()
         os.fsync(file.fileno())  # no manifest may reach the disk before its images
     return labels
 
@@ -260,17 +245,21 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def _writing_to(folder: Path) -> Iterator[None]:
-    """Turn an OSError into one line that says what to do."""
+def writable(folder: Path) -> Path:
+    """The folder, made if missing; a temporary one if it cannot be written to, and a line."""
     try:
-        yield
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
     except OSError as error:
-        kind = OSError if error.errno in (errno.ENOSPC, errno.EDQUOT) else NotWritable
-        why = error.strerror or error
-        raise kind(
-            f"cannot write to the cache folder {folder} ({why}); set DDPM_CACHE to a writable one"
-        ) from None
+        place = temporary_folder()
+        print(f"{_refused(folder, error)}; until then images are kept in {place}", flush=True)
+        return place
+
+
+def _refused(folder: Path, error: OSError) -> str:
+    why = error.strerror or error
+    return f"cannot write to the cache folder {folder} ({why}); set DDPM_CACHE to a writable one"
 
 
 def temporary_folder() -> Path:

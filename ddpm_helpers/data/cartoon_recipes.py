@@ -1,7 +1,7 @@
 """Ten recipes: how each class is drawn, back to front, facing right.
 
-A recipe takes a fresh `Scene` and paints all its pictures at once. Numbers that vary from picture
-to picture come from `s.between`, colours from `s.pick`; the rest is the same for a whole class.
+A recipe takes a fresh `Scene` and paints all its images at once. Numbers that vary from image
+to image come from `s.between`, colours from `s.pick`; the rest is the same for a whole class.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def _sky(s: Scene) -> None:
 
 
 def _place(s: Scene, turn: float = 0.06, x: float = 0.0, y: float = 0.0) -> None:
-    """The usual pose: a small random shift, scale and turn; half of the pictures are mirrored.
+    """The usual pose: a small random shift, scale and turn; half of the images are mirrored.
 
     x and y centre a drawing that is off-centre.
     """

@@ -1,7 +1,7 @@
 """The shapes and the canvas that the cartoons are drawn with.
 
 A shape is an array of signed distances, one per pixel, negative inside. A distance becomes
-coverage with soft edges, so every shape is anti-aliased, and all pictures of a batch are drawn by
+coverage with soft edges, so every shape is anti-aliased, and all images of a batch are drawn by
 the same few numpy calls. Coordinates run from -1 to 1, x to the right, y downwards.
 
 Source of the distance formulas: Inigo Quilez, "2D distance functions".
@@ -15,21 +15,21 @@ SIZE = 32
 INK = (0.09, 0.08, 0.11)
 OUTLINE = 1.1  # width of the dark line around a shape, in pixels
 
-Number = float | np.ndarray  # one value for all pictures, or one per picture, (B,)
+Number = float | np.ndarray  # one value for all images, or one per image, (B,)
 Colour = tuple[float, float, float] | np.ndarray  # RGB in [0, 1], (3,) or (B, 3)
 
 
 def _field(value: Number) -> np.ndarray:
-    """A number per picture as (B, 1, 1), to be broadcast over (B, 32, 32)."""
+    """A number per image as (B, 1, 1), to be broadcast over (B, 32, 32)."""
     return np.asarray(value, dtype=np.float32).reshape(-1, 1, 1)
 
 
 class Scene:
-    """A batch of pictures being painted, back to front.
+    """A batch of images being painted, back to front.
 
     Args:
         rng: the source of every random choice in this batch.
-        n: pictures in the batch, B.
+        n: images in the batch, B.
     """
 
     def __init__(self, rng: np.random.Generator, n: int):
@@ -42,15 +42,15 @@ class Scene:
     # ---- random numbers -----------------------------------------------------------------------
 
     def between(self, low: float, high: float) -> np.ndarray:
-        """One uniform number per picture, (B,)."""
+        """One uniform number per image, (B,)."""
         return self.rng.uniform(low, high, self.n).astype(np.float32)
 
     def chance(self, probability: float) -> np.ndarray:
-        """True for about this share of the pictures, (B,) bool."""
+        """True for about this share of the images, (B,) bool."""
         return self.rng.random(self.n) < probability
 
     def pick(self, palette: Sequence[str], jitter: float = 0.04) -> np.ndarray:
-        """One colour of the palette ("e0a030") per picture, slightly varied, (B, 3)."""
+        """One colour of the palette ("e0a030") per image, slightly varied, (B, 3)."""
         table = np.array([[int(c[k : k + 2], 16) / 255 for k in (0, 2, 4)] for c in palette])
         colour = table[self.rng.integers(len(palette), size=self.n)]
         return (colour + self.rng.uniform(-jitter, jitter, (self.n, 3))).astype(np.float32)
@@ -114,7 +114,7 @@ class Scene:
         return np.sqrt(x * x + y * y) - radius
 
     def polygon(self, *corners: tuple[Number, Number]):
-        """A convex polygon; its corners in clockwise order, as seen in the picture."""
+        """A convex polygon; its corners in clockwise order, as seen in the image."""
         distance = None
         for (xa, ya), (xb, yb) in zip(corners, corners[1:] + corners[:1], strict=True):
             nx, ny = _field(yb) - _field(ya), _field(xa) - _field(xb)
@@ -134,7 +134,7 @@ class Scene:
     # ---- paint --------------------------------------------------------------------------------
 
     def gradient(self, top: Colour, bottom: Colour) -> None:
-        """Fill the picture from one colour at the top to another at the bottom."""
+        """Fill the image from one colour at the top to another at the bottom."""
         mix = ((self._rows + 1) / 2)[:, None]  # (1, 1, 32, 1)
         top, bottom = self._colour(top), self._colour(bottom)
         self.pixels[:] = top + mix * (bottom - top)

@@ -1,7 +1,7 @@
 """The built-in dataset: ten classes of cartoons with CIFAR-10's names, shapes and sizes.
 
-Drawn by numpy in seconds, offline, the same on every machine. Pictures come in blocks of 500, and
-a block depends on its split and number alone, so picture i does not depend on how many are drawn.
+Drawn by numpy in seconds, offline, the same on every machine. Images come in blocks of 500, and
+a block depends on its split and number alone, so image i does not depend on how many are drawn.
 The recipes are in `cartoon_recipes`, the shapes in `cartoon_shapes`.
 """
 
@@ -21,7 +21,7 @@ CLASSES = tuple(RECIPES)
 COUNTS = {"train": 50_000, "test": 10_000}
 VERSION = 2  # changes whenever a pixel changes: caches are keyed by it
 
-_BLOCK = 500  # pictures drawn together, a multiple of the number of classes
+_BLOCK = 500  # images drawn together, a multiple of the number of classes
 
 
 def source(split: str, n: int | None = None) -> Source:
@@ -34,7 +34,7 @@ def draw(split: str, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Draw the first n cartoons of a split.
 
     Args:
-        split: "train" (50,000 pictures) or "test" (10,000, others).
+        split: "train" (50,000 images) or "test" (10,000, others).
         n: how many, from 0 to the split's size; all of them if None.
     Returns:
         images, (n, 3, 32, 32) uint8, and labels, (n,) int64, indices into `CLASSES`. Every block
@@ -50,8 +50,8 @@ def draw(split: str, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     def fill(block: int) -> None:
         here = slice(block * _BLOCK, min((block + 1) * _BLOCK, n))
         count = here.stop - here.start
-        pictures, classes = _draw_block(split, block)
-        images[here], labels[here] = pictures[:count], classes[:count]
+        drawn, classes = _draw_block(split, block)
+        images[here], labels[here] = drawn[:count], classes[:count]
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # numpy releases the GIL
         list(pool.map(fill, range(-(-n // _BLOCK))))

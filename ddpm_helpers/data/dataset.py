@@ -53,7 +53,7 @@ class ImageDataset(Dataset):
             named by its class.
         name: short name of the source; of a folder, the last part of its path.
         settings: the arguments source, root and fit as text, paths absolute, from which the same
-            source can be opened again; empty for an object.
+            source can be opened again; empty for an object, or a path that is not valid text.
         image_shape: (C, S, S).
         channels: C, 1 or 3.
     Raises:
@@ -222,11 +222,15 @@ def to_float(pixels: Tensor) -> Tensor:
 
 def _settings(found: cache.Source, root: Any, fit: str) -> dict[str, str]:
     """The arguments that open a source again, for a settings file; defaults are left out."""
-    if found.identity["kind"] == "dataset":
-        return {}
+    if found.identity["kind"] == "dataset" or not _is_text(found.name):
+        return {}  # an object, or a path that is not text, which no settings file can hold
     of_files = found.name in published.READERS and root is not None
     given = {"source": found.name} | ({"root": str(user_path(root))} if of_files else {})
     return given if fit == "crop" else given | {"fit": fit}
+
+
+def _is_text(path: str) -> bool:
+    return path.encode("utf-8", "ignore").decode() == path
 
 
 def _resolve_auto(split: str, size: int, folders: list[Path], channels: int) -> str:

@@ -126,9 +126,9 @@ def _eight_bits(image: Any) -> Any:
     low, high = values.min(), values.max()
     if values.dtype.kind == "f" or low < 0 or high > 65535:
         raise ValueError(f"values from {low:,} to {high:,} do not say which one is white")
-    white = 255 if image.mode == "I" and high <= 255 else 65535
-    grey = (values.astype(np.uint32) * 255 + white // 2) // white  # rounded to the nearest
-    return Image.fromarray(grey.astype(np.uint8))
+    if image.mode != "I" or high > 255:
+        values = (values.astype(np.uint32) * 255 + 32767) // 65535
+    return Image.fromarray(values.astype(np.uint8))
 
 
 def _to_srgb(image: Any, profile: bytes | None) -> Any:

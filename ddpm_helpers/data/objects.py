@@ -38,8 +38,7 @@ def source(split: str, dataset: Any, fit: str) -> Source:
         ValueError: an object that is not a map-style dataset, another split, or an item that
             cannot be converted.
     """
-    dataset = _one_split(dataset, split)
-    name = _check_dataset(dataset)
+    dataset, name = _one_split(dataset, split)
     names = class_names(dataset)
 
     def sampled(i: int) -> Any:
@@ -58,26 +57,15 @@ def source(split: str, dataset: Any, fit: str) -> Source:
     )  # fmt: skip
 
 
-def _one_split(dataset: Any, split: str) -> Any:
-    """The dataset of a split: a dictionary's entry, or the object itself for "train"."""
+def _one_split(dataset: Any, split: str) -> tuple[Any, str]:
+    """The dataset of a split, and its name; a ValueError says what to pass instead."""
     name = type(dataset).__name__
     if isinstance(dataset, Mapping):
         if split not in dataset:
             keys = ", ".join(map(str, dataset))
             raise ValueError(f"source is a {name} of {keys}, without {split!r}: pass one of them")
-        say_once(f"{name}: its {split!r} is read")
-        return dataset[split]
-    if split != "train":
-        raise ValueError(
-            f"a dataset object is one split: leave split={split!r} out and pass the {name} with "
-            "those images (random_split with a seeded generator makes two of one)"
-        )
-    return dataset
-
-
-def _check_dataset(dataset: Any) -> str:
-    """The name of a dataset object; a ValueError says what to pass instead of another object."""
-    name = type(dataset).__name__
+        say_once(f"{name}: its {split!r} is read", split)
+        return _one_split(dataset[split], "train")
     try:
         stream = isinstance(dataset, (DataLoader, IterableDataset))
         length = len(dataset) if hasattr(dataset, "__getitem__") and not stream else None
@@ -90,8 +78,13 @@ def _check_dataset(dataset: Any) -> str:
         )
     if not length:
         raise ValueError(f"{name} holds no images: its length is 0")
+    if split != "train":
+        raise ValueError(
+            f"a dataset object is one split: leave split={split!r} out and pass the {name} with "
+            "those images (random_split with a seeded generator makes two of one)"
+        )
     inner = getattr(dataset, "dataset", None)
-    return f"{name} of {type(inner).__name__}" if isinstance(inner, Dataset) else name
+    return dataset, f"{name} of {type(inner).__name__}" if isinstance(inner, Dataset) else name
 
 
 def _chunks(dataset: Any, name: str, size: int, fit: str) -> Chunks:

@@ -1,4 +1,4 @@
-"""An order of pictures whose every beginning holds each class's share of the whole."""
+"""An order of images whose every beginning holds each class's share of the whole."""
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
@@ -9,14 +9,14 @@ import numpy as np
 def balanced_order(labels: Sequence[int] | np.ndarray) -> np.ndarray:
     """Interleave the classes: a permutation that depends on the labels alone.
 
-    Of the first n pictures, a class that makes up a share s of all N has n·s, rounded up or down.
-    Within a class, pictures keep their order. What is in this order already stays as it is.
+    Of the first n images, a class that makes up a share s of all N has n·s, rounded up or down.
+    Within a class, images keep their order. What is in this order already stays as it is.
 
     Args:
         labels: (N,) integers.
     Returns:
-        (N,) int64: the places of the pictures, in their new order.
-    Source: Tijdeman 1980, "The chairman assignment problem". Picture k of a class may come once
+        (N,) int64: the places of the images, in their new order.
+    Source: Tijdeman 1980, "The chairman assignment problem". Image k of a class may come once
     n·s > k, and must have come once n·s ≥ k + 1; of those that may, the one with the earliest
     deadline is taken.
     """

@@ -16,7 +16,7 @@ from .cache import Chunks, Source, locked
 from .squares import in_chunks
 
 READERS = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
-# Known here too: a ready cache of CIFAR-10 is looked for without a look into its files.
+# torchvision names them only in files that it has read.
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
@@ -42,8 +42,11 @@ def source(name: str, split: str, folders: Sequence[Path]) -> Source:
 
 
 def find(name: str, folders: Sequence[Path]) -> Path | None:
-    """The first folder that holds the files of a data set; None if none does."""
-    return next((folder for folder in folders if _files(_reader(name), folder).exists()), None)
+    """The first folder that holds the files of a data set, or its archive; None if none does."""
+    reader = _reader(name)
+    archive = getattr(reader, "filename", "no archive")
+    places = ((folder, (_files(reader, folder), folder / archive)) for folder in folders)
+    return next((folder for folder, files in places if any(f.exists() for f in files)), None)
 
 
 def _reader(name: str) -> Any:
