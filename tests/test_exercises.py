@@ -56,10 +56,14 @@ def test_two_mistakes_of_a_table_never_give_the_same_results(exercise):
 
 
 @by_number
-def test_no_mistake_fails_with_an_error_everywhere(exercise):
-    """Errors are compared by their kind alone: too little to name a cause."""
+def test_no_mistake_gives_errors_or_nan_alone(exercise):
+    """These are the same for many mistakes: too little to name a cause."""
+
+    def says_something(outcome):
+        return not isinstance(outcome.result, Raised) and "nan" not in str(outcome.result)
+
     for sentence, outcomes in exercise._mistaken.items():
-        assert not all(isinstance(o.result, Raised) for o in outcomes), sentence
+        assert any(says_something(outcome) for outcome in outcomes), sentence
 
 
 @by_number
@@ -286,7 +290,7 @@ class TestArguments:
 
     def test_both_are_told_where_the_result_is_wrong_as_well(self):
         message = self.exercise.verdict(lambda a, b: a.sub_(b)).message
-        assert message.endswith("this is the difference It also overwrites `a`.")
+        assert message.endswith("this is the difference. Your function also overwrites `a`.")
 
     def test_the_inputs_are_the_same_in_the_next_check(self):
         self.exercise.verdict(lambda a, b: a.add_(b))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +39,8 @@ def difference(got: Any, want: Any, tolerance: float, exact_dtype: bool = False)
         return _of_lists(got, want, tolerance, exact_dtype)
     if isinstance(want, (str, bool, type(None))):
         same = type(got) is type(want) and got == want
-        return _Numbers("" if same else f"expected {want!r}, got {short(got)}")
+        kind = _Numbers if isinstance(want, str) else Difference
+        return kind("" if same else f"expected {want!r}, got {short(got)}")
     if isinstance(want, int) and not _is_whole(got):
         return Difference(f"expected a whole number, got {short(got)}")
     return _of_numbers(got, want, tolerance, exact_dtype)
@@ -103,7 +103,7 @@ def _of_numbers(got: Any, want: Any, tolerance: float, exact_dtype: bool) -> Dif
     a, b = as_tensor(got), as_tensor(want)
     if a is None or b is None:
         return Difference(f"expected numbers, got {short(got)}")
-    if isinstance(want, Tensor) and want.ndim and not isinstance(got, (Tensor, np.ndarray)):
+    if isinstance(want, Tensor) and want.ndim and not isinstance(got, Tensor):
         return Difference(f"expected a tensor, got {short(got)}")
     if isinstance(got, Tensor) and isinstance(want, Tensor) and got.device != want.device:
         return Difference(f"expected a tensor on {want.device}, got one on {got.device}")

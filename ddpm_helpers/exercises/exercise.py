@@ -92,7 +92,8 @@ class Exercise:
         if any(self._same(outcomes, right) for right in self._right):
             return self._about_arguments(outcomes)
         source, cause = self._cause(answer, outcomes)
-        also = next((f" It also {o.overwritten}." for o in outcomes if o.overwritten), "")
+        changed = next((o.overwritten for o in outcomes if o.overwritten), "")
+        also = f". Your function also {changed}." if changed else ""
         return Verdict("wrong", f"{self.number} is not right yet: {cause}{also}", source)
 
     @cached_property
@@ -134,7 +135,8 @@ class Exercise:
             if found:
                 return "finding", found
         right = [case.text for case, why in wrong if not why]
-        elsewhere = f" It is right for {'; '.join(right)}." if right else ""
+        others = f" and {len(right) - 2} other cases" if len(right) > 2 else ""
+        elsewhere = f" It is right for {'; '.join(right[:2])}{others}." if right else ""
         return why.source, f"for {case.text}: {why}.{elsewhere}"
 
     def _compared(self, outcomes: Sequence[Outcome]) -> Sequence[tuple[Case, Outcome, Outcome]]:

@@ -113,6 +113,9 @@ class _Found(NamedTuple):
     def cases(self) -> Sequence[Case]:
         return self.variants.cases
 
+    def name(self, position: int) -> str:
+        return name_of(self.cases[0], self.answer, position)
+
 
 def finding(answer: Answer, variants: Variants, got: Sequence[Outcome], want: Sequence[Outcome],
             tolerance: float) -> str:  # fmt: skip
@@ -132,11 +135,11 @@ def finding(answer: Answer, variants: Variants, got: Sequence[Outcome], want: Se
 def _changed_input(found: _Found) -> str:
     for (i, k), results in found.variants.exchanged.items():
         if _equal(found.got, results):
-            names = name_of(found.answer, i), name_of(found.answer, k)
+            names = found.name(i), found.name(k)
             return f"this is the right result with {names[0]} and {names[1]} exchanged"
     for (k, by), results in found.variants.shifted.items():
         if _equal(found.got, results):
-            name, sign = name_of(found.answer, k).strip("`"), "-" if by < 0 else "+"
+            name, sign = found.name(k).strip("`"), "-" if by < 0 else "+"
             return f"this is the right result for `{name} {sign} 1` in place of `{name}`"
     return ""
 
@@ -243,7 +246,7 @@ def _whole(found: _Found) -> str:
             if part.equals(change, found.tolerance):
                 return f"{part.name} {text}"
         factor = _factor(part)
-        if part.equals(partial(_times, by=factor), found.tolerance):
+        if 1e-3 < abs(factor) < 1e3 and part.equals(partial(_times, by=factor), found.tolerance):
             return f"{part.name} is {factor:.4g} times the right one"
         shift = (part.got[0] - part.want[0]).mean().item()
         if part.equals(partial(_plus, by=shift), found.tolerance):
@@ -301,7 +304,7 @@ def _weights(found: _Found) -> str:
             for position, weight in _in_case(case, got, want):
                 weights.setdefault(position, []).append(weight)
         sentences = [
-            _sentence(name_of(found.answer, k), weights[k])
+            _sentence(found.name(k), weights[k])
             for k in weights
             if any(not _near(w.got, w.want) for w in weights[k])
         ]
@@ -320,7 +323,8 @@ def _sentence(name: str, weights: Sequence[_Weight]) -> str:
         if all(_near(w.got, relation(w.want)) for w in weights):
             return f"{name} {text}"
     wrong = next(w for w in weights if not _near(w.got, w.want))
-    return f"{name} has the weight {wrong.got:.4g} where {wrong.want:.4g} belongs ({wrong.place})"
+    mine, right = (f"{round(w, 4) + 0.0:g}" for w in (wrong.got, wrong.want))
+    return f"{name} has the weight {mine} where {right} belongs ({wrong.place})"
 
 
 def _in_case(case: Case, got: Tensor, want: Tensor) -> Iterator[tuple[int, _Weight]]:
@@ -358,7 +362,7 @@ def _fit(columns: Tensor, values: Tensor) -> Tensor | None:
 def _unused(found: _Found) -> str:
     for k in found.variants.in_use:
         if _equal(found.got, results_on(found.cases, found.answer, partial(_scale, k=k))):
-            return f"{name_of(found.answer, k)} has no effect on your result"
+            return f"{found.name(k)} has no effect on your result"
     return ""
 
 
@@ -404,6 +408,8 @@ def _factors(found: _Found) -> str:
             continue
         pairs = list(zip(part.got, part.want, strict=True))
         factors = [_factor(_Part("", [g], [w])) for g, w in pairs]
+        if not all(1e-3 < abs(factor) < 1e3 for factor in factors):
+            continue
         if all(_close(g, f * w, found.tolerance) for f, (g, w) in zip(factors, pairs, strict=True)):
             cases = zip(factors, found.cases, strict=True)
             each = ", ".join(f"{f:.3g} times it for {case.text}" for f, case in cases)

@@ -104,6 +104,8 @@ EXERCISES = [
             "k counts from 1 here; it starts at 0": partial(_embedding, first=1),
             "omega * t is the angle itself, equation (4.1): no 2 pi":
                 partial(_embedding, factor=2 * math.pi),
+            "t is divided by 500 first; (4.1) has t itself": partial(_embedding, factor=1 / 500),
+            "the base is 100,000; it is 10,000 in (4.1)": partial(_embedding, base=100_000.0),
             "the base is 1,000; it is 10,000 in (4.1)": partial(_embedding, base=1_000.0),
             "the base is e; it is 10,000 in (4.1)": partial(_embedding, base=math.e),
             "all frequencies are 1: the exponent of (4.1) is missing":
@@ -141,6 +143,9 @@ EXERCISES = [
                 partial(_group_norm, eps=0.0, correction=1),
             "1e-5 is added to the standard deviation; add it to the variance, under the root":
                 partial(_group_norm, eps=0.0, outside=1e-5),
+            "1e-5 is added to the standard deviation, which is divided by n - 1 as well: add it to "
+            "the variance, and write `correction=0`":
+                partial(_group_norm, eps=0.0, outside=1e-5, correction=1),
             "the mean is not subtracted": partial(_group_norm, shift=False),
             "the mean is subtracted, but nothing is divided: divide by the standard deviation":
                 partial(_group_norm, power=0.0),
@@ -167,6 +172,11 @@ EXERCISES = [
                 lambda q, k, v: attention(q, k, v, scale=1 / q.shape[-1]),
             "the scores are multiplied by the root of d_head; (4.3) divides":
                 lambda q, k, v: attention(q, k, v, scale=math.sqrt(q.shape[-1])),
+            "the scores are divided by the root of B, the number of images; "
+            "(4.3) has d_head, the length of a vector":
+                lambda q, k, v: attention(q, k, v, scale=1 / math.sqrt(len(q))),
+            "this is a sigmoid, whose weights do not sum to 1: (4.3) has a softmax":
+                lambda q, k, v: _scores(q, k).sigmoid() @ v,
             "the scores are divided by the root of N, the number of positions; "
             "(4.3) has d_head, the length of a vector":
                 lambda q, k, v: attention(q, k, v, scale=1 / math.sqrt(q.shape[1])),

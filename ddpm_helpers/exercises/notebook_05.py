@@ -173,6 +173,11 @@ EXERCISES = [
                 partial(_eps_loss, reduce=lambda d: d.square().mean() / 2),
             "all images get the timestep of the first one":
                 lambda model, x_0, t, *rest: _eps_loss(model, x_0, t[:1].expand(len(t)), *rest),
+            "x_t is noised to the timestep of the first image for all: use alpha_bar[t]":
+                lambda model, x_0, t, eps, bar: _eps_loss(
+                    model, x_0, t[:1].expand(len(t)), eps, bar, time=lambda first: t),
+            "alpha_bar is treated as a table of alphas: it is the product already":
+                lambda model, x_0, t, eps, bar: _eps_loss(model, x_0, t, eps, bar.cumprod(0)),
             "the network gets t - 1, but x_t was noised to t":
                 partial(_eps_loss, time=lambda t: t - 1),
             "fresh noise is drawn: use the eps that is given, as the target and in x_t":
@@ -233,6 +238,20 @@ EXERCISES = [
                 lambda k, K, lr, W: lr * k / K if k <= W else _cosine_rate(k, K, lr, W),
             "the warm-up has the rate of the peak: it is lr * k / W":
                 partial(_cosine_rate, rise=lambda k, W: 1.0),
+            "1 + cos stands without brackets: (5.6) multiplies all of it by lr / 2":
+                lambda k, K, lr, W: (
+                    lr * k / W if k <= W else lr / 2 + math.cos(math.pi * (k - W) / (K - W))),
+            "the rate is not multiplied by lr":
+                lambda k, K, lr, W: _cosine_rate(k, K, 1.0, W),
+            "warm-up and cosine are multiplied, and the cosine counts from update 0: (5.6) has two "
+            "cases":
+                lambda k, K, lr, W: lr * min(k / W, 1) * (1 + math.cos(math.pi * k / K)) / 2,
+            "warm-up and cosine are multiplied: (5.6) has two cases":
+                lambda k, K, lr, W: (
+                    lr * min(k / W, 1) * (1 + math.cos(math.pi * (k - W) / (K - W))) / 2),
+            "k + 1 is used in the warm-up: k counts from 1 already":
+                lambda k, K, lr, W: (
+                    lr * (k + 1) / W if k < W else _cosine_rate(k, K, lr, W)),
             "the two cases are swapped: the warm-up is for k <= W":
                 lambda k, K, lr, W: lr * k / W if k > W
                 else lr / 2 * (1 + math.cos(math.pi * (k - W) / (K - W))),

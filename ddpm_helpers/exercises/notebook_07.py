@@ -88,6 +88,19 @@ def _walker(
     return walk
 
 
+def _with_equal_strides(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+    stride = (sigmas[-1] - sigmas[0]) / (len(sigmas) - 1)
+    for here in sigmas[:-1]:
+        u = u + stride * slope(u, here)
+    return u
+
+
+def _sigmas_as_strides(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
+    for sigma in sigmas:
+        u = u - sigma * slope(u, sigma)
+    return u
+
+
 def _moves(slope: Slope, u: Tensor, sigmas: list[float]) -> Tensor:
     """A walk that forgets where it was."""
     for here, there in pairwise(sigmas):
@@ -138,7 +151,7 @@ EXERCISES = [
         {
             "the stride has the wrong sign: it is sigma_s - sigma_t, which is negative, "
             "equation (7.3)":
-                _walker(lambda slope, u, here, there: -slope(u, here)),
+                _walker(_at_the_start, stride=lambda here, there: here - there),
             "the slope is computed once only: compute it at every new point":
                 lambda slope, u, sigmas: u + (sigmas[-1] - sigmas[0]) * slope(u, sigmas[0]),
             "the slope is always taken at the start of the walk: take it where you stand":
@@ -157,6 +170,10 @@ EXERCISES = [
                 _walker(_at_the_start, stride=lambda here, there: there),
             "the slope is multiplied by the old sigma, not by the stride, equation (7.3)":
                 _walker(_at_the_start, stride=lambda here, there: here),
+            "the strides are all equal: they are differences of neighbouring sigmas, (7.3)":
+                _with_equal_strides,
+            "each sigma is subtracted as if it were a stride: strides are differences, (7.3)":
+                _sigmas_as_strides,
             "the stride is missing: multiply the slope by it, equation (7.3)":
                 _walker(_at_the_start, stride=lambda here, there: 1.0),
             "this is Heun's method, with two slopes a step": _walker(_mean_of_both),
@@ -219,7 +236,8 @@ EXERCISES = [
             "come, equation (7.8)": partial(_dpm_step, middle=lambda h, last: last / (2 * h)),
             "the line is followed to the end of the stride: read it off at the middle, "
             "h / (2 h'), equation (7.8)": partial(_dpm_step, middle=lambda h, last: h / last),
-            "the line is followed backwards: it is x_0 minus x_0_before, equation (7.8)":
+            "the line is followed backwards: h and h' are positive, and multiply x_0 minus "
+            "x_0_before, equation (7.8)":
                 partial(_dpm_step, middle=lambda h, last: -h / (2 * last)),
             "h / 2 * h' multiplies by h': write h / (2 * h'), equation (7.8)":
                 partial(_dpm_step, middle=lambda h, last: h / 2 * last),
@@ -227,7 +245,8 @@ EXERCISES = [
             "equation (7.8)": partial(_dpm_step, middle=lambda h, last: 0.5),
             "x_0_before is not used: this is the step of first order; see (7.8)":
                 partial(_dpm_step, middle=lambda h, last: 0.0),
-            "lambda lacks its 1/2: it is -log sigma, and sigma is a square root":
+            "the exponent is 2 h where h belongs: lambda is half of the logarithm, since sigma is "
+            "a square root":
                 partial(_dpm_step, log_ratio=lambda bar: 2 * _log_ratio(bar)),
             "the exponent is above 0: (7.7) has 1 - exp(-h), and h is positive, since lambda rises "
             "with alpha_bar":
@@ -276,6 +295,10 @@ EXERCISES = [
                 lambda T, k: list(range(T, -1, -(T // k))),
             "the stride is rounded first, and the 0 at the end is missing":
                 lambda T, k: list(range(T, 0, -(T // k))),
+            "-T // k rounds away from 0, so a stride is too long: multiply before you divide":
+                lambda T, k: [*range(T, 0, -T // k), 0],
+            "the strides go to 1, and a step to 0 follows: the strides are equal, T / k":
+                lambda T, k: [*(int(t) for t in torch.linspace(T, 1, k)), 0],
             "there are k places; a walk of k strides has k + 1": lambda T, k:
                 [i * T // (k - 1) for i in range(k - 1, -1, -1)],
             "this is one stride too many": lambda T, k:

@@ -39,7 +39,8 @@ def _hidden(answer: Answer, y: Tensor, share: float, batches: int = 1) -> Any:
 
 
 def _many(n: int, share: float, batches: int) -> Case:
-    text = f"{batches} batches of {n} labels, share {share:g}"
+    of = f"{batches} batches of " if batches > 1 else ""
+    text = f"{of}{n:,} labels, share {share:g}"
     y = torch.arange(n) * 7 % 10
     return Case(text, (y, share), partial(_hidden, batches=batches))
 
@@ -159,7 +160,10 @@ EXERCISES = [
         "8.3",
         "a point on the arc between two noises",
         _slerp,
-        [_between(m) for m in (0.0, 0.25, 0.6, 1.0)],
+        [
+            *(_between(m) for m in (0.0, 0.25, 0.6, 1.0)),
+            Case("two short vectors", (*(0.1 * noise(2, 3, 4, 5, seed=4).double()), 0.3)),
+        ],
         {
             "this is the straight line, whose middle is too short: take the arc, "
             "equation (8.5)": lambda a, b, m: a.lerp(b, m),

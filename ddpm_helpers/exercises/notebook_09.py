@@ -24,12 +24,16 @@ def _points(n: int, width: int, seed: int, shift: float = 0.0, scale: float = 1.
 # ---- 9.1: the Fréchet distance -----------------------------------------------------------
 
 
-def _apart(text: str, **other: float) -> Case:
-    return Case(text, (_points(14, 3, 1), _points(11, 3, 2, **other)))
+def _apart(text: str, n: int, **other: float) -> Case:
+    return Case(text, (_points(14, 3, 1), _points(n, 3, 2, **other)))
 
 
 def _roots(C_a: Tensor, C_b: Tensor) -> Tensor:
     return torch.linalg.eigvals(C_a @ C_b).sqrt().real.sum()
+
+
+def _off_the_diagonal(x: Tensor) -> Tensor:
+    return torch.cov(x.T).sum() - torch.cov(x.T).trace()
 
 
 def _square_of_means(a: Tensor, b: Tensor) -> Tensor:
@@ -56,6 +60,11 @@ NARROW, WIDE = 0.35 * REAL[:30] + 0.05, _points(35, 2, 5, 0.4, 1.8)
 
 def _within_mean_radius(points: Tensor, cloud: Tensor) -> float:
     radius = torch.cdist(cloud, cloud).kthvalue(4, dim=1).values.mean()
+    return (torch.cdist(points, cloud) <= radius).any(1).double().mean().item()
+
+
+def _within_largest_radius(points: Tensor, cloud: Tensor) -> float:
+    radius = torch.cdist(cloud, cloud).kthvalue(4, dim=1).values.max()
     return (torch.cdist(points, cloud) <= radius).any(1).double().mean().item()
 
 
@@ -137,8 +146,8 @@ EXERCISES = [
         "the Fréchet distance of two sets of features",
         lambda a, b: torch.tensor(frechet_distance(a, b), dtype=torch.float64),
         [
-            _apart("other means", shift=1.5),
-            _apart("another width", scale=2.0),
+            _apart("other means", 11, shift=1.5),
+            _apart("another width, as many images in both sets", 14, scale=2.0),
             Case("features in which the sets differ unevenly",
                  (_points(14, 4, 3) * torch.tensor([1, 3, 0.2, 2.0]), _points(19, 4, 4, 0.7))),
         ],
@@ -151,6 +160,16 @@ EXERCISES = [
             "C_a and C_b are multiplied entry by entry: (9.2) has the matrix product, @":
                 partial(_frechet, roots=lambda C_a, C_b: (
                     _roots(C_a * C_b, torch.eye(len(C_a), dtype=C_a.dtype)))),
+            "the roots are those of the singular values of C_a C_b: take its eigenvalues":
+                partial(_frechet, roots=lambda C_a, C_b: (
+                    torch.linalg.svdvals(C_a @ C_b).sqrt().sum())),
+            "the eigenvalues of C_a and C_b are multiplied one by one: take those of the product":
+                partial(_frechet, roots=lambda C_a, C_b: (
+                    torch.linalg.eigvalsh(C_a) * torch.linalg.eigvalsh(C_b)).sqrt().sum()),
+            "these are correlations: (9.2) has covariances, `torch.cov`":
+                partial(_frechet, covariance=lambda x: torch.corrcoef(x.T)),
+            "all entries of C_a and C_b are summed: the trace is the sum of the diagonal":
+                lambda a, b: _frechet(a, b) + _off_the_diagonal(a) + _off_the_diagonal(b),
             "the root is taken of the sum of the eigenvalues; (9.2) is the sum of their roots":
                 partial(_frechet, roots=lambda C_a, C_b: (C_a @ C_b).trace().sqrt()),
             "the eigenvalues' product is taken, not the sum of their roots":
@@ -174,6 +193,8 @@ EXERCISES = [
                 lambda a, b: _frechet(a, b).sqrt(),
             "these are sums of products, not divided by n: use `torch.cov`":
                 partial(_frechet, covariance=lambda x: (x - x.mean(0)).T @ (x - x.mean(0))),
+            "torch.cov takes variables as rows: give it a.T, or it compares images instead of "
+            "features": partial(_frechet, covariance=torch.cov),
             "the means are not subtracted before the covariances are computed":
                 partial(_frechet, covariance=lambda x: x.T @ x / len(x)),
         },
@@ -206,6 +227,11 @@ EXERCISES = [
             "the radii belong to the points, not to the cloud: each point of the cloud has its own":
                 lambda real, fake: (
                     _share_among(fake, real, fake), _share_among(real, fake, real)),
+            "one radius for all, the largest: each point of the cloud has its own":
+                lambda real, fake: (
+                    _within_largest_radius(fake, real), _within_largest_radius(real, fake)),
+            "these are per cent; 0..1 is asked for":
+                lambda real, fake: tuple(100 * share for share in precision_recall(real, fake)),
             "precision is returned twice": lambda real, fake: precision_recall(real, fake)[:1] * 2,
             "recall is returned twice": lambda real, fake: precision_recall(real, fake)[1:2] * 2,
         },
@@ -229,6 +255,8 @@ EXERCISES = [
                 partial(_nearest, measure=Tensor.square),
             "this is the mean absolute difference; take the root of the mean square":
                 _by_absolute,
+            "this is the mean distance to all training images: take the smallest":
+                lambda x, training: (_nearest(x, training)[0], _distances(x, training).mean(1)),
             "this is the most distant image":
                 lambda x, training: _distances(x, training).max(1)[::-1],
             "this finds each training image's nearest sample: take the minimum over the training "

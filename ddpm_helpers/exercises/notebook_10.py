@@ -24,7 +24,8 @@ BAR = DiffusionUtils(20).alpha_bar
 
 def _images(low: float, high: float) -> Case:
     values = torch.rand(4, 3, 4, 5, generator=torch.Generator().manual_seed(1))
-    values.view(-1)[:2] = torch.tensor([0.0, 1.0])
+    values[:-1] = 0.4 + 0.2 * values[:-1]  # only the last image reaches both ends
+    values.view(-1)[-2:] = torch.tensor([0.0, 1.0])
     text = f"values in {low:g}..{high:g}"
     return Case(text, (low + (high - low) * values,))
 
@@ -97,6 +98,7 @@ def _loop(bug: str = "") -> Loop:
             x = BAR[s].sqrt() * x_0 + along.sqrt() * eps
             x = x + 0.1 * torch.randn_like(x) if bug == "last noise" and s == 0 else x
             x = x - 0.2 if bug == "shift" and s == 0 else x
+            x = torch.cat([x[:1] + 0.3, x[1:]]) if bug == "one image" and s == 0 else x
         return x
 
     return sample
@@ -158,6 +160,11 @@ EXERCISES = [
                 partial(_range, largest=torch.max),
             "only the smallest value is tested: data may lie above 1, too":
                 partial(_range, largest=lambda x: -x.min()),
+            "both ends have to lie beyond here: one of them is enough":
+                lambda x: _range(x, largest=lambda x: torch.minimum(x.max(), -x.min())),
+            "only the first image is tested: take the whole batch": lambda x: _range(x[:1]),
+            "most values decide here: in 0..1 no value lies below 0":
+                partial(_range, is_unit=lambda x: (x >= 0).double().mean() > 0.5),
             "rounding is not a fault: leave a little room above 1": partial(_range, limit=1.0),
             "bright images have a high mean as well: in 0..1 no value lies below 0":
                 partial(_range, is_unit=lambda x: x.mean() > 0.25),
@@ -221,6 +228,7 @@ EXERCISES = [
             _led("a loop that adds noise at the last step", "last noise"),
             _led("a loop with the wrong direction", "direction"),
             _led("a loop that makes images too dark", "shift"),
+            _led("a loop that makes the first image too bright", "one image"),
         ],
         {
             "the result is compared with the start noise: compare it with x_0":
@@ -235,6 +243,9 @@ EXERCISES = [
                 partial(_missed, measure=lambda away: away.mean().abs().item()),
             "this is the mean of absolute differences: take the root of the mean square":
                 partial(_missed, measure=lambda away: away.abs().mean().item()),
+            "this is the mean of the images' distances: take the root of the mean over all values":
+                partial(_missed, measure=lambda away: (
+                    away.square().mean((1, 2, 3)).sqrt().mean().item())),
             "this is the largest difference: take the root of the mean square":
                 partial(_missed, measure=lambda away: away.abs().max().item()),
             "the root is missing: this is the mean square":
@@ -280,6 +291,16 @@ EXERCISES = [
                 bar_t * x_0.var().item() / (x_0.var().item() + 1 - bar_t),
             "the division comes before the sum: put brackets around all that stands below":
                 lambda x_0, bar_t: 1 + 1 - bar_t,
+            "roots of alpha_bar, of the variance and of 1 - alpha_bar are used; (10.4) has none":
+                lambda x_0, bar_t: _ratio(bar_t**0.5 * x_0.std().item(), (1 - bar_t) ** 0.5),
+            "alpha_bar times the variance is missing above, (10.4)":
+                lambda x_0, bar_t: 1 / (bar_t * x_0.var().item() + 1 - bar_t),
+            "this is alpha_bar times the variance; (10.4) divides it by a sum":
+                lambda x_0, bar_t: bar_t * x_0.var().item(),
+            "the sum below lacks - alpha_bar, equation (10.4)":
+                lambda x_0, bar_t: _ratio(bar_t * x_0.var().item(), 1),
+            "a * b / a * b divides by a alone: put brackets around all that stands below":
+                lambda x_0, bar_t: x_0.var().item() ** 2 + 1 - bar_t,
             "the variance is taken for each pixel and averaged: take it over all values":
                 partial(_guess, variance=lambda x: x.var(0).mean()),
             "the variance is taken for each image and averaged: take it over all values":

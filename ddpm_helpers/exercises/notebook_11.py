@@ -62,6 +62,14 @@ def _at_the_end(velocity: Velocity, z: Tensor, s: float, r: float) -> Tensor:
     return velocity(z + (r - s) * velocity(z, s), r)
 
 
+def _in_the_middle(velocity: Velocity, z: Tensor, s: float, r: float) -> Tensor:
+    return velocity(z + (r - s) / 2 * velocity(z, s), (s + r) / 2)
+
+
+def _with_numbers_of_steps(velocity: Velocity, z: Tensor, steps: int) -> Tensor:
+    return _solver(_mean)(lambda z, s: velocity(z, round(s * steps)), z, steps)
+
+
 def _solver(
     rule: Answer, to_zero: Answer = _plain, sign: int = 1, count: Callable = lambda steps: steps
 ) -> Answer:
@@ -78,8 +86,8 @@ def _solver(
 
 
 def _bent(z: Tensor, s: float) -> Tensor:
-    """A velocity that is unknown at s = 0, like that of a network."""
-    return torch.sin(2 * z) + z.cos() * (s if s > 0 else float("nan"))
+    """A velocity that is meaningless at s = 0, like that of a network."""
+    return torch.sin(2 * z) + z.cos() * (s if s != 0 else 7.0)
 
 
 # ---- 11.4 --------------------------------------------------------------------------------
@@ -111,6 +119,13 @@ def _towards(
         return distance(student(x_t, t) - target(student, teacher, x_t, t, s, x_s))
 
     return answer
+
+
+def _detached_at_t(
+    student: Predict, teacher: Predict, x_t: Tensor, t: int, s: int, bar: Tensor
+) -> Tensor:
+    x_s = _step(teacher(x_t, t), x_t, bar[t], bar[s])
+    return (student(x_t, t).detach() - student(x_s, s)).square().mean()
 
 
 def _consistent(
@@ -204,7 +219,7 @@ EXERCISES = [
         "11.3",
         "Heun's method from s = 1 to s = 0",
         _solver(_mean),
-        [Case(f"{n} steps", (_bent, noise(3, 2), n)) for n in (1, 2, 3, 5)],
+        [Case(f"steps = {n}", (_bent, noise(3, 2), n)) for n in (1, 2, 3, 5)],
         {
             "this is Euler's method: the slope at the end of the step is not used":
                 _solver(_plain),
@@ -221,7 +236,10 @@ EXERCISES = [
             "the corrected step starts from the trial point: start it from z_s again, (11.6)":
                 _solver(lambda *args: _plain(*args) + _mean(*args)),
             "this is the midpoint method: one slope, half a step ahead":
-                _solver(lambda v, z, s, r: v(z + (r - s) / 2 * v(z, s), (s + r) / 2)),
+                _solver(_in_the_middle),
+            "this is the midpoint method, in the last step too: one slope, half a step ahead":
+                _solver(_in_the_middle, to_zero=_in_the_middle),
+            "the velocity gets the number of the step, not s": _with_numbers_of_steps,
             "the walk leads away from the images: r - s is negative, keep its sign":
                 _solver(_mean, sign=-1),
             "the trial point lies on the wrong side: r - s is negative, keep its sign":
@@ -249,6 +267,14 @@ EXERCISES = [
                 _towards(lambda student, teacher, x_t, t, s, x_s: teacher(x_s(teacher), s)),
             "gradients flow through the target too: .detach() it":
                 _towards(lambda student, teacher, x_t, t, s, x_s: student(x_s(teacher), s)),
+            "the prediction at t is detached, not the target: the gradient must reach the student "
+            "at t":
+                _detached_at_t,
+            "both predictions are taken at x_s: the first one belongs to x_t":
+                lambda student, teacher, x_t, t, s, bar: (
+                    student(_step(teacher(x_t, t), x_t, bar[t], bar[s]), t)
+                    - student(_step(teacher(x_t, t), x_t, bar[t], bar[s]), s).detach()
+                ).square().mean(),
             "the step down is the student's own; it has to be the teacher's":
                 _towards(
                     lambda student, teacher, x_t, t, s, x_s: student(x_s(student), s).detach()

@@ -78,7 +78,7 @@ def run(case: Case, answer: Answer) -> Outcome:
         except Exception as error:  # any error is a result, which the learner is shown
             result = _raised(error)
     changed = (k for k, given in enumerate(case.inputs) if not _unchanged(given, inputs[k]))
-    return Outcome(result, next((f"overwrites {name_of(answer, k)}" for k in changed), ""))
+    return Outcome(result, next((f"overwrites {name_of(case, answer, k)}" for k in changed), ""))
 
 
 def is_unfilled(result: Any) -> bool:
@@ -86,12 +86,13 @@ def is_unfilled(result: Any) -> bool:
     return isinstance(result, Raised) and result.is_unfilled
 
 
-def name_of(answer: Answer, position: int) -> str:
-    """The learner's name of an argument, for messages."""
+def name_of(case: Case, answer: Answer, position: int) -> str:
+    """The name of an input: the learner's, or that of `use` where it does more than a call."""
     try:
-        names = list(inspect.signature(answer).parameters)
+        names = list(inspect.signature(answer if case.use is call else case.use).parameters)
     except (TypeError, ValueError):
         names = []
+    names = names if case.use is call else names[1:]
     return f"`{names[position]}`" if position < len(names) else "one of its arguments"
 
 
