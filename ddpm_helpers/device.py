@@ -75,7 +75,7 @@ def _inductor_or_plain(graph: Any, inputs: Any) -> Any:
     except Exception as error:  # compilers fail in many ways
         lines = f"{type(error).__name__}: {error}".splitlines()
         why = next((line for line in lines if "error: " in line), lines[0])
-        warnings.warn(f"torch.compile failed ({why}); training goes on without it", stacklevel=2)
+        warnings.warn(f"torch.compile failed ({why}); training continues without it", stacklevel=2)
         return graph
 
 

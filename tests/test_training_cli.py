@@ -172,15 +172,6 @@ def test_options_that_contradict_the_weights_are_one_line(option, words, train):
     assert status == 2 and words in err and err.count("\n") == 1 and out == ""
 
 
-def test_weights_and_checkpoints_taken_for_each_other_are_recognised(train, tmp_path):
-    assert train("--out", "a")[0] == 0
-    status, _, err = train("--weights", "a/checkpoint.pt", "--out", "b", tiny="")
-    assert status == 2 and "checkpoint" in err and "--resume" in err
-    status, _, err = train("--out", "b", "--resume", "a/weights.safetensors")
-    assert status == 2 and "holds weights, not a checkpoint: --weights" in err
-    assert train("--out", "b", "--resume", "a")[0] == 0
-
-
 def test_a_log_gets_a_line_every_half_minute_and_a_terminal_a_bar(train, monkeypatch, capsys):
     clock = iter(range(0, 100_000, 20))
     monkeypatch.setattr("ddpm_helpers.training.progress.time.monotonic", lambda: next(clock))

@@ -1,6 +1,5 @@
 """A run's folder: who owns it, what is in it, when it is written, and what survives an error."""
 
-import json
 import os
 import shutil
 import signal
@@ -146,14 +145,6 @@ def test_the_first_update_is_saved_at_once_and_later_ones_by_the_clock(tmp_path,
         if record.step == 9:
             break
     assert steps_saved(tmp_path) == [7, 4, 1]
-
-
-def test_with_save_minutes_0_nothing_is_saved_before_the_epoch_ends(tmp_path):
-    steps = pipeline(tmp_path, save_minutes=0).steps()
-    next(steps), next(steps)
-    assert not checkpoint.checkpoints(tmp_path)
-    next(steps)
-    assert steps_saved(tmp_path) == [3]
 
 
 # ------------------------------------------------------------------------------ who owns it
@@ -529,8 +520,3 @@ def test_closed_and_missing_streams_never_end_a_training(monkeypatch, tmp_path):
         longer = pipeline(epochs=6)
         longer.load_state_dict(p.state_dict())
         assert len(longer.fit()) == 18
-
-
-def test_the_history_is_json_that_other_programs_read(finished):
-    lines = (finished / "history.jsonl").read_text().splitlines()
-    assert {"step", "epoch", "loss", "lr", "quarters"} < json.loads(lines[0]).keys()

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         pipeline.resume(None if args.resume is True else args.resume)
     many = accelerator.num_processes
-    where = f"{pipeline.device}, {many} {'process' if many == 1 else 'processes'}"
+    where = f"{pipeline.device.type}, {many} {'process' if many == 1 else 'processes'}"
     start = f", from step {pipeline.step}" if pipeline.step else ""
     say(f"{name}, {len(ds)} images of {data['source']}, {where}, writing to {out}{start}")
     if pipeline.step >= pipeline.total_steps:

@@ -67,6 +67,7 @@ class RunFolder:
         """
         from filelock import FileLock, Timeout
 
+        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / LOCK, is_singleton=True)  # one lock for this whole process
         try:
             lock.acquire(timeout=0)
@@ -205,7 +206,7 @@ def is_rung(epoch: int) -> bool:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The records of a history.jsonl; a last line that was cut off by a kill is left out."""
+    """Read the records of a history.jsonl, without a last line that a kill cut off."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
