@@ -59,6 +59,11 @@ def test_the_floor_is_that_of_plain_comparisons(sets):
         assert getattr(floor.mean, name) == pytest.approx(np.mean(values), rel=1e-3, abs=1e-3)
         assert getattr(floor.std, name) == pytest.approx(np.std(values, ddof=1), rel=1e-2, abs=1e-3)
     assert (floor.pairs, floor.mean.n) == (4, 60)
+    fixed = noise_floor(train, test, y, reference=take(test, 60)[0], pairs=2)
+    other = torch.stack([train[int(i)][0] for i in rows_like(train, y, np.random.default_rng(0))])
+    one = compare(take(test, 60)[0], other, y).frechet
+    two = 2 * fixed.mean.frechet - one  # the other of the two pairs
+    assert fixed.std.frechet == pytest.approx(abs(one - two) / 2**0.5, rel=1e-2)
     with pytest.raises(ValueError, match="pairs .* 1"):
         noise_floor(train, test, y, pairs=1)
 

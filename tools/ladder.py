@@ -74,7 +74,7 @@ def climb(
     x_test, labels = take(test, n)
     classifier = classifier_for(test)
     known = classifier.classes == tuple(test.classes)
-    floor = noise_floor(train, test, labels, classifier=classifier)
+    floor = noise_floor(train, test, labels, reference=x_test, classifier=classifier)
     order = torch.cat([torch.arange(SHOWN) % len(test.classes), labels])
     rows, shown = [], []
     for epoch, path in rungs(run).items():

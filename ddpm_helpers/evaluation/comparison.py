@@ -100,6 +100,7 @@ def noise_floor(
     y: Tensor,
     *,
     y_train: Tensor | None = None,
+    reference: Tensor | None = None,
     pairs: int = 10,
     seed: int = 0,
     classifier: Classifier | None = None,
@@ -114,6 +115,8 @@ def noise_floor(
         train, test: the two splits.
         y: labels of the samples, (n,): every set has n images, as many of each class.
         y_train: labels of the training images, if they have other proportions.
+        reference: the test images with which samples are compared, (n, C, S, S); by default
+            every pair has its own. One set may lie far from the mean: judge by the same one.
         pairs: number of pairs, at least 2.
         seed: of the draws.
         classifier: by default the shipped one for this data.
@@ -131,7 +134,11 @@ def noise_floor(
         rows = np.stack([rows_like(ds, y, rng) for _ in range(pairs)])
         return features_of_rows(ds, rows, classifier)
 
-    real, (other, named) = draw(test, y)[0], draw(train, y_train)
+    if reference is None:
+        real = draw(test, y)[0]  # (pairs, n, 64)
+    else:
+        real = features_and_classes(classifier, reference)[0].expand(pairs, -1, -1)
+    other, named = draw(train, y_train)
     known = y_train if classifier.classes == tuple(test.classes) else None
     rows = [asdict(_measures(real[k], other[k], named[k], known)) for k in range(pairs)]
     columns = {name: [row[name] for row in rows] for name in rows[0] if rows[0][name] is not None}

@@ -83,7 +83,8 @@ def find_copies(x: Tensor, images: Tensor | np.ndarray, ratio: float = 1 / 2) ->
 
     The rule needs no threshold in pixels, which would depend on the data and on N: a new image is
     about as far from its second neighbour as from its first. Apply it to test images too: their
-    share is the rule's error (0 to 2 % of cartoons). Equal training images count as one.
+    share is the rule's error (at most 2 % of cartoons if N is at least 100). Equal training images
+    count as one.
 
     Args:
         x: samples, (n, C, H, W), uint8 or in [-1, 1].

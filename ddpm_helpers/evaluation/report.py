@@ -133,7 +133,9 @@ def evaluate(
         f"accuracy {classifier.accuracy:.1%} on its test images")  # fmt: skip
     numbers = {"classes": counts} | _losses(diffusion, model, test, min(n, 100), say)
     keep(numbers)
-    floor = noise_floor(train, test, y_test, y_train=y_train, pairs=pairs, classifier=classifier)
+    floor = noise_floor(
+        train, test, y_test, y_train=y_train, reference=x_test, pairs=pairs, classifier=classifier
+    )
     options = {"sampler": "dpm++", "steps": min(50, diffusion.T)} | options
     drawn = draw_samples(diffusion, model, n, y=y, batch_size=batch_size, **options)
     samples = torch.cat([part for part, _ in drawn])

@@ -97,7 +97,7 @@ def main() -> None:
     ds, held_out = (ImageDataset(args.data, base.image_size, split=s) for s in ("train", "test"))
     real, y = take(held_out, args.n)
     classifier = classifier_for(ds)
-    floor = noise_floor(ds, held_out, y, classifier=classifier)
+    floor = noise_floor(ds, held_out, y, reference=real, classifier=classifier)
     print(f"{args.data}, {args.seconds:.0f} CPU s each, {args.n} pictures by 25 steps of dpm++")
     print(f"real images: distance {floor.mean.frechet:.2f} ± {floor.std.frechet:.2f}, "
           f"accuracy {floor.mean.accuracy:.1%}")  # fmt: skip

@@ -137,7 +137,7 @@ def main() -> None:
     some = ImageDataset(args.data, config.image_size, split="test", limit=512)
     real, y = take(test, args.n)
     classifier = classifier_for(data)
-    floor = noise_floor(data, test, y, classifier=classifier)
+    floor = noise_floor(data, test, y, reference=real, classifier=classifier)
     print(f"{args.data}, {args.seconds:.0f} CPU s each, {args.n} images; "
           f"floor {floor.mean.frechet:.2f} ± {floor.std.frechet:.2f}")  # fmt: skip
     print(f"{'':28} {'seen':>7} {'held-out loss':>13} {'Frechet':>8} {'accuracy':>8}")

@@ -66,7 +66,7 @@ def main() -> None:
     ds, held_out = (ImageDataset(args.data, base.image_size, split=s) for s in ("train", "test"))
     real, y = take(held_out, args.n)
     classifier = classifier_for(ds)
-    floor = noise_floor(ds, held_out, y, classifier=classifier)
+    floor = noise_floor(ds, held_out, y, reference=real, classifier=classifier)
     flop = 3 * forward_flops(base) * base.batch_size * args.steps  # backward is twice forward
     print(f"{args.data}, {args.steps} steps of {base.batch_size}, {flop:.2g} FLOP each, "
           f"n = {args.n}, "

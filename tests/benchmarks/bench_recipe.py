@@ -182,7 +182,7 @@ def main() -> None:
     args = parser.parse_args()
     train_set, test = (ImageDataset(args.data, args.size, split=s) for s in ("train", "test"))
     x_test, labels = take(test, args.n)
-    floor = noise_floor(train_set, test, labels)
+    floor = noise_floor(train_set, test, labels, reference=x_test)
     print(f"{len(train_set)} pictures, {args.steps} steps of {args.batch}, n = {args.n}, "
           f"real images: {floor.mean.frechet:.2f} ± {floor.std.frechet:.2f}")  # fmt: skip
     for variant in VARIANTS:
