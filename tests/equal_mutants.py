@@ -95,6 +95,13 @@ EQUAL = {
             "swapped arguments: x.reshape(len(x), groups, -1) -> x.reshape(groups, len(x), -1)",
         ],
     ),
+    "4.3": (
+        "queries, keys and values have vectors of one length",
+        [
+            "another variable: q in line 3, column 49 -> k",
+            "another variable: q in line 3, column 49 -> v",
+        ],
+    ),
     "4.4": (
         "B and C are joined again at the end",
         [
@@ -130,6 +137,7 @@ EQUAL = {
             "a number: 1.0 -> 0.0",
             "a number: 1.0 -> 0.5",
             "a number: 0 -> -1",
+            "another variable: length in line 4, column 43 -> longest",
         ],
     ),
     "8.1": (
@@ -158,12 +166,13 @@ EQUAL = {
         ],
     ),
     "9.3": (
-        "all samples have the same number of values",
+        "all samples have the same number of values; training images too",
         [
             "an index by one: samples[0] -> samples[0 + -1]",
             "an index by one: samples[0] -> samples[0 + 1]",
             "a number: 0 -> 1",
             "a number: 0 -> -1",
+            "another variable: samples in line 2, column 66 -> training",
         ],
     ),
     "9.4": (

@@ -56,6 +56,8 @@ def mutants(
                 if text not in seen:
                     seen.add(text)
                     before, after = ast.unparse(node), ast.unparse(new)
+                    if isinstance(node, ast.Name):
+                        before += f" in line {node.lineno}, column {node.col_offset}"
                     yield f"{what}: {before.strip()[:60]} -> {after.strip()[:60]}", text
 
 
