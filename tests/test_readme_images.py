@@ -56,8 +56,16 @@ def test_the_command_writes_into_a_new_folder(tmp_path, monkeypatch, capsys, wei
     monkeypatch.setattr(readme_images, "draw_without_weights", lambda: {"a.png": b"1"})
     monkeypatch.setattr(readme_images, "draw_with_weights", lambda name: {"b.gif": b"2"})
     monkeypatch.setattr(readme_images, "draw_photographs", lambda name: {"c.png": name.encode()})
+    monkeypatch.setattr(readme_images, "draw_plane", lambda name: {"d.png": b"4"})
     assert readme_images.main([str(tmp_path / "new" / "images")]) == 0
-    assert {p.name for p in (tmp_path / "new/images").iterdir()} == {"a.png", "b.gif", "c.png"}
+    written = {p.name for p in (tmp_path / "new/images").iterdir()}
+    assert written == {"a.png", "b.gif", "c.png", "d.png"}
+
+
+def test_without_a_browser_the_plane_is_left_out(monkeypatch):
+    monkeypatch.setattr(readme_images.shutil, "which", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="no Chromium"):
+        readme_images.draw_plane("plane.html")
 
 
 def test_missing_weights_are_said_and_a_bad_folder_is_one_line(tmp_path, monkeypatch, capsys):
@@ -67,6 +75,7 @@ def test_missing_weights_are_said_and_a_bad_folder_is_one_line(tmp_path, monkeyp
     monkeypatch.setattr(readme_images, "draw_without_weights", lambda: {"a.png": b"1"})
     monkeypatch.setattr(readme_images, "draw_with_weights", missing)
     monkeypatch.setattr(readme_images, "draw_photographs", missing)
+    monkeypatch.setattr(readme_images, "draw_plane", missing)
     assert readme_images.main([str(tmp_path)]) == 0
     assert "no weights at cartoons" in capsys.readouterr().out
     (tmp_path / "file").write_text("")

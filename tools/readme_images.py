@@ -1,14 +1,17 @@
 """Make every picture of README.md: `python -m tools.readme_images images/`.
 
 The pictures that a network draws need the shipped weights; without them they are left out, and
-the command says so. The ladder needs the weights of a whole run, so `tools.ladder`
-makes its figure.
+the command says so; so is the picture of plane.html without a Chromium. The ladder needs the
+weights of a whole run, so `tools.ladder` makes its figure.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,10 +24,13 @@ from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.display.canvas import enlarge, figure_png, tile, to_uint8
 from ddpm_helpers.display.plots import denoising_path, noising_strip, plot_schedules, show_images
 from ddpm_helpers.pretrained import load_pretrained
+from tools.website.plane import write_plane
 
 SAMPLES, PHOTOGRAPHS = 6, 8  # pictures of each class
 FRAMES, HOLD = 24, 16  # frames of the animation; how many frames long its end stays
 CHOSEN = (1, 3, 6, 8)  # classes in the animation
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+PLANE = "#tour=4"  # the state of plane.html in its picture
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         pictures = draw_without_weights()
         makers: dict[str, Callable[[str], dict[str, bytes]]] = {
-            "cartoons": draw_with_weights, "cifar10-64": draw_photographs,
+            "cartoons": draw_with_weights, "cifar10-64": draw_photographs, "plane.html": draw_plane,
         }  # fmt: skip
         for name, make in makers.items():
             try:
@@ -52,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, content in pictures.items():
             (folder / name).write_bytes(content)
             print(f"{folder / name}  {len(content) / 1e3:.0f} kB")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         print(f"readme_images: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -130,6 +136,28 @@ def draw_photographs(name: str, *, guidance: float = 2.0) -> dict[str, bytes]:
         row_labels=names, title=f"Drawn by {name}: {PHOTOGRAPHS} pictures of each class",
     )  # fmt: skip
     return {"photographs.png": figure_png(grid)}
+
+
+def draw_plane(name: str) -> dict[str, bytes]:
+    """File name -> PNG of plane.html as Chromium shows it.
+
+    Args:
+        name: unused; the other makers have one.
+    Raises:
+        FileNotFoundError: no Chromium on the path.
+        subprocess.CalledProcessError: it did not draw.
+    """
+    browser = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if browser is None:
+        raise FileNotFoundError("no Chromium on the path")
+    with tempfile.TemporaryDirectory() as folder:
+        page, shot = Path(folder, "plane.html"), Path(folder, "plane.png")
+        write_plane(page)
+        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1280,800"]
+        options += [f"--user-data-dir={folder}/profile", "--virtual-time-budget=4000"]
+        command = [browser, *options, f"--screenshot={shot}", f"{page.as_uri()}{PLANE}"]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=120)
+        return {"plane.png": shot.read_bytes()}
 
 
 def _stations(n: int) -> list[int]:

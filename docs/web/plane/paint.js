@@ -3,7 +3,7 @@
 
 import { REACH } from "./state.js";
 
-const GRID = 80; // of the density
+const GRID = 64; // of the density
 const { atan2, cos, exp, hypot, max, min, PI, sin, sqrt } = Math;
 const SHAPES = [circle, square, triangle]; // one for each class
 const LONGEST = 1.1; // an arrow is never drawn longer
@@ -31,7 +31,8 @@ export function paint(canvas, side, scene, colour) {
   arrows(view, scene.field);
   if (scene.cloud) dots(view, scene.cloud, 0.45, side / 200);
   if (scene.x_t && scene.weights) lines(view, scene);
-  dots(view, scene.data, 1, max(3.5, side / (scene.data.labels.length > 40 ? 140 : 85)), true);
+  const pale = scene.paths.length + scene.crowds.length > 2; // walks of many points: data step back
+  dots(view, scene.data, pale ? 0.5 : 1, max(3.5, side / (scene.data.labels.length > 40 ? 140 : 85)), true);
   for (const path of scene.paths) walked(view, path);
   for (const crowd of scene.crowds) dots(view, crowd, crowd.alpha, side / 150, false, colour[crowd.colour]);
   if (scene.x_t) touched(view, scene);
@@ -40,28 +41,38 @@ export function paint(canvas, side, scene, colour) {
 
 /** The density of x_t as a small picture: a product of the points' bells in x and in y. */
 export function densityPicture({ points, labels }, bar_t, colour) {
-  const picture = new OffscreenCanvas(GRID, GRID);
   const [a, width] = [sqrt(bar_t), max(sqrt(1 - bar_t), 0.04)]; // no narrower than a pixel shows
   const sums = new Float64Array(GRID * GRID);
-  const bells = [new Float64Array(GRID), new Float64Array(GRID)];
   for (let i = 0; i < labels.length; i++) {
-    bells.forEach((bell, axis) => {
-      for (let k = 0; k < GRID; k++) {
-        const place = (((k + 0.5) / GRID) * 2 - 1) * REACH * (axis ? -1 : 1);
-        bell[k] = exp(-(((place - a * points[2 * i + axis]) / width) ** 2) / 2);
-      }
-    });
+    const across = bell(a * points[2 * i], width);
+    const down = bell(-a * points[2 * i + 1], width);
     for (let row = 0; row < GRID; row++) {
-      if (bells[1][row] < 1e-4) continue;
-      for (let k = 0; k < GRID; k++) sums[row * GRID + k] += bells[1][row] * bells[0][k];
+      const height = down[row];
+      if (height < 1e-3) continue;
+      for (let k = 0; k < GRID; k++) sums[row * GRID + k] += height * across[k];
     }
   }
-  const most = sums.reduce((sofar, value) => max(sofar, value), 0) || 1;
-  const [r, g, b] = rgb(colour.density);
+  const picture = new OffscreenCanvas(GRID, GRID);
   const image = new ImageData(GRID, GRID);
-  sums.forEach((value, i) => image.data.set([r, g, b, 150 * sqrt(value / most)], 4 * i));
+  const ink = rgb(colour.density);
+  let most = 0;
+  for (let i = 0; i < sums.length; i++) most = max(most, sums[i]);
+  for (let i = 0; i < sums.length; i++) {
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = ink[c];
+    image.data[4 * i + 3] = 150 * sqrt(sums[i] / (most || 1));
+  }
   picture.getContext("2d").putImageData(image, 0, 0);
   return picture;
+}
+
+/** A Gaussian's bell at the grid's places, from -REACH to REACH. */
+function bell(centre, width) {
+  const found = new Float64Array(GRID);
+  for (let k = 0; k < GRID; k++) {
+    const off = (((k + 0.5) / GRID) * 2 - 1) * REACH - centre;
+    found[k] = exp(-((off / width) ** 2) / 2);
+  }
+  return found;
 }
 
 /** The square [-1, 1] in which data lie, and the axes. */
@@ -95,7 +106,7 @@ function lines({ ink, colour, at, side }, { x_t, data, weights }) {
   ink.strokeStyle = colour.accent;
   ink.lineCap = "round";
   weights.forEach((weight, i) => {
-    if (weight < most / 400) return;
+    if (weight < most / 200) return;
     ink.globalAlpha = 0.25 + 0.6 * sqrt(weight);
     ink.lineWidth = max(0.5, weight * side * 0.03);
     stroke(ink, [[x, y], at(data.points[2 * i], data.points[2 * i + 1])]);
@@ -108,14 +119,15 @@ function dots({ ink, colour, at }, { points, labels }, alpha, size, outlined = f
   ink.globalAlpha = alpha;
   ink.strokeStyle = colour.back;
   ink.lineWidth = 1.5;
-  for (let i = 0; i < points.length / 2; i++) {
-    const [x, y] = at(points[2 * i], points[2 * i + 1]);
-    ink.fillStyle = one ?? colour[`class-${labels[i]}`];
-    ink.beginPath();
-    (one ? circle : SHAPES[labels[i]])(ink, x, y, size);
+  SHAPES.slice(0, one ? 1 : SHAPES.length).forEach((shape, label) => {
+    ink.fillStyle = one ?? colour[`class-${label}`];
+    ink.beginPath(); // one path for all points of a class, which is much faster than one for each
+    for (let i = 0; i < points.length / 2; i++) {
+      if (one || labels[i] === label) shape(ink, ...at(points[2 * i], points[2 * i + 1]), size);
+    }
     ink.fill();
     if (outlined) ink.stroke();
-  }
+  });
   ink.globalAlpha = 1;
 }
 
@@ -221,6 +233,7 @@ function stroke(ink, points, tip) {
 }
 
 function circle(ink, x, y, size) {
+  ink.moveTo(x + size, y);
   ink.arc(x, y, size, 0, 2 * PI);
 }
 

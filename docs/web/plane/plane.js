@@ -269,15 +269,18 @@ function number(value) {
   return (round(value * 100) / 100 + 0).toFixed(2).replace("-", "−");
 }
 
+/** Shows rows [name, value, kind]; elements that are there already only change their text. */
 function facts(rows) {
-  $("facts").replaceChildren(
-    ...rows.flatMap(([name, value, kind]) => {
-      const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
-      [dt.textContent, dd.textContent] = [name, value];
-      if (kind) dd.className = kind;
-      return [dt, dd];
-    }),
-  );
+  const list = $("facts");
+  while (list.children.length > 2 * rows.length) list.lastChild.remove();
+  rows.forEach((row, i) => {
+    if (!list.children[2 * i]) list.append(document.createElement("dt"), document.createElement("dd"));
+    const [dt, dd] = [list.children[2 * i], list.children[2 * i + 1]];
+    const [name, value, kind = ""] = row;
+    if (dt.textContent !== name) dt.textContent = name;
+    if (dd.textContent !== value) dd.textContent = value;
+    if (dd.className !== kind) dd.className = kind;
+  });
 }
 
 /** Tells screen readers, and the address, when things have come to rest. */
