@@ -13,7 +13,7 @@ EQUAL = {
             "torch.from_numpy(np.array(self.images[i]))",
         ],
     ),
-    "1.4": (
+    "1.3": (
         "any order that differs for each pair is right",
         [
             "swapped parts: (seed, epoch) -> (epoch, seed)",
@@ -81,6 +81,13 @@ EQUAL = {
             "a sign: (t / T + offset) / (1 + offset) -> (t / T + offset) / -(1 + offset)",
             "a sign: bar / (bar + 4 * (1 - bar)) -> -bar / (bar + 4 * (1 - bar))",
             "a sign: bar / (bar + 4 * (1 - bar)) -> bar / -(bar + 4 * (1 - bar))",
+        ],
+    ),
+    "3.2": (
+        "axis -1 of a vector is its axis 0, and a difference is squared",
+        [
+            "a number: 0 -> -1",
+            "swapped sides: x_t - bar ** 0.5 * points -> bar ** 0.5 * points - x_t",
         ],
     ),
     "4.1": (

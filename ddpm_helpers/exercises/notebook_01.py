@@ -1,4 +1,4 @@
-"""Exercises of notebook 01: bytes, a dataset that mirrors, shrinking, and the order of an epoch."""
+"""Exercises of notebook 01: bytes, a dataset that mirrors, and the order of an epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.exercises.exercise import Exercise
-from ddpm_helpers.exercises.running import Answer, Case, Problem, noise
+from ddpm_helpers.exercises.running import Answer, Case, Problem
 
 # ---- 1.1 ---------------------------------------------------------------------------------------
 
@@ -88,13 +88,6 @@ def _twelve(seed: int) -> Case:
 # ---- 1.3 ---------------------------------------------------------------------------------------
 
 
-def _halve(x: Tensor) -> Tensor:
-    return torch.nn.functional.avg_pool2d(x, 2)
-
-
-# ---- 1.4 ---------------------------------------------------------------------------------------
-
-
 def _order(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(n)
 
@@ -143,21 +136,21 @@ EXERCISES = [
             Case("values beyond -1 and 1", (torch.tensor([-7.0, -1.02, 1.02, 1.5, 4.0]),)),
         ],
         {
-            "decimals are cut off, so many bytes come back one too small: round first, (1.2)":
+            "decimals are cut off, so many bytes come back one too small: round first, (1.1)":
                 lambda x: ((x.clamp(-1, 1) + 1) * 127.5).to(torch.uint8),
             "values beyond [-1, 1] wrap around, white turns black: clamp before the conversion":
                 lambda x: ((x + 1) * 127.5).round().long().to(torch.uint8),
-            "this converts back from [0, 1]; here the range is [-1, 1], equation (1.2)":
+            "this converts back from [0, 1]; here the range is [-1, 1], equation (1.1)":
                 lambda x: (x.clamp(0, 1) * 255).round().to(torch.uint8),
-            "a factor of 128 makes bright pixels one too bright; (1.2) has 127.5":
+            "a factor of 128 makes bright pixels one too bright; (1.1) has 127.5":
                 lambda x: ((x.clamp(-1, 1) + 1) * 128).round().clamp(max=255).to(torch.uint8),
-            "a factor of 127 makes bright pixels one or two too dark; (1.2) has 127.5":
+            "a factor of 127 makes bright pixels one or two too dark; (1.1) has 127.5":
                 lambda x: ((x.clamp(-1, 1) + 1) * 127).round().to(torch.uint8),
             "it is rounded before it is stretched to 0..255, so only a few greys are left":
                 lambda x: ((x.clamp(-1, 1) + 1).round() * 127.5).to(torch.uint8),
             "this rounds up; the nearest byte may be the one below":
                 lambda x: ((x.clamp(-1, 1) + 1) * 127.5).ceil().to(torch.uint8),
-            "the factor is 255 for a range of 2: (1.2) has 127.5":
+            "the factor is 255 for a range of 2: (1.1) has 127.5":
                 lambda x: ((x.clamp(-1, 1) + 1) * 255).round().long().to(torch.uint8),
             "the shift by 1 is missing: negative values wrap around":
                 lambda x: (x.clamp(-1, 1) * 127.5).round().long().to(torch.uint8),
@@ -205,47 +198,13 @@ EXERCISES = [
     ),
     Exercise(
         "1.3",
-        "shrink to half the side by averaging",
-        _halve,
-        [
-            Case("two images of 4×6", (noise(2, 3, 4, 6),)),
-            Case("one image of 8×4 and one channel", (noise(1, 1, 8, 4, seed=3),)),
-        ],
-        {
-            "three of four pixels are dropped, not averaged: this causes aliasing":
-                lambda x: x[..., ::2, ::2],
-            "this is the sum of the four pixels: divide by 4": lambda x: 4 * _halve(x),
-            "the sum of four pixels is divided by 2: divide by 4": lambda x: 2 * _halve(x),
-            "each average takes four neighbours of a row, not a square of 2×2":
-                lambda x: x.reshape(*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2, 4).mean(-1),
-            "only the columns are halved: average the rows too":
-                lambda x: (x[..., ::2] + x[..., 1::2]) / 2,
-            "only the rows are halved: average the columns too":
-                lambda x: (x[..., ::2, :] + x[..., 1::2, :]) / 2,
-            "this takes the largest of the four pixels; take their mean":
-                lambda x: torch.nn.functional.max_pool2d(x, 2),
-            "two of the four pixels are averaged, those of a row: take both rows":
-                lambda x: (x[..., ::2, ::2] + x[..., ::2, 1::2]) / 2,
-            "two of the four pixels are averaged, those of a column: take both columns":
-                lambda x: (x[..., ::2, ::2] + x[..., 1::2, ::2]) / 2,
-            "two of the four pixels are averaged, those of a diagonal: take all four":
-                lambda x: (x[..., ::2, ::2] + x[..., 1::2, 1::2]) / 2,
-            "pixels from the two halves of the image are averaged, not neighbours":
-                lambda x: _halve(
-                    x.unflatten(3, (2, -1)).unflatten(2, (2, -1))
-                    .transpose(2, 3).transpose(4, 5).flatten(4).flatten(2, 3)
-                ),
-        },
-    ),
-    Exercise(
-        "1.4",
         "the order of the images in an epoch",
         _order,
         [Case("five seeds, seven epochs, 20 images", (20,), _orders)],
         {
-            "every epoch has the same order: epoch belongs in the seed, equation (1.4)":
+            "every epoch has the same order: epoch belongs in the seed, equation (1.2)":
                 _seeded(lambda seed, epoch: seed),
-            "every seed has the same order: seed belongs in it as well, equation (1.4)":
+            "every seed has the same order: seed belongs in it as well, equation (1.2)":
                 _seeded(lambda seed, epoch: epoch),
             "different pairs of seed and epoch have the same order: use the pair as the seed, "
             "not one number that is computed from both":

@@ -1,4 +1,4 @@
-"""Exercises of notebook 03: one step of noise, the jump, and two ways back to the image."""
+"""Exercises of notebook 03: the jump, what x_t tells, and two ways back to the image."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ def _at(*timesteps: int) -> Case:
     return Case(f"t = {times}", (x, torch.tensor(timesteps), other, ALPHA_BAR))
 
 
-# ---- 3.1 ---------------------------------------------------------------------------------------
+# ---- 3.2 ---------------------------------------------------------------------------------------
 
 
-def _one_step(
-    x: Tensor, t: int, z: Tensor, betas: Tensor, *,
-    of_x: Callable[[float], float] = lambda beta: (1 - beta) ** 0.5,
-    of_z: Callable[[float], float] = lambda beta: beta**0.5,
-) -> Tensor:  # fmt: skip
-    """The step, and with other weights its mistakes."""
-    beta = betas[t].item()
-    return of_x(beta) * x + of_z(beta) * z
+def _ideal(
+    x_t: Tensor, points: Tensor, bar: float, *,
+    scale: Callable[[float], float] = lambda bar: bar**0.5,
+    divisor: Callable[[float], float] = lambda bar: 2 * (1 - bar),
+    shares: Callable[[Tensor], Tensor] = lambda logits: torch.softmax(logits, 0),
+    mean: Callable[[Tensor, Tensor], Tensor] = lambda weights, points: weights @ points,
+    number: Callable[[Tensor], Tensor] = lambda weights: torch.special.entr(weights).sum().exp(),
+    power: int = 2,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Weights, mean and number still possible; with other parts its mistakes."""
+    distance = (x_t - scale(bar) * points).norm(dim=1) ** power  # (N,)
+    weights = shares(-distance / divisor(bar))
+    return weights, mean(weights, points), number(weights)
 
 
-BETAS = torch.tensor([0, 0.15, 0.4, 0.25, 0.7, 0.55], dtype=torch.float64)
+def _divided(logits: Tensor) -> Tensor:
+    return logits.exp() / logits.exp().sum()
 
 
-def _stepped(t: int) -> Case:
-    x, z = noise(2, 2, 3, 4, 5, seed=1)
-    return Case(f"t = {t}", (x, t, z, BETAS))
+CLOUD = noise(5, 3, seed=4, dtype=torch.float64)  # five points
+SEEN = noise(3, seed=5, dtype=torch.float64)
 
 
-def _jumped(x: Tensor, t: int, z: Tensor, betas: Tensor) -> Tensor:
-    bar = (1 - betas).cumprod(0)[t].item()
-    return bar**0.5 * x + (1 - bar) ** 0.5 * z
-
-
-# ---- 3.2 to 3.4 --------------------------------------------------------------------------------
+# ---- 3.1, 3.3 and 3.4 ---------------------------------------------------------------------------
 
 
 def _by(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Answer:
@@ -87,35 +87,6 @@ FIRST = "all images get the timestep of the first one: take alpha_bar[t] for the
 EXERCISES = [
     Exercise(
         "3.1",
-        "one step of noise",
-        _one_step,
-        [_stepped(t) for t in (1, 3, 5)],
-        {
-            "beta is a variance; its square root multiplies the noise, equation (2.1)":
-                partial(_one_step, of_z=lambda beta: beta),
-            "the image does not shrink; its weight is sqrt(1 - beta), equation (2.1)":
-                partial(_one_step, of_x=lambda beta: 1.0),
-            "the image shrinks by 1 - beta; (2.1) takes the square root of that":
-                partial(_one_step, of_x=lambda beta: 1 - beta),
-            "both square roots are missing: the weights are sqrt(1 - beta) and sqrt(beta), (2.1)":
-                partial(_one_step, of_x=lambda beta: 1 - beta, of_z=lambda beta: beta),
-            "the two weights are swapped: sqrt(beta) belongs to the noise, equation (2.1)":
-                lambda x, t, z, betas: _one_step(z, t, x, betas),
-            "the weight of the image is 1 - sqrt(beta); (2.1) has sqrt(1 - beta)":
-                partial(_one_step, of_x=lambda beta: 1 - beta**0.5),
-            "the noise has the weight 1; its weight in (2.1) is sqrt(beta)":
-                partial(_one_step, of_z=lambda beta: 1.0),
-            "the image does not shrink, and the noise lacks the root of its weight: see (2.1)":
-                partial(_one_step, of_x=lambda beta: 1.0, of_z=lambda beta: beta),
-            "this is the beta of the timestep before: the table has T + 1 entries, use betas[t]":
-                lambda x, t, z, betas: _one_step(x, t - 1, z, betas),
-            "this is the jump from x_0 to x_t; one step uses betas[t] alone": _jumped,
-            "fresh noise is drawn: use the z that is given":
-                lambda x, t, z, betas: _one_step(x, t, torch.randn_like(x), betas),
-        },
-    ),
-    Exercise(
-        "3.2",
         "noise to timestep t in one jump",
         _by(_mix),
         [_at(0), _at(1, 100, 250, 500), _at(150, 320)],
@@ -149,6 +120,59 @@ EXERCISES = [
                 _by(lambda x_0, eps, bar: _mix(x_0, eps, bar).clamp(-1, 1)),
         },
         exact_dtype=True,
+    ),
+    Exercise(
+        "3.2",
+        "what x_t tells about the clean point",
+        _ideal,
+        [
+            Case("five points, alpha_bar = 0.3", (SEEN, CLOUD, 0.3)),
+            Case("five points, alpha_bar = 0.8", (1.5 * SEEN, CLOUD, 0.8)),
+            Case("five points, alpha_bar = 0", (SEEN, CLOUD, 0.0)),
+            Case("x_t far from all points", (4000 * SEEN, CLOUD, 0.6)),
+        ],
+        {
+            "the points shrink by sqrt(alpha_bar), not by alpha_bar, equation (3.1)":
+                partial(_ideal, scale=lambda bar: bar),
+            "the points are not made smaller: x_t holds sqrt(alpha_bar) times the clean point":
+                partial(_ideal, scale=lambda bar: 1.0),
+            "the factor 2 in the exponent is missing, equation (3.1)":
+                partial(_ideal, divisor=lambda bar: 1 - bar),
+            "the exponent is divided by the standard deviation; (3.1) has the variance, "
+            "1 - alpha_bar":
+                partial(_ideal, divisor=lambda bar: 2 * (1 - bar) ** 0.5),
+            "the exponent is divided by alpha_bar; (3.1) has the variance of the noise, "
+            "1 - alpha_bar":
+                partial(_ideal, divisor=lambda bar: 2 * bar),
+            "nothing divides the exponent; (3.1) has 2 (1 - alpha_bar)":
+                partial(_ideal, divisor=lambda bar: 1.0),
+            "the sign of the exponent is wrong: far points get the largest weights":
+                partial(_ideal, divisor=lambda bar: -2 * (1 - bar)),
+            "the distance is not squared, equation (3.1)": partial(_ideal, power=1),
+            "far from all points every exponential is 0, and 0/0 is no weight: use softmax":
+                partial(_ideal, shares=_divided),
+            "the weights do not add up to 1: divide by their sum":
+                partial(_ideal, shares=lambda logits: logits.exp()),
+            "the mean is that of all points: multiply each by its weight":
+                partial(_ideal, mean=lambda weights, points: points.mean(0)),
+            "this is the likeliest point, not the mean, equation (3.2)":
+                partial(_ideal, mean=lambda weights, points: points[weights.argmax()]),
+            "the weighted sum is divided by the number of points: the weights add up to 1":
+                partial(_ideal, mean=lambda weights, points: weights @ points / len(points)),
+            "this is the entropy; (3.3) has its exponential":
+                partial(_ideal, number=lambda weights: torch.special.entr(weights).sum()),
+            "a weight of 0 makes the entropy not a number: torch.special.entr is right there":
+                partial(_ideal, number=lambda weights: (-(weights * weights.log()).sum()).exp()),
+            "the sign of the entropy is wrong: this is one over the number":
+                partial(_ideal, number=lambda weights: (-torch.special.entr(weights).sum()).exp()),
+            "this is 1 / sum of squared weights, another measure; (3.3) has the entropy":
+                partial(_ideal, number=lambda weights: 1 / weights.square().sum()),
+            "the logarithm is that to base 2, but the exponential that to base e":
+                partial(_ideal, number=lambda weights:
+                    (torch.special.entr(weights).sum() / torch.tensor(2.0).log()).exp()),
+            "this counts the weights above 0; (3.3) counts unequal weights as fewer":
+                partial(_ideal, number=lambda weights: (weights > 0).sum()),
+        },
     ),
     Exercise(
         "3.3",
