@@ -27,7 +27,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_helpers import DiffusionUtils, TrainConfig, TrainingPipeline
-from ddpm_helpers.commands.info import RandomPictures
+from ddpm_helpers.commands.info import RandomImages
 from ddpm_helpers.device import best_device, bf16_is_fast
 from ddpm_helpers.training import build_diffusion, build_model, update_ema
 from ddpm_helpers.training.draws import augment, draw_t_and_eps
@@ -72,7 +72,7 @@ def ours(config: TrainConfig) -> tuple[Runner, ...]:
     """
     config = replace(config, compile=False)
     diffusion = build_diffusion(config)
-    data = RandomPictures(config.batch_size, config.image_size)
+    data = RandomImages(config.batch_size, config.image_size)
     pipeline = TrainingPipeline(build_model(config, 10), diffusion, data, config)
     steps = endless(pipeline)
     net, optimizer = pipeline.model, pipeline.optimizer
@@ -119,7 +119,7 @@ def ours(config: TrainConfig) -> tuple[Runner, ...]:
 def ours_compiled(config: TrainConfig, flops: float) -> Runner:
     """`TrainingPipeline.steps()` of a network that torch.compile has been over."""
     diffusion = build_diffusion(config)
-    data = RandomPictures(config.batch_size, config.image_size)
+    data = RandomImages(config.batch_size, config.image_size)
     config = replace(config, compile=True)
     steps = endless(TrainingPipeline(build_model(config, 10), diffusion, data, config))
     return Runner("ours: compiled", flops, lambda: next(steps))
@@ -134,7 +134,7 @@ def plain_loop(name: str, net: nn.Module, call: Net, config: TrainConfig, fast: 
         call = torch.compile(call, dynamic=False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
     diffusion = DiffusionUtils(config.timesteps)
-    data = RandomPictures(config.batch_size, config.image_size)
+    data = RandomImages(config.batch_size, config.image_size)
     x_0, _ = next(iter(data.batches(config.batch_size, seed=0, device=best_device())))
 
     def step() -> None:
