@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from cycler import cycler
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -21,10 +22,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DPI = 100
 DENSITY = 2  # stored pixels per screen pixel, in each direction, of a figure in a notebook
 SMALL = 3000  # a chart with fewer points is smaller as SVG than as PNG
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.formatter.min_exponent": 5,  # ticks of log axes: 0.6 and 100, not 6×10⁻¹ and 10²
     "axes.formatter.useoffset": False,
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "figure.facecolor": "white",  # readable on a dark page
     "figure.dpi": DPI,
     "svg.hashsalt": "ddpm_helpers",  # the same file every time
@@ -68,10 +69,10 @@ def is_small_chart(figure: Figure) -> bool:
     for ax in figure.axes:
         if ax.images:
             return False
-        points += sum(len(line.get_xydata()) for line in ax.lines)
+        points += sum(np.size(line.get_xdata()) for line in ax.lines)
         for one in ax.collections:
-            shapes = sum(len(path.vertices) for path in one.get_paths())
-            points += shapes * max(1, len(one.get_offsets()))
+            shapes = sum(np.shape(path.vertices)[0] for path in one.get_paths())
+            points += shapes * max(1, np.shape(one.get_offsets())[0])
         points += 5 * len(ax.patches)
     return points < SMALL
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,9 +143,10 @@ def noise_floor(
     known = y_train if classifier.classes == tuple(test.classes) else None
     rows = [asdict(_measures(real[k], other[k], named[k], known)) for k in range(pairs)]
     columns = {name: [row[name] for row in rows] for name in rows[0] if rows[0][name] is not None}
-    mean = {name: float(np.mean(values)) for name, values in columns.items()}
-    std = {name: float(np.std(values, ddof=1)) for name, values in columns.items()}
-    return Floor(pairs, Comparison(**mean | {"n": len(y)}), Comparison(**std | {"n": len(y)}))
+    mean: dict[str, Any] = {name: float(np.mean(values)) for name, values in columns.items()}
+    std: dict[str, Any] = {name: float(np.std(v, ddof=1)) for name, v in columns.items()}
+    mean["n"] = std["n"] = len(y)
+    return Floor(pairs, Comparison(**mean), Comparison(**std))
 
 
 def features_of_rows(

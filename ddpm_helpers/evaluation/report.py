@@ -136,7 +136,8 @@ def evaluate(
     floor = noise_floor(
         train, test, y_test, y_train=y_train, reference=x_test, pairs=pairs, classifier=classifier
     )
-    options = {"sampler": "dpm++", "steps": min(50, diffusion.T)} | options
+    defaults: dict[str, Any] = {"sampler": "dpm++", "steps": min(50, diffusion.T)}
+    options = defaults | options
     drawn = draw_samples(diffusion, model, n, y=y, batch_size=batch_size, **options)
     samples = torch.cat([part for part, _ in drawn])
     found = compare(x_test, samples, y_test if known and labelled else None, classifier)
