@@ -36,8 +36,8 @@ class Case(NamedTuple):
         text: the inputs in words, for messages: "t = 0", "a batch of one image".
         inputs: what the answer is called with: tensors, arrays, numbers, lists, functions. Each
             run gets copies, and an answer that changes one of them is told so.
-        use: `use(answer, *inputs)` returns what is compared: a tensor, an array, a number, a text or
-            a tuple, list or dict of those. Torch's global generator draws the same numbers in
+        use: `use(answer, *inputs)` returns what is compared: a tensor, an array, a number, a text,
+            or a tuple, list or dict of those. Torch's global generator draws the same numbers in
             every run.
     """
 
