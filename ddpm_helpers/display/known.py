@@ -41,7 +41,9 @@ class PlaneView:
         self._ideal = ideal
         points = ideal.images.flatten(1)  # (N, 2)
         ax.plot(*points.T, "o", color="0.75", markersize=5)
-        self._weights = ax.scatter(*points.T, s=0, color=COLOURS[5], edgecolor=COLOURS[0])
+        self._weights = ax.scatter(
+            points[:, 0], points[:, 1], s=0, color=COLOURS[5], edgecolor=COLOURS[0]
+        )
         (self._means,) = ax.plot([], [], ".", color="0.45", markersize=4)
         (self._arrow,) = ax.plot([], [], "-", color="0.3", linewidth=1)
         (self._star,) = ax.plot([], [], "*", color=COLOURS[1], markersize=15)
