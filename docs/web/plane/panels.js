@@ -302,8 +302,10 @@ export function panels(page) {
     controls,
     /** Opens and runs what the state asks for. */
     load() {
-      const { open, run, field } = page.state();
+      const { open, run, field, tour } = page.state();
       for (const name of PANELS) $(name).open = name === open;
+      const beside = matchMedia("(min-width: 60rem)").matches; // then the plane stays in sight
+      if (open && !tour && beside) $(open).scrollIntoView({ block: "nearest" });
       raced = crowds = null;
       $("results").hidden = $("ends").hidden = true;
       page.controls();
