@@ -150,8 +150,10 @@ export function panels(page) {
       return `<tr><th scope=row><span class=line style="color:var(--${colour})"></span>${name}</th><td>${steps}</td>`
         + `<td>${toExact === null ? "–" : toExact.toFixed(3)}</td><td>${toData.toFixed(3)}</td></tr>`;
     });
-    const about = "Mean distances. The exact end is where very many steps lead; ddpm adds noise of its own, so it has none."
-      + (raced.some(({ name }) => name === "heun") ? " Heun asks twice in most steps, so it takes fewer." : "");
+    const has = (sampler) => raced.some(({ name }) => name === sampler);
+    const about = "Mean distances. The exact end is where very many steps lead."
+      + (has("ddpm") ? " ddpm adds noise of its own, so it has none." : "")
+      + (has("heun") ? " heun asks twice in most steps, so it takes fewer." : "");
     $("results").innerHTML = `<caption>${about}</caption>${head}<tbody>${rows.join("")}</tbody>`;
     $("results").hidden = false;
   }
