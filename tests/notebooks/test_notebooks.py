@@ -9,7 +9,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 PATHS = sorted(FOLDER.rglob("[0-9]*.ipynb"))
-MAX_LINES, MAX_BYTES = 15, 1_000_000
+MAX_LINES, MAX_BYTES = 15, 2_000_000
 pytestmark = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 
 
