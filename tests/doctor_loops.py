@@ -144,9 +144,9 @@ def ddim(bar, bug="", steps=20, eta=0.0, clip=True):
             if bug == "direction without root":
                 direction = room
             scale = math.sqrt(to)
-            if bug == "picture of t":
+            if bug == "image of t":
                 scale = math.sqrt(at)
-            if bug == "picture without root":
+            if bug == "image without root":
                 scale = to
             x = scale * x_0 + direction * eps
             if bug != "eta without noise" and sigma:

@@ -23,6 +23,7 @@ import doctor_loops as loops  # noqa: E402
 
 from ddpm_helpers import DiffusionNet, DiffusionUtils  # noqa: E402
 from ddpm_helpers import doctor as d  # noqa: E402
+from ddpm_helpers.doctor.run_checks import NEED_TRAINING  # noqa: E402
 
 SIDE, T, NULL = 16, 200, -1
 SHAPE = (3, SIDE, SIDE)
@@ -32,7 +33,7 @@ LINEAR = (1 - torch.linspace(2.5e-4, 0.05, 400).double()).cumprod(0)  # as 1000 
 
 
 def patterns():
-    """Four orthonormal pictures, (4, 3 * S * S), smooth, in different colours."""
+    """Four orthonormal images, (4, 3 * S * S), smooth, in different colours."""
     at = torch.linspace(-1, 1, SIDE)
     flat, x, y = torch.ones(SIDE, SIDE), at.expand(SIDE, -1), at[:, None].expand(-1, SIDE)
     maps = torch.stack([flat, x, y, x * y])  # (4, S, S)
@@ -45,8 +46,8 @@ CENTRES = 0.35 * SIZE * torch.tensor([[1.0, 0.3, 0, 0], [-1.0, 0, 0.3, 0]])  # o
 SPREAD = 0.16 * SIZE
 
 
-def pictures(n, seed=0):
-    """n pictures of two classes in turn, (n, 3, S, S), and their labels."""
+def images(n, seed=0):
+    """n images of two classes in turn, (n, 3, S, S), and their labels."""
     y = torch.arange(n) % 2
     generator = torch.Generator().manual_seed(seed)
     c = CENTRES[y] + SPREAD * torch.randn(n, 4, generator=generator)
@@ -54,7 +55,7 @@ def pictures(n, seed=0):
 
 
 class Perfect:
-    """The best network for these pictures; `bug` says what it lacks."""
+    """The best network for these images; `bug` says what it lacks."""
 
     def __init__(self, bug=""):
         self.bug = bug
@@ -71,6 +72,8 @@ class Perfect:
         y = torch.full((len(x_t),), NULL) if y is None else y
         if self.bug == "y ignored":
             y = torch.full_like(y, NULL)
+        if self.bug == "labels turned":
+            y = torch.where(y >= 0, 1 - y, y)
         if self.bug == "null is class 0":
             y = y.clamp(min=0)
         centre = torch.where((y >= 0)[:, None], CENTRES[y.clamp(min=0)], CENTRES.mean(0))
@@ -172,7 +175,7 @@ def one_batch_step(lr=1e-2, detached=False, frozen=False):
         torch.manual_seed(0)
         layers = nn.Conv2d(3, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 3, 3, padding=1)
     net = nn.Sequential(*layers)
-    x, _ = pictures(4)
+    x, _ = images(4)
     other = copy.deepcopy(net)
     optimizer = torch.optim.SGD((other if frozen else net).parameters(), lr)
 
@@ -236,6 +239,8 @@ def mixed(kind=""):
             with_y, without = without, with_y
         if kind == "no w":
             w = 2.0
+        if kind == "swapped, from 0":
+            return (1 + w) * without - w * with_y
         if kind == "twice":
             return (1 - w) * without + w * w * with_y
         if kind == "Ho & Salimans":
@@ -301,9 +306,9 @@ def ours(T=100, schedule="cosine", kind="eps", **options):
     return d.from_ours(None, utils, **options)
 
 
-REAL, LABELS = pictures(64, seed=1)
-DRAWN, _ = pictures(64, seed=2)
-MANY, _ = pictures(800, seed=3)
+REAL, LABELS = images(64, seed=1)
+DRAWN, _ = images(64, seed=2)
+MANY, _ = images(800, seed=3)
 
 
 def x_t_of(x_0, t=140):
@@ -358,7 +363,7 @@ class Record:
     decode: Any = field(default_factory=lambda: decoder(4))
     samples: Any = field(default_factory=lambda: DRAWN)
     distance: Any = field(default_factory=small_distance)
-    judged: tuple[Any, Any] = field(default_factory=lambda: (MANY, 1.25 * MANY[:400]))
+    compared: tuple[Any, Any] = field(default_factory=lambda: (MANY, 1.25 * MANY[:400]))
 
     def checks(self) -> dict[str, Callable[[], d.Finding]]:
         loop, table, kind = self.loop
@@ -375,6 +380,7 @@ class Record:
                 autocast=self.autocast, model=half_model(self.autocast),
             ),
             "overfit": lambda: d.check_overfit(self.step, calls=60),
+            "repeats": lambda: d.check_repeats(self.model, SHAPE, 100),
             "loss": lambda: d.check_loss(self.model, REAL, BAR, y=LABELS),
             "history": lambda: d.check_history(self.history),
             "time": lambda: d.check_time(self.model, SHAPE, ends),
@@ -392,7 +398,7 @@ class Record:
             "checkerboard": lambda: d.check_checkerboard(self.decode, torch.ones(1, 8, 8, 8)),
             "reach": lambda: d.check_reach(self.module, SHAPE, 100),
             "samples": lambda: d.check_samples(self.samples, REAL),
-            "distance": lambda: d.check_distance(self.distance, *self.judged),
+            "distance": lambda: d.check_distance(self.distance, *self.compared),
         }  # fmt: skip
 
 
@@ -426,6 +432,7 @@ class Bug:
     check: str
     phrase: str
     changes: Callable[[], dict[str, Any]]
+
 
 def looped(number, name, phrase, make, table=SHORT, kind="eps"):
     return Bug(number, name, "sampler", phrase, lambda: {"loop": (make(table), table, kind)})
@@ -496,15 +503,17 @@ BUGS = [
     part(4, "data in 0..255", "data", "grey levels",
          data=lambda: ((REAL + 1) * 127.5).to(torch.uint8)),
     part(4, "ImageNet's mean and std", "data", "beyond -1..1", data=lambda: REAL * 2.2),
+    part(4, "half of the range", "data", "only part of -1..1",
+         data=lambda: 0.28 * REAL - 0.69),
     part(4, "channels last", "data", "channels last", data=lambda: REAL.permute(0, 2, 3, 1)),
     looped(4, "x_0 clipped to 0..1", "clipped to 0..1", through_x_0("x_0 in 0..1")),
-    looped(4, "pictures returned in 0..1", "returns pictures in 0..1", ddpm("0..1")),
+    looped(4, "images returned in 0..1", "returns images in 0..1", ddpm("0..1")),
     part(4, "samples in 0..1", "samples", "no value lies below 0",
          samples=lambda: shifted(DRAWN, "0..1")),
     # 5 grey or blurred
-    part(5, "linear made for 1000, T = 250", "schedule", "of the picture is left at T",
+    part(5, "linear made for 1000, T = 250", "schedule", "of the image is left at T",
          schedule=lambda: DiffusionUtils(250, "linear").alpha_bar),
-    part(5, "the same, T = 100, a stranger's table", "schedule", "of the picture is left at T",
+    part(5, "the same, T = 100, a stranger's table", "schedule", "of the image is left at T",
          schedule=lambda: (1 - torch.linspace(1e-4, 0.02, 100)).cumprod(0)),
     part(5, "alphas for alpha_bar", "schedule", "looks like alphas",
          schedule=lambda: 1 - torch.linspace(1e-4, 0.02, 1000)),
@@ -513,7 +522,7 @@ BUGS = [
     part(5, "zero SNR with eps", "schedule", "nothing is left at T",
          schedule=lambda: DiffusionUtils(T, "cosine", prediction="v",
                                          rescale_zero_snr=True).alpha_bar),
-    # 6 no very dark or bright pictures
+    # 6 no very dark or bright images
     looped(6, "leading steps, linear", "the walk begins at t =", ddim("leading"), LINEAR),
     looped(6, "leading steps, cosine", "the walk begins at t =", ddim("leading")),
     looped(6, "too little noise at the start", "starts from noise", ddpm("start")),
@@ -529,9 +538,9 @@ BUGS = [
     looped(7, "direction of the wrong step", "is that of the wrong step", ddim("direction of t")),
     looped(7, "direction without root", "1 - alpha_bar: the square root",
            ddim("direction without root")),
-    looped(7, "picture of the wrong step", "of the wrong step", ddim("picture of t")),
-    looped(7, "picture without root", "scaled by alpha_bar: the square root",
-           ddim("picture without root")),
+    looped(7, "image of the wrong step", "of the wrong step", ddim("image of t")),
+    looped(7, "image without root", "scaled by alpha_bar: the square root",
+           ddim("image without root")),
     looped(7, "eta in one place", "used in one of two places", ddim("eta in one place", eta=1.0)),
     looped(7, "eta without noise", "adds none", ddim("eta without noise", eta=1.0)),
     looped(7, "ddpm without noise", "adds none", ddpm("no noise")),
@@ -541,7 +550,7 @@ BUGS = [
     looped(7, "the same noise at each step", "every step adds the same noise", ddpm("same noise")),
     looped(7, "generator seeded in the loop", "every step adds the same noise", ddpm("re-seeded")),
     looped(7, "one noise for the batch", "same noise", ddpm("shared noise")),
-    looped(7, "second order with the wrong sign", "Gaussian with standard deviation",
+    looped(7, "second order with the wrong sign", "earlier outputs",
            lambda bar: loops.second_order(bar, "sign")),
     # 8 raw against averaged weights
     part(8, "decay too long", "average", "is still the initial weights",
@@ -588,14 +597,16 @@ BUGS = [
          drop=lambda: drop_labels("class 0")),
     part(11, "no dropout", "label dropout", "ever hidden", drop=lambda: drop_labels("never")),
     part(11, "branches swapped", "guidance", "swapped", guided=lambda: mixed("swapped")),
+    part(11, "branches swapped, w from 0", "guidance", "swapped",
+         guided=lambda: mixed("swapped, from 0")),
     part(11, "labels on the wrong rows", "guidance", "wrong rows", guided=lambda: mixed("rows")),
     part(11, "w unused", "guidance", "w changes nothing", guided=lambda: mixed("no w")),
     part(11, "w twice", "guidance", "not linear in w", guided=lambda: mixed("twice")),
     # 12 the same at every t; fails in eval mode
     part(12, "t ignored", "time", "t is not used", model=lambda: Perfect("t ignored")),
-    part(12, "t on the wrong axis", "neighbours", "other pictures of the batch",
+    part(12, "t on the wrong axis", "neighbours", "other images of the batch",
          model=lambda: Perfect("t of the first")),
-    part(12, "statistics of the batch", "neighbours", "other pictures of the batch",
+    part(12, "statistics of the batch", "neighbours", "other images of the batch",
          model=lambda: Perfect("of the batch")),
     part(12, "BatchNorm", "modes", "BatchNorm", module=lambda: WithBatchNorm(network())),
     # 13 checkerboard, tint
@@ -608,7 +619,7 @@ BUGS = [
     part(13, "small receptive field", "reach", "a pixel depends on", module=Narrow),
     # 14 a score that does not match
     part(14, "n too small", "distance", "cannot tell",
-         judged=lambda: (MANY[:40], 1.05 * MANY[60:80])),
+         compared=lambda: (MANY[:40], 1.05 * MANY[60:80])),
     part(14, "one side paler", "distance", "processed differently",
          distance=lambda: small_distance("one side paler")),
     # 15 a trick makes it worse, or a checkpoint does not load
@@ -628,11 +639,12 @@ BUGS = [
 
 PARTS = {  # the parts that each check looks at; it says the same as long as they are the same
     "data": "data", "schedule": "schedule prediction", "noising": "noising", "weights": "state",
-    "sampler": "loop", "precision": "half autocast", "overfit": "step", "loss": "model",
+    "sampler": "loop", "precision": "half autocast", "repeats": "model",
+    "overfit": "step", "loss": "model",
     "history": "history", "time": "model", "neighbours": "model", "modes": "module",
     "labels": "model", "null label": "model", "label dropout": "drop", "average": "average",
     "loss weights": "weights", "guidance": "guided", "checkerboard": "decode", "reach": "module",
-    "samples": "samples", "distance": "distance judged",
+    "samples": "samples", "distance": "distance compared",
 }  # fmt: skip
 HEALTHY: dict[str, d.Finding] = {}
 
@@ -644,10 +656,13 @@ def findings(bug=None):
     if bug is None:
         return HEALTHY
     changed, checks = bug.changes(), replace(Record(), **bug.changes()).checks()
-    return {
+    found = {
         name: checks[name]() if changed.keys() & set(parts.split()) else HEALTHY[name]
         for name, parts in PARTS.items()
     }
+    if found["loss"].alarm:  # as `run_checks` does
+        found |= {name: HEALTHY[name] for name in NEED_TRAINING if name in found}
+    return found
 
 
 def table():
@@ -657,8 +672,10 @@ def table():
     for bug in BUGS:
         found = {name: finding for name, finding in findings(bug).items() if finding.alarm}
         said = bug.check in found and bug.phrase in found[bug.check].sentence
-        marks = ["  X " if n in found and n == bug.check else "  ! " if n in found else "  . "
-                 for n in names]
+        marks = [
+            "  X " if n in found and n == bug.check else "  ! " if n in found else "  . "
+            for n in names
+        ]
         yield f"{bug.number:2} {bug.name:40} {'' if said else '?':2}" + " ".join(marks)
 
 

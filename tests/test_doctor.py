@@ -5,7 +5,19 @@ import math
 import pytest
 import torch
 from doctor_loops import ddim
-from doctor_ward import BAR, BUGS, LABELS, MANY, REAL, SHAPE, Perfect, findings, mixed, network
+from doctor_ward import (
+    BAR,
+    BUGS,
+    LABELS,
+    MANY,
+    REAL,
+    SHAPE,
+    Perfect,
+    T,
+    findings,
+    mixed,
+    network,
+)
 from torch import nn
 
 from ddpm_helpers import DiffusionNet, DiffusionUtils
@@ -48,7 +60,7 @@ def bad(*_):
         (lambda: d.check_sampler(lambda m, x: m(x[..., :8], 3), BAR),
          "passed its network (16, 3, 16, 8), expected (B, 3, 16, 16)"),
         (lambda: d.check_sampler(lambda m, x: m(x, torch.arange(16)), BAR),
-         "passed its network t of shape (16,) for a batch of 16; expected one step"),
+         "passed its network t of shape (16,) for a batch of 16; expected one t"),
         (lambda: d.check_sampler(lambda m, x: m(x, 0.25), BAR), "a fraction of T"),
         (lambda: d.check_sampler(ddim(BAR), "cosine"), "must be a table of numbers, got str"),
         (lambda: d.check_sampler(ddim(BAR), BAR[None]), "(T,) or (T + 1,), got (1, 200)"),
@@ -58,7 +70,7 @@ def bad(*_):
         (lambda: d.check_time(lambda x: x, SHAPE, (0, 9)),
          "the doctor calls model(x_t (4, 3, 16, 16), t (4,) int64) and expects x_t's shape"),
         (lambda: d.check_time(lambda x, t: x.sum(), SHAPE, (0, 9)), "the model returned ()"),
-        (lambda: d.check_data([1, 2]), "expects pictures, a tensor (B, C, H, W); got list"),
+        (lambda: d.check_data([1, 2]), "expects images, a tensor (B, C, H, W); got list"),
         (lambda: d.check_samples(REAL[:4], REAL), "got (4, 3, 16, 16) and (64, 3, 16, 16)"),
         (lambda: d.check_noising(bad, BAR), "add_noise raised KeyError"),
         (lambda: d.check_noising(lambda *a: 3, BAR), "add_noise returned int"),
@@ -154,23 +166,23 @@ def test_checks_leave_the_network_as_it_was():
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
 
-def test_examining_a_patient_yields_every_check_that_applies():
+def test_running_the_checks_yields_every_check_that_applies():
     def loop(model, x):
         return ddim(BAR, steps=20)(lambda x_t, t: model(x_t, torch.full((len(x_t),), t)), x)
 
     patient = d.Patient(BAR, "eps", loop, Perfect(), shape=SHAPE, num_classes=2, null=-1)
-    found = {f.name: f for f in d.examine(patient, REAL, LABELS, draw=16)}
+    found = {f.name: f for f in d.run_checks(patient, REAL, LABELS, draw=16)}
     assert list(found) == [
-        "data", "schedule", "sampler", "time", "neighbours", "checkerboard", "loss", "labels",
-        "null label", "samples",
+        "data", "schedule", "sampler", "repeats", "loss", "time", "neighbours", "checkerboard",
+        "labels", "null label", "samples",
     ]  # fmt: skip
     assert {name: str(f) for name, f in found.items() if f.alarm} == {}
-    assert [f.name for f in d.examine(d.Patient(BAR))] == ["schedule"]
+    assert [f.name for f in d.run_checks(d.Patient(BAR))] == ["schedule"]
 
 
 def test_a_patient_that_cannot_be_called_is_a_finding():
     patient = d.Patient(BAR, sample=bad, model=lambda x: x, shape=SHAPE)
-    found = {f.name: f for f in d.examine(patient)}
+    found = {f.name: f for f in d.run_checks(patient)}
     assert found["sampler"].verdict == found["time"].verdict == "broken"
     assert "the doctor calls model(x_t" in found["time"].sentence
     assert all("\n" not in str(f) for f in found.values())
@@ -181,5 +193,89 @@ def test_a_network_that_outputs_nan_is_one_alarm_and_not_ten():
     with torch.no_grad():
         next(net.parameters()).fill_(math.nan)
     patient = d.Patient(BAR, model=net, module=net, shape=SHAPE)
-    found = list(d.examine(patient, REAL))
+    found = list(d.run_checks(patient, REAL))
     assert [f.name for f in found if f.alarm] == ["precision"] and found[-1].name == "precision"
+
+
+def test_two_calls_find_dropout_before_anything_else_is_blamed():
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Dropout(0.5), nn.Conv2d(3, 3, 1))
+    net.register_forward_pre_hook(lambda module, args: args[:1])
+    patient = d.Patient(BAR, model=net, module=net, shape=SHAPE)
+    found = {f.name: f for f in d.run_checks(patient, REAL)}
+    assert "dropout" in found["repeats"].sentence and found["repeats"].verdict == "broken"
+    assert found["precision"].verdict == "ok" and found["neighbours"].verdict == "skipped"
+    assert d.check_modes(net, SHAPE, 5).verdict == "ok"
+    assert d.check_repeats(net.eval(), SHAPE, 5).verdict == "ok"
+
+
+def test_an_untrained_network_raises_one_alarm_and_says_what_was_skipped():
+    """BatchNorm, whose averages are those of its first day, is no fault of an untrained network."""
+    norm = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 1))
+    call = lambda module: lambda x, t: module(x * (1 + t[:, None, None, None] / T))  # noqa: E731
+    patient = d.Patient(BAR, model=call(norm.eval()), module=norm, shape=SHAPE, call=call)
+    found = {f.name: f for f in d.run_checks(patient, REAL)}
+    assert found["loss"].verdict == "broken"
+    assert {n for n, f in found.items() if f.verdict == "skipped"} == {"modes", "checkerboard"}
+    without = {f.name: f for f in d.run_checks(patient)}
+    skipped = {n for n, f in without.items() if f.verdict == "skipped"}
+    assert skipped == {"data", "loss", "modes", "checkerboard"}
+    assert d.worst(without.values()) == "look"  # its reach is small
+
+
+def test_a_network_that_is_no_better_than_the_guess_at_an_end_of_t_is_hardly_trained():
+    def half(x_t, t, y=None):
+        bar = BAR[t.long()].float()[:, None, None, None]
+        return torch.where(bar > 0.2, Perfect()(x_t, t), 1e-3 * x_t)
+
+    found = d.check_loss(half, REAL, BAR)
+    assert found.verdict == "look" and found.sentence.startswith("hardly trained")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_history_without_a_trend_is_never_broken(seed):
+    generator = torch.Generator().manual_seed(seed)
+    flat = 0.05 * torch.exp(0.6 * torch.randn(300, generator=generator))
+    assert d.check_history(flat.tolist()).verdict in ("ok", "look")
+    rising = flat * torch.linspace(1, 2, 300)  # the begin of fine-tuning
+    assert d.check_history(rising.tolist()).verdict == "look"
+
+
+def test_labels_off_by_one_are_named():
+    """A network of three classes that was trained with labels one too low."""
+    colours = torch.tensor([[0.7, 0, 0], [0, 0.7, 0], [0, 0, 0.7]])[:, :, None, None]
+    y = torch.arange(48) % 3
+    x_0 = colours[y] + 0.2 * torch.randn(48, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+    def net(shift):
+        def model(x_t, t, y=None):
+            bar = BAR[t.long()].float()[:, None, None, None]
+            truth = torch.arange(len(x_t)) % 3  # which "no label" guesses from the image
+            y = torch.full_like(truth, -1) if y is None else y
+            mean = colours[torch.where(y < 0, truth, (y + shift) % 3)]
+            gain = bar.sqrt() * 0.04 / (0.04 * bar + 1 - bar)
+            guess = mean + gain * (x_t - bar.sqrt() * mean)
+            return (x_t - bar.sqrt() * guess) / (1 - bar).sqrt()
+
+        return model
+
+    right = d.check_null(net(0), x_0, y, BAR, null=-1)
+    assert right.verdict == "ok", str(right)
+    assert "y + 1" in d.check_null(net(-1), x_0, y, BAR, null=-1).sentence
+    turned = d.Patient(BAR, model=net(1), shape=SHAPE, num_classes=3, null=-1)
+    found = {f.name: f for f in d.run_checks(turned, x_0, y)}
+    assert found["null label"].verdict == "broken"  # although the loss with y is bad
+    bgr = d.check_samples(x_0[y == 0].flip(1), x_0[y == 0])
+    assert "BGR" in bgr.sentence
+    off = d.check_null(net(1), x_0, y, BAR, null=-1)
+    assert "y - 1" in off.sentence and "off by one" in off.sentence
+
+
+def test_an_average_with_constant_parameters_was_never_updated():
+    raw, average = network(0), DiffusionNet(16, width=8)
+    found = d.check_average(lambda net: 0.1, raw, average, steps=1000, decay=0.999)
+    assert "never updated" in found.sentence and found.verdict == "broken"
+
+
+def test_latents_beyond_1_are_no_fault():
+    latents = 1.5 * torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert d.check_data(latents.clamp(-4, 4)).verdict == "ok"

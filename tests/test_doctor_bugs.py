@@ -15,7 +15,7 @@ SAID = {
     "one ahead": "off by one",
     "leading": "the walk begins at t =",
     "wraps": "alpha_bar[-1]",
-    "shown": "returns pictures in 0..1",
+    "in 0..1": "returns images in 0..1",
 }
 
 

@@ -12,7 +12,7 @@ from ddpm_helpers.pretrained import save_weights
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Twelve pictures in a flat folder."""
+    """Twelve images in a flat folder."""
     path = tmp_path_factory.mktemp("album")
     ds = ImageDataset("cartoons", 32, split="test", limit=12)
     for i in range(12):
@@ -38,11 +38,11 @@ def lines(capsys):
 def test_the_shipped_weights_pass_every_check(capsys):
     assert cli.main(["doctor"]) == 0
     out, verdicts = lines(capsys)
-    assert set(verdicts.values()) == {"ok"} and len(verdicts) == 14
-    assert out[-1] == "ok: 14 checks, no alarm"
+    assert set(verdicts.values()) == {"ok"} and len(verdicts) == 15
+    assert out[-1] == "ok: 15 checks, no alarm"
 
 
-def test_a_schedule_that_leaves_a_picture_at_T_is_status_2_and_reported_first(tmp_path, capsys):
+def test_a_schedule_that_leaves_an_image_at_T_is_status_2_and_reported_first(tmp_path, capsys):
     path = weights_of(tmp_path, schedule="linear")
     assert cli.main(["doctor", "--weights", str(path)]) == 2
     out, verdicts = lines(capsys)
@@ -63,7 +63,7 @@ def test_one_channel_and_strange_classes_are_examined_too(folder, capsys, tmp_pa
     assert cli.main(["doctor", "--weights", str(path), "--data", str(folder)]) == 2
     _, verdicts = lines(capsys)
     assert verdicts["data"] == "ok" and verdicts["loss"] == "broken"
-    assert "null" not in verdicts  # needs the network's own labels
+    assert verdicts["null"] == "skipped"  # needs the network's own labels
 
 
 def test_a_run_is_examined_with_its_history_and_both_copies(tmp_path, capsys, monkeypatch):
@@ -79,11 +79,11 @@ def test_a_run_is_examined_with_its_history_and_both_copies(tmp_path, capsys, mo
     before = sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.iterdir())
     assert cli.main(["doctor", "--weights", str(tmp_path)]) == 2
     _, verdicts = lines(capsys)
-    assert verdicts["history"] == "broken" and verdicts["average"] == "look"
+    assert verdicts["history"] == "skipped" and verdicts["average"] == "look"
     assert sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.iterdir()) == before
 
 
-def test_a_run_on_a_folder_is_examined_with_the_pictures_of_that_folder(folder, tmp_path, capsys):
+def test_a_run_on_a_folder_is_examined_with_the_images_of_that_folder(folder, tmp_path, capsys):
     weights_of(tmp_path, trained={"data": folder.name})  # a name; config.toml has the place
     (tmp_path / "config.toml").write_text(f"[data]\nsource = {json.dumps(str(folder))}\n")
     (tmp_path / "history.jsonl").touch()
@@ -123,5 +123,5 @@ def test_help_documents_the_exit_status(capsys):
 
 
 def test_order_holds_every_check_of_the_package():
-    names = {n for n in doctor.__all__ if n.startswith("check_")}
+    names = {n for n in doctor.__all__ if n.startswith("check_")} - {"check_sampler_all"}
     assert len(names) == len(doctor.finding.ORDER)

@@ -1,6 +1,5 @@
 """`check_sampler` on correct loops: ours, other people's, diffusers', lucidrains'."""
 
-
 import pytest
 import torch
 from doctor_loops import ancestral, ddim, ddpm, second_order
@@ -25,16 +24,24 @@ OURS = [
      for v in ("beta", "posterior")]  # fmt: skip
 
 
-@pytest.mark.parametrize(("T", "schedule", "kind", "options"), OURS)
+def few(entries, each=8):
+    """All entries, most of them slow."""
+    return [
+        pytest.param(*entry, marks=() if i % each == 0 else pytest.mark.slow)
+        for i, entry in enumerate(entries)
+    ]
+
+
+@pytest.mark.parametrize(("T", "schedule", "kind", "options"), few(OURS))
 def test_our_own_samplers_raise_no_alarm(T, schedule, kind, options):
     utils = DiffusionUtils(T, schedule, prediction=kind)
-    finding = d.from_ours(None, utils, **options).sampler_finding()
+    finding = d.from_ours(None, utils, **options).check_sampler()
     assert finding.verdict == "ok", str(finding)
     assert finding.numbers["error"] < 1e-5
 
 
 @pytest.mark.parametrize(("n", "shape"), [(64, (1, 8, 8)), (16, (3, 8, 8)), (2, (1, 32, 32))])
-def test_small_pictures_do_not_change_the_verdict(n, shape):
+def test_small_images_do_not_change_the_verdict(n, shape):
     short = BAR[::2]
     size = {"shape": shape, "n": n}
     for seed in range(3):
@@ -98,7 +105,6 @@ def test_noise_of_the_last_step_is_measured():
     assert measured == pytest.approx(float(1 - short[0]) ** 0.5, rel=0.02)
 
 
-
 BETAS = {"linear": 1000, "squaredcos_cap_v2": 200, "scaled_linear": 1000}
 THEIRS = [
     ("DDPMScheduler", 60, "squaredcos_cap_v2", {}, None),
@@ -117,8 +123,13 @@ THEIRS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
-@pytest.mark.parametrize(("name", "T", "betas", "options", "steps"), THEIRS)
+KINDS = ("epsilon", "sample", "v_prediction")
+
+
+@pytest.mark.parametrize(
+    ("name", "T", "betas", "options", "steps", "kind"),
+    few([(*entry, kind) for entry in THEIRS for kind in KINDS], each=7),
+)
 def test_schedulers_of_diffusers_raise_no_alarm(name, T, betas, options, steps, kind):
     diffusers = pytest.importorskip("diffusers")
     if kind == "epsilon" and options.get("rescale_betas_zero_snr"):
@@ -128,7 +139,7 @@ def test_schedulers_of_diffusers_raise_no_alarm(name, T, betas, options, steps, 
     scheduler = getattr(diffusers, name)(
         num_train_timesteps=T, beta_schedule=betas, prediction_type=kind, **options
     )
-    finding = d.from_diffusers(None, scheduler, steps=steps).sampler_finding()
+    finding = d.from_diffusers(None, scheduler, steps=steps).check_sampler()
     assert finding.verdict == "ok", str(finding)
 
 
@@ -147,7 +158,7 @@ def test_oddities_of_a_scheduler_of_diffusers_are_reported():
 
 
 def said(scheduler, steps):
-    finding = d.from_diffusers(None, scheduler, steps=steps).sampler_finding()
+    finding = d.from_diffusers(None, scheduler, steps=steps).check_sampler()
     assert finding.verdict == "look"
     return finding.sentence
 
@@ -166,13 +177,13 @@ def unet_of_diffusers(groups):
 
 def test_a_unet_of_diffusers_is_examined_in_one_line():
     patient = unet_of_diffusers(groups=8)
-    found = {f.name: f for f in d.examine(patient)}
+    found = {f.name: f for f in d.run_checks(patient)}
     assert list(found) == [
         "schedule", "sampler", "precision", "time", "neighbours", "modes", "reach", "checkerboard",
     ]  # fmt: skip
     assert {name: str(f) for name, f in found.items() if f.alarm} == {}
     x_0 = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    untrained = {f.name: f for f in d.examine(patient, x_0, overfit=20)}
+    untrained = {f.name: f for f in d.run_checks(patient, x_0, overfit=20)}
     assert untrained["overfit"].verdict == "ok"
     assert untrained["loss"].verdict == "broken"
     assert patient.draw(2).shape == (2, 3, 16, 16)
@@ -180,7 +191,7 @@ def test_a_unet_of_diffusers_is_examined_in_one_line():
 
 def test_a_norm_with_one_channel_per_group_cancels_an_added_time_embedding():
     """diffusers' default of 32 groups on 32 channels: a network that cannot hear t."""
-    found = {f.name: f for f in d.examine(unet_of_diffusers(groups=32))}
+    found = {f.name: f for f in d.run_checks(unet_of_diffusers(groups=32))}
     assert [name for name, f in found.items() if f.alarm] == ["time"]
     assert "fewer groups" in found["time"].repair
 
@@ -232,18 +243,16 @@ def test_gaussian_diffusion_of_lucidrains_is_examined_in_one_line(ddim_sampling)
             Unet(), loop=ddim if ddim_sampling else ancestral, is_ddim_sampling=ddim_sampling
         )
     patient = d.from_lucidrains(diffusion)
-    assert patient.sampler_finding().verdict == "ok"
+    assert patient.check_sampler().verdict == "ok"
     assert isinstance(diffusion.model, Unet)
-    found = {f.name: f.verdict for f in d.examine(patient)}
+    found = {f.name: f.verdict for f in d.run_checks(patient)}
     assert found["sampler"] == found["time"] == "ok" and found["reach"] == "look"
 
 
 def test_bugs_and_settings_of_lucidrains_are_seen():
     clipped = GaussianDiffusion(Unet(), loop=lambda bar: ddpm(bar, "mean clipped"))
-    assert "is clipped to [-1, 1]" in d.from_lucidrains(clipped).sampler_finding().sentence
+    assert "is clipped to [-1, 1]" in d.from_lucidrains(clipped).check_sampler().sentence
     v = GaussianDiffusion(Unet(), objective="pred_v")
-    assert "treats the output as eps, but it is v" in str(
-        d.from_lucidrains(v).sampler_finding()
-    )
+    assert "treats the output as eps, but it is v" in str(d.from_lucidrains(v).check_sampler())
     with pytest.raises(ValueError, match="knows pred_noise, pred_x0, pred_v"):
         d.from_lucidrains(GaussianDiffusion(Unet(), objective="flow"))

@@ -15,15 +15,23 @@ from torch import Tensor
 
 from ddpm_helpers.config import settings
 from ddpm_helpers.device import best_device
-from ddpm_helpers.doctor.examine import examine
-from ddpm_helpers.doctor.finding import VERDICTS, Finding, look, most_likely, worst
+from ddpm_helpers.doctor.finding import (
+    SKIPPED,
+    VERDICTS,
+    Finding,
+    look,
+    most_likely,
+    skipped,
+    worst,
+)
 from ddpm_helpers.doctor.images import check_data
 from ddpm_helpers.doctor.patient import from_ours
+from ddpm_helpers.doctor.run_checks import run_checks
 from ddpm_helpers.doctor.training import check_average, check_history
 from ddpm_helpers.training import checkpoint as checkpoints
 from ddpm_helpers.training.run_folder import read_history
 
-IMAGES, DRAWN, STEPS, FEW = 64, 32, 20, 200
+IMAGES, DRAWN, STEPS, FEW, FEW_LOSSES = 64, 32, 20, 200, 50
 EXIT = f"""exit status: {", ".join(f"{i} {verdict}" for i, verdict in enumerate(VERDICTS))}. A wrong
 option exits with 2 as well, but prints only one line, on stderr. After an examination, the last
 line on stdout begins with the verdict."""
@@ -50,18 +58,20 @@ def run(args: argparse.Namespace) -> int:
         ValueError, OSError: no such weights or images.
     """
     findings: list[Finding] = []
-    for finding in _examine(args):
+    for finding in _findings(args):
         print(finding, flush=True)
         findings.append(finding)
     verdict, first = worst(findings), most_likely(findings)
+    left_out = [finding.name for finding in findings if finding.verdict == SKIPPED]
     if first is None:
-        print(f"ok: {len(findings)} checks, no alarm")
+        without = f", without {', '.join(left_out)}" if left_out else ""
+        print(f"ok: {len(findings) - len(left_out)} checks{without}, no alarm")
     else:
         print(f"{verdict}: begin with {first.name}: {first.sentence}. {first.repair}")
     return VERDICTS.index(verdict)
 
 
-def _examine(args: argparse.Namespace) -> Iterator[Finding]:
+def _findings(args: argparse.Namespace) -> Iterator[Finding]:
     if args.weights is None and args.data is not None:
         yield from _images_alone(args.data, args.root)
         return
@@ -81,9 +91,13 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     else:
         x_0, y = _batch(opened, model, device)
     patient = from_ours(model, diffusion, sampler="dpm++", steps=min(STEPS, diffusion.T))
-    yield from examine(patient, x_0, y, draw=DRAWN, overfit=20)
+    trained = True
+    for finding in run_checks(patient, x_0, y, draw=DRAWN, overfit=20):
+        trained = trained and not (finding.name == "loss" and finding.alarm)
+        yield finding
     if Path(weights).is_dir():
-        yield from _run_folder(Path(weights), model, diffusion, x_0, y)
+        yield from _history(Path(weights), trained)
+        yield from _average(Path(weights), model, diffusion, x_0, y)
 
 
 def _images_alone(source: str, root: str | None) -> Iterator[Finding]:
@@ -129,18 +143,30 @@ def _batch(ds: Any, model: Any, device: torch.device) -> tuple[Tensor, Tensor | 
     return x_0.to(device), y.to(device) if same else None
 
 
-def _run_folder(
+def _history(folder: Path, trained: bool) -> Iterator[Finding]:
+    """The losses of a run; they mean little before the loss is good."""
+    history = folder / "history.jsonl"
+    if not history.is_file():
+        return
+    found = [record["loss"] for record in read_history(history)]
+    losses = [loss for loss in found if loss is not None]  # null: a batch that was skipped
+    if len(losses) < FEW_LOSSES:
+        yield skipped("history", f"{len(losses)} losses are too few")
+    elif not trained:
+        yield skipped("history", "means nothing before the loss is good")
+    else:
+        yield check_history(losses)
+
+
+def _average(
     folder: Path, model: Any, diffusion: Any, x_0: Tensor | None, y: Tensor | None
 ) -> Iterator[Finding]:
-    """Check what a run leaves besides its weights: the history, and weights before averaging."""
-    history = folder / "history.jsonl"
-    if history.is_file():
-        found = [record["loss"] for record in read_history(history)]
-        losses = [loss for loss in found if loss is not None]  # null: a batch that was skipped
-        if len(losses) >= 50:
-            yield check_history(losses)
+    """The weights before averaging, beside the averaged ones."""
     checkpoint = folder / checkpoints.CHECKPOINT
-    if x_0 is None or not checkpoint.is_file():
+    if not checkpoint.is_file():
+        return
+    if x_0 is None:
+        yield skipped("average", "needs images")
         return
     state = checkpoints.read(checkpoint)
     raw = copy.deepcopy(model)

@@ -4,7 +4,7 @@ Each check is a function of plain values (a batch, a table, a loop, a network) t
 `Finding`. Nothing here but `from_ours` and the practice bugs knows this package's classes.
 """
 
-from ddpm_helpers.doctor.examine import examine, overfit_step
+from ddpm_helpers.doctor.adapters import from_flow, from_sigma
 from ddpm_helpers.doctor.finding import Finding, most_likely, worst
 from ddpm_helpers.doctor.guidance import (
     check_guidance,
@@ -19,12 +19,14 @@ from ddpm_helpers.doctor.network import (
     check_neighbours,
     check_precision,
     check_reach,
+    check_repeats,
     check_time,
     check_weights,
 )
 from ddpm_helpers.doctor.oracle import Oracle
 from ddpm_helpers.doctor.patient import Patient, from_diffusers, from_lucidrains, from_ours
-from ddpm_helpers.doctor.sampler import check_sampler, measure_sampler
+from ddpm_helpers.doctor.run_checks import overfit_step, run_checks
+from ddpm_helpers.doctor.sampler import check_sampler, check_sampler_all, measure_sampler
 from ddpm_helpers.doctor.schedule import check_loss_weights, check_noising, check_schedule
 from ddpm_helpers.doctor.training import (
     check_average,
@@ -55,17 +57,21 @@ __all__ = [
     "check_overfit",
     "check_precision",
     "check_reach",
+    "check_repeats",
     "check_sampler",
+    "check_sampler_all",
     "check_samples",
     "check_schedule",
     "check_time",
     "check_weights",
-    "examine",
     "from_diffusers",
+    "from_flow",
     "from_lucidrains",
     "from_ours",
+    "from_sigma",
     "measure_sampler",
     "most_likely",
     "overfit_step",
+    "run_checks",
     "worst",
 ]

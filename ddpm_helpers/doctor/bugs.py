@@ -23,7 +23,7 @@ LOOPS = {
     "one ahead": "the network is given t + 1",
     "leading": "the walk begins far below T",
     "wraps": "alpha_bar[-1] at the last step",
-    "shown": "the pictures are returned in 0..1",
+    "in 0..1": "the images are returned in 0..1",
 }
 
 
@@ -62,7 +62,7 @@ def loop(diffusion: Any, bug: str = "", *, steps: int = 50, ddpm: bool = False) 
             x = x.clamp(-1, 1) if bug == "clipped mean" and s > 0 else x
             if ddpm and (s > 0 or bug == "last noise"):
                 x = x + math.sqrt(var if s > 0 else 1 - bar[t]) * torch.randn_like(x)
-        return (x + 1) / 2 if bug == "shown" else x
+        return (x + 1) / 2 if bug == "in 0..1" else x
 
     return sample
 

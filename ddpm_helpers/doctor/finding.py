@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from ddpm_helpers.checks import one_of
 
 VERDICTS = ("ok", "look", "broken")  # in this order: the later, the worse
+SKIPPED = "skipped"  # no verdict: the check would mean nothing here
 
 # The order in which the doctor excludes causes: a check means little unless earlier ones pass.
 ORDER = (
-    "data", "schedule", "noising", "weights", "sampler", "precision", "overfit", "loss", "history",
-    "time", "neighbours", "modes", "labels", "null label", "label dropout", "average",
+    "data", "schedule", "noising", "weights", "sampler", "repeats", "precision", "loss", "overfit",
+    "history", "time", "neighbours", "modes", "labels", "null label", "label dropout", "average",
     "loss weights", "guidance", "checkerboard", "reach", "samples", "distance",
 )  # fmt: skip
 
@@ -23,7 +24,7 @@ class Finding:
 
     Attributes:
         name: of the check, one of `ORDER`.
-        verdict: ok, look (may be intended, may be a fault) or broken.
+        verdict: ok, look (may be intended, may be a fault), broken, or skipped.
         numbers: what was measured, name -> value.
         sentence: what it means.
         repair: what to do about it; empty if the verdict is ok.
@@ -38,7 +39,7 @@ class Finding:
     repair: str = ""
 
     def __post_init__(self) -> None:
-        one_of("verdict", self.verdict, VERDICTS)
+        one_of("verdict", self.verdict, (*VERDICTS, SKIPPED))
         one_of("check", self.name, ORDER)
         if self.alarm and not self.repair:
             raise ValueError(f"{self.name}: the verdict {self.verdict} needs a repair")
@@ -46,10 +47,10 @@ class Finding:
     @property
     def alarm(self) -> bool:
         """Whether the verdict is worse than ok."""
-        return self.verdict != "ok"
+        return self.verdict in ("look", "broken")
 
     def __str__(self) -> str:
-        words = f"{self.verdict:<7}{self.name:<14}{self.sentence}"
+        words = f"{self.verdict:<6} {self.name:<14}{self.sentence}"
         return f"{words}. {self.repair}" if self.alarm else words
 
 
@@ -66,6 +67,11 @@ def look(name: str, sentence: str, repair: str, **numbers: float) -> Finding:
 def broken(name: str, sentence: str, repair: str, **numbers: float) -> Finding:
     """A finding that is a fault."""
     return Finding(name, "broken", numbers, sentence, repair)
+
+
+def skipped(name: str, reason: str) -> Finding:
+    """A check that was not made, and why."""
+    return Finding(name, SKIPPED, {}, reason)
 
 
 Alarm = tuple[Callable[..., Finding], str, str]  # look or broken, sentence, repair
@@ -85,7 +91,7 @@ def conclude(name: str, alarm: Alarm | None, otherwise: str, **numbers: float) -
     return verdict(name, sentence, repair, **numbers)
 
 
-def judge(name: str, *rules: Rule, otherwise: str, **numbers: float) -> Finding:
+def decide(name: str, *rules: Rule, otherwise: str, **numbers: float) -> Finding:
     """The finding of the first rule that holds; ok, with the sentence `otherwise`, if none does.
 
     All rules are worked out before one is taken: a case in which one of them fails returns earlier.
@@ -102,4 +108,5 @@ def most_likely(findings: Iterable[Finding]) -> Finding | None:
 
 def worst(findings: Iterable[Finding]) -> str:
     """The worst verdict among findings; ok if there are none."""
-    return max((finding.verdict for finding in findings), key=VERDICTS.index, default="ok")
+    verdicts = (finding.verdict for finding in findings if finding.verdict in VERDICTS)
+    return max(verdicts, key=VERDICTS.index, default="ok")

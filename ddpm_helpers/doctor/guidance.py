@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddpm_helpers.doctor.finding import Finding, broken, judge, look, ok
+from ddpm_helpers.doctor.finding import Finding, broken, decide, look, ok
 from ddpm_helpers.doctor.tables import Bars, ask, calling, check_kind, noised, rms, shape_of
 
 Model = Callable[..., Any]
+CLEAR = 4.0  # standard errors by which a loss must differ
 
 
 def check_labels(model: Model, x_t: Tensor, t: int, *, num_classes: int, null: int) -> Finding:
@@ -19,7 +21,7 @@ def check_labels(model: Model, x_t: Tensor, t: int, *, num_classes: int, null: i
 
     Args:
         model: `model(x_t, t, y)`.
-        x_t: noisy pictures, (B, C, H, W), best at a t where little is left of them.
+        x_t: noisy images, (B, C, H, W), best at a t where little is left of them.
         t: their step.
         num_classes: classes 0..num_classes-1.
         null: the label that means none.
@@ -39,7 +41,7 @@ def check_labels(model: Model, x_t: Tensor, t: int, *, num_classes: int, null: i
             "labels", "the network outputs 0 for every class: it is untrained", "Train or load it"
         )
     between, to_null = rms(first - second) / size, rms(first - none) / size
-    return judge(
+    return decide(
         "labels",
         (num_classes > 1 and between < 1e-4, broken,
          "the output is the same for every class: y is not used",
@@ -55,38 +57,67 @@ def check_labels(model: Model, x_t: Tensor, t: int, *, num_classes: int, null: i
 def check_null(
     model: Model, x_0: Tensor, y: Tensor, alpha_bar: Any, *, null: int, prediction: str = "eps"
 ) -> Finding:
-    """Check that "no label" was trained: then its loss is below that of a wrong class.
+    """Check that classes mean what they should, and that "no label" was trained.
 
     Args:
         model: `model(x_t, t, y)`.
-        x_0: real pictures, (B, C, H, W) in [-1, 1], of several classes.
+        x_0: real images, (B, C, H, W) in [-1, 1], of several classes.
         y: their classes, (B,).
         alpha_bar: table, see `check_sampler`.
         null: the label that means none.
         prediction: eps, x_0, v or flow.
     Returns:
-        A `Finding` with the losses `right`, `none` and `wrong`, over several t.
+        A `Finding` with the losses `right`, `none` and `wrong`, over several t, and those of
+        labels one `above` and `below`. The right class must do better than a wrong one and no
+        worse than none.
     Raises:
         ValueError: the model cannot be called so.
     """
     bars, kind = Bars(alpha_bar), check_kind(prediction)
     generator = torch.Generator().manual_seed(0)
-    losses = {"right": 0.0, "none": 0.0, "wrong": 0.0}
-    labels = {"right": y, "none": torch.full_like(y, null), "wrong": y.roll(1, 0)}
+    classes = int(y.max()) + 1
+    labels = {
+        "right": y, "none": torch.full_like(y, null), "wrong": y.roll(1, 0),
+        "above": (y + 1) % classes, "below": (y - 1) % classes,
+    }  # fmt: skip
     ts = [bars.step(share) for share in (0.4, 0.55, 0.7, 0.85)]
+    each = {name: torch.zeros(len(y), dtype=torch.float64) for name in labels}  # by image
     for t in ts:
         x_t, goal = noised(x_0, bars.at(t), kind, generator)
         for name, label in labels.items():
-            losses[name] += rms(ask(model, x_t, t, label) - goal) ** 2 / len(ts)
+            error = (ask(model, x_t, t, label) - goal).double().square()
+            each[name] += error.flatten(1).mean(1).cpu() / len(ts)
+    losses = {name: float(loss.mean()) for name, loss in each.items()}
     sentence = "loss with the right class {right:.4f}, none {none:.4f}, a wrong one {wrong:.4f}"
     sentence = sentence.format(**losses)
     gap = max(losses["wrong"] - losses["right"], 0.02 * losses["right"])  # what a class is worth
-    if losses["none"] > losses["wrong"] + gap:
-        return broken(
-            "null label", f"{sentence}: \"no label\" was never trained",
-            "Replace y by it for one training picture in ten", **losses,
-        )  # fmt: skip
-    return ok("null label", sentence, **losses)
+    shifts = {name: _better(each[name], each["right"]) for name in ("above", "below")}
+    nearest = max(shifts, key=lambda name: shifts[name])
+    shift = f"y {'+' if nearest == 'above' else '-'} 1"
+    count = classes > 2 and shifts[nearest] > CLEAR
+    return decide(
+        "null label",
+        (count, broken,
+         f"{sentence}, {shift} {losses[nearest]:.4f}: labels are off by one",
+         f"Training gave these images the label {shift}: compare the lists of classes"),
+        (_better(each["none"], each["right"]) > CLEAR, broken,
+         f"{sentence}: the right class is worse than none, so labels mean other classes",
+         "Compare the order of classes with that of the training"),
+        (losses["none"] > losses["wrong"] + gap, broken,
+         f"{sentence}: \"no label\" was never trained",
+         "Replace y by it for one training image in ten"),
+        (0 < abs(_better(each["right"], each["wrong"])) < 2, look,
+         f"{sentence}: the right class is no better than a wrong one",
+         "Train longer, or compare the order of classes with that of the training"),
+        otherwise=sentence, **losses,
+    )  # fmt: skip
+
+
+def _better(a: Tensor, b: Tensor) -> float:
+    """By how many standard errors losses a, (B,), are below losses b of the same images."""
+    difference = b - a
+    error = difference.std() / math.sqrt(len(a)) if len(a) > 1 else difference.new_tensor(math.inf)
+    return float(difference.mean() / error.clamp(min=1e-12))
 
 
 def check_label_dropout(
@@ -119,14 +150,15 @@ def check_label_dropout(
     together = bool(((rows.mean(1) == 0) | (rows.mean(1) == 1)).all()) and rate < 1
     same_rows = bool((rows == rows[:1]).all())
     which = "whole batches" if together else "the same rows of every batch"
-    return judge(
+    return decide(
         "label dropout",
         (strange > 0, broken, f"{strange} labels became another class",
          "torch.where(hide, null, y)"),
         (rate == 0, broken, "no label was ever hidden: \"no label\" is never trained",
          "Hide one label in ten"),
-        (together or same_rows, broken, f"labels are hidden for {which}, not one by one",
-         "Draw one random number for each picture: torch.rand(len(y)) < share"),
+        (together or same_rows, broken if same_rows else look,
+         f"labels are hidden for {which}, not one by one",
+         "Draw one random number for each image: torch.rand(len(y)) < share"),
         (abs(rate - share) > 0.3 * share + 0.02, look,
          f"{rate:.0%} of the labels are hidden, not {share:.0%}",
          "Compare the direction of the < sign with the share"),
@@ -168,7 +200,7 @@ def check_guidance(
     def follows(first: Tensor, second: Tensor) -> bool:
         """Whether w = 0, 1, 3 lie on the line from `first` at 0 to `second` at 1."""
         line = ((w_0, first), (w_1, second), (w_3, first + 3 * (second - first)))
-        return all(rms(seen - meant) < 1e-3 * gap for seen, meant in line)
+        return all(rms(out - meant) < 1e-3 * gap for out, meant in line)
 
     if follows(none, with_y):
         return ok("guidance", "w = 0 is the branch without the class, w = 1 the one with it",
@@ -178,7 +210,7 @@ def check_guidance(
                   **numbers)  # fmt: skip
     if rms(w_0 - w_3) < 1e-3 * gap:
         words = "w changes nothing"
-    elif follows(with_y, none):
+    elif follows(with_y, none) or follows(none, 2 * none - with_y):
         words = "the two branches are swapped: w leads away from the class"
     elif numbers["at_0"] < 1e-3 and numbers["at_1"] < 1e-3:
         words = "the branches are right, but the output is not linear in w"

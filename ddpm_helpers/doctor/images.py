@@ -1,4 +1,4 @@
-"""Checks of both ends of the pipeline: training pictures and samples."""
+"""Checks of both ends of the pipeline: training images and samples."""
 
 from __future__ import annotations
 
@@ -8,67 +8,70 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm_helpers.doctor.finding import Finding, broken, judge, look
+from ddpm_helpers.doctor.finding import Finding, broken, decide, look
 from ddpm_helpers.doctor.tables import shape_of
 
 
 def check_data(x: Any) -> Finding:
-    """Check that pictures are what a diffusion model expects: float (B, C, H, W) in [-1, 1].
+    """Check that images are what a diffusion model expects: float (B, C, H, W) in [-1, 1].
 
     Args:
-        x: one batch as the training gets it, best 32 pictures or more.
+        x: one batch as the training gets it, best 32 images or more.
     Returns:
         A `Finding` with `least`, `most`, `mean` and `std`.
     Raises:
         ValueError: not a tensor of four dimensions.
     """
     if not isinstance(x, Tensor) or x.ndim != 4 or not x.numel():
-        raise ValueError(f"the doctor expects pictures, a tensor (B, C, H, W); got {shape_of(x)}")
+        raise ValueError(f"the doctor expects images, a tensor (B, C, H, W); got {shape_of(x)}")
     values = x.detach().double()
     least, most = float(values.min()), float(values.max())
     mean, std = float(values.mean()), float(values.std())
     span = f"values lie in {least:.2f}..{most:.2f}"
-    return judge(
+    return decide(
         "data",
         (x.shape[-1] in (1, 3) and x.shape[1] > 4, broken,
          f"the shape {tuple(x.shape)} has its channels last", "x.permute(0, 3, 1, 2)"),
         (not torch.isfinite(values).all(), broken,
          "some values are NaN or infinite", "Find the file that they come from"),
         (float(values.flatten(1).std(1).max()) < 0.01, broken,
-         f"the pictures are flat, std {std:.3f}", "Show one: is it decoded?"),
+         f"the images are flat, std {std:.3f}", "Show one: is it decoded?"),
         (not x.is_floating_point() or most > 2 and least >= 0, broken,
          f"{span}: whole grey levels", "x.float() / 127.5 - 1"),
         (least >= -0.01 and most <= 1.01, broken,
          f"{span}; a diffusion model expects -1..1", "2 * x - 1 after ToTensor()"),
-        (least < -1.01 or most > 1.01, broken,
+        ((least < -1.01 or most > 1.01) and x.shape[1] in (1, 3), broken,
          f"{span}, beyond -1..1, as if normalised by a data set's mean and std",
          "Normalise with mean 0.5 and std 0.5"),
-        (max(-least, most) < 0.7, look,
-         f"{span}: only part of -1..1 is used", "Subtract 0.5 and divide by 0.5"),
+        (most - least < 1 or max(-least, most) < 0.7, look,
+         f"{span}: only part of -1..1 is used",
+         "Are the images as dark or pale as this? If not, x.float() / 127.5 - 1 fills -1..1"),
+        (least < -5 or most > 5, look, f"{span}: latents of a large scale",
+         "Divide latents by their standard deviation"),
         (len(x) > 1 and bool((values == values[:1]).all()), look,
-         "all pictures of the batch are the same", "Check the loader's indices"),
+         "all images of the batch are the same", "Check the loader's indices"),
         otherwise=f"{span}, mean {mean:.2f}", least=least, most=most, mean=mean, std=std,
     )  # fmt: skip
 
 
 def check_samples(samples: Tensor, data: Tensor) -> Finding:
-    """Check that samples have the range, brightness, colours and grain of real pictures.
+    """Check that samples have the range, brightness, colours and grain of real images.
 
     A coarse check, not a measure of quality: it finds what can be seen without a network.
 
     Args:
         samples: (n, C, H, W), as the sampler returns them; 16 or more.
-        data: real pictures of the same classes, (m, C, H, W) in [-1, 1].
+        data: real images of the same classes, (m, C, H, W) in [-1, 1].
     Returns:
         A `Finding` with `brightness` (mean of samples minus data), `contrast` (spread of the
-        pictures' brightness over that of data), `grain` (differences of neighbouring pixels over
+        images' brightness over that of data), `grain` (differences of neighbouring pixels over
         those of data), `limits` (share of values at -1 or 1, minus that of data).
     Raises:
-        ValueError: shapes that do not fit, or fewer than 8 pictures.
+        ValueError: shapes that do not fit, or fewer than 8 images.
     """
     if samples.ndim != 4 or samples.shape[1:] != data.shape[1:] or min(len(samples), len(data)) < 8:
         raise ValueError(
-            "the doctor expects 8 samples and 8 pictures or more of one shape (B, C, H, W); got "
+            "the doctor expects 8 samples and 8 images or more of one shape (B, C, H, W); got "
             f"{tuple(samples.shape)} and {tuple(data.shape)}"
         )
     x, real = samples.detach().double().cpu(), data.detach().double().cpu()
@@ -77,7 +80,7 @@ def check_samples(samples: Tensor, data: Tensor) -> Finding:
             "samples", "NaN or infinite values, which are shown as black",
             "Compare with the network in float32: check_precision",
         )  # fmt: skip
-    each, of_real = x.flatten(1).mean(1), real.flatten(1).mean(1)  # brightness of each picture
+    each, of_real = x.flatten(1).mean(1), real.flatten(1).mean(1)  # brightness of each image
     brightness = float(each.mean() - of_real.mean())
     error = float((each.var() / len(each) + of_real.var() / len(of_real)).sqrt())
     contrast = float(each.std() / of_real.std().clamp(min=1e-6))
@@ -85,20 +88,23 @@ def check_samples(samples: Tensor, data: Tensor) -> Finding:
     limits = float((x.abs() > 0.99).double().mean() - (real.abs() > 0.99).double().mean())
     most = float(x.abs().max())
     channel, tint, clear = _tint(x, real)
+    turned = clear and not _tint(x.flip(1), real)[2]
     tile = tile_rms(x.mean(0, keepdim=True) - real.mean(0, keepdim=True))
-    return judge(
+    return decide(
         "samples",
         (float(x.flatten(1).std(1).max()) < 0.01, broken,
          "the samples are flat", "Are the weights loaded? check_weights"),
         (float((x - x[:1]).abs().max()) < 1e-3, broken,
          "all samples are the same", "Seed once, before the loop over batches"),
         (float(x.min()) >= 0 and float(real.min()) < -0.5, broken,
-         "no value lies below 0, as in pictures of 0..1", "Convert to 0..1 only to show them"),
+         "no value lies below 0, as in images of 0..1", "Convert to 0..1 only to show them"),
         (most > 1.5, broken,
          f"values reach {most:.1f}: x_0 is not clipped", "Clip the predicted x_0 in each step"),
         (limits > 0.25, broken,
          f"{limits:.0%} more values at the limits than in the data: garish",
          "Less guidance, or clip x_0 rather than x_{t-1}"),
+        (turned, broken, "the channels are in the opposite order, BGR for RGB",
+         "Reverse them once: x.flip(1)"),
         (clear, broken, f"channel {channel} is {tint:+.2f} off the others: a tint",
          "Compare the channels' order and bias with the data's"),
         (abs(brightness) > max(0.15, 4 * error), look,
@@ -134,7 +140,7 @@ def _tint(x: Tensor, real: Tensor) -> tuple[int, float, bool]:
 
 
 def tile_rms(x: Tensor) -> float:
-    """Size of a pattern of 2×2 pixels that repeats over the middle half of pictures.
+    """Size of a pattern of 2×2 pixels that repeats over the middle half of images.
 
     Args:
         x: (B, C, H, W), 8×8 pixels or more.
@@ -143,7 +149,7 @@ def tile_rms(x: Tensor) -> float:
     """
     top, left = x.shape[-2] // 4, x.shape[-1] // 4
     x = x[..., top : top + x.shape[-2] // 4 * 2, left : left + x.shape[-1] // 4 * 2].double()
-    # only fast changes: a slope across the picture is not a pattern
+    # only fast changes: a slope across the image is not a pattern
     fast = x - F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     tiles = fast.unfold(2, 2, 2).unfold(3, 2, 2).flatten(2, 3)  # (B, C, N, 2, 2)
     tile = tiles.mean(2) - tiles.mean((2, 3, 4))[..., None, None]  # (B, C, 2, 2)

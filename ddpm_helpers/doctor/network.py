@@ -27,7 +27,7 @@ def check_time(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
 
     Args:
         model: `model(x_t, t)`.
-        shape: one picture's (C, H, W).
+        shape: one image's (C, H, W).
         ts: the smallest and the largest t, such as (1, 500).
     Returns:
         A `Finding` with `change`, the rms difference of the two outputs over their size.
@@ -50,13 +50,37 @@ def check_time(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
     return ok("time", f"the output changes by {change:.0%} between the ends of t", change=change)
 
 
+def check_repeats(model: Model, shape: Shape, t: int) -> Finding:
+    """Check that two calls with the same input give the same output.
+
+    Args:
+        model: `model(x_t, t)`.
+        shape: one image's (C, H, W).
+        t: a timestep.
+    Returns:
+        A `Finding` with `change`, the rms difference of the two outputs over their size.
+    Raises:
+        ValueError: the model cannot be called so.
+    """
+    x_t = _noise(model, 4, shape)
+    first, second = (ask(model, x_t, t, finite=False).double() for _ in range(2))
+    change = rms(first - second) / max(rms(first), 1e-12)
+    if change > 1e-2:
+        return broken(
+            "repeats", f"two calls with the same input differ by {change:.0%}: dropout is on, or "
+            "the network draws random numbers", "Call eval() before you sample or measure",
+            change=change,
+        )  # fmt: skip
+    return ok("repeats", "two calls with the same input agree", change=change)
+
+
 def check_neighbours(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
-    """Check that each picture's output does not depend on the rest of the batch.
+    """Check that each image's output does not depend on the rest of the batch.
 
     Args, Raises: as for `check_time`.
 
     Returns:
-        A `Finding` with `change`, the rms difference between the outputs of a picture alone and
+        A `Finding` with `change`, the rms difference between the outputs of an image alone and
         among others with another t, over their size.
     """
     x_t = _noise(model, 4, shape)
@@ -66,11 +90,11 @@ def check_neighbours(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding
     change = max(rms(a - b) / max(rms(b), 1e-12) for a, b in zip(among, alone, strict=True))
     if change > 1e-2:
         return broken(
-            "neighbours", f"an output changes by {change:.0%} with the other pictures of the batch",
+            "neighbours", f"an output changes by {change:.0%} with the other images of the batch",
             "Look for BatchNorm in train mode (call eval(), or use GroupNorm), or t on the wrong "
             "axis (reshape to (B, C, 1, 1))", change=change,
         )  # fmt: skip
-    return ok("neighbours", "each picture's output is independent of the others", change=change)
+    return ok("neighbours", "each image's output is independent of the others", change=change)
 
 
 def check_modes(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -> Finding:
@@ -78,7 +102,7 @@ def check_modes(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -
 
     Args:
         module: the network; a copy is used.
-        shape: one picture's (C, H, W).
+        shape: one image's (C, H, W).
         t: a step in the middle.
         model: how to call a module: `model(module) -> callable(x_t, t)`; by default itself.
     Returns:
@@ -95,7 +119,9 @@ def check_modes(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -
     for part in module.modules():
         if "Dropout" in type(part).__name__:
             part.eval()
-    trained = ask(call, x_t, t)
+    trained, again = ask(call, x_t, t), ask(call, x_t, t)
+    if rms(trained - again) > 1e-3 * rms(trained):
+        return ok("modes", "train mode draws random numbers (dropout), so it is not compared")
     change = rms(trained - evaluated) / max(rms(trained), 1e-12)
     if change > 0.05:
         return broken(
@@ -129,6 +155,7 @@ def check_precision(
         ValueError: the module cannot be called in one of the two.
     """
     make = model if model is not None else lambda module: module
+    module = copy.deepcopy(module).eval()
     full = ask(make(copy.deepcopy(module).float()), x_t.float(), t, finite=False)
     name = str(dtype).removeprefix("torch.")
     if not torch.isfinite(full).all():
@@ -160,7 +187,7 @@ def check_checkerboard(decode: Callable[[Tensor], Tensor], x: Tensor) -> Finding
     """Check that a constant passes through the decoder without a pattern.
 
     Args:
-        decode: feature maps or pictures -> pictures; for a whole network `lambda x: model(x, t)`
+        decode: feature maps or images -> images; for a whole network `lambda x: model(x, t)`
             with the largest t.
         x: a constant of the decoder's input shape, such as torch.ones(1, 512, 4, 4); for a whole
             network a batch of 64 noises, over which the output's mean is taken.
@@ -168,10 +195,10 @@ def check_checkerboard(decode: Callable[[Tensor], Tensor], x: Tensor) -> Finding
         A `Finding` with `pattern`, the rms of one tile of 2×2 pixels, repeated, over that of the
         whole output.
     Raises:
-        ValueError: decode fails or returns no pictures.
+        ValueError: decode fails or returns no images.
     Source: Odena et al. 2016, distill.pub/2016/deconv-checkerboard.
     """
-    expects = f"the doctor calls decode(x {tuple(x.shape)}) and expects pictures (B, C, H, W)"
+    expects = f"the doctor calls decode(x {tuple(x.shape)}) and expects images (B, C, H, W)"
     with torch.no_grad(), calling("decode", expects):
         out = decode(x)
     if not isinstance(out, Tensor) or out.ndim != 4 or min(out.shape[-2:]) < 8:
@@ -189,16 +216,16 @@ def check_checkerboard(decode: Callable[[Tensor], Tensor], x: Tensor) -> Finding
 
 
 def check_reach(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -> Finding:
-    """Measure how much of the picture one output pixel depends on (its receptive field).
+    """Measure how much of the image one output pixel depends on (its receptive field).
 
     Args:
         module: the network; a copy with slightly changed weights is used, since fresh networks
             often have layers of zeros.
-        shape: one picture's (C, H, W).
+        shape: one image's (C, H, W).
         t: a step.
         model: as for `check_modes`.
     Returns:
-        A `Finding` with `seen`, the share of input pixels that the middle output pixel depends on.
+        A `Finding` with `reach`, the share of input pixels that the middle output pixel depends on.
     Raises:
         ValueError: the module cannot be called so.
     """
@@ -215,13 +242,13 @@ def check_reach(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -
     out[0, :, shape[1] // 2, shape[2] // 2].sum().backward()
     assert x_t.grad is not None
     size = x_t.grad[0].abs().amax(0)  # (H, W)
-    seen = float((size > 1e-9 * size.max()).double().mean()) if float(size.max()) > 0 else 0.0
-    if seen < 0.5:
+    reach = float((size > 1e-9 * size.max()).double().mean()) if float(size.max()) > 0 else 0.0
+    if reach < 0.5:
         return look(
-            "reach", f"a pixel depends on {seen:.0%} of the picture: distant parts cannot agree",
-            "More downsampling stages, or attention at low resolution", seen=seen,
+            "reach", f"a pixel depends on {reach:.0%} of the image: distant parts cannot agree",
+            "More downsampling stages, or attention at low resolution", reach=reach,
         )  # fmt: skip
-    return ok("reach", f"a pixel depends on {seen:.0%} of the picture", seen=seen)
+    return ok("reach", f"a pixel depends on {reach:.0%} of the image", reach=reach)
 
 
 def check_weights(state: Mapping[str, Tensor], module: nn.Module) -> Finding:
@@ -273,7 +300,7 @@ def check_weights(state: Mapping[str, Tensor], module: nn.Module) -> Finding:
 
 
 def _noise(model: Any, n: int, shape: Shape) -> Tensor:
-    """n pictures of noise, on the device of the model's parameters."""
+    """n images of noise, on the device of the model's parameters."""
     parameters = getattr(model, "parameters", None)
     one = next(iter(parameters()), None) if callable(parameters) else None
     x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(0))

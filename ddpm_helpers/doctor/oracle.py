@@ -1,235 +1,272 @@
-"""A perfect network for a known picture, which records how a sampler calls it.
+"""A perfect network for known images, which records how a sampler calls it.
 
 The oracle knows x_0, so it predicts the noise in any x_t exactly, and only the sampler is tested: a
-correct one ends at x_0, and each of its steps has the form
-
-    x_s = A * x_0 + B * eps + sigma * z,    A = sqrt(bar_s),    B^2 + sigma^2 = 1 - bar_s,
-
-in which A, B and sigma can be measured, because x_0 and eps are known.
+correct one ends at x_0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ddpm_helpers.doctor.tables import Bars, ContractError, calling, rms, shape_of, target
+from ddpm_helpers.doctor.tables import Bars, ContractError, calling, shape_of, target
 
 OTHER = 7919  # added to the seed for the loop, so that its noise differs from x_0 and x_T
-END = -math.inf  # the "t" of what a sampler returns
+RECORDED = 6144  # values of each x_t that are recorded
+PATIENCE = 5.0  # seconds between two lines of progress
+NAMES_OF_T = ("t", "time", "timestep", "timesteps", "sigma", "noise_labels", "noise", "step")
 
 
 @dataclass(frozen=True)
-class Move:
-    """One step of somebody's sampler, measured.
+class Reading:
+    """How the oracle understands what it is given; by default as the caller of the doctor says.
 
     Attributes:
-        t, s: the t of the network calls before and after it; s = END for the result.
-        bar_t, bar_s: alpha_bar there.
-        A, B, sigma: the parts of x_0, of eps and of fresh noise in x_s.
-        clipped: how much of the mean beyond -1 and 1 is missing from x_s: 1 if it was cut off.
-        repeated: correlation of its noise with that of the move before.
-        shared: correlation of its noise between the first two pictures of the batch.
-        largest: the largest absolute value in x_s.
-        level: rms of the eps in x_t, about 1 in a correct walk.
-        values: how many were fitted, n * C * H * W.
+        true_t: (number of the call, t that was given) -> the t whose noise is in x_t.
+        bars: another schedule than the caller's.
+        prediction: another kind of output.
+        unscaled: x_t is in another scale: x_0 + sigma * eps, without the factor sqrt(alpha_bar),
+            or with it, if the sampler has the scale of sigma.
     """
 
-    t: float
-    s: float
-    bar_t: float
-    bar_s: float
-    A: float
-    B: float
-    sigma: float
-    clipped: float
-    repeated: float
-    shared: float
-    largest: float
-    level: float
-    values: int
-
-    @property
-    def posterior_sigma(self) -> float:
-        """The sigma of DDPM's step with the posterior variance: Ho et al. 2020, eq. 7."""
-        if self.bar_t >= self.bar_s:
-            return 0.0
-        return math.sqrt((1 - self.bar_s) / (1 - self.bar_t) * (1 - self.bar_t / self.bar_s))
-
-    @property
-    def beta_sigma(self) -> float:
-        """The sigma of DDPM's step with variance beta: Ho et al. 2020, section 3.2."""
-        return math.sqrt(max(0.0, 1 - self.bar_t / self.bar_s))
-
-    @property
-    def posterior_B(self) -> float:
-        """B of DDPM's step, which leaves room for its noise."""
-        return math.sqrt(max(0.0, 1 - self.bar_s - self.posterior_sigma**2))
-
-    def off(self, A: float, B: float) -> tuple[float, float]:
-        """How far the measured A and B are from given ones, in standard errors."""
-        level = max(0.01, min(1.0, self.level))  # x_0's is about 0.46
-        error = math.hypot(3e-4, 2.2 * self.sigma / (level * math.sqrt(self.values)))
-        return (self.A - A) / error, (self.B - B) / error
-
-    def expected(self) -> tuple[float, float]:
-        """The right A and B: of DDIM with this much noise, or of DDPM, whichever is nearer."""
-        ddim = math.sqrt(max(0.0, 1 - self.bar_s - self.sigma**2))
-        slack = 0.003 + 0.05 * self.sigma
-        candidates = []
-        if self.sigma < self.posterior_sigma + slack:
-            candidates.append(ddim)
-        if self.posterior_sigma - slack < self.sigma < self.beta_sigma + slack:
-            candidates.append(self.posterior_B)
-        B = min(candidates, key=lambda B: abs(self.B - B), default=math.inf)
-        return math.sqrt(self.bar_s), B
+    true_t: Callable[[int, float], float] = lambda k, t: t
+    bars: Bars | None = None
+    prediction: str | None = None
+    unscaled: bool = False
 
 
-class Oracle:
-    """A network without errors; `moves` are the sampler's steps between its calls.
+@dataclass
+class Record:
+    """What a sampler gave its network, call by call, and what it returned.
+
+    Attributes:
+        told: the t of each call; true: the t as the reading has it; bars: alpha_bar there.
+        x: recorded values of each x_t, (n, values) float32; the last is the result.
+        x_0: the same values of the images that each call answered with.
+        result: all of it, (n, C, H, W).
+        quantised: whether the result came in whole grey levels.
+        dtypes: of t.
+    """
+
+    told: list[float] = field(default_factory=list)
+    true: list[float] = field(default_factory=list)
+    bars: list[float] = field(default_factory=list)
+    x: list[Tensor] = field(default_factory=list)
+    x_0: list[Tensor] = field(default_factory=list)
+    result: Tensor = field(default_factory=lambda: torch.empty(0))
+    quantised: bool = False
+    dtypes: set[torch.dtype] = field(default_factory=set)
+
+
+class Oracle(nn.Module):
+    """A network without errors, for any convention of arguments.
+
+    It takes x_t and t by position in either order or under any name, and ignores labels and masks.
+    It has a parameter, so that `parameters()`, `device` and `dtype` say what a sampler asks.
 
     Args:
-        x_0: the known picture, (B, C, H, W) in [-1, 1].
+        x_0: the known images, (B, C, H, W) in [-1, 1].
         bars: alpha_bar by t.
         prediction: what it predicts: eps, x_0, v or flow.
-        shift: added to every t that it is given.
+        reading: how it understands t and x_t.
         error: relative error of its outputs.
-        spread: 0, or the standard deviation of a Gaussian around x_0: then it predicts
-            E[x_0 | x_t] of that Gaussian, and a correct sampler draws from it.
-        measures: whether it measures the moves, which is most of its work.
+        changing: answer each call with new images, drawn with this seed, instead of x_0.
+        contrast: factor of all images; little contrast keeps a wrong x_0 from being clipped.
     """
 
     def __init__(
-        self, x_0: Tensor, bars: Bars, prediction: str, *, shift: int = 0, error: float = 0.0,
-        spread: float = 0.0, measures: bool = True,
+        self, x_0: Tensor, bars: Bars, prediction: str, *, reading: Reading | None = None,
+        error: float = 0.0, changing: int | None = None, contrast: float = 1.0,
     ) -> None:  # fmt: skip
-        self.x_0, self.bars, self.prediction, self.measures = x_0, bars, prediction, measures
-        self.shift, self.error, self.spread = shift, error, spread
-        self.told: list[float] = []
-        self.moves: list[Move] = []
-        self.start: Tensor | None = None
-        self._before: tuple[float, float, Tensor] | None = None  # t, bar, eps
-        self._noise: Tensor | None = None
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, device=x_0.device), requires_grad=False)
+        self.x_0, self.error, self.contrast = contrast * x_0, error, contrast
+        self.reading = reading or Reading()
+        self.of_reading, self.prediction = self.reading.bars or bars, prediction
+        self.generator: torch.Generator | None = None
+        if changing is not None:
+            self.generator = torch.Generator().manual_seed(changing)
+        size = x_0[0].numel()
+        self.positions = torch.arange(0, size, -(-size * len(x_0) // RECORDED))
+        self.record = Record()
+        self.began = self.said = time.monotonic()
+        self.eps: Tensor | None = None
 
-    def __call__(self, x_t: Tensor, t: Any, *_: Any, **__: Any) -> Tensor:
-        told = self._told(x_t, t)
-        bar = self.bars.at(told + self.shift)
-        x_0 = self.x_0.repeat(-(-len(x_t) // len(self.x_0)), 1, 1, 1)[: len(x_t)].to(x_t)
-        if self.spread:  # the mean of a Gaussian times a Gaussian
-            gain = math.sqrt(bar) * self.spread**2 / (bar * self.spread**2 + 1 - bar)
-            x_0 = x_0 + gain * (x_t - math.sqrt(bar) * x_0)
-        eps = (x_t - math.sqrt(bar) * x_0) / math.sqrt(1 - bar) if bar < 1 else 0 * x_t
-        if self.measures:
-            self._note(told, bar, x_t, eps)
-        return (1 - self.error) * target(self.prediction, x_0, eps, bar)
+    @property
+    def device(self) -> torch.device:
+        """Where x_0 is."""
+        return self.weight.device
 
-    def _told(self, x_t: Tensor, t: Any) -> float:
-        """The t of this call; a ContractError says what the oracle expected instead."""
-        if not isinstance(x_t, Tensor) or x_t.shape[1:] != self.x_0.shape[1:]:
-            C, H, W = self.x_0.shape[1:]
-            raise ContractError(
-                f"the sampler passed its network {shape_of(x_t)}, expected (B, {C}, {H}, {W})"
-            )
-        steps = torch.as_tensor(t, dtype=torch.float64).reshape(-1)
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32."""
+        return self.weight.dtype
+
+    def forward(self, *args: Any, **options: Any) -> Tensor:
+        """Predict; see `find_arguments` for what a sampler may pass."""
+        given, t = find_arguments(args, options, self.x_0.shape[1:])
+        told = self._one_t(given, t)
+        true = float(self.reading.true_t(len(self.record.told), told))
+        bar = self.of_reading.at(true)
+        x_t = given.detach().to(self.x_0.device).float()
+        own = self.of_reading.size(true)
+        if not self.reading.unscaled:
+            x_t = x_t / own
+        elif own == 1:
+            x_t = math.sqrt(bar) * x_t
+        images = self._images()
+        self._note(told, true, bar, x_t, images, t)
+        x_0 = images.repeat(-(-len(x_t) // len(images)), 1, 1, 1)[: len(x_t)]
+        if bar < 1:
+            self.eps = (x_t - math.sqrt(bar) * x_0) / math.sqrt(1 - bar)
+        elif self.eps is None or len(self.eps) != len(x_t):
+            self.eps = torch.zeros_like(x_t)  # at t = 0 no noise is left: that of the call before
+        out = target(self.reading.prediction or self.prediction, x_0, self.eps, bar)
+        return ((1 - self.error) * out).to(given)
+
+    def _one_t(self, x_t: Tensor, t: Any) -> float:
+        steps = torch.as_tensor(t, dtype=torch.float64).detach().reshape(-1).cpu()
         if len(steps) not in (1, len(x_t)) or bool((steps != steps[:1]).any()):
             raise ContractError(
                 f"the sampler passed its network t of shape {tuple(steps.shape)} for a batch of "
-                f"{len(x_t)}; expected one step, the same for all"
+                f"{len(x_t)}; expected one t, the same for all"
             )
-        told = float(steps[0])
-        if told != int(told) and 0 < told < 1 < self.bars.last:
-            raise ContractError(
-                f"the sampler passes its network t = {told:.4g}, a fraction of T, but t must be "
-                "a row of alpha_bar: wrap the network to multiply t by T"
-            )
-        self.told.append(told)
-        return told
+        return float(steps[0])
 
-    def _note(self, t: float, bar: float, x_t: Tensor, eps: Tensor) -> None:
-        n = len(self.x_0)
-        if self.start is None:
-            self.start = x_t[:n].detach().clone()
-        if self._before is not None:
-            self.moves.append(self._measure(t, bar, x_t[:n]))
-        self._before = (t, bar, eps[:n].detach().double())
+    def _images(self) -> Tensor:
+        if self.generator is None:
+            return self.x_0
+        return self.contrast * known_images(self.x_0.shape, self.generator).to(self.x_0)
 
-    def finish(self, result: Tensor) -> None:
-        """Note the result as the last move."""
-        if self.measures:
-            self.moves.append(self._measure(END, 1.0, result))
+    def _note(self, told: float, true: float, bar: float, x_t: Tensor, x_0: Tensor, t: Any) -> None:
+        record = self.record
+        record.told.append(told)
+        record.true.append(true)
+        record.bars.append(bar)
+        record.x.append(self.values(x_t))
+        record.x_0.append(record.x_0[-1] if record.x_0 and x_0 is self.x_0 else self.values(x_0))
+        if isinstance(t, Tensor):
+            record.dtypes.add(t.dtype)
+        now = time.monotonic()
+        if now - self.said > PATIENCE:
+            self.said = now
+            print(
+                f"check_sampler: {len(record.told)} network calls in {now - self.began:.0f} s",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
 
-    def _measure(self, s: float, bar_s: float, x_s: Tensor) -> Move:
-        assert self._before is not None
-        t, bar_t, eps = self._before
-        x_s, x_0 = x_s.detach().double(), self.x_0.to(x_s.device).double()
-        if not torch.isfinite(x_s).all():
-            return Move(t, s, bar_t, bar_s, *(math.inf,) * 3, 0.0, 0.0, 0.0, math.inf, 1.0, 1)
-        (A, B), noise = fit(x_s, x_0, eps)
-        sigma = float(noise.square().mean().sqrt())
-        repeated = correlation(noise, self._noise) if self._noise is not None else 0.0
-        shared = correlation(noise[0], noise[1])
-        self._noise = noise
-        move = Move(
-            t, s, bar_t, bar_s, A, B, sigma, 0.0, repeated, shared, float(x_s.abs().max()),
-            rms(eps), x_s.numel(),
-        )  # fmt: skip
-        if s != END and bar_s < 0.7:
-            clipped = max(_missing(mean, x_s, x_0, eps) for mean in self._means(move, x_0, eps))
-            move = Move(**(vars(move) | {"clipped": clipped}))
-        return move
-
-    @staticmethod
-    def _means(move: Move, x_0: Tensor, eps: Tensor) -> list[Tensor]:
-        """The mean of x_s in DDPM and in DDIM."""
-        B = (move.posterior_B, math.sqrt(1 - move.bar_s))
-        return [math.sqrt(move.bar_s) * x_0 + b * eps for b in B]
+    def values(self, x: Tensor) -> Tensor:
+        """The recorded values of x, (B, C, H, W) -> (n, values) float32 on the CPU."""
+        return x[: len(self.x_0)].detach().flatten(1).cpu().float()[:, self.positions]
 
 
-def fit(x: Tensor, *parts: Tensor) -> tuple[list[float], Tensor]:
-    """Least squares: the weights of x as a sum of parts of its shape (float64), and the rest."""
-    M = torch.stack([part.flatten() for part in parts])  # (k, N)
-    shares = torch.linalg.lstsq((M @ M.T).cpu(), (M @ x.flatten()).cpu()[:, None]).solution[:, 0]
-    rest = x - sum(c * part for c, part in zip(shares.tolist(), parts, strict=True))
-    return shares.tolist(), rest
+def known_images(shape: Any, generator: torch.Generator) -> Tensor:
+    """Images whose values fill -0.98..0.98, so that a clip of x_0 leaves them alone."""
+    return torch.rand(shape, generator=generator) * 1.96 - 0.98
 
 
-def _missing(mean: Tensor, x_s: Tensor, x_0: Tensor, eps: Tensor) -> float:
-    """How much of what a mean has outside of [-1, 1] is missing from x_s: 0 nothing, 1 all."""
-    beyond = mean - mean.clamp(-1, 1)
-    if rms(beyond) < 0.004:
-        return 0.0
-    return -fit(x_s, x_0, eps, beyond)[0][2]
+def find_arguments(args: Any, options: dict[str, Any], shape: Any) -> tuple[Tensor, Any]:
+    """Find x_t and t among the arguments of a network's call.
+
+    Args:
+        args, options: by position and by name. x_t is the first tensor (B, C, H, W) of this shape;
+            t is the option with a usual name, else the first other number, or tensor with a value
+            for all or for each image.
+        shape: (C, H, W).
+    Raises:
+        ContractError: one of them is missing.
+    """
+    values = [*args, *options.values()]
+    tensors = [v for v in values if isinstance(v, Tensor) and v.ndim == len(shape) + 1]
+    x_t = next((v for v in tensors if v.shape[1:] == shape), None)
+    if x_t is None:
+        C, H, W = shape
+        got = shape_of(tensors[0] if tensors else values[0] if values else None)
+        raise ContractError(f"the sampler passed its network {got}, expected (B, {C}, {H}, {W})")
+    named = [options[name] for name in NAMES_OF_T if options.get(name) is not None]
+    rest = (v for v in values if v is not x_t and not isinstance(v, (bool, str)))
+    for value in [*named, *rest]:
+        if isinstance(value, (int, float)) or (
+            hasattr(value, "shape") and math.prod(value.shape) in (1, len(x_t))
+        ):
+            return x_t, value
+    raise ContractError("the sampler passed its network no t: neither a number nor a tensor (B,)")
 
 
-def correlation(a: Tensor, b: Tensor) -> float:
-    """Between -1 and 1; 0 where one of the two does not vary."""
-    a, b = a - a.mean(), b - b.mean()
-    size = float(a.norm() * b.norm())
-    return float((a * b).sum()) / size if size > 1e-9 else 0.0
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and random, and put their states back after."""
+    import numpy as np
+
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
-def walk(sample_fn: Callable[..., Any], oracle: Oracle, x_T: Tensor, seed: int = 0) -> Tensor:
-    """Run somebody's sampler once, with the oracle in the network's place.
+def run_sampler(
+    sample_fn: Callable[..., Any], oracle: Oracle, x_T: Tensor, seed: int = 0
+) -> Record:
+    """Run a sampler once, with the oracle in the network's place.
 
     Returns:
-        What it drew, (B, C, H, W).
+        The oracle's record, with the result: images (B, C, H, W), if need be made of numpy arrays,
+        lists, or uint8, in which case 0..255 became -1..1.
     Raises:
         ValueError: it fails, never calls the network, or returns another shape; one line says
             what was expected.
     """
     expects = f"the doctor calls sample_fn(model, x_T {tuple(x_T.shape)}) and expects x_T's shape"
-    with calling("the sampler", expects), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + OTHER)  # not the numbers that x_0 is made of
-        result = sample_fn(oracle, x_T.clone())
+    with calling("the sampler", expects), seeded(seed + OTHER):
+        returned = sample_fn(oracle, x_T.clone())
+    result = as_tensor(returned, x_T.shape)
     if shape_of(result) != x_T.shape:
         raise ValueError(f"the sampler returned {shape_of(result)}; {expects}")
-    if not oracle.told:
+    record = oracle.record
+    if not record.told:
         raise ValueError(f"the sampler never called its network; {expects}")
+    if max(record.told) <= 1 < oracle.of_reading.last and any(t != int(t) for t in record.told):
+        raise ContractError(
+            f"the sampler passes its network t = {record.told[0]:.4g}, a fraction of T, but t must "
+            "be a row of alpha_bar: wrap the network to multiply t by T, or pass alpha_bar as a "
+            "function of t"
+        )
+    record.quantised = result.dtype == torch.uint8
     result = result.detach().float().to(oracle.x_0.device)
-    oracle.finish(result)
+    record.result = result / 127.5 - 1 if record.quantised else result
+    record.x.append(oracle.values(record.result))
+    return record
+
+
+def as_tensor(result: Any, shape: Any) -> Any:
+    """Images as a tensor (B, C, H, W): of lists the last batch, of channels-last arrays as well."""
+    if isinstance(result, (list, tuple)) and len(result):
+        last = as_tensor(result[-1], shape)
+        if shape_of(last) == shape:
+            return last
+        images = [as_tensor(item, shape[1:]) for item in result]
+        if all(isinstance(image, Tensor) and image.shape == images[0].shape for image in images):
+            result = torch.stack(images) if images[0].ndim == 3 else torch.cat(images)
+    elif hasattr(result, "__array__") and not isinstance(result, Tensor):
+        import numpy as np
+
+        result = torch.from_numpy(np.asarray(result).copy())
+    if isinstance(result, Tensor) and result.ndim in (3, 4) and result.shape != shape:
+        channels_first = result.movedim(-1, -3)
+        return channels_first if channels_first.shape == shape else result
     return result

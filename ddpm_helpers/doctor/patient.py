@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_helpers.doctor.finding import Finding
-from ddpm_helpers.doctor.sampler import check_sampler
+from ddpm_helpers.doctor.sampler import check_sampler_all
 from ddpm_helpers.doctor.tables import ask, check_kind
 
 
@@ -30,7 +30,7 @@ class Patient:
         sample: `sample(model, x_T) -> x_0`, the loop, see `check_sampler`.
         model: `model(x_t, t)` or `model(x_t, t, y)`, (B, C, H, W) -> the same.
         module: the nn.Module in it, for checks that need modes, half precision or gradients.
-        shape: one picture's (C, H, W).
+        shape: one image's (C, H, W).
         num_classes: number of its classes; None if it takes no labels.
         null: the label that means "no label" to it.
         call: makes a module callable as `call(module)(x_t, t)`; by default it is called directly.
@@ -49,14 +49,19 @@ class Patient:
     def __post_init__(self) -> None:
         check_kind(self.prediction)
 
-    def sampler_finding(self, **options: Any) -> Finding:
-        """`check_sampler` on this patient's loop."""
+    def check_sampler(self, **options: Any) -> Finding:
+        """The worst finding of `check_sampler_all` on this patient's loop."""
+        return self.check_sampler_all(**options)[0]
+
+    def check_sampler_all(self, **options: Any) -> list[Finding]:
+        """`check_sampler_all` on this patient's loop."""
         if self.sample is None:
             raise ValueError("this patient has no sample(model, x_T)")
-        return check_sampler(self.sample, self.alpha_bar, prediction=self.prediction, **options)
+        options = {"prediction": self.prediction} | options
+        return check_sampler_all(self.sample, self.alpha_bar, **options)
 
     def draw(self, n: int, seed: int = 0) -> Tensor:
-        """Draw n pictures with the patient's own network and loop, of all classes in turn."""
+        """Draw n images with the patient's own network and loop, of all classes in turn."""
         if self.sample is None or self.model is None:
             raise ValueError("this patient has no sample(model, x_T) with a model")
         model, y = self.model, None

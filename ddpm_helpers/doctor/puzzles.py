@@ -65,7 +65,7 @@ def program_3(model: Callable, x: Tensor, alpha_bar: Tensor = TABLE) -> Tensor:
 
 
 def program_4(x_0: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor = TABLE) -> Tensor:
-    """The noising of a training step: every picture of the batch has its own t."""
+    """The noising of a training step: every image of the batch has its own t."""
     beta = 1 - alpha_bar / torch.cat([torch.ones(1), alpha_bar[:-1]])
     alpha = 1 - beta
     rebuilt = torch.cumprod(alpha, 0)

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-from statistics import mean
+from collections.abc import Iterator
+from dataclasses import replace
+from statistics import mean, median
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ddpm_helpers.doctor.faults import in_place, name_fault
-from ddpm_helpers.doctor.finding import Alarm, Finding, broken, conclude, first_alarm, look
-from ddpm_helpers.doctor.oracle import END, Move, Oracle
+from ddpm_helpers.doctor.bench import COARSE, EXACT, ROUNDED, Bench, SampleFn, other_reading
+from ddpm_helpers.doctor.faults import SANE, name_faults, noise_factor, step_length
+from ddpm_helpers.doctor.finding import VERDICTS, Alarm, Finding, broken, first_alarm, look, ok
+from ddpm_helpers.doctor.history import check_history_of_answers
+from ddpm_helpers.doctor.moves import END, Move, correlation, measure
+from ddpm_helpers.doctor.oracle import Reading, Record
+from ddpm_helpers.doctor.result import is_rounded, read_result
 from ddpm_helpers.doctor.tables import rms
-from ddpm_helpers.doctor.trial import (
-    EXACT,
-    SampleFn,
-    Trial,
-    draws_right,
-    ends_at,
-    other_reading,
-    unclipped,
-)
 
 SIGNAL = 0.05  # sqrt(alpha_bar) where a walk from pure noise may begin
+PALE = 0.3  # contrast of images whose wrong x_0 is not clipped
 
 
 def check_sampler(
@@ -38,68 +35,137 @@ def check_sampler(
 ) -> Finding:
     """Run any sampling loop with a network that makes no errors, and name the loop's fault.
 
-    The contract: `sample_fn(model, x_T)` draws n pictures, beginning at x_T or at its own noise of
-    that shape, calls `model(x_t, t)` with one t for the whole batch, and returns pictures in
+    The contract: `sample_fn(model, x_T)` draws n images, beginning at x_T or at its own noise of
+    that shape, calls `model` with x_t and one t for the whole batch, and returns images in
     [-1, 1]. The table decides how t is counted: entry t of `alpha_bar` belongs to the x_t for
     which the network is given t. So a table of length T means t = 0..T-1, and one of length T + 1
-    that begins with 1 means t = 1..T. A guided loop may call with a doubled batch.
+    that begins with 1 means t = 1..T. A guided loop may call twice, or with a doubled batch.
+    `from_sigma` and `from_flow` adapt loops that scale x_t in another way.
 
     Args:
         sample_fn: the loop.
-        alpha_bar: table of the schedule that the network was trained with, (T,) or (T + 1,).
+        alpha_bar: table of the schedule that the network was trained with, (T,) or (T + 1,), or a
+            function of a continuous t.
         prediction: what the network was trained to predict: eps, x_0, v or flow.
-        shape: (C, H, W) of the oracle's pictures; small ones are as good as large ones.
-        n: pictures, at least 2, and n * C * H * W at least 2000.
-        seed: of pictures and noise.
+        shape: (C, H, W) of the oracle's images; small ones are as good as large ones.
+        n: images, at least 2, and n * C * H * W at least 2000.
+        seed: of images and noise.
         device: of x_T.
     Returns:
-        A `Finding`: ok, look (such as a walk that begins below T, or a range of 0..1) or broken,
-        with the fault in words. Its numbers are `error`, the rms distance of the result from x_0,
-        `calls`, `from_t` and `to_t`.
+        The worst of `check_sampler_all`: ok, look (such as a walk that begins below T, or a range
+        of 0..1) or broken, with the fault in words. Its numbers are `error`, the rms distance of
+        the result from x_0, `calls`, `from_t` and `to_t`.
     Raises:
         ValueError: sample_fn does not keep to the contract; one line says what was expected.
     """
-    trial = Trial(
-        sample_fn, alpha_bar, prediction=prediction, shape=shape, n=n, seed=seed, device=device
-    )
-    oracle, result = trial.run()
+    options = {"prediction": prediction, "shape": shape, "n": n, "seed": seed, "device": device}
+    return check_sampler_all(sample_fn, alpha_bar, **options)[0]
+
+
+def check_sampler_all(sample_fn: SampleFn, alpha_bar: Any, **options: Any) -> list[Finding]:
+    """All findings of `check_sampler`, the worst first; one that is ok if there is no alarm."""
+    bench = Bench(sample_fn, alpha_bar, **options)
+    record = bench.run()
     numbers = {
-        "error": rms(result - trial.x_0), "calls": float(len(oracle.told)),
-        "from_t": oracle.told[0], "to_t": oracle.told[-1],
+        "error": 0.0, "calls": float(len(record.told)), "from_t": record.told[0],
+        "to_t": record.told[-1],
     }  # fmt: skip
-    first = (
-        _direction(oracle) or _not_finite(oracle) or _range(trial, result)
-        or _clipped(oracle) or other_reading(trial, oracle, result) or _noise(oracle)
-        or _steps(trial, oracle, result) or unclipped(trial, numbers) or draws_right(trial, oracle)
-        or _start(oracle)
-    )  # fmt: skip
+    alarms = list(dict.fromkeys(_alarms(bench, record, numbers)))
+    if alarms:
+        alarms.sort(key=lambda alarm: -VERDICTS.index(alarm[0]("sampler", "", "-").verdict))
+        return [verdict("sampler", *words, **numbers) for verdict, *words in alarms]
     fine = "it ends at x_0 with a perfect network: error {error:.0e} after {calls:.0f} calls"
-    return conclude("sampler", first, fine.format(**numbers), **numbers)
+    return [ok("sampler", fine.format(**numbers), **numbers)]
 
 
 def measure_sampler(sample_fn: SampleFn, alpha_bar: Any, **options: Any) -> list[Move]:
-    """Measure what `check_sampler` judges: each step as x_s = A x_0 + B eps + sigma z.
+    """Measure what `check_sampler` decides by: each step as x_s = A x_0 + B eps + sigma z.
 
     Args, Raises: as for `check_sampler`.
     """
-    return Trial(sample_fn, alpha_bar, **options).run()[0].moves
+    bench = Bench(sample_fn, alpha_bar, **options)
+    return measure(bench.run(), bench.run_changed())
 
 
-def _direction(oracle: Oracle) -> Alarm | None:
-    first, last = oracle.told[0], oracle.told[-1]
+def _alarms(bench: Bench, record: Record, numbers: dict[str, float]) -> Iterator[Alarm]:
+    """Every fault that is found, each on the result and the reading that earlier ones leave."""
+    bench.mend, alarm = read_result(record.result, bench.x_0)
+    bench.rounded = record.quantised or is_rounded(bench.mend(record.result))
+    numbers["error"] = bench.error(record)
+    if alarm:
+        yield alarm
+        if "clipped" in alarm[1]:
+            return
+    moves = measure(record, bench.run_changed())
+    if alarm := _direction(bench, record) or _not_finite(bench, record, moves):
+        yield alarm
+        return
+    reading, alarm, of_steps = _explain(bench, record, moves)
+    if alarm:
+        yield alarm
+    if reading is not None:
+        record = bench.run(reading)
+        moves = measure(record, bench.run_changed(reading))
+    if alarm := _start(record):
+        yield alarm
+    end = None if bench.ends_right(record) else _last_step(bench, record, moves[-1])
+    if of_steps or not (reading or all(move.right for move in moves[:-1])):
+        yield of_steps or _inaccurate(bench, record, moves) or _unknown(moves[:-1])
+        if end and "at the last step" in end[1]:
+            yield end
+        return
+    rest = (
+        end, _earlier_answers(bench, reading, record, moves),
+        _unclipped(bench, reading, numbers), _begins_late(bench, record),
+    )  # fmt: skip
+    yield from filter(None, rest)
+
+
+def _explain(
+    bench: Bench, record: Record, moves: list[Move]
+) -> tuple[Reading | None, Alarm | None, Alarm | None]:
+    """The reading for which a walk is right, with its alarm, or the alarm of the steps."""
+    outside = [t for t in record.told if not bench.bars.holds(t)]
+    wrong = not all(move.right for move in moves[:-1])
+    end = None if bench.ends_right(record) else _last_step(bench, record, moves[-1])
+    of_steps = _noise(moves)
+    if of_steps or not (outside or wrong or end and end[1].startswith(UNSURE)):
+        return None, None, of_steps
+    found = other_reading(bench, record, usual=True)
+    if found is None and wrong:
+        of_steps = _steps(bench, moves)
+    if found is None and of_steps is None:
+        found = other_reading(bench, record, usual=False)
+    if found is not None:
+        return *found, None
+    if not outside:
+        return None, None, of_steps
+    first, last = bench.bars.first, bench.bars.last
+    words = f"the network is given t = {outside[0]:g}, outside of {first}..{last}"
+    return None, (broken, f"{words}, its range in training", "Count t as in training"), of_steps
+
+
+def _direction(bench: Bench, record: Record) -> Alarm | None:
+    first, last = record.told[0], record.told[-1]
+    many, up = len(record.told) > 2, record.bars[-1] < record.bars[0]
+    if up and (found := other_reading(bench, record, usual=False)):
+        return found[1]
     return first_alarm(
-        (last > first, broken, f"the steps go up: t = {first:g} first, t = {last:g} last",
-         "Go down: reversed(range(T))"),
-        (len(oracle.told) > 2 and first == last, broken,
+        (up, broken,
+         f"the steps go up: t = {first:g} first, t = {last:g} last",
+         "Go down, from noise to the image: reversed(range(T))"),
+        (many and len(set(record.told)) == 1, broken,
          f"the network is given t = {first:g} at every step", "Pass the t of each step"),
     )  # fmt: skip
 
 
-def _not_finite(oracle: Oracle) -> Alarm | None:
-    for move in oracle.moves:
+def _not_finite(bench: Bench, record: Record, moves: list[Move]) -> Alarm | None:
+    for move in moves:
         if not math.isfinite(move.A):
-            if fault := name_fault(oracle.moves):
-                return broken, fault.sentence, fault.repair
+            if found := other_reading(bench, record, usual=False):
+                return found[1]
+            if faults := name_faults(moves, bench.bars):
+                return broken, faults[0].sentence, faults[0].repair
             return (
                 broken, f"NaN or infinite values after the step at t = {move.t:g}",
                 "Look for a division by 0 there: sqrt(alpha_bar), or two equal steps",
@@ -107,101 +173,250 @@ def _not_finite(oracle: Oracle) -> Alarm | None:
     return None
 
 
-def _range(trial: Trial, result: Tensor) -> Alarm | None:
-    return first_alarm(
-        (rms(result - (trial.x_0 + 1) / 2) < 0.01, look,
-         "the sampler returns pictures in 0..1", "Use 2 * x - 1 before you compare"),
-        (rms(result - trial.x_0.clamp(min=0)) < 0.01, broken,
-         "x_0 is clipped to 0..1, but pictures lie in -1..1", "Clip to -1..1"),
-    )  # fmt: skip
+def _start(record: Record) -> Alarm | None:
+    """Noise at the start that is not normal with variance 1, or 1 - alpha_bar there."""
+    x = record.x[0].double()
+    alone = math.sqrt(1 - record.bars[0])  # as Karras et al. start
+    size, middle, fourth = rms(x), float(x.mean()), float((x / max(rms(x), 1e-9)).pow(4).mean())
+    if min(abs(size - 1), abs(size - alone)) < 0.1 and abs(middle) < 0.1 and fourth > 2.4:
+        return None
+    odd = ", as torch.rand draws it" if fourth < 2.4 else ""
+    return (
+        broken,
+        f"the walk starts from noise of mean {middle:.2f} and standard deviation "
+        f"{float(x.std()):.2f}, not 0 and 1{odd}",
+        "Start from torch.randn, as x_T is in training",
+    )
 
 
-def _noise(oracle: Oracle) -> Alarm | None:
-    """Noise that repeats in the batch or over the steps; the mean over steps rules out chance."""
-    noisy = [move for move in oracle.moves if move.s != END and 0.001 < move.sigma < math.inf]
+def _noise(moves: list[Move]) -> Alarm | None:
+    """Noise that repeats or is not normal; the mean over steps rules out chance."""
+    noisy = [m for m in moves if m.s != END and m.alone and 0.001 < m.sigma < SANE > m.size]
     if len(noisy) < 3:
         return None
+    kurtosis = median(move.kurtosis for move in noisy)
+    offset = abs(mean(move.offset for move in noisy))
     return first_alarm(
         (mean(move.shared for move in noisy) > 0.5, broken,
-         "all pictures of a batch get the same noise",
+         "all images of a batch get the same noise",
          "Draw noise of the whole batch's shape: torch.randn_like(x)"),
         (mean(move.repeated for move in noisy[1:]) > 0.5, broken, "every step adds the same noise",
          "Draw new noise in each step, and seed the generator once, before the loop"),
+        (mean(move.flat for move in noisy) > 0.2, broken,
+         "the noise of a step is the same for all pixels of an image or a channel",
+         "Draw noise of the whole batch's shape: torch.randn_like(x)"),
+        (offset > 0.2 or kurtosis < 2.2, broken,
+         f"the noise of the steps is not normal: its mean is {offset:.2f} of its size, its "
+         f"kurtosis {kurtosis:.1f} instead of 3, as torch.rand draws it",
+         "Use torch.randn_like(x)"),
     )  # fmt: skip
 
 
-def _clipped(oracle: Oracle) -> Alarm | None:
-    early = [move for move in oracle.moves[:-1] if move.bar_s < 0.5]
-    if any(abs(move.largest - 1) < 1e-6 for move in early) or (
-        len(cut := [move.clipped for move in early if move.clipped]) > len(early) / 3
-        and sum(cut) / len(cut) > 0.5
-    ):
+def _steps(bench: Bench, moves: list[Move]) -> Alarm | None:
+    """The fault of the steps, if a known mistake explains them."""
+    if len(moves) > 1 and _is_clipped(moves[:-1]):
         return (
             broken, "x_{t-1} is clipped to [-1, 1], after the mean: its noise must reach beyond",
             "Clip the predicted x_0 instead, before the mean is taken from it",
         )  # fmt: skip
-    return None
-
-
-def _steps(trial: Trial, oracle: Oracle, result: Tensor) -> Alarm | None:
-    """The fault of the steps themselves: a known mistake if one explains them."""
-    *moves, last = oracle.moves
-    start = rms(oracle.start) if oracle.start is not None else 1.0
-    noise_alone = math.sqrt(1 - trial.bars.at(oracle.told[0]))  # as Karras et al. start
-    if min(abs(start - 1), abs(start - noise_alone)) > 0.1:
+    steps = moves[:-1]
+    faults = name_faults(steps, bench.bars)
+    if not faults and not all(move.alone for move in steps):
+        faults = name_faults(bench.moves(contrast=PALE)[:-1], bench.bars)
+    if faults:
+        named = dict.fromkeys(fault.sentence for fault in faults)
+        return broken, "; or ".join(named), faults[0].repair
+    factor = noise_factor(steps)
+    if factor is not None:
         return (
-            broken, f"the walk starts from noise of standard deviation {start:.2f}, not 1",
-            "Start from torch.randn, as x_T is in training",
+            broken, f"the noise of each step is {factor:.3g} times what it should be",
+            "sigma^2 is beta_t or (1 - alpha_bar_s) / (1 - alpha_bar_t) beta_t",
         )  # fmt: skip
-    if moves and not in_place(moves):
-        fault = name_fault(moves)
-        return (broken, fault.sentence, fault.repair) if fault else _unknown(moves)
-    if rms(result - trial.x_0) >= EXACT:
-        return _last_step(trial, last)
+    if alarm := _length(steps):
+        return alarm
+    wrong = [move for move in steps if not move.right]
+    if wrong and all(
+        move.bar_s <= move.bar_t and abs(move.A - math.sqrt(move.bar_s)) <= 0.01 + move.spare
+        for move in wrong
+    ):
+        m = max(wrong, key=lambda move: move.away)
+        needed = math.sqrt(max(0.0, 1 - m.bar_s - m.B**2))
+        return (
+            broken,
+            f"t goes up or stays, from {m.t:.4g} to {m.s:.4g}, but x_t gets noise of "
+            f"{m.sigma:.4f} instead of {needed:.4f}",
+            "Add noise of standard deviation sqrt(sigma_s^2 - sigma_t^2), in the scale of sigma",
+        )
     return None
 
 
-def _unknown(moves: list[Move]) -> Alarm:
-    worst = max(moves, key=lambda move: abs(move.A - math.sqrt(move.bar_s)))
-    level = math.hypot(worst.B, worst.sigma)
+def _length(steps: list[Move]) -> Alarm | None:
+    length = step_length(steps)
+    if length is None or abs(length - 1) < 1e-4 or not 0.05 < abs(length) < 20:
+        return None
+    if abs(length + 1) < 0.02:
+        return (
+            broken, "steps lead away from x_0: the sign of the step or of the output is wrong",
+            "dx = (t_next - t) * output, where the output is dx/dt",
+        )  # fmt: skip
+    return (
+        broken,
+        f"each step is {length:.4f} times as long as the difference between its t and the next",
+        "Use t_next - t of the very t that the network is given: linspace has steps + 1 ends",
+    )
+
+
+def _is_clipped(steps: list[Move]) -> bool:
+    cut = [move.clipped for move in steps if move.clipped]
+    wrong = sum(not move.right for move in steps)
+    return len(cut) > wrong / 3 and mean(cut) > 0.5
+
+
+def _inaccurate(bench: Bench, record: Record, moves: list[Move]) -> Alarm | None:
+    """Whether steps miss their ends by little, measured by how far they go."""
+    shares, turns = [], [move.turn for move in moves]
+    for k, move in enumerate(moves[:-1]):
+        longest = max(turns[max(0, k - 3) : k + 2])  # of the calls of one step
+        if not move.right:
+            shares.append(move.away / max(longest, 1e-6))
+    error, worst = bench.error(record), max(moves[:-1], key=lambda move: move.away)
+    if median(shares) > COARSE or error > 0.2 or worst.away > 0.5:
+        return None
+    if sum(share > 1 for share in shares) > len(shares) / 4:
+        return None
+    table = bench.bars.function is None
+    if table and len(moves) > 200 and median(shares) > 0.05:  # so short steps are better than that
+        return None
+    return (
+        look,
+        f"steps are inaccurate by {median(shares):.1%} of their length, most of all t = "
+        f"{worst.t:.4g} to {worst.s:.4g}: {_parts(worst)}; the result is {error:.2g} from x_0",
+        "Use more steps or a solver of higher order; if it stays, compare the coefficients",
+    )
+
+
+def _parts(move: Move) -> str:
+    signal, noise = math.sqrt(move.bar_s), math.sqrt(1 - move.bar_s)
+    return f"{_differ(move.A, signal)} of x_0, {_differ(move.level, noise)} of noise"
+
+
+def _differ(found: float, right: float) -> str:
+    """Two numbers with as many digits as tell them apart."""
+    for digits in range(3, 8):
+        if f"{found:.{digits}f}" != f"{right:.{digits}f}":
+            return f"{found:.{digits}f} instead of {right:.{digits}f}"
+    return f"{found:.3f}"
+
+
+def _unknown(steps: list[Move]) -> Alarm:
+    worst = max(steps, key=lambda move: move.away / (move.spare + 0.01 * move.turn))
     return (
         broken,
         f"steps have wrong coefficients, most of all t = {worst.t:g} to {worst.s:g}: "
-        f"{worst.A:.3f} x_0 instead of {math.sqrt(worst.bar_s):.3f}, noise "
-        f"{level:.3f} instead of {math.sqrt(1 - worst.bar_s):.3f}",
+        f"{_parts(worst)}",
         "Compare the coefficients with Ho et al. 2020, eq. 7, and the schedule with training's",
     )
 
 
-def _last_step(trial: Trial, last: Move) -> Alarm:
-    wraps, first = trial.bars.table[-1].item(), trial.bars.at(trial.bars.first)
-    at_x_0 = abs(last.A - 1) < 0.01 and abs(last.B) < 0.01
+UNSURE = "the last step ends at"
+
+
+def _last_step(bench: Bench, record: Record, last: Move) -> Alarm:
+    """What is wrong with the step to the result, if those before are right."""
+    bars, told = bench.bars, record.told
+    end = record.bars[-1]
+    unchanged = last.level > 1e-3 and correlation(record.x[-1], record.x[-2]) > 1 - 1e-5
+    straight = last.sigma < 1e-3 < last.B and min(abs(last.A + last.B - 1), abs(last.A - 1)) < 1e-3
+    short = straight if bars.function else last.A < 1 and _ends_at(last, last.A**2)
+    before = bars.at(bars.first) if bars.function is None else 1.0
+    at_x_0 = abs(last.A - 1) <= abs(last.A - math.sqrt(before)) and abs(last.B) < 0.01
+    at_x_0 = at_x_0 and abs(last.A - 1) < 1e-3 + last.error and last.sigma > EXACT
+    wraps = bars.at(bars.last) if bars.function is None else 0.0
+    row_0 = bars.function is None and told[-1] == bars.first + 1 and told[-2:][0] == told[-1] + 1
+    also = ", or x of the step before is returned" if unchanged else ""
+    left = f"noise of {last.level:.4f} stays in the image"
     return first_alarm(
-        (last.sigma > EXACT and at_x_0, broken,
+        (unchanged and told[-1] != bars.first, broken if 1 - end > 1e-4 else look,
+         f"the result is the x_t of the last call, at t = {told[-1]:.4g}: its step is left out, "
+         f"and {left}", "Return x after the last step, or the predicted x_0"),
+        (row_0 and _ends_at(last, before), broken,
+         f"row {bars.first} is never visited: the loop ends at t = {told[-1]:g}, and {left}",
+         f"Visit all of {bars.first}..{bars.last}"),
+        (at_x_0, broken,
          f"noise is added at the last step, standard deviation {last.sigma:.4f}",
          "Add none in the step that ends at t = 0"),
-        (ends_at(last, first), look,
-         f"alpha_bar before the first step is {first:.4f}, not 1: noise of "
-         f"{math.sqrt(1 - first):.4f} stays in the picture",
-         "Put a 1 in front of the table for the step that ends at the picture"),
-        (ends_at(last, wraps) or abs(last.A) < 0.5 or abs(last.B) > 2, broken,
+        (_ends_at(last, before), look,
+         f"alpha_bar before the first step is {before:.4g}, not 1{also}: {left}",
+         "Put a 1 in front of the table for the step that ends at the image"),
+        (_ends_at(last, wraps) or bars.function is None and (abs(last.A) < 0.5 or abs(last.B) > 2),
+         broken,
          "the last step uses alpha_bar[-1], which in Python is the noisiest entry",
          "Use 1 where the index would be -1"),
+        (bench.rounded and bench.error(record) < 2 * ROUNDED, look,
+         f"the result is rounded to {bench.error(record):.4f}", "Round only to save"),
+        (short, look if last.level < 0.1 else broken,
+         f"the walk ends before the image: {left}",
+         "Take a last step to sigma = 0, or return the predicted x_0"),
+        (end < 0.9, broken, f"the walk ends at t = {told[-1]:g}, where {math.sqrt(1 - end):.2f} of "
+         f"x_t is noise: {last.A:.3f} of x_0 and {last.B:.3f} of eps are left",
+         "Let the last step begin at the table's first row"),
     ) or (
-        broken, f"the last step ends at {last.A:.3f} x_0 and {last.B:.3f} eps, not at x_0",
+        broken, f"{UNSURE} {last.A:.4f} x_0 and {last.B:.4f} eps, not at x_0",
         "At the last step alpha_bar is 1 and no noise is added",
     )  # fmt: skip
 
 
-def _start(oracle: Oracle) -> Alarm | None:
-    """A walk that begins at a t whose x_t in training still contains some of the picture."""
-    bars, t = oracle.bars, oracle.told[0]
+def _ends_at(last: Move, bar: float) -> bool:
+    """Whether the result is a noisy image at this alpha_bar rather than a clean one."""
+    return bar < 1 - 1e-9 and replace(last, bar_s=bar).right
+
+
+def _earlier_answers(
+    bench: Bench, reading: Reading | None, record: Record, moves: list[Move]
+) -> Alarm | None:
+    """What is wrong with the history of a sampler without noise."""
+    if any(move.sigma > 1e-3 for move in moves[:-1]):
+        return None
+    return check_history_of_answers(record, bench.run_changed(reading))
+
+
+def _unclipped(
+    bench: Bench, reading: Reading | None, numbers: dict[str, float], error: float = 0.003
+) -> Alarm | None:
+    """Check how far one step is off if the network errs by a few thousandths.
+
+    With little left of the image, the error is multiplied by sqrt((1 - bar) / bar) in x_0. Short
+    steps correct it; long ones lead to an x_t that never occurs in training.
+    """
+    record = bench.run(reading, error=error)
+    long = [k for k in range(len(record.told) - 1) if record.bars[k] < 0.01]
+    moves = measure(record, which=long)
+    away = [abs(move.level - math.sqrt(1 - move.bar_s)) for move in moves]
+    numbers["astray"] = astray = max(away, default=0.0)
+    on_x_0 = max(
+        (a / math.sqrt(m.bar_s) for a, m in zip(away, moves, strict=True) if m.bar_s), default=0.0
+    )
+    if astray < 0.1 or on_x_0 < 2:  # a clipped x_0 is never off by more
+        return None
+    return (
+        broken,
+        f"x_0 is not clipped: an error of {error:.1%} in the output changes the noise level by "
+        f"{astray:.2f} in one step",
+        "Clip the predicted x_0 to -1..1 before the step is taken from it",
+    )
+
+
+def _begins_late(bench: Bench, record: Record) -> Alarm | None:
+    """A walk that begins at a t whose x_t in training still contains some of the image."""
+    bars, t = bench.bars, record.true[0]
+    if bars.function is not None:
+        return None
     left, end = math.sqrt(bars.at(t)), math.sqrt(bars.at(bars.last))
     if left < SIGNAL or left < end + 0.02:
         return None
     return (
         look,
-        f"the walk begins at t = {t:g}, where {left:.2f} of the picture is left, not at "
+        f"the walk begins at t = {t:g}, where {left:.2f} of the image is left, not at "
         f"t = {bars.last}",
         "Begin at T: trailing steps instead of leading ones",
     )

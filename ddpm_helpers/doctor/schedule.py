@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.doctor.finding import Finding, broken, judge, look, ok
+from ddpm_helpers.doctor.finding import Finding, broken, decide, look, ok
 from ddpm_helpers.doctor.tables import Bars, calling, check_kind, error_gain, rms, shape_of
 
 LEFT, TOO_MUCH_LEFT = 0.05, 0.2  # sqrt(alpha_bar[T]) that is worth a look, and that is broken
 
 
 def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
-    """Check that the schedule begins at the picture and ends in noise.
+    """Check that the schedule begins at the image and ends in noise.
 
     Args:
         alpha_bar: table, (T,) or (T + 1,), see `check_sampler`.
         prediction: what the network predicts; eps does not work with alpha_bar[T] = 0.
     Returns:
-        A `Finding` with `end` = sqrt(alpha_bar[T]), the share of the picture that is left at T,
+        A `Finding` with `end` = sqrt(alpha_bar[T]), the share of the image that is left at T,
         and `begin` = sqrt(1 - alpha_bar) of the first step, the share of noise there.
     Raises:
         ValueError: not a table.
@@ -38,8 +38,8 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
     last, end, begin = float(bar[-1]), math.sqrt(bar[-1]), math.sqrt(1 - bar[bars.first])
     rises = bool((bar[1:] > bar[:-1]).any())
     how = "rises: this looks like betas" if last > bar[0] else "does not fall everywhere"
-    shares = f"{end:.2g} of the picture is left at T (sqrt(alpha_bar[T]))"
-    return judge(
+    shares = f"{end:.2g} of the image is left at T (sqrt(alpha_bar[T]))"
+    return decide(
         "schedule",
         (rises, broken, f"alpha_bar {how}", "It is cumprod(1 - beta), which only falls"),
         (last > 0.9, broken, f"{shares}: this looks like alphas, not like their product",
@@ -60,13 +60,13 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
 def check_noising(
     add_noise: Callable[..., Any], alpha_bar: Any, *, shape: tuple[int, int, int] = (3, 16, 16)
 ) -> Finding:
-    """Check x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps, with a t for each picture.
+    """Check x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps, with a t for each image.
 
     Args:
         add_noise: `add_noise(x_0, t, eps) -> x_t` of the training code, x_0 and eps (B, C, H, W),
             t int64 (B,), counted as in the table. If it returns a tuple, x_t must come first.
         alpha_bar: table, see `check_sampler`.
-        shape: of one picture.
+        shape: of one image.
     Returns:
         A `Finding` with `error`, the rms distance from the formula.
     Raises:
@@ -98,8 +98,8 @@ def check_noising(
     wrong = {
         "t is off by one: the table's next row is used": of(ts + 1),
         "t is off by one: the table's previous row is used": of(ts - 1),
-        "all pictures are noised with the t of the first": of(ts[:1].expand(8)),
-        "the picture is scaled by alpha_bar: the square root is missing": (A**2, B),
+        "all images are noised with the t of the first": of(ts[:1].expand(8)),
+        "the image is scaled by alpha_bar: the square root is missing": (A**2, B),
         "the noise is scaled by 1 - alpha_bar: the square root is missing": (A, B**2),
         "both square roots are missing": (A**2, B**2),
         "the two weights are swapped": (B, A),
@@ -149,7 +149,7 @@ def check_loss_weights(weights: Any, alpha_bar: Any, *, prediction: str = "eps")
     if ((weight - weight[0]).abs() < 1e-6 * weight[0].abs()).all():
         return ok("loss weights", "every t has the same weight", **numbers)
     repair = "Use min(SNR, gamma): clamp(max=gamma), not min=gamma"
-    return judge(
+    return decide(
         "loss weights",
         (high_t > 1.001 * low_t, broken,
          "the error in x_0 weighs most where there is most noise: clamped from the wrong side",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +19,23 @@ class ContractError(ValueError):
     """A sampler calls its network in a way that the doctor cannot interpret."""
 
 
+@dataclass(frozen=True)
+class Path:
+    """alpha_bar as a function of a continuous t, for samplers with a scale of their own.
+
+    Attributes:
+        of: t -> alpha_bar.
+        size: t -> the factor of x in the sampler over x_t = sqrt(bar) x_0 + sqrt(1 - bar) eps.
+    """
+
+    of: Callable[[float], float]
+    size: Callable[[float], float]
+
+    def __call__(self, t: float) -> float:
+        """alpha_bar at t."""
+        return self.of(t)
+
+
 class Bars:
     """alpha_bar as a function of the t that the network is given.
 
@@ -26,15 +45,22 @@ class Bars:
     a 1 in front of the table.
 
     Args:
-        alpha_bar: table, (T,) or (T + 1,).
+        alpha_bar: table, (T,) or (T + 1,); or a function of a continuous t that returns a number.
     Attributes:
-        table: float64 on the CPU.
-        first: the smallest t with noise, 0 or 1; last: the largest t.
+        table: float64 on the CPU; None for a function.
+        first: the smallest t with noise, 0 or 1; last: the largest t; both 0 for a function.
+        between: how t between two rows is read, one of `BETWEEN`.
     Raises:
         ValueError: not a table of at least two numbers.
     """
 
-    def __init__(self, alpha_bar: Any) -> None:
+    BETWEEN = ("sigma", "log sigma", "log alpha_bar")
+
+    def __init__(self, alpha_bar: Any, between: str = "sigma") -> None:
+        self.between, self.function = between, alpha_bar if callable(alpha_bar) else None
+        self.first, self.last = 0, 0
+        if self.function is not None:
+            return
         try:
             self.table = torch.as_tensor(alpha_bar, dtype=torch.float64).detach().cpu()
         except (TypeError, ValueError, RuntimeError):
@@ -47,19 +73,32 @@ class Bars:
         self.last = len(self.table) - 1
 
     def holds(self, t: float) -> bool:
-        """Whether t belongs to a picture with noise."""
-        return self.first <= t <= self.last
+        """Whether t belongs to an image with noise; in float32, T times 1 / T may exceed T."""
+        return self.function is not None or self.first - 1e-4 <= t <= self.last + 1e-4
 
     def at(self, t: float) -> float:
-        """alpha_bar at t: 1 below 0, the last entry above the table, linear in sigma in between."""
+        """alpha_bar at t: 1 below 0, the last entry above the table, in between as `between`."""
+        if self.function is not None:
+            return min(1.0, max(0.0, float(self.function(t))))
         if t < 0:
             return 1.0
         low = min(int(t), self.last)
-        high, part = min(low + 1, self.last), min(t, self.last) - low
+        part = min(t, self.last) - low
         if part == 0:
             return float(self.table[low])
-        ends = [(1 / self.table[k] - 1).sqrt() for k in (low, high)]  # sigma, as in samplers
-        return float(1 / (1 + (ends[0] * (1 - part) + ends[1] * part) ** 2))
+        a, b = float(self.table[low]), float(self.table[low + 1])
+        if self.between == "log alpha_bar" and b > 0:
+            return a ** (1 - part) * b**part
+        if b == 0:
+            return a * (1 - part)
+        ends = [math.sqrt(1 / bar - 1) for bar in (a, b)]  # sigma, as in samplers
+        if self.between == "log sigma" and ends[0] > 0:
+            return 1 / (1 + (ends[0] ** (1 - part) * ends[1] ** part) ** 2)
+        return 1 / (1 + (ends[0] * (1 - part) + ends[1] * part) ** 2)
+
+    def size(self, t: float) -> float:
+        """The factor of x in the sampler's own scale, see `Path`."""
+        return self.function.size(t) if isinstance(self.function, Path) else 1.0
 
     def step(self, share: float) -> int:
         """The t at this share of the way from the first to the last."""
@@ -117,8 +156,8 @@ def ask(
             what was called.
     """
     steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
-    shown = f"model(x_t {tuple(x_t.shape)}, t {tuple(steps.shape)} {str(steps.dtype)[6:]}"
-    expects = f"the doctor calls {shown}{'' if y is None else ', y'}) and expects x_t's shape"
+    call = f"model(x_t {tuple(x_t.shape)}, t {tuple(steps.shape)} {str(steps.dtype)[6:]}"
+    expects = f"the doctor calls {call}{'' if y is None else ', y'}) and expects x_t's shape"
     with torch.no_grad(), calling("the model", expects):
         out = model(x_t, steps) if y is None else model(x_t, steps, y)
     if shape_of(out) != x_t.shape:

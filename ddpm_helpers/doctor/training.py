@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.doctor.finding import Finding, broken, judge, look
+from ddpm_helpers.doctor.finding import Finding, broken, decide, look
 from ddpm_helpers.doctor.tables import Bars, ask, calling, check_kind, error_gain, noised, rms
 
 Model = Callable[..., Any]
-SHARES = (0.1, 0.3, 0.5, 0.7)  # of T, where the loss is measured
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of T, where the loss is measured
+HARDLY = 0.9  # loss over that of the guess, at an end, from which samples are noise or a blur
 
 
 def check_loss(
@@ -28,7 +29,7 @@ def check_loss(
 
     Args:
         model: `model(x_t, t)`, or `model(x_t, t, y)` if y is given.
-        x_0: real pictures, (B, C, H, W) in [-1, 1], 16 or more.
+        x_0: real images, (B, C, H, W) in [-1, 1], 16 or more.
         alpha_bar: table, see `check_sampler`.
         prediction: eps, x_0, v or flow.
         y: their classes, (B,), or None.
@@ -56,10 +57,13 @@ def check_loss(
     words = "loss over that of a one-pixel guess: " + ", ".join(
         f"{ratio:.2f} at {share:.0%} of T" for share, ratio in zip(SHARES, ratios, strict=True)
     )
-    return judge(
+    return decide(
         "loss",
         (min(ratios) > 0.95, broken, f"{words}: never better than the guess",
          "Overfit one batch; if that works, check the rate, then train longer"),
+        (max(ratios[0], ratios[-1]) > HARDLY, look,
+         f"hardly trained, so most of what follows means little: {words}",
+         "Train longer; if it stays, check that training draws every t, counted as here"),
         (max(ratios) > 1.05, look, f"{words}: worse than the guess at some t",
          "Train longer; if it stays, check that training draws every t, counted as here"),
         otherwise=words, **numbers,
@@ -96,13 +100,23 @@ def check_history(losses: Sequence[float]) -> Finding:
         statistics.median(values[i : i + size]) for i in range(0, len(values) - size + 1, size)
     ]
     first, lowest, last = medians[0], min(medians), medians[-1]
-    return judge(
+    parts = [values[i * len(values) // 8 : (i + 1) * len(values) // 8] for i in range(8)]
+    means = [statistics.fmean(part) for part in parts]
+    errors = [statistics.stdev(part) / math.sqrt(len(part)) for part in parts]
+    least = means.index(min(means))
+    chance = 5 * math.hypot(errors[least], errors[-1])
+    rose = means[-1] > 1.5 * means[least] and means[-1] - means[least] > chance
+    fell = means[0] - means[-1] > 3 * math.hypot(errors[0], errors[-1])
+    return decide(
         "history",
-        (last > 1.5 * lowest and last > 0.2 * first, broken,
+        (rose and means[least] < 0.7 * means[0], broken,
          f"the loss rose again, from {lowest:.3f} to {last:.3f}: the learning rate is too high",
          "Use a third of it, warm-up, gradient clipping"),
-        (last > 0.95 * first, broken, f"the loss stays at {last:.3f}",
-         "Overfit one batch: does a step change the weights at all?"),
+        (rose, look, f"the loss rose from {lowest:.3f} to {last:.3f}",
+         "Normal at the begin of fine-tuning; else use a smaller learning rate"),
+        (not fell, look, f"the loss stays at {last:.3f}",
+         "Normal where trained weights are trained further; else overfit one batch: does an update "
+         "change the weights?"),
         otherwise=f"the loss fell from {first:.3f} to {last:.3f}; jumps are normal, since each "
         "batch draws other t", first=first, lowest=lowest, last=last,
     )  # fmt: skip
@@ -130,7 +144,7 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
             losses.append(loss.item() if isinstance(loss, Tensor) else float(loss))
     first, last = losses[0], statistics.median(losses[-5:])
     fell = f"from {first:.3f} to {last:.3f} in {calls} steps on one batch"
-    return judge(
+    return decide(
         "overfit",
         (not math.isfinite(last), broken, f"the loss went {fell}", "Use a tenth of the rate"),
         (last > 1.2 * first, broken,
@@ -174,18 +188,22 @@ def check_average(
     if steps is not None and decay is not None:
         numbers["remembers"] = decay**steps
     remembers = numbers.get("remembers", 0.0)
+    untouched = _untouched(model, average)
     losses = f"loss {raw:.4f} with the raw weights, {averaged:.4f} with the averaged ones"
     buffer = _averaged_buffer(model, average)
     same = all(
         torch.equal(a, b) for a, b in zip(model.parameters(), average.parameters(), strict=False)
     )
-    return judge(
+    return decide(
         "average",
         (buffer is not None, broken, f"the buffer {buffer} was averaged too",
          "Average parameters alone"),
         (same and steps != 0, look,
          "the average equals the raw weights: it is not averaged, or not a copy",
          "Use copy.deepcopy(model) at the start, and update it after each step"),
+        (untouched is not None and steps != 0, broken,
+         f"{losses}; {untouched} is still constant in the average: it was never updated",
+         "Update the average after each update of the weights"),
         (remembers > 0.05, broken, f"{losses}; {remembers:.0%} of it is still the initial weights",
          "Use a smaller decay: their share halves every 0.69 / (1 - decay) steps"),
         (averaged > 1.5 * raw, broken, f"{losses}: it lags behind or was never updated",
@@ -194,6 +212,19 @@ def check_average(
          "Sample from the averaged weights, and let the rate fall towards the end"),
         otherwise=losses, **numbers,
     )  # fmt: skip
+
+
+def _untouched(model: Any, average: Any) -> str | None:
+    """A parameter that has its first value, such as a bias of zeros, in the average alone."""
+    others = dict(average.named_parameters())
+    for name, value in model.named_parameters():
+        other = others.get(name)
+        if other is None or value.numel() < 2:
+            continue
+        ours, first = value.detach(), other.detach().flatten()
+        if float(ours.std()) > 1e-6 and first[0] in (0.0, 1.0) and bool((first == first[0]).all()):
+            return name
+    return None
 
 
 def _averaged_buffer(model: Any, average: Any) -> str | None:
@@ -211,13 +242,13 @@ def _averaged_buffer(model: Any, average: Any) -> str | None:
 def check_distance(
     distance: Callable[[Tensor, Tensor], Any], real: Tensor, samples: Tensor | None = None
 ) -> Finding:
-    """Check a distance such as FID at this n, by comparing real pictures with real ones first.
+    """Check a distance such as FID at this n, by comparing real images with real ones first.
 
     Args:
-        distance: `distance(reference, pictures) -> float`, including all that it does to its
+        distance: `distance(reference, images) -> float`, including all that it does to its
             inputs (resizing, JPEG, features).
-        real: real pictures, (2 n, C, H, W), in random order; halves are compared.
-        samples: pictures to judge, about n of them; None checks the distance alone.
+        real: real images, (2 n, C, H, W), in random order; halves are compared.
+        samples: images to decide, about n of them; None checks the distance alone.
     Returns:
         A `Finding` with `itself` (a set against itself), `floor` (half against half) and, with
         samples, `samples`.
@@ -226,7 +257,7 @@ def check_distance(
     """
     n = len(real) // 2
     a, b = real[:n], real[n : 2 * n]
-    expects = "the doctor calls distance(pictures, pictures) and expects a number"
+    expects = "the doctor calls distance(images, images) and expects a number"
     with calling("distance", expects):
         numbers = {"itself": abs(float(distance(a, a))), "floor": float(distance(a, b))}
         if samples is not None:
@@ -234,13 +265,13 @@ def check_distance(
     itself, floor, score = numbers["itself"], numbers["floor"], numbers.get("samples", math.inf)
     found = f"real against real at n = {n}: {floor:.3g}"
     found += "" if samples is None else f", samples: {score:.3g}"
-    return judge(
+    return decide(
         "distance",
         (itself > 0.02 * abs(floor) + 1e-6, broken,
          f"a set has distance {itself:.3g} to itself: the two sets are processed differently",
          "Decode, resize and store both in the same way"),
         (score < 1.5 * floor, look,
          f"{found}: at this n the measure cannot tell them from real ones",
-         "Use more pictures, or a measure without bias (KID); report n and floor with a number"),
+         "Use more images, or a measure without bias (KID); report n and floor with a number"),
         otherwise=found, **numbers,
     )  # fmt: skip

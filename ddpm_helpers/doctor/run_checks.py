@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.doctor.finding import Finding, broken
+from ddpm_helpers.doctor.finding import SKIPPED, Finding, broken, skipped
 from ddpm_helpers.doctor.guidance import check_labels, check_null
 from ddpm_helpers.doctor.images import check_data, check_samples
 from ddpm_helpers.doctor.network import (
@@ -18,6 +18,7 @@ from ddpm_helpers.doctor.network import (
     check_neighbours,
     check_precision,
     check_reach,
+    check_repeats,
     check_time,
 )
 from ddpm_helpers.doctor.patient import Patient
@@ -25,10 +26,11 @@ from ddpm_helpers.doctor.schedule import check_schedule
 from ddpm_helpers.doctor.tables import Bars, ask, noised
 from ddpm_helpers.doctor.training import check_loss, check_overfit
 
-Check = Callable[[], Finding]
+Check = Callable[[], Finding | list[Finding]]
+NEED_TRAINING = ("modes", "checkerboard", "null label")
 
 
-def examine(
+def run_checks(
     patient: Patient,
     x_0: Tensor | None = None,
     y: Tensor | None = None,
@@ -36,29 +38,53 @@ def examine(
     draw: int = 0,
     overfit: int = 0,
 ) -> Iterator[Finding]:
-    """Run every check that this patient and these pictures allow.
+    """Run every check that this patient and these images allow, and say which ones are skipped.
 
     If a check cannot call the patient as it needs to, its finding is broken, with one line that
     says what was expected.
 
     Args:
         patient: see `Patient`; `from_ours`, `from_diffusers` and `from_lucidrains` make one.
-        x_0: real pictures, (B, C, H, W) in [-1, 1], 32 or more, on the network's device; with
+        x_0: real images, (B, C, H, W) in [-1, 1], 32 or more, on the network's device; with
             fewer than 8, samples are not compared.
         y: their classes, (B,), or None.
         draw: samples to draw and compare with x_0; 0 draws none.
-        overfit: steps on one batch with a copy of the network; 0 leaves it out.
+        overfit: updates on one batch with a copy of the network; 0 leaves it out.
     Yields:
-        Findings, in the order of exclusion.
+        Findings, in the order of exclusion. Checks that mean something only for a trained network
+        are skipped unless its loss says that it is trained.
     """
+    untrained = "needs images to know whether the network is trained"
+    repeats = True
     for name, check in _checks(patient, x_0, y, draw, overfit):
+        if name in NEED_TRAINING and untrained:
+            yield skipped(name, untrained)
+            continue
+        if name == "neighbours" and not repeats:
+            yield skipped(name, "needs a network that repeats its output")
+            continue
         try:
-            finding = check()
+            found = check()
         except ValueError as error:
-            finding = broken(name, str(error), "Pass what the doctor expects")
-        yield finding
-        if finding.numbers.get("finite") == 0:
-            return  # a network that outputs NaN fails every later check
+            found = broken(name, str(error), "Pass what the doctor expects")
+        for finding in found if isinstance(found, list) else [found]:
+            yield finding
+            if finding.numbers.get("finite") == 0:
+                return  # a network that outputs NaN fails every later check
+            if name == "loss" and finding.verdict != SKIPPED:
+                good = not finding.alarm or _is_trained_without_labels(patient, x_0)
+                untrained = "" if good else "means nothing before the loss is good"
+            repeats = repeats and not (name == "repeats" and finding.alarm)
+
+
+def _is_trained_without_labels(patient: Patient, x_0: Tensor | None) -> bool:
+    """Whether the loss is good with "no label": wrong labels must not look like no training."""
+    if x_0 is None or patient.null is None:
+        return False
+    y = torch.full((len(x_0),), patient.null, device=x_0.device)
+    model, kind = patient.model, patient.prediction
+    assert model is not None
+    return not check_loss(model, x_0, patient.alpha_bar, prediction=kind, y=y).alarm
 
 
 def _checks(
@@ -66,29 +92,43 @@ def _checks(
 ) -> Iterator[tuple[str, Check]]:
     if x_0 is not None:
         yield "data", lambda: check_data(x_0)
+    if callable(patient.alpha_bar):  # continuous t: the loop alone
+        yield "sampler", patient.check_sampler_all
+        return
     yield "schedule", lambda: check_schedule(patient.alpha_bar, prediction=patient.prediction)
     if patient.sample is not None:
-        yield "sampler", patient.sampler_finding
+        yield "sampler", patient.check_sampler_all
     if patient.model is None:
         return
     bars = Bars(patient.alpha_bar)
-    yield from _network_checks(patient, bars)
+    if x_0 is None:
+        for name in ("data", "loss", *(["labels"] if patient.num_classes else [])):
+            yield name, lambda name=name: skipped(name, "needs images")  # type: ignore[misc]
+    yield from _network_checks(patient, bars, x_0, y)
     if patient.module is not None and x_0 is not None and overfit:
         step = overfit_step(patient, x_0[:8], None if y is None else y[:8])
         yield "overfit", lambda: check_overfit(step, calls=overfit, fall=0.9)
     if x_0 is not None:
-        yield from _data_checks(patient, bars, x_0, y)
-    if x_0 is not None and len(x_0) >= 8 and patient.sample is not None and draw:
+        yield from _label_checks(patient, bars, x_0, y)
+    if patient.sample is None or not draw:
+        return
+    if x_0 is not None and len(x_0) >= 8:
         yield "samples", lambda: check_samples(patient.draw(draw), x_0)
+    else:
+        yield "samples", lambda: skipped("samples", "needs 8 images or more to compare with")
 
 
-def _network_checks(patient: Patient, bars: Bars) -> Iterator[tuple[str, Check]]:
+def _network_checks(
+    patient: Patient, bars: Bars, x_0: Tensor | None, y: Tensor | None
+) -> Iterator[tuple[str, Check]]:
     model, module, shape = patient.model, patient.module, patient.shape
     assert model is not None
-    ends, middle = (bars.first, bars.last), (bars.first + bars.last) // 2
+    first, last = int(bars.first), int(bars.last)
+    ends, middle = (first, last), (first + last) // 2
     device = next(module.parameters()).device if module is not None else None
     noise = torch.randn(64, *shape, generator=torch.Generator().manual_seed(0))
     noise = noise.to(device or noise.device)
+    yield "repeats", lambda: check_repeats(_placed(model, device), shape, middle)
     if module is not None:
         yield (
             "precision",
@@ -96,33 +136,36 @@ def _network_checks(patient: Patient, bars: Bars) -> Iterator[tuple[str, Check]]
                 module, noise[:4], middle, dtype=torch.bfloat16, model=patient.call
             ),
         )
+    if x_0 is not None:
+        kind, labels = patient.prediction, y if patient.num_classes is not None else None
+        yield "loss", lambda: check_loss(model, x_0, patient.alpha_bar, prediction=kind, y=labels)
     yield "time", lambda: check_time(_placed(model, device), shape, ends)
     yield "neighbours", lambda: check_neighbours(_placed(model, device), shape, ends)
     if module is not None:
         call = patient.call
         yield "modes", lambda: check_modes(module, shape, middle, model=call)
         yield "reach", lambda: check_reach(module, shape, middle, model=call)
-    yield "checkerboard", lambda: check_checkerboard(lambda x: ask(model, x, bars.last), noise)
+    yield "checkerboard", lambda: check_checkerboard(lambda x: ask(model, x, last), noise)
 
 
-def _data_checks(
+def _label_checks(
     patient: Patient, bars: Bars, x_0: Tensor, y: Tensor | None
 ) -> Iterator[tuple[str, Check]]:
     model, classes, null = patient.model, patient.num_classes, patient.null
     assert model is not None
-    labels = y if classes is not None else None
     kind, table = patient.prediction, patient.alpha_bar
-    yield "loss", lambda: check_loss(model, x_0, table, prediction=kind, y=labels)
     if classes is None or null is None:
         return
     t = bars.step(0.7)
     x_t, _ = noised(x_0[:8], bars.at(t), kind, torch.Generator().manual_seed(0))
     yield "labels", lambda: check_labels(model, x_t, t, num_classes=classes, null=null)
-    if labels is not None and len(labels.unique()) > 1:
+    if y is not None and len(y.unique()) > 1:
         yield (
             "null label",
-            lambda: check_null(model, x_0, labels, table, null=null, prediction=kind),
+            lambda: check_null(model, x_0, y, table, null=null, prediction=kind),
         )
+    else:
+        yield "labels", lambda: skipped("null label", "needs images of several known classes")
 
 
 def overfit_step(
@@ -135,7 +178,7 @@ def overfit_step(
         x_0: the batch, (B, C, H, W); y: its classes, (B,), or None.
         lr: learning rate of Adam.
     Returns:
-        A function that takes one optimiser step and returns its loss.
+        A function that makes one update and returns its loss.
     """
     assert patient.module is not None
     module = copy.deepcopy(patient.module).train().requires_grad_(True)
@@ -158,7 +201,7 @@ def overfit_step(
 
 
 def _placed(model: Any, device: torch.device | None) -> Any:
-    """The model for checks whose own pictures are on the CPU."""
+    """The model for checks whose own images are on the CPU."""
     if device is None or device.type == "cpu":
         return model
     return lambda x, t, *y: model(x.to(device), t.to(device), *y).to(x.device)

@@ -1,0 +1,177 @@
+"""What a multistep sampler makes of earlier answers of its network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ddpm_helpers.doctor.finding import Alarm, broken
+from ddpm_helpers.doctor.moves import fit
+from ddpm_helpers.doctor.oracle import Record
+from ddpm_helpers.doctor.tables import rms
+
+OLDEST = 40  # calls after which no more stale answers are looked for
+LAGS, CALLS = 3, 4  # earlier answers that a step may use; network calls of one step
+FIT = 3e-4  # rest of a step that its answers do not explain, over all
+VALUES = 1500  # places at which steps are compared
+BAD = 0.2  # share of steps that may be neither of first nor of second order
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A step's weights of the network's answers, as x_0 or as eps.
+
+    Attributes:
+        t: of the step's begin; used: each answer's t and weight.
+        weight: how much the change of the answers matters to the step.
+        order: 0 if the answers' change is ignored (first order), 1 if a straight line is followed.
+    """
+
+    t: float
+    used: tuple[tuple[float, float], ...]
+    order: float
+    weight: float = 0.0
+
+
+def check_history_of_answers(record: Record, other: Record) -> Alarm | None:
+    """Check the weights of earlier answers: those of first or of second order have known moments.
+
+    Args:
+        record, other: two runs with the same seed, the second with changing images.
+    Returns:
+        An alarm; None if all steps are of first or second order, or depend on too much to say.
+    """
+    if record.told != other.told or not _looks_back(record, other):
+        return None
+    best: list[Weights] | None = None
+    least = 1.0
+    for as_eps in (False, True):
+        for calls in range(1, CALLS + 1):
+            for first in range(calls):
+                for steps in _steps(record, other, calls, first, as_eps):
+                    bad = _share_out_of_order(steps)
+                    if bad <= BAD:
+                        return None
+                    whole = all(math.isfinite(step.order) for step in steps)
+                    if whole and (best is None or bad < least):
+                        best, least = steps, bad
+    if best is None:
+        return _stale(record, other)
+    step = max((s for s in best if not _in_order(s)), key=lambda s: s.weight)
+    weights = ", ".join(f"{weight:.3f} of t = {t:.4g}" for t, weight in step.used)
+    return (
+        broken,
+        f"earlier outputs enter a step with wrong weights: at t = {step.t:.4g} the slope of the "
+        f"last outputs counts {step.order:.2f} times, not once ({weights})",
+        "Check the order of the history, its length, the sign, and the ratio of step lengths r",
+    )
+
+
+def _stale(record: Record, other: Record) -> Alarm | None:
+    """Whether steps use answers that are older than any method's."""
+    x, answers = _differences(record, other)
+    for k in range(LAGS + CALLS, min(len(answers), OLDEST)):
+        for used in (answers[: k + 1], _as_eps(record, x, answers)[: k + 1]):
+            shares, rest = fit(x[k + 1], x[k], *used)
+            if rms(rest) > FIT * rms(x[k + 1]):
+                continue
+            old = [i for i, share in enumerate(shares[1 : k - LAGS]) if abs(share) > 1e-3]
+            if old:
+                return (
+                    broken,
+                    f"earlier outputs that are too old enter a step: at t = {record.told[k]:.4g} "
+                    f"that of t = {record.told[old[0]]:.4g}",
+                    "Check which entry leaves the history: the oldest, as in history.pop(0)",
+                )
+    return None
+
+
+def _share_out_of_order(steps: list[Weights]) -> float:
+    """Of the steps, by number or by weight, whichever is more."""
+    wrong = [step for step in steps if not _in_order(step)]
+    weight = sum(step.weight for step in wrong) / max(sum(step.weight for step in steps), 1e-12)
+    return max(weight, len(wrong) / len(steps))
+
+
+def _in_order(step: Weights) -> bool:
+    """Whether a step is of first or second order."""
+    return abs(step.order) < 0.1 or abs(step.order - 1) < 0.2
+
+
+def _differences(record: Record, other: Record) -> tuple[list[Tensor], list[Tensor]]:
+    """Differences of x and of the answers between the two runs, at about `VALUES` places."""
+
+    def of(ours: list[Tensor], theirs: list[Tensor]) -> list[Tensor]:
+        each = max(1, ours[0].numel() // VALUES)
+        return [
+            (b.flatten()[::each].double() - a.flatten()[::each].double())
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+
+    return of(record.x, other.x), of(record.x_0, other.x_0)
+
+
+def _looks_back(record: Record, other: Record) -> bool:
+    """Whether a step depends on more than x_t and the last answer."""
+    x, x_0 = _differences(record, other)
+    found = 0
+    for k in range(len(x_0)):
+        rest = fit(x[k + 1], x[k], x_0[k])[1]
+        found += rms(rest) > FIT * rms(x[k + 1])
+    return found > 2
+
+
+def _as_eps(record: Record, x: list[Tensor], x_0: list[Tensor]) -> list[Tensor]:
+    """Answers as eps instead of x_0."""
+    return [
+        (d_x - math.sqrt(bar) * d_0) / math.sqrt(max(1 - bar, 1e-12))
+        for d_x, d_0, bar in zip(x, x_0, record.bars, strict=False)
+    ]
+
+
+def _steps(
+    record: Record, other: Record, calls: int, first: int, as_eps: bool
+) -> Iterator[list[Weights]]:
+    """The steps of a sampler with so many calls in each, in several measures of time.
+
+    Nothing if the answers do not explain x: a step is not so.
+    """
+    x, x_0 = _differences(record, other)
+    bars = record.bars
+    answers = _as_eps(record, x, x_0) if as_eps else x_0
+    found: list[tuple[int, list[tuple[int, float]]]] = []
+    for k in range(first, len(x_0) - calls, calls):
+        # steps of several calls begin anew; steps of one call may use earlier answers
+        used = list(range(k if calls > 1 else max(0, k - LAGS), k + calls))
+        shares, rest = fit(x[k + calls], x[k], *(answers[i] for i in used))
+        if rms(rest) > FIT * rms(x[k + calls]):
+            return
+        if bars[k] not in (0.0, 1.0) and bars[k + calls] not in (0.0, 1.0):
+            found.append((k, list(zip(used, shares[1:], strict=True))))
+    if len(found) < 3:
+        return
+    for clock in ("exponential", "lambda", "sigma", "t"):
+        yield [_weights(record, k, used, k + calls, clock, as_eps) for k, used in found]
+
+
+def _weights(
+    record: Record, k: int, used: list[tuple[int, float]], s: int, clock: str, as_eps: bool
+) -> Weights:
+    """The first moment of a step's weights over that of a second-order step."""
+    names = tuple((record.told[i], weight) for i, weight in used if abs(weight) > 1e-4)
+    sigma = [math.sqrt(max(1 / max(bar, 1e-12) - 1, 1e-12)) for bar in record.bars]
+    if clock == "t":
+        time = record.told
+    else:
+        time = sigma if clock == "sigma" else [-math.log(v) for v in sigma]
+    total, way = sum(weight for _, weight in used), time[s] - time[k]
+    change = sum(weight * (time[i] - time[k]) for i, weight in used)
+    if abs(total) < 1e-9 or abs(way) < 1e-9:  # a call at the same t: no step, if nothing changes
+        return Weights(record.told[k], names, math.inf if abs(change) > 1e-3 else 0, abs(change))
+    middle = way / 2
+    if clock == "exponential":  # x_0 is weighed by exp(lambda), eps by exp(-lambda)
+        middle = 1 - way / math.expm1(way) if as_eps else way / -math.expm1(-way) - 1
+    return Weights(record.told[k], names, change / total / middle, abs(total * middle))
