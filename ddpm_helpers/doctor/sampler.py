@@ -252,7 +252,7 @@ def _steps(bench: Bench, moves: list[Move]) -> Alarm | None:
 
 def _length(steps: list[Move]) -> Alarm | None:
     length = step_length(steps)
-    if length is None or abs(length - 1) < 1e-4 or not 0.05 < abs(length) < 20:
+    if length is None or abs(length - 1) < 4e-3 or not 0.05 < abs(length) < 20:
         return None
     if abs(length + 1) < 0.02:
         return (
