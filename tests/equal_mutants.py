@@ -147,6 +147,12 @@ EQUAL = {
             "another variable: length in line 4, column 43 -> longest",
         ],
     ),
+    "6.1": (
+        "the difference is squared",
+        [
+            "swapped sides: walk[:, None] - faint -> faint - walk[:, None]",
+        ],
+    ),
     "8.1": (
         "a number that is drawn is never equal to `share`",
         [

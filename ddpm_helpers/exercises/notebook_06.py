@@ -22,27 +22,40 @@ def _images(inputs: int, n: int) -> Tensor:
     return noise(inputs, n, 3, 5, 4, seed=6, dtype=torch.float64)
 
 
-# ---- 6.1: from v to the image and the noise --------------------------------------------------
+# ---- 6.1: how many images are still possible along a walk -------------------------------------
+
+ALONG = torch.tensor([0, 0.15, 0.4, 0.75], dtype=torch.float64)  # alpha_bar, from noise to image
+LABELS = torch.tensor([2, 0, 1, 2, 0, 2, 2, 0])  # four of class 2, three of class 0, one of 1
 
 
-def _unmixed(*timesteps: int) -> Case:
-    v, x_t = _images(2, len(timesteps))
-    text = f"t = {', '.join(map(str, timesteps))}"
-    return Case(text, (v, x_t, torch.tensor(timesteps), BAR))
+def _walk(text: str, y: int, places: int = 4, far: float = 1) -> Case:
+    walk = far * noise(places, 3, seed=7, dtype=torch.float64)
+    images = noise(len(LABELS), 3, seed=8, dtype=torch.float64)
+    return Case(text, (walk, images, LABELS, y, ALONG[-places:]))
 
 
-def _unmix(
-    v: Tensor, x_t: Tensor, t: Tensor, alpha_bar: Tensor, *,
-    weight: Callable[[Tensor], Tensor] = Tensor.sqrt,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return _of_bar(v, x_t, alpha_bar[t].view(-1, 1, 1, 1), weight)
+def _possible(
+    walk: Tensor, images: Tensor, labels: Tensor, y: int, bars: Tensor, *,
+    scale: Callable[[Tensor], Tensor] = Tensor.sqrt,
+    divisor: Callable[[Tensor], Tensor] = lambda bars: 2 * (1 - bars),
+    shares: Callable[[Tensor], Tensor] = lambda logits: logits.softmax(1),
+    number: Callable[[Tensor], Tensor] = lambda w: torch.special.entr(w).sum(1).exp(),
+    power: int = 2,
+) -> Tensor:  # fmt: skip
+    """The number at each place, (K,); with other parts its mistakes."""
+    images = images[labels == y]  # (n, D)
+    bars = bars[:, None]  # (K, 1)
+    away = (walk[:, None] - scale(bars)[..., None] * images).norm(dim=2) ** power  # (K, n)
+    return number(shares(-away / divisor(bars)))
 
 
-def _of_bar(
-    v: Tensor, x_t: Tensor, bar: Tensor, weight: Callable[[Tensor], Tensor] = Tensor.sqrt
-) -> tuple[Tensor, Tensor]:
-    a, b = weight(bar), weight(1 - bar)
-    return a * x_t - b * v, b * x_t + a * v
+def _masked_too_late(walk: Tensor, images: Tensor, labels: Tensor, y: int, bars: Tensor) -> Tensor:
+    """The shares among all images, of which those of class y are counted."""
+
+    def number(weights: Tensor) -> Tensor:
+        return torch.special.entr(weights[:, labels == y]).sum(1).exp()
+
+    return _possible(walk, images, torch.full_like(labels, y), y, bars, number=number)
 
 
 # ---- 6.2: the posterior ----------------------------------------------------------------------
@@ -131,37 +144,60 @@ def _ddim(
 EXERCISES = [
     Exercise(
         "6.1",
-        "the image and the noise in v",
-        _unmix,
-        [_unmixed(100), _unmixed(1, 250, 320, 500), _unmixed(400, 60)],
+        "the number of images still possible along a walk",
+        _possible,
+        [
+            _walk("four places, four images of the class", 2),
+            _walk("three places, three images of the class", 0, places=3),
+            _walk("one image of the class", 1),
+            _walk("places far from all images", 2, far=4000),
+        ],
         {
-            "this uses alpha_bar where its square root belongs, equations (6.3) and (6.4)":
-                partial(_unmix, weight=lambda share: share),
-            "the signs of v are swapped: v has a minus in (6.3) and a plus in (6.4)":
-                lambda v, x_t, t, alpha_bar: _unmix(-v, x_t, t, alpha_bar),
-            "the sign of v is wrong in x_0: it has a minus in (6.3)":
-                lambda v, x_t, t, bar: (_unmix(-v, x_t, t, bar)[0], _unmix(v, x_t, t, bar)[1]),
-            "the sign of v is wrong in eps: it has a plus in (6.4)":
-                lambda v, x_t, t, bar: (_unmix(v, x_t, t, bar)[0], _unmix(-v, x_t, t, bar)[1]),
-            "this uses the output as eps, equation (6.5); this network predicts v":
-                lambda v, x_t, t, bar: (
-                    (x_t - (1 - bar[t].view(-1, 1, 1, 1)).sqrt() * v)
-                    / bar[t].view(-1, 1, 1, 1).sqrt(), v),
-            "eps is the output itself; this network predicts v: see (6.4)":
-                lambda v, x_t, t, bar: (_unmix(v, x_t, t, bar)[0], v),
-            "the two are swapped: x_0 comes first":
-                lambda v, x_t, t, alpha_bar: _unmix(v, x_t, t, alpha_bar)[::-1],
-            "the two weights are swapped: sqrt(alpha_bar) is the weight of x_t in x_0, (6.3)":
-                lambda v, x_t, t, bar: _unmix(v, x_t, t, 1 - bar),
-            "x_0 is returned twice: eps is (6.4)":
-                lambda v, x_t, t, bar: (_unmix(v, x_t, t, bar)[0],) * 2,
-            "all images get the timestep of the first one":
-                lambda v, x_t, t, bar: _unmix(v, x_t, t[:1].expand(len(t)), bar),
-            "alpha_bar[t] is broadcast over the columns: reshape it to (B, 1, 1, 1)":
-                lambda v, x_t, t, bar: _of_bar(v, x_t, bar[t]),
-            "x_0 is cut off at -1 and 1; (6.3) does not do that":
-                lambda v, x_t, t, bar: (
-                    _unmix(v, x_t, t, bar)[0].clamp(-1, 1), _unmix(v, x_t, t, bar)[1]),
+            "the images of other classes count, too: keep those with labels == y":
+                lambda walk, images, labels, y, bars: (
+                    _possible(walk, images, torch.full_like(labels, y), y, bars)),
+            "the shares of the class do not add up to 1: leave the other images out before softmax":
+                _masked_too_late,
+            "these are the images of the other classes: keep those with labels == y":
+                lambda walk, images, labels, y, bars: (
+                    _possible(walk, images, labels != y, True, bars)),
+            "the images shrink by sqrt(alpha_bar), not by alpha_bar, equation (3.1)":
+                partial(_possible, scale=lambda bars: bars),
+            "the images are not made smaller: x_t holds sqrt(alpha_bar) times the clean image":
+                partial(_possible, scale=torch.ones_like),
+            "the factor 2 in the exponent is missing, equation (3.1)":
+                partial(_possible, divisor=lambda bars: 1 - bars),
+            "the exponent is divided by the standard deviation; (3.1) has the variance, "
+            "1 - alpha_bar":
+                partial(_possible, divisor=lambda bars: 2 * (1 - bars).sqrt()),
+            "nothing divides the exponent; (3.1) has 2 (1 - alpha_bar)":
+                partial(_possible, divisor=torch.ones_like),
+            "the sign of the exponent is wrong: far images get the largest shares":
+                partial(_possible, divisor=lambda bars: -2 * (1 - bars)),
+            "the distance is not squared, equation (3.1)": partial(_possible, power=1),
+            "softmax runs over the places; the shares of all images at one place add up to 1":
+                partial(_possible, shares=lambda logits: logits.softmax(0)),
+            "far from all images every exponential is 0, and 0/0 is no share: use softmax":
+                partial(_possible, shares=lambda logits: (
+                    logits.exp() / logits.exp().sum(1, keepdim=True))),
+            "the shares do not add up to 1: divide by their sum":
+                partial(_possible, shares=torch.exp),
+            "this is the entropy; (3.3) has its exponential":
+                partial(_possible, number=lambda w: torch.special.entr(w).sum(1)),
+            "a share of 0 makes the entropy not a number: torch.special.entr is right there":
+                partial(_possible, number=lambda w: (-(w * w.log()).sum(1)).exp()),
+            "the sign of the entropy is wrong: this is one over the number":
+                partial(_possible, number=lambda w: (-torch.special.entr(w).sum(1)).exp()),
+            "this is 1 / sum of squared shares, another measure; (3.3) has the entropy":
+                partial(_possible, number=lambda w: 1 / w.square().sum(1)),
+            "the logarithm is that to base 2, but the exponential that to base e":
+                partial(_possible, number=lambda w: (
+                    (torch.special.entr(w).sum(1) / torch.tensor(2.0).log()).exp())),
+            "this counts the shares above 0; (3.3) counts unequal shares as fewer":
+                partial(_possible, number=lambda w: (w > 0).sum(1).double()),
+            "all places get the alpha_bar of the first one":
+                lambda walk, images, labels, y, bars: (
+                    _possible(walk, images, labels, y, bars[:1].expand(len(bars)))),
         },
     ),
     Exercise(
@@ -264,7 +300,7 @@ EXERCISES = [
         _ddim,
         [_jumped(4, 2), _jumped(5, 1), _jumped(3, 0)],
         {
-            "this uses x_t where its noise belongs: first solve (6.1) for eps":
+            "this uses x_t where its noise belongs: first solve (2.5) for eps":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: x_t),
             "the weights are those of timestep t, so x_t does not change: mix with those of s, "
             "equation (6.15)":
@@ -289,26 +325,26 @@ EXERCISES = [
                 partial(_ddim, solve=lambda x_0, *given: torch.randn_like(x_0)),
             "there is no noise in the result: mix eps in, equation (6.15)":
                 partial(_ddim, solve=lambda x_0, *given: 0 * x_0),
-            "eps is solved for with alpha_bar[s]; x_t is a mixture by alpha_bar[t], (6.1)":
+            "eps is solved for with alpha_bar[s]; x_t is a mixture by alpha_bar[t], (2.5)":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
                     (x_t - bar_s.sqrt() * x_0) / (1 - bar_s).sqrt())),
             "t and s are exchanged: the noise comes from t, the result is at s":
                 lambda x_0, x_t, t, s, bar: _ddim(x_0, x_t, s, t, bar),
-            "eps is not divided: (6.1) gives x_t minus the image, over sqrt(1 - alpha_bar[t])":
+            "eps is not divided: (2.5) gives x_t minus the image, over sqrt(1 - alpha_bar[t])":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: x_t - bar_t.sqrt() * x_0),
-            "eps is divided by 1 - alpha_bar[t]; (6.1) divides by its square root":
+            "eps is divided by 1 - alpha_bar[t]; (2.5) divides by its square root":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
                     (x_t - bar_t.sqrt() * x_0) / (1 - bar_t))),
-            "x_0 lacks the root of its weight in x_t: (6.1) has sqrt(alpha_bar[t])":
+            "x_0 lacks the root of its weight in x_t: (2.5) has sqrt(alpha_bar[t])":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
                     (x_t - bar_t * x_0) / (1 - bar_t).sqrt())),
-            "x_0 is subtracted with weight 1; in x_t it has sqrt(alpha_bar[t]), (6.1)":
+            "x_0 is subtracted with weight 1; in x_t it has sqrt(alpha_bar[t]), (2.5)":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
                     (x_t - x_0) / (1 - bar_t).sqrt())),
-            "only one term is divided: put brackets around the difference, (6.1)":
+            "only one term is divided: put brackets around the difference, (2.5)":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
                     x_t - bar_t.sqrt() * x_0 / (1 - bar_t).sqrt())),
-            "both roots of (6.1) are missing: solve it for eps with sqrt(alpha_bar[t]) and "
+            "both roots of (2.5) are missing: solve it for eps with sqrt(alpha_bar[t]) and "
             "sqrt(1 - alpha_bar[t])":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
                     (x_t - bar_t * x_0) / (1 - bar_t))),
