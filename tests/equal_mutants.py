@@ -178,16 +178,6 @@ EQUAL = {
             "torch.cdist(points, cloud) < radius",
         ],
     ),
-    "9.3": (
-        "all samples have the same number of values; training images too",
-        [
-            "an index by one: samples[0] -> samples[0 + -1]",
-            "an index by one: samples[0] -> samples[0 + 1]",
-            "a number: 0 -> 1",
-            "a number: 0 -> -1",
-            "another variable: samples in line 2, column 66 -> training",
-        ],
-    ),
     "9.4": (
         "a_t and the difference are squared",
         [

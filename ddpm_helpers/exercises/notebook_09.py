@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.evaluation.distances import frechet_distance, precision_recall
-from ddpm_helpers.evaluation.memorising import nearest_neighbours
+from ddpm_helpers.evaluation.memorising import find_copies
 from ddpm_helpers.exercises.exercise import Exercise
 from ddpm_helpers.exercises.running import Case, noise
 
@@ -79,29 +79,55 @@ def _within_all(points: Tensor, cloud: Tensor) -> float:
     return (torch.cdist(points, cloud) <= radius).double().mean().item()
 
 
-# ---- 9.3: the nearest training image -----------------------------------------------------
+# ---- 9.3: copies -------------------------------------------------------------------------
+
+STRENGTHS = torch.tensor([0.2, 0.6, 0.65, 0.9, 1.2, 2.0])  # of the noise on a training image
 
 
-def _near(n: int, m: int) -> Case:
-    training, away = noise(n + m, 3, 4, 5, seed=7).split([m, n])
-    picked = torch.tensor([4, 1, 6, 0])[:n] % m
-    return Case(f"{n} samples and {m} training images", (training[picked] + 0.3 * away, training))
+def _near(n: int, m: int, scale: float = 1.0) -> Case:
+    """Training images under more and more noise: the first three are copies."""
+    training, away = (scale * noise(n + m, 3, 4, 5, seed=7)).split([m, n])
+    picked = torch.tensor([4, 1, 6, 0, 3, 2])[:n] % m
+    samples = training[picked] + STRENGTHS[:n, None, None, None] * away
+    return Case(f"{n} samples and {m} training images", (samples, training))
 
 
-def _nearest(
-    x: Tensor, training: Tensor, *, measure: Callable[[Tensor], Tensor] = lambda rms: rms
-) -> tuple[Tensor, Tensor]:
-    found = nearest_neighbours(x, training)
-    return found.index[:, 0], measure(found.distance[:, 0])
+def _line(samples: list[float], training: list[float]) -> tuple[Tensor, Tensor]:
+    """Images of one value."""
+    return torch.tensor(samples).view(-1, 1, 1, 1), torch.tensor(training).view(-1, 1, 1, 1)
+
+
+HALF = Case("a sample exactly half as far from one image as from the other",
+            _line([0.0, 0.5, 3.0], [1.0, -2.0]))  # fmt: skip
+ALIKE = Case("two training images that are nearly the same",
+             _line([0.0, 1.15, 3.0], [1.0, -5.0, 1.2, 4.0]))  # fmt: skip
+
+
+def _copies(
+    x: Tensor, training: Tensor, *,
+    copied: Callable[[Tensor, Tensor], Tensor] = lambda nearest, second: nearest < second / 2,
+    measure: Callable[[Tensor], Tensor] = lambda rms: rms,
+    second: Callable[[Tensor], Tensor] = lambda rms: rms.topk(2, largest=False).values[:, 1],
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The nearest training image, its distance, whether it was copied; with others its mistakes."""
+    away = _distances(x, training)  # (n, N)
+    nearest = away.min(1)
+    return nearest.indices, measure(nearest.values), copied(nearest.values, second(away))
+
+
+def _solution(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    found = find_copies(x, training)
+    return found.index, found.distance, found.copied
 
 
 def _distances(x: Tensor, training: Tensor) -> Tensor:
     return torch.cdist(x.flatten(1), training.flatten(1)) / math.sqrt(x[0].numel())  # (n, N)
 
 
-def _by_absolute(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
-    away = (x[:, None] - training).abs().flatten(2).mean(2).min(1)
-    return away.indices, away.values
+def _with_values(values: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    """The right images and copies, with other distances."""
+    return lambda x, training: (
+        _copies(x, training)[0], values(x, training), _copies(x, training)[2])  # fmt: skip
 
 
 # ---- 9.4: a term of the bound ------------------------------------------------------------
@@ -238,32 +264,50 @@ EXERCISES = [
     ),
     Exercise(
         "9.3",
-        "the nearest training image of each sample, and how far it is",
-        _nearest,
-        [_near(3, 7), _near(4, 5)],
+        "the nearest training image of each sample, how far it is, and which are copies",
+        _solution,
+        [_near(6, 7), _near(4, 5), _near(5, 7, 0.3), HALF, ALIKE],
         {
-            "sample i is compared with training image i alone: compare it with all":
-                lambda x, training: (torch.arange(len(x)), _distances(x, training).diagonal()),
             "this is the sum of squares: take the root of the mean":
-                partial(_nearest, measure=lambda rms: 3 * 4 * 5 * rms.square()),
+                _with_values(lambda x, training:
+                    x[0].numel() * _copies(x, training)[1].square()),
             "this is the root of the sum of squares: divide by the root of the number of values, "
             "for the root of the mean":
-                partial(_nearest, measure=lambda rms: math.sqrt(3 * 4 * 5) * rms),
+                partial(_copies, measure=lambda rms: rms.new_tensor(60).sqrt() * rms),
             "the root of the sum is divided by the number of values; divide by its root":
-                partial(_nearest, measure=lambda rms: rms / math.sqrt(3 * 4 * 5)),
+                partial(_copies, measure=lambda rms: rms / rms.new_tensor(60).sqrt()),
             "this is the mean square: its root is in the units of the pixels":
-                partial(_nearest, measure=Tensor.square),
-            "this is the mean absolute difference; take the root of the mean square":
-                _by_absolute,
+                partial(_copies, measure=Tensor.square),
             "this is the mean distance to all training images: take the smallest":
-                lambda x, training: (_nearest(x, training)[0], _distances(x, training).mean(1)),
-            "this is the most distant image":
-                lambda x, training: _distances(x, training).max(1)[::-1],
-            "this finds each training image's nearest sample: take the minimum over the training "
-            "images, axis 1":
-                lambda x, training: _nearest(training, x),
+                _with_values(lambda x, training: _distances(x, training).mean(1)),
+            "the distance is that to the second nearest: sort from the smallest":
+                _with_values(lambda x, training: _distances(x, training).sort(1).values[:, 1]),
             "the distance comes first here: return the number of the image, then the distance":
-                lambda x, training: _nearest(x, training)[::-1],
+                lambda x, training: tuple(_copies(x, training)[k] for k in (1, 0, 2)),
+            "a copy is *less* than half as far: exactly half is none, equation (9.4)":
+                partial(_copies, copied=lambda nearest, second: nearest <= second / 2),
+            "every sample that is nearer to one image than to the others counts as a copy: (9.4) "
+            "asks for less than half":
+                partial(_copies, copied=lambda nearest, second: nearest < second),
+            "the sample must be less than *half* as far, not a third, equation (9.4)":
+                partial(_copies, copied=lambda nearest, second: nearest < second / 3),
+            "the squares of the distances are compared, so the half became a root of it: compare "
+            "the distances":
+                partial(_copies, copied=lambda nearest, second:
+                    nearest.square() < second.square() / 2),
+            "a copy is *nearer*: the comparison is turned around, equation (9.4)":
+                partial(_copies, copied=lambda nearest, second: nearest > second / 2),
+            "one threshold in pixels for all: (9.4) compares with each sample's own second "
+            "nearest":
+                partial(_copies, copied=lambda nearest, second: nearest < 0.5),
+            "this compares with the mean distance to all training images; (9.4) has the second "
+            "nearest":
+                partial(_copies, second=lambda rms: rms.mean(1)),
+            "this compares with the third nearest: counting starts at 0":
+                partial(_copies, second=lambda rms:
+                    rms.topk(min(3, rms.shape[1]), largest=False).values[:, -1]),
+            "this compares with the most distant training image; (9.4) has the second nearest":
+                partial(_copies, second=lambda rms: rms.max(1).values),
         },
         tolerance=1e-4,
     ),
