@@ -209,6 +209,12 @@ EQUAL = {
             "swapped sides: sample(oracle, x_T) - x_0 -> x_0 - sample(oracle, x_T)",
         ],
     ),
+    "11.2": (
+        "the distance is squared",
+        [
+            "swapped sides: z[:, None] - (1 - s) * points -> (1 - s) * points - z[:, None]",
+        ],
+    ),
     "11.4": (
         "the difference is squared",
         [

@@ -1,4 +1,4 @@
-"""Exercises of notebook 11: the straight path, its prediction, Heun in its time, consistency."""
+"""Exercises of notebook 11: the straight path, the ideal velocity, its x_0, consistency."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from ddpm_helpers.exercises.exercise import Exercise
 from ddpm_helpers.exercises.running import Answer, Case, gradient, noise
 
-Velocity = Callable[[Tensor, float], Tensor]
 Predict = Callable[[Tensor, int], Tensor]
 
 
@@ -37,6 +36,35 @@ def _on_images(*times: float) -> Case:
 # ---- 11.2 --------------------------------------------------------------------------------
 
 
+def _ideal(
+    z: Tensor, points: Tensor, s: float, *,
+    scale: Callable[[float], float] = lambda s: 1 - s,
+    divisor: Callable[[float], float] = lambda s: 2 * s**2,
+    shares: Callable[[Tensor], Tensor] = lambda logits: torch.softmax(logits, 1),
+    mean: Callable[[Tensor, Tensor], Tensor] = torch.matmul,
+    velocity: Callable[[Tensor, Tensor, float], Tensor] = lambda z, x_0, s: (z - x_0) / s,
+    power: int = 2,
+) -> Tensor:  # fmt: skip
+    """The velocity by the mean of the points; with other parts its mistakes."""
+    distance = (z[:, None] - scale(s) * points).norm(dim=2) ** power  # (B, N)
+    return velocity(z, mean(shares(-distance / divisor(s)), points), s)
+
+
+def _divided(logits: Tensor) -> Tensor:
+    return logits.exp() / logits.exp().sum(1, keepdim=True)
+
+
+def _likeliest(weights: Tensor, points: Tensor) -> Tensor:
+    return points[weights.argmax(1)]
+
+
+CLOUD = noise(5, 3, seed=4, dtype=torch.float64)  # five points
+ASKED = noise(4, 3, seed=5, dtype=torch.float64)
+
+
+# ---- 11.3 --------------------------------------------------------------------------------
+
+
 def _by(formula: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Answer:
     """An answer by a formula of u, x_t, a = sqrt(alpha_bar) and b = sqrt(1 - alpha_bar)."""
     return lambda u, x_t, bar: formula(u, x_t, bar.sqrt(), (1 - bar).sqrt())
@@ -44,50 +72,6 @@ def _by(formula: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Answer:
 
 def _at_bar(bar: float) -> Case:
     return Case(f"alpha_bar = {bar:g}", (*noise(2, 2, 3, 4, 5), torch.tensor(bar)))
-
-
-# ---- 11.3 --------------------------------------------------------------------------------
-
-
-def _plain(velocity: Velocity, z: Tensor, s: float, r: float) -> Tensor:
-    return velocity(z, s)
-
-
-def _mean(velocity: Velocity, z: Tensor, s: float, r: float) -> Tensor:
-    u = velocity(z, s)
-    return (u + velocity(z + (r - s) * u, r)) / 2  # (11.6)
-
-
-def _at_the_end(velocity: Velocity, z: Tensor, s: float, r: float) -> Tensor:
-    return velocity(z + (r - s) * velocity(z, s), r)
-
-
-def _in_the_middle(velocity: Velocity, z: Tensor, s: float, r: float) -> Tensor:
-    return velocity(z + (r - s) / 2 * velocity(z, s), (s + r) / 2)
-
-
-def _with_numbers_of_steps(velocity: Velocity, z: Tensor, steps: int) -> Tensor:
-    return _solver(_mean)(lambda z, s: velocity(z, round(s * steps)), z, steps)
-
-
-def _solver(
-    rule: Answer, to_zero: Answer = _plain, sign: int = 1, count: Callable = lambda steps: steps
-) -> Answer:
-    """A walk that follows the velocity of one rule, and on the last step that of another."""
-
-    def answer(velocity: Velocity, z: Tensor, steps: int) -> Tensor:
-        for k in range(steps, steps - count(steps), -1):
-            s, r = k / steps, (k - 1) / steps
-            u = (rule if r > 0 else to_zero)(velocity, z, s, r)
-            z = z + sign * (r - s) * u
-        return z
-
-    return answer
-
-
-def _bent(z: Tensor, s: float) -> Tensor:
-    """A velocity that is meaningless at s = 0, like that of a network."""
-    return torch.sin(2 * z) + z.cos() * (s if s != 0 else 7.0)
 
 
 # ---- 11.4 --------------------------------------------------------------------------------
@@ -186,6 +170,64 @@ EXERCISES = [
     ),
     Exercise(
         "11.2",
+        "the velocity that a perfect network predicts",
+        _ideal,
+        [
+            Case("five points, s = 0.4", (ASKED, CLOUD, 0.4)),
+            Case("five points, s = 0.8", (1.5 * ASKED, CLOUD, 0.8)),
+            Case("five points, s = 1", (ASKED, CLOUD, 1.0)),
+            Case("z far from all points", (4000 * ASKED, CLOUD, 0.7)),
+        ],
+        {
+            "the points are not made smaller: z holds (1 - s) times the clean point":
+                partial(_ideal, scale=lambda s: 1.0),
+            "the points shrink by 1 - s itself, without a root: the path is a straight line":
+                partial(_ideal, scale=lambda s: (1 - s) ** 0.5),
+            "s and 1 - s are swapped in the exponent: the points shrink by 1 - s":
+                partial(_ideal, scale=lambda s: s),
+            "the factor 2 in the exponent is missing, equation (11.4)":
+                partial(_ideal, divisor=lambda s: s**2),
+            "the exponent is divided by 2 s; the noise has the weight s, so its variance is s²":
+                partial(_ideal, divisor=lambda s: 2 * s),
+            "the exponent is divided by s; (11.4) has 2 s²": partial(_ideal, divisor=lambda s: s),
+            "nothing divides the exponent; (11.4) has 2 s²":
+                partial(_ideal, divisor=lambda s: 1.0),
+            "the sign of the exponent is wrong: far points get the largest weights":
+                partial(_ideal, divisor=lambda s: -2 * s**2),
+            "the distance is not squared, equation (11.4)": partial(_ideal, power=1),
+            "far from all points every exponential is 0, and 0/0 is no weight: use softmax":
+                partial(_ideal, shares=_divided),
+            "the weights do not add up to 1: divide by their sum, or use softmax":
+                partial(_ideal, shares=lambda logits: logits.exp()),
+            "the weights of each point add up to 1 over the batch; they have to over the points":
+                partial(_ideal, shares=lambda logits: torch.softmax(logits, 0)),
+            "the mean is that of all points: multiply each by its weight":
+                partial(_ideal, mean=lambda weights, points: points.mean(0)),
+            "this moves away from the likeliest point; (11.4) has the mean of all, by weight":
+                partial(_ideal, mean=_likeliest),
+            "the weighted sum is divided by the number of points: the weights add up to 1":
+                partial(_ideal, mean=lambda weights, points: weights @ points / len(points)),
+            "the sign of the velocity is wrong: s grows towards the noise, away from the points":
+                partial(_ideal, velocity=lambda z, x_0, s: (x_0 - z) / s),
+            "this is the whole way from z to the mean; a velocity is that way divided by the time "
+            "it takes, s":
+                partial(_ideal, velocity=lambda z, x_0, s: z - x_0),
+            "the way to the mean is multiplied by s; it takes the time s, so divide":
+                partial(_ideal, velocity=lambda z, x_0, s: (z - x_0) * s),
+            "the way to the mean is divided by 1 - s; what is left of the time is s":
+                partial(_ideal, velocity=lambda z, x_0, s: (z - x_0) / (1 - s if s < 1 else s)),
+            "only z is divided by s: put brackets around the difference":
+                partial(_ideal, velocity=lambda z, x_0, s: z / s - x_0),
+            "only the mean is divided by s: put brackets around the difference":
+                partial(_ideal, velocity=lambda z, x_0, s: z - x_0 / s),
+            "this is the mean of the noise; the velocity is that minus the mean of x_0":
+                partial(_ideal, velocity=lambda z, x_0, s: (z - (1 - s) * x_0) / s),
+            "this is the mean of the clean points, not the velocity":
+                partial(_ideal, velocity=lambda z, x_0, s: x_0),
+        },
+    ),
+    Exercise(
+        "11.3",
         "the clean image that a velocity stands for",
         _by(lambda u, x_t, a, b: (x_t - b * u) / (a + b)),
         [_at_bar(bar) for bar in (0.64, 0.3, 0.0, 1.0)],
@@ -194,7 +236,7 @@ EXERCISES = [
                 _by(lambda u, x_t, a, b: (x_t - b * u) / a),
             "x_t - b u is a x_0 + b x_0: divide it by a + b":
                 _by(lambda u, x_t, a, b: x_t - b * u),
-            "x_t is not z: divide it by a + b before you walk back along u, (11.4)":
+            "x_t is not z: divide it by a + b before you walk back along u, (11.5)":
                 _by(lambda u, x_t, a, b: x_t - b / (a + b) * u),
             "only x_t is divided by a + b: put brackets around the difference":
                 _by(lambda u, x_t, a, b: x_t / (a + b) - b * u),
@@ -213,46 +255,6 @@ EXERCISES = [
                 _by(lambda u, x_t, a, b: (x_t - b * u) * (a + b)),
             "this divides by a - b, which is 0 half way: the sum of the two belongs there":
                 _by(lambda u, x_t, a, b: (x_t - b * u) / (a - b)),
-        },
-    ),
-    Exercise(
-        "11.3",
-        "Heun's method from s = 1 to s = 0",
-        _solver(_mean),
-        [Case(f"steps = {n}", (_bent, noise(3, 2), n)) for n in (1, 2, 3, 5)],
-        {
-            "this is Euler's method: the slope at the end of the step is not used":
-                _solver(_plain),
-            "the slope at the end alone is used: take the mean of both, (11.6)":
-                _solver(_at_the_end),
-            "both slopes are added but not halved":
-                _solver(lambda *args: 2 * _mean(*args)),
-            "the half belongs to both slopes: put brackets around their sum":
-                _solver(lambda *args: _plain(*args) + _at_the_end(*args) / 2),
-            "the second slope is taken at the old point; go to the end of the step first":
-                _solver(lambda v, z, s, r: (v(z, s) + v(z, r)) / 2),
-            "the second slope is taken at the old s: it belongs to r, (11.6)":
-                _solver(lambda v, z, s, r: (v(z, s) + v(z + (r - s) * v(z, s), s)) / 2),
-            "the corrected step starts from the trial point: start it from z_s again, (11.6)":
-                _solver(lambda *args: _plain(*args) + _mean(*args)),
-            "this is the midpoint method: one slope, half a step ahead":
-                _solver(_in_the_middle),
-            "this is the midpoint method, in the last step too: one slope, half a step ahead":
-                _solver(_in_the_middle, to_zero=_in_the_middle),
-            "the velocity gets the number of the step, not s": _with_numbers_of_steps,
-            "the walk leads away from the images: r - s is negative, keep its sign":
-                _solver(_mean, sign=-1),
-            "the trial point lies on the wrong side: r - s is negative, keep its sign":
-                _solver(lambda v, z, s, r: (v(z, s) + v(z - (r - s) * v(z, s), r)) / 2),
-            "the trial point and the step lie on the wrong side: r - s is negative, keep its sign":
-                _solver(lambda v, z, s, r: (v(z, s) + v(z - (r - s) * v(z, s), r)) / 2, sign=-1),
-            "the last step uses the velocity at s = 0, where no network is trained: take it "
-            "with Euler":
-                _solver(_mean, to_zero=_mean),
-            "the last step is missing: the walk ends at s = 1 / steps":
-                _solver(_mean, count=lambda steps: steps - 1),
-            "only the first step is taken: `return` stands inside the loop":
-                _solver(_mean, count=lambda steps: 1),
         },
     ),
     Exercise(
