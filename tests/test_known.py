@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from ddpm_helpers.diffusion import DiffusionUtils, IdealDenoiser
+from ddpm_helpers.display.canvas import is_small_chart
 from ddpm_helpers.display.known import (
     PlaneSlider,
     PlaneView,
@@ -91,3 +92,7 @@ def test_rows_and_slider_show_the_same_images():
     assert slider.caption.value.startswith("t = 10: 1 images")
     mean = pixels(slider.image.value)[4:92, 104:192]  # inside of the second tile
     np.testing.assert_allclose(mean, squares()[1, 0, 0, 0].item(), atol=1)
+
+
+def test_a_plane_whose_lines_are_tensors_is_a_small_chart():
+    assert is_small_chart(plane_panels(plane(), POINTS, [0, 50, 100]))
