@@ -101,7 +101,7 @@ class DiffusionNet(nn.Module):
         # Labels of a training are checked with the dataset: here, reading them would split a
         # compiled graph, or wait for the GPU.
         read = not (torch.compiler.is_compiling() or (self.training and t.is_cuda))
-        if y is not None and len(t) and read:
+        if read and y is not None and len(t):  # in this order: len() would freeze a traced batch
             checks.labels(y, len(t), self, t.device)
 
 
