@@ -5,8 +5,9 @@ python -m tools.website.plane [site/plane.html]
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parents[2] / "docs/web"
@@ -87,7 +88,16 @@ def write_plane(out: Path, *, alone: bool = False) -> None:
     out.write_text(text, encoding="utf-8")
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the page where the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.website.plane", description="Write plane.html as one file."
+    )
+    parser.add_argument("out", nargs="?", type=Path, default=Path("site/plane.html"))
+    out = parser.parse_args(argv).out
+    write_plane(out, alone=not out.with_name("index.html").exists())
+    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB; open it in a browser")
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1] if len(sys.argv) > 1 else "site/plane.html")
-    write_plane(target, alone=not target.with_name("index.html").exists())
-    print(f"{target}: {target.stat().st_size / 1e3:.0f} kB; open it in a browser")
+    main()
