@@ -16,9 +16,7 @@ from tools.website.plane import write_plane
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 WAIT = 120_000  # ms, for a shared machine; nothing here measures time
 REACH = 2.3  # the canvas shows -REACH..REACH
-SIX = np.array(
-    [[-0.85, 0.55], [-0.2, 0.8], [0.75, 0.65], [-0.55, -0.4], [0.2, -0.75], [0.85, -0.35]]
-)
+SIX = np.array([[-0.85, 0.6], [-0.3, 0.9], [0.8, 0.7], [0.9, -0.2], [0.1, -0.85], [-0.8, -0.55]])
 STILL = {"reduced_motion": "reduce"}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 FOCUSED = "(({ id, name, parentElement: p }) => id || name || p.id)(document.activeElement)"
@@ -213,8 +211,10 @@ def test_the_tour(show):
         assert len(set(titles)) == 5
         settled(page, "document.querySelectorAll('#results tbody tr').length === 1")
         assert page.text_content("#results tbody td:last-child") == "0.000"
+        assert "all end on the 12 data points" in page.text_content("#tour-text")
         page.click("#tour-next")
         assert page.is_hidden("#tour") and page.is_visible("#tour-start")
+        assert page.input_value("#t") == "120" and page.input_value("#data") == "ring"
         page.click("#tour-start")
         assert page.text_content("#tour-title") == titles[0]
 
@@ -225,8 +225,51 @@ def test_play_moves_x_t_along_its_walk(show):
         page.click("#play")
         settled(page, "document.getElementById('t').value === '0'")
         settled(page, "document.getElementById('facts').textContent.includes('1.0 of 6')")
-        assert facts(page)["x_t"] == "(0.20, −0.75)"
+        assert facts(page)["x_t"] == "(0.10, −0.85)"
         settled(page, "location.hash.includes('t=500')")  # a link shows the walk from its start
+        page.mouse.click(*place(page, 1.5, 1.2))  # the walk is over: another one from T
+        settled(page, "document.getElementById('t').value === '500'")
+        settled(page, "document.getElementById('facts').textContent.includes('50 steps end')")
+        assert numbers(facts(page)["x_t"]) == pytest.approx([1.5, 1.2], abs=0.02)
+
+
+def test_the_tour_tells_of_the_network_that_was_raced(show):
+    with show("#tour=5", **STILL) as page:
+        settled(page, "document.querySelectorAll('#results tbody tr').length === 1")
+        page.click("#learn summary")
+        page.click("#train")
+        settled(page, "parseInt(document.getElementById('learned').textContent) > 20")
+        page.click("#train")
+        text = page.text_content("#tour-text")
+        assert "all end on the 12 data points" in text and "2000 or more" in text
+        page.click("#start")
+        settled(page, "document.getElementById('results').textContent.includes('of the network')")
+        text = page.text_content("#tour-text")
+        assert "all end on" not in text and "learned too little" in text
+
+
+def test_space_never_scrolls_the_page(show):
+    with show("#data=six&t=500", viewport={"width": 700, "height": 500}) as page:
+        page.focus("#plane")
+        before = page.evaluate("scrollY")
+        page.keyboard.press("Space")
+        settled(page, "Number(document.getElementById('t').value) < 500")
+        page.keyboard.press("Space")
+        assert page.text_content("#play") == "Play"
+        page.wait_for_timeout(300)
+        assert page.evaluate("scrollY") == before
+        page.check("input[name=tool][value='2']")
+        settled(page, "document.getElementById('facts').textContent.includes('class 2')")
+        assert "star" not in page.text_content("#facts")
+
+
+def test_a_phone_keeps_the_plane_in_sight(show):
+    with show("#data=six", viewport={"width": 375, "height": 667}, has_touch=True) as page:
+        page.locator("#share summary").scroll_into_view_if_needed()
+        page.click("#share summary")
+        page.evaluate("scrollTo(0, 600)")
+        box = page.locator("#plane").bounding_box()
+        assert 0 <= box["y"] < 20 and box["height"] < 0.5 * 667
 
 
 def test_a_link_holds_the_state_and_changes_it_without_reloading(show):
@@ -239,7 +282,9 @@ def test_a_link_holds_the_state_and_changes_it_without_reloading(show):
         settled(page, "document.getElementById('t').value === '77'")
         assert page.evaluate("window.before") == 1 and page.input_value("#data") == "moons"
         page.click("#share summary")
-        assert page.input_value("#link").endswith("#data=moons&t=77&open=share")
+        settled(
+            page, "document.getElementById('link').value.endsWith('#data=moons&t=77&open=share')"
+        )
 
 
 def test_a_broken_address_is_one_sentence_and_the_page_goes_on(show):
@@ -267,7 +312,9 @@ def test_a_network_trains_on_the_page(show):
         settled(page, "parseInt(document.getElementById('learned').textContent) > 20")
         page.click("#train")
         settled(page, "document.getElementById('train').textContent === 'Train'")
-        assert 0 < float(page.text_content("#learned").split("loss ")[1]) < 1
+        said = page.text_content("#learned")
+        assert 0 < float(re.search(r"loss (\d\.\d+)", said)[1]) < 1
+        assert "2000" in said
         assert "network's x_0" in facts(page)
         assert "learned" in page.get_attribute("#errors", "aria-label")
         page.check("input[name=measured][value=new]")

@@ -20,7 +20,7 @@ FILES = {
     "js": "draw/samplers.js", "schedules": "plane/schedules.js", "process": "plane/process.js",
     "ideal": "plane/ideal.js", "race": "plane/race.js", "data": "plane/data.js",
     "net": "plane/network.js", "training": "plane/training.js", "broken": "plane/broken.js",
-    "states": "plane/state.js",
+    "states": "plane/state.js", "tour": "plane/tour.js",
 }  # fmt: skip
 
 
@@ -417,6 +417,33 @@ def test_presets_lie_in_the_square_and_follow_their_seed():
         assert first == again and (first == other) == (name == "six") == (fresh is None)
         assert np.abs(first["points"]).max() <= 1
         assert len(first["points"]) == 2 * len(first["labels"]) == 2 * n
+
+
+def test_the_six_points_are_those_of_notebook_03(root):
+    six = node("print(data.toRows(data.preset('six', 6, 0)).map(([x, y]) => [x, y]))")
+    (notebook,) = (root / "notebooks").glob("03_*.ipynb")
+    assert f"points = {six}" in notebook.read_text(encoding="utf-8")
+
+
+TOLD = """
+const run = { racers: 60, points: 12, onRing: 41, updates: 0, toData: 0.0 };
+print([
+  { race: run, updates: 0 }, { race: run, updates: 700 }, { race: null, updates: 0 },
+  { race: { ...run, updates: 700, toData: 0.21 }, updates: 800 },
+  { race: { ...run, updates: 3000, toData: 0.13 }, updates: 3000 },
+  { race: { ...run, toData: 0.4 }, updates: 0 },
+].map((state) => tour.TOUR[4].told({ ...state, most: 6000 })));
+"""
+
+
+def test_the_last_step_of_the_tour_follows_the_race():
+    exact, training, none, early, late, few_calls = node(TOLD)
+    assert "all end on the 12" in exact and "press Train" in exact and "2000 or more" in exact
+    assert "all end on the 12" in training and "it has 700" in training
+    assert "Press Race" in none and "all end" not in none
+    assert "after 700 of 6000" in early and "too little" in early and "it has 800" in early
+    assert "after 3000 of 6000" in late and "41 of 60" in late and "0.13" in late
+    assert all("never between" not in text for text in (early, late, few_calls))
 
 
 STATES = [

@@ -8,7 +8,7 @@ export const MOST_POINTS = 400;
 const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const GRID = 201; // coordinates -1.00, -0.99, … 1.00
 
-const SIX = [[-0.85, 0.55], [-0.2, 0.8], [0.75, 0.65], [-0.55, -0.4], [0.2, -0.75], [0.85, -0.35]];
+const SIX = [[-0.85, 0.6], [-0.3, 0.9], [0.8, 0.7], [0.9, -0.2], [0.1, -0.85], [-0.8, -0.55]]; // of notebook 03
 const LETTERS = [ // strokes of A, B and C, as points that a pen connects
   [[[-0.95, -0.5], [-0.7, 0.5], [-0.45, -0.5]], [[-0.86, -0.15], [-0.54, -0.15]]],
   [[[-0.2, -0.5], [-0.2, 0.5], [0.08, 0.5], [0.2, 0.38], [0.2, 0.14], [0.08, 0.02], [-0.2, 0.02]],
@@ -27,6 +27,7 @@ export const PRESETS = {
   letters: { title: "letters", n: 240, make: letters },
 };
 export const BY_HAND = "hand";
+export const RADIUS = 0.75; // of the ring
 
 /** A preset's points {points, labels} for a number of points and a seed. */
 export function preset(name, n, seed) {
@@ -86,7 +87,7 @@ function ring(n, random) {
   const start = random();
   return Array.from({ length: n }, (_, i) => {
     const angle = 2 * PI * ((i + 0.35 * (random() - 0.5)) / n + start);
-    return [0.75 * cos(angle), 0.75 * sin(angle), 0];
+    return [RADIUS * cos(angle), RADIUS * sin(angle), 0];
   });
 }
 

@@ -32,7 +32,9 @@ export function paint(canvas, side, scene, colour) {
   if (scene.cloud) dots(view, scene.cloud, 0.45, side / 200);
   if (scene.x_t && scene.weights) lines(view, scene);
   const pale = scene.paths.length + scene.crowds.length > 2; // walks of many points: data step back
-  dots(view, scene.data, pale ? 0.5 : 1, max(3.5, side / (scene.data.labels.length > 40 ? 140 : 85)), true);
+  const size = max(3.5, side / (scene.data.labels.length > 40 ? 140 : 85));
+  dots(view, scene.data, pale ? 0.5 : 1, size, true);
+  if (scene.shrunk) dots(view, scene.shrunk, 0.9, 0.38 * size, false, colour.text);
   for (const path of scene.paths) walked(view, path);
   for (const crowd of scene.crowds) dots(view, crowd, crowd.alpha, side / 150, false, colour[crowd.colour]);
   if (scene.x_t) touched(view, scene);

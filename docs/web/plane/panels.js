@@ -2,10 +2,12 @@
 
 import { BUGS, brokenWalk, lastNoise } from "./broken.js";
 import { drawErrors } from "./chart.js";
+import { RADIUS } from "./data.js";
 import { asNetwork } from "./ideal.js";
 import { nearest, race, startNoise, untilTimestep } from "./race.js";
 import { alphaBar } from "./schedules.js";
 import { PANELS, RACERS, T } from "./state.js";
+import { ENOUGH } from "./tour.js";
 import { errorByTimestep, training } from "./training.js";
 
 const MOST_UPDATES = 6000;
@@ -29,6 +31,8 @@ export function panels(page) {
   const radios = (name) => document.querySelectorAll(`input[name="${name}"]`);
   let running = 0; // the training that is going on
   let raced = null; // results of the last race
+  let racedWith = 0; // updates of the network that it used; 0 for the exact mean
+  let pace = null; // {began, from}: when the training that goes on began, and at which update
   let crowds = null; // walks of the healthy and of the broken loop
   let exactErrors = null;
   let asked = 0;
@@ -44,6 +48,7 @@ export function panels(page) {
     change({ field: "learned" });
     page.controls();
     const mine = (running = performance.now());
+    pace = { began: mine, from: world.trained.updates };
     $("train").textContent = "Pause";
     let charted = 0;
     const frame = (now) => {
@@ -90,8 +95,17 @@ export function panels(page) {
   function sayTrained() {
     const { updates = 0, loss } = world.trained ?? {};
     $("learned").textContent = updates
-      ? `${updates} of ${MOST_UPDATES} updates, loss ${loss.toFixed(3)}`
-      : "Not trained yet. Training starts again when the data change.";
+      ? `${updates} of ${MOST_UPDATES} updates, loss ${loss.toFixed(3)}. ${worthRacing(updates)}`
+      : `Not trained yet. Training starts again when the data change. From ${ENOUGH} updates on, a race is worth a look.`;
+    page.showTour();
+  }
+
+  function worthRacing(updates) {
+    if (updates >= ENOUGH) return "Race it now.";
+    const done = updates - (pace?.from ?? updates);
+    if (!running || done < 20) return `Worth a race from ${ENOUGH} on.`;
+    const seconds = ((performance.now() - pace.began) / 1000 / done) * (ENOUGH - updates);
+    return `Worth a race from ${ENOUGH} on, in about ${Math.ceil(seconds / 5) * 5} seconds.`;
   }
 
   function chart() {
@@ -125,10 +139,14 @@ export function panels(page) {
     if (!world.data.labels.length) return page.fail("There are no data points to end at; draw some first.");
     if (y >= 0 && !world.data.labels.includes(y)) return page.fail(`No data point has class ${y}; choose another class.`);
     page.fail("");
-    const common = { samplers, calls, racers, seed, schedule, data: world.data, T, mean: page.source() };
+    const mean = page.source();
+    const updates = mean === world.ideal.mean ? 0 : world.trained.updates;
+    const common = { samplers, calls, racers, seed, schedule, data: world.data, T, mean };
     raced = await race({ ...common, y: y < 0 ? null : y, guidance: y < 0 ? 1 : guidance });
     if (mine !== asked) return undefined;
+    racedWith = updates;
     table();
+    page.showTour();
     page.state().run = 1;
     page.show("race");
     if (!still) begin();
@@ -143,7 +161,7 @@ export function panels(page) {
   }
 
   function table() {
-    const head = "<thead><tr><th scope=col>sampler</th><th scope=col>steps</th><th scope=col>from the exact end</th>"
+    const head = "<thead><tr><th scope=col>sampler</th><th scope=col>steps</th><th scope=col>sampler's error</th>"
       + "<th scope=col>from the data</th></tr></thead>";
     const rows = raced.map(({ name, steps, toExact, toData }) => {
       const { colour } = LOOKS[name];
@@ -151,8 +169,10 @@ export function panels(page) {
         + `<td>${toExact === null ? "–" : toExact.toFixed(3)}</td><td>${toData.toFixed(3)}</td></tr>`;
     });
     const has = (sampler) => raced.some(({ name }) => name === sampler);
-    const about = "Mean distances. The exact end is where very many steps lead."
-      + (has("ddpm") ? " ddpm adds noise of its own, so it has none." : "")
+    const field = racedWith ? `the field of the network, after ${racedWith} updates` : "the exact field";
+    const about = `Mean distances, in ${field}. Sampler's error: from where ${T} steps of heun lead in the same field.`
+      + (racedWith ? " From the data: the network's error counts, too." : "")
+      + (has("ddpm") ? " ddpm adds noise of its own, so it has no such end." : "")
       + (has("heun") ? " heun asks twice in most steps, so it takes fewer." : "");
     $("results").innerHTML = `<caption>${about}</caption>${head}<tbody>${rows.join("")}</tbody>`;
     $("results").hidden = false;
@@ -314,6 +334,16 @@ export function panels(page) {
       if (run && open === "race") runRace();
       if (run && open === "break") runBroken();
       if ((run && open === "learn") || field === "learned") train();
+    },
+    /** What the tour tells about: the race that is shown, and how far the network is. */
+    progress() {
+      const updates = world.trained?.updates ?? 0;
+      if (!raced) return { race: null, updates, most: MOST_UPDATES };
+      const ends = raced[0].path.at(-1).x_t;
+      const off = Array.from({ length: ends.length / 2 }, (_, i) => Math.hypot(ends[2 * i], ends[2 * i + 1]) - RADIUS);
+      const onRing = page.state().data === "ring" ? off.filter((one) => Math.abs(one) < 0.1).length : null;
+      const race = { racers: off.length, points: world.data.labels.length, onRing, updates: racedWith, toData: raced[0].toData };
+      return { race, updates, most: MOST_UPDATES };
     },
     /** The data have changed. */
     renew() {

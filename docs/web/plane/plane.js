@@ -7,7 +7,7 @@ import { panels } from "./panels.js";
 import { express } from "./process.js";
 import { nearest, startNoise, untilTimestep, walk } from "./race.js";
 import { SCHEDULES, alphaBar } from "./schedules.js";
-import { REACH, T, format, parse } from "./state.js";
+import { REACH, T, format, initial, parse } from "./state.js";
 import { touching } from "./touch.js";
 import { TOUR } from "./tour.js";
 
@@ -20,9 +20,9 @@ const ARROWS = 15; // of the field, in a row
 const HELP = {
   x_0: "The star: E[x_0 | x_t], the sum of all data points times their weights w.",
   eps: "The noise in x_t: eps = (x_t − sqrt(alpha_bar) x_0) / sqrt(1 − alpha_bar), with the star as x_0.",
-  score: "Uphill on the density of x_t: score = −eps / sqrt(1 − alpha_bar). Long arrows are drawn shorter.",
+  score: "Where noisy points become likelier: score = −eps / sqrt(1 − alpha_bar). Long arrows are drawn shorter.",
   v: "v = sqrt(alpha_bar) eps − sqrt(1 − alpha_bar) x_0: a mixture that is useful at every t.",
-  velocity: "velocity = eps − x_0: along the straight path of flow matching, from data to noise.",
+  velocity: "How a point moves on the straight line from x_0 to its noise: velocity = eps − x_0. Flow matching learns it.",
 };
 
 let state = null;
@@ -36,7 +36,7 @@ let said = 0;
 const world = {}; // what follows from the state: data, ideal, bar, cloud, density, walked
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const page = {
-  $, world, calm, change, controls, redraw, fail, play, show,
+  $, world, calm, change, controls, redraw, fail, play, show, showTour,
   state: () => state,
   source,
   colour: () => colour,
@@ -158,7 +158,8 @@ function scene() {
   }
   if (drawing()) return found;
   if (world.walked) found.paths.push(...walkedPaths());
-  return { ...found, ...world.point, x_t: state.x };
+  const shrunk = { points: data.points.map((value) => a * value), labels: data.labels };
+  return { ...found, ...world.point, x_t: state.x, shrunk };
 }
 
 /** The path of x_t, and that of the star. */
@@ -223,6 +224,11 @@ function tell() {
   if (!n) {
     world.point = {};
     facts([["Data", "no points yet: choose a preset, or draw some with your finger, mouse or keys"]]);
+  } else if (view === "point" && drawing()) {
+    facts([
+      ["Drawing", `class ${drawing() - 1}; the cross is at ${pair(state.x)}`],
+      ["Data", `${n} points, at most ${MOST_POINTS}`],
+    ]);
   } else if (view === "point") {
     const x_t = Float64Array.from(state.x);
     const { weights, possible } = ideal.weights(x_t, bar_t);
@@ -248,7 +254,7 @@ function tell() {
 
 function walkFact() {
   if (!state.walk) return [];
-  if (!state.t && !following) return [["Walk", "t is 0 already: move t up first"]];
+  if (!state.t && !following) return [["Walk", `t is 0: move x_t to start at t = ${T}, or move t up`]];
   if (!world.walked) return [];
   const { path, end, distance } = world.walked;
   const steps = path.length === 2 ? "1 step ends" : `${path.length - 1} steps end`;
@@ -342,6 +348,11 @@ function halt() {
   following = null;
 }
 
+/** The t at which x_t starts where somebody moves it: T, if t = 0 has ended its walk or a race. */
+function startOf() {
+  return !state.t && (state.walk || view !== "point") ? T : state.t;
+}
+
 function hundredths(x) {
   return [...x].map((value) => round(value * 100) / 100);
 }
@@ -374,12 +385,13 @@ function listen() {
   $("clear").addEventListener("click", () => edit(() => []));
   touching($("plane"), {
     drawing, place: () => state.x, ended: controls,
-    moved: (x) => (halt(), (view = "point"), change({ x, run: 0 })),
+    moved: (x) => (halt(), change({ x, t: startOf(), run: 0 }), (view = "point")),
     drawn: ([x, y]) => {
       change({ x: [x, y] });
       edit((rows) => [...rows, [x, y, drawing() - 1]]);
     },
     turned: (n) => (halt(), change({ t: Math.min(T, max(0, state.t + n)) })),
+    played: playAgain,
   });
   tourButtons();
 }
@@ -435,13 +447,24 @@ function controls() {
 
 function tourButtons() {
   const go = (step) => {
-    history.pushState(null, "", step ? `#tour=${step}` : format({ ...state, tour: 0, run: 0 }));
+    history.pushState(null, "", `#tour=${step}`);
     load();
   };
-  $("tour-next").addEventListener("click", () => go((state.tour + 1) % (TOUR.length + 1)));
+  $("tour-next").addEventListener("click", () => (state.tour < TOUR.length ? go(state.tour + 1) : endTour()));
   $("tour-back").addEventListener("click", () => go(state.tour - 1));
-  $("tour-end").addEventListener("click", () => (change({ tour: 0 }), controls(), $("plane").focus()));
+  $("tour-end").addEventListener("click", endTour);
   $("tour-start").addEventListener("click", () => (go(1), $("tour-next").focus()));
+}
+
+/** Leaves the tour with the data, the network and the t that are there; t = 0 has nothing to show. */
+function endTour() {
+  const { t, x } = following ?? initial(0);
+  halt();
+  view = "point";
+  change({ tour: 0, run: 0, ...(state.t ? {} : { t, x }) });
+  history.pushState(null, "", format(state));
+  controls();
+  $("plane").focus();
 }
 
 function showTour() {
@@ -450,7 +473,7 @@ function showTour() {
   $("tour-start").hidden = Boolean(step);
   if (!step) return;
   $("tour-title").textContent = step.title;
-  $("tour-text").textContent = step.text;
+  $("tour-text").textContent = step.told ? step.told(panel.progress()) : step.text;
   $("tour-count").textContent = `step ${state.tour} of ${TOUR.length}`;
   $("tour-back").hidden = state.tour === 1;
   $("tour-next").hidden = $("tour-end").hidden = false;

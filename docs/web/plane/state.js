@@ -41,7 +41,7 @@ const NAMES = {
 };
 
 /** The state of a step of the tour; without one, the defaults. */
-function initial(tour) {
+export function initial(tour) {
   const first = Object.fromEntries(Object.entries(NAMES).map(([name, [value]]) => [name, value]));
   return { ...first, ...TOUR[tour - 1]?.state, tour };
 }

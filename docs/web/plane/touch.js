@@ -9,10 +9,10 @@ const { hypot, max, min, round } = Math;
 
 /**
  * Calls what happens on a canvas: `moved([x, y])` while a point is dragged, `drawn([x, y])` for each
- * point of a stroke, `ended()` when it ends, `turned(n)` for page up and down. `drawing()` says
- * whether touching draws, `place()` where keys start from.
+ * point of a stroke, `ended()` when it ends, `turned(n)` for page up and down, `played()` for space
+ * where touching does not draw. `drawing()` says whether it does, `place()` where keys start from.
  */
-export function touching(canvas, { drawing, place, moved, drawn, ended, turned }) {
+export function touching(canvas, { drawing, place, moved, drawn, ended, turned, played }) {
   let last = null; // the stroke's last point
 
   function at({ clientX, clientY }) {
@@ -28,6 +28,12 @@ export function touching(canvas, { drawing, place, moved, drawn, ended, turned }
     if (last && hypot(point[0] - last[0], point[1] - last[1]) < STROKE) return undefined;
     last = point;
     return drawn(point);
+  }
+
+  function spaced() {
+    if (!drawing()) return played();
+    drawn(place());
+    return ended();
   }
 
   canvas.addEventListener("pointerdown", (event) => {
@@ -48,9 +54,8 @@ export function touching(canvas, { drawing, place, moved, drawn, ended, turned }
       moved(inside([x + step * dx, y + step * dy]));
     } else if (event.key === "PageUp" || event.key === "PageDown") {
       turned(event.key === "PageUp" ? 10 : -10);
-    } else if (event.key === " " && drawing()) {
-      drawn(place());
-      ended();
+    } else if (event.key === " ") {
+      if (!event.repeat) spaced();
     } else {
       return;
     }
