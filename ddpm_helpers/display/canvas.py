@@ -69,7 +69,7 @@ def is_small_chart(figure: Figure) -> bool:
     for ax in figure.axes:
         if ax.images:
             return False
-        points += sum(len(line.get_xdata(orig=False)) for line in ax.lines)
+        points += sum(np.size(line.get_xdata(orig=False)) for line in ax.lines)
         for one in ax.collections:
             shapes = sum(np.shape(path.vertices)[0] for path in one.get_paths())
             points += shapes * max(1, np.shape(one.get_offsets())[0])
