@@ -38,10 +38,10 @@ OF_SOURCE: dict[str, dict[str, Any]] = {
     "mnist": {"channels": 1, "flip": False},
     "fashion_mnist": {"channels": 1},
 }
-COUNTS = {  # fields that are whole numbers, and the least of each
+COUNTS = {  # whole numbers without an upper bound, and the least of each
     "image_size": 1, "timesteps": 1, "epochs": 1, "batch_size": 1, "width": 1, "accumulate": 1,
-    "max_bad_steps": 1, "keep_checkpoints": 1, "stem_stride": 1, "limit": 1, "seed": 0,
-    "warmup_steps": 0, "sample_every": 0, "save_every": 0, "teacher_steps": 1,
+    "max_bad_steps": 1, "keep_checkpoints": 1, "stem_stride": 1, "limit": 1,
+    "warmup_steps": 0, "sample_every": 0, "save_every": 0,
 }  # fmt: skip
 LARGEST_SEED = 2**63 - 1  # of torch's generators
 
