@@ -22,7 +22,7 @@ from ddpm_helpers.display.canvas import (
     to_uint8,
 )
 from ddpm_helpers.display.plots import show_images
-from ddpm_helpers.display.widgets import _Blitter as Blitter
+from ddpm_helpers.display.widgets import Blitter
 
 
 class PlaneView:

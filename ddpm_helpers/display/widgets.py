@@ -58,7 +58,7 @@ class _ImageSlider(ipywidgets.VBox):
         self.image.value = self.frame(change["new"])
 
 
-class _Blitter:
+class Blitter:
     """A figure whose background is drawn once and whose moving artists are drawn on top of it."""
 
     def __init__(self, figure: Figure, moving: Sequence[Artist]) -> None:
@@ -96,7 +96,7 @@ class NoisingSlider(_ImageSlider):
         self._eps = torch.randn(self._x_0.shape, generator=torch.Generator().manual_seed(seed))
         figure = new_figure(8.4, 3.2, layout="none")
         moving = [*self._tile(figure), *self._histogram(figure), *self._curve(figure)]
-        self._blitter = _Blitter(figure, moving)
+        self._blitter = Blitter(figure, moving)
         super().__init__("t", 0, diffusion.T, checks.count("t", t, 0, diffusion.T), 840)
 
     def frame(self, value: int) -> bytes:
@@ -180,7 +180,7 @@ class ScheduleSlider(_ImageSlider):
         self._least, self._most = (0 if self._fixed else 10), lengths.pop()
         value = self._most // 2 if value is None else value
         checks.count(self._letter, value, self._least, self._most)
-        self._blitter = _Blitter(*self._draw(new_figure(8, 3.8)))
+        self._blitter = Blitter(*self._draw(new_figure(8, 3.8)))
         super().__init__(self._letter, self._least, self._most, value, 800)
 
     def frame(self, value: int) -> bytes:
