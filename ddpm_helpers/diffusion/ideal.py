@@ -14,7 +14,7 @@ from ddpm_helpers.checks import NO_LABEL
 from ddpm_helpers.diffusion.process import DiffusionUtils
 from ddpm_helpers.diffusion.walk import Labels
 
-BLOCK = 2**18  # values that are converted at a time: 2 MB in float64
+BLOCK = 2**18  # values that are converted to float64 at a time, 2 MB
 ROWS = 64  # noisy images that are compared with the set at a time
 NEGLIGIBLE = 1e-25  # a block whose weights are all smaller does not change the mean in float64
 LEAST_VARIANCE = 1e-10  # stands for 1 - alpha_bar[0] = 0, so that t = 0 is the limit of small t
@@ -55,9 +55,15 @@ class IdealDenoiser:
         self.diffusion = diffusion
         self.images = _checked_images(images)
         self.image_shape = tuple(self.images.shape[1:])
+        # x_i = scale * stored values + shift. Sums over the set are taken of the stored values,
+        # because a query would spend most of its time on bringing each of them to [-1, 1].
+        self._scale, self._shift = (
+            (1 / 127.5, -1.0) if self.images.dtype == torch.uint8 else (1.0, 0.0)
+        )
         self._squares = torch.empty(len(images), dtype=torch.float64, device=self.images.device)
         for rows, block in self._blocks():
-            self._squares[rows] = block.square().sum(1)  # (N,), |x_i|^2
+            x = block * self._scale + self._shift
+            self._squares[rows] = x.square().sum(1)  # (N,), |x_i|^2
         if not self._squares.isfinite().all():
             raise ValueError("images hold NaN or infinite numbers")
         self.labels = None if labels is None else _checked_labels(labels, self.images)
@@ -134,7 +140,8 @@ class IdealDenoiser:
     def _weights(self, x: Tensor, bar: Tensor, y: Tensor) -> Tensor:
         inner = x.new_empty(len(x), len(self.images))
         for rows, block in self._blocks():
-            inner[:, rows] = x @ block.T  # (B, N), <x_t, x_i>
+            inner[:, rows] = x @ block.T
+        inner = inner * self._scale + x.sum(1, keepdim=True) * self._shift  # (B, N), <x_t, x_i>
         bar = bar[:, None]
         # |x_t|^2 is the same for all images, so it is left out.
         logits = (bar.sqrt() * inner - bar / 2 * self._squares) / _variance(bar)
@@ -146,22 +153,25 @@ class IdealDenoiser:
     def _mean(self, x: Tensor, bar: Tensor, y: Tensor) -> Tensor:
         weights, mean = self._weights(x, bar, y), torch.zeros_like(x)  # (B, N), (B, D)
         for rows, block in self._blocks(needed=weights.amax(dim=0) > NEGLIGIBLE):
-            mean = mean + weights[:, rows] @ block
-        return mean
+            mean += weights[:, rows] @ block
+        return mean * self._scale + self._shift
 
     def _possible(self, x: Tensor, bar: Tensor, y: Tensor) -> Tensor:
-        return torch.special.entr(self._weights(x, bar, y)).sum(1).exp()
+        return count_possible(self._weights(x, bar, y))
 
     def _blocks(self, needed: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
-        """Yield rows of the set and their images in float64, (n, D); skip those not needed."""
-        size = max(1, BLOCK // self.images[0].numel())
-        for start in range(0, len(self.images), size):
+        """Yield rows of the set and their stored values in float64, (n, D), or skip them.
+
+        Every block lies in the same memory: new memory for each costs more than the conversion.
+        """
+        images = self.images.flatten(1)  # (N, D)
+        size = max(1, BLOCK // images.shape[1])
+        memory = torch.empty(size, images.shape[1], dtype=torch.float64, device=images.device)
+        for start in range(0, len(images), size):
             rows = slice(start, start + size)
             if needed is None or needed[rows].any():
-                block = self.images[rows].flatten(1)
-                if block.dtype == torch.uint8:
-                    block = block.float().div_(127.5).sub_(1)  # as `ImageDataset` does it
-                yield rows, block.double()
+                stored = images[rows]
+                yield rows, memory[: len(stored)].copy_(stored)
 
     def _alpha_bar(self, t: Tensor, x_t: Tensor) -> Tensor:
         """alpha_bar[t] on the set's device, (B,) float64."""
@@ -174,6 +184,11 @@ class IdealDenoiser:
         for label in y.unique().tolist():
             if label != NO_LABEL and not (self.labels == label).any():
                 raise ValueError(f"no image of the set has the label {label}")
+
+
+def count_possible(weights: Tensor) -> Tensor:
+    """exp(entropy) of each row of weights, (B, N): how many images they are spread over, (B,)."""
+    return torch.special.entr(weights).sum(1).exp()
 
 
 def _variance(bar: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddpm_helpers import checks
 from ddpm_helpers.diffusion import IdealDenoiser
+from ddpm_helpers.diffusion.ideal import count_possible
 from ddpm_helpers.display.canvas import (
     COLOURS,
     enlarge,
@@ -163,7 +164,7 @@ def likeliest(
     if found.dtype == torch.uint8:
         found = found.float() / 127.5 - 1
     answers = torch.stack([x_t, ideal.mean(x_t, t)], 1)  # (B, 2, C, H, W)
-    return torch.cat([answers, found], 1), best.values, ideal.possible(x_t, t)
+    return torch.cat([answers, found], 1), best.values, count_possible(weights)
 
 
 def _noised(
