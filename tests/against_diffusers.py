@@ -8,11 +8,6 @@ SHAPE = (3, 4, 4)
 KIND = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
 
 
-def wavy(x_t, t):
-    """Any smooth function, each image by itself, exactly the same in every batch."""
-    return torch.tanh(x_t * 0.7 + t.to(x_t).reshape(-1, 1, 1, 1) * 0.01)
-
-
 def noise_source(seed=3):
     return picture_noise(seed, 2, SHAPE, torch.device("cpu"), torch.float64)
 

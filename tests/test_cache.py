@@ -53,23 +53,10 @@ def truncate(pixels, manifest):
     pixels.write_bytes(pixels.read_bytes()[:-1])
 
 
-def lengthen(pixels, manifest):
-    pixels.write_bytes(pixels.read_bytes() + b"\0")
-
-
 def flip_a_bit(pixels, manifest):
     raw = bytearray(pixels.read_bytes())
     raw[-20] ^= 16
     pixels.write_bytes(raw)
-
-
-def lose_the_end(pixels, manifest):
-    """The right length, but the end never reached the disk."""
-    pixels.write_bytes(pixels.read_bytes()[:-30] + bytes(30))
-
-
-def not_an_array(pixels, manifest):
-    pixels.write_bytes(b"\x80\x04" + bytes(pixels.stat().st_size - 2))
 
 
 def lose_labels(pixels, manifest):
@@ -90,8 +77,7 @@ def lose_manifest(pixels, manifest):
     manifest.unlink()
 
 
-DAMAGE = [truncate, lengthen, flip_a_bit, lose_the_end, not_an_array, lose_labels,
-          another_version, cut_manifest, lose_manifest]  # fmt: skip
+DAMAGE = [truncate, flip_a_bit, lose_labels, another_version, cut_manifest, lose_manifest]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -102,16 +88,6 @@ def test_a_damaged_cache_is_rebuilt_silently(damage, tmp_path, capsys):
     found = cache.load(images.source, 4, tmp_path)
     assert images.reads == 2 and found.images[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize("number", [-1, 1.5, 10**30, "4", None, [4]])
-def test_a_manifest_of_any_shape_is_read_without_a_traceback(number, tmp_path):
-    path = cache.load(Counting().source, 4, tmp_path).path
-    manifest = path.with_suffix(".json")
-    found = json.loads(manifest.read_text())
-    for change in ({"key": {"shape": number}}, {"labels": number}, {"bytes": number}):
-        manifest.write_text(json.dumps(found | change))
-        assert cache.read(path) is None
 
 
 def test_a_drive_that_cannot_map_files_is_read(tmp_path, monkeypatch):

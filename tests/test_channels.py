@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,12 +13,9 @@ from ddpm_helpers import cli
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.data.squares import to_channels
-from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.diffusion.editing import ddim_invert, inpaint, sdedit, slerp
-from ddpm_helpers.diffusion.likelihood import bits_per_dim
 from ddpm_helpers.display import live, plots
 from ddpm_helpers.display.widgets import FrameSlider, NoisingSlider
-from ddpm_helpers.evaluation import compare, load_classifier, nearest_neighbours
+from ddpm_helpers.evaluation import compare, load_classifier
 from ddpm_helpers.evaluation.inception import Bytes
 from ddpm_helpers.pretrained import load_pretrained
 from ddpm_helpers.pretrained.weights import description
@@ -71,22 +67,6 @@ def test_a_folder_in_grey(shades, tmp_path):
     assert repr(ds).count("6 grey images of 16×16")
 
 
-def test_grey_and_colour_have_caches_of_their_own(tmp_path):
-    options = {"cache_dir": tmp_path, "limit": 10}
-    for channels in (1, 3, None, 1):
-        ds = ImageDataset("cartoons", 16, channels=channels, **options)
-        assert ds.channels == len(ds.images[0]) == (channels or 3)
-    assert len(list(tmp_path.glob("cartoons-16-*.npy"))) == 2
-
-
-def test_the_command_line_prepares_grey_pictures(shades, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
-    assert cli.main(["data", str(shades), "--image-size", "16", "--channels", "1"]) == 0
-    assert "6 grey images of 16×16" in capsys.readouterr().out
-    assert cli.main(["data", "list", "--channels", "1"]) == 2
-    assert "--channels does not apply to `data list`" in capsys.readouterr().err
-
-
 GREY = TrainConfig.preset("ci", image_size=16, channels=1, width=8, timesteps=20, epochs=2,
                           batch_size=8, limit=16, warmup_steps=1)  # fmt: skip
 
@@ -117,37 +97,6 @@ def test_one_channel_trains_and_leaves_everything_a_run_leaves(grey):
         assert is_grey(shown) and shown.shape == (35, 171, 3), name  # two rows of ten
     assert TrainConfig.load(run / "config.toml") == GREY
     assert description(run)["model"]["channels"] == 1
-
-
-def test_grey_weights_come_back_as_they_were(grey):
-    _, pipeline, place = grey
-    model, diffusion = load_pretrained(place / "run")
-    assert model.image_shape == (1, 16, 16)
-    options = {"y": [0, 5], "seed": 3, "steps": 4, "sampler": "dpm++"}
-    expected = pipeline.diffusion.sample(pipeline.ema_model, 2, **options)
-    torch.testing.assert_close(diffusion.sample(model, 2, **options), expected)
-
-
-def test_a_grey_run_is_resumed_and_never_in_colour(grey):
-    ds, pipeline, place = grey
-    again = TrainingPipeline(build_model(GREY, 10), build_diffusion(GREY), ds, GREY)
-    again.resume(place / "run" / "checkpoint.pt")
-    assert again.step == pipeline.step == 4
-    colour = replace(GREY, channels=3)
-    ds = ImageDataset("cartoons", 16, cache_dir=place / "cache", limit=16)
-    other = TrainingPipeline(build_model(colour, 10), build_diffusion(colour), ds, colour)
-    with pytest.raises(ValueError, match="trained with channels = 1, not 3"):
-        other.resume(place / "run" / "checkpoint.pt")
-
-
-def test_channels_that_do_not_fit_are_refused(grey):
-    ds, _, place = grey
-    colour = ImageDataset("cartoons", 16, cache_dir=place / "cache", limit=16)
-    diffusion = build_diffusion(GREY)
-    with pytest.raises(ValueError, match=r"takes images of \(1, 16, 16\).*holds \(3, 16, 16\)"):
-        TrainingPipeline(build_model(GREY, 10), diffusion, colour, GREY)
-    with pytest.raises(ValueError, match="config.channels is 3, the network has 1"):
-        TrainingPipeline(build_model(GREY, 10), diffusion, ds, replace(GREY, channels=3))
 
 
 def test_grey_from_end_to_end_on_the_command_line(shades, tmp_path, monkeypatch, capsys):
@@ -181,34 +130,6 @@ def test_grey_pictures_are_described_as_a_screen_shows_them():
     assert same.frechet == pytest.approx(0, abs=1e-4) and same.precision == same.recall == 1
     scores = [Bytes(x)[2] for x in (grey, ((grey + 1) * 127.5).round().to(torch.uint8))]
     assert scores[0].shape == (3, 32, 32) and torch.equal(*scores)
-
-
-def test_the_nearest_grey_picture_is_the_picture_itself(grey):
-    ds, _, _ = grey
-    found = nearest_neighbours(ds[5][0][None], ds.images, k=2)
-    assert found.index[0, 0] == 5 and found.distance[0, 0] == 0 < found.distance[0, 1]
-
-
-def test_grey_pictures_are_edited(grey):
-    ds, pipeline, _ = grey
-    x, d, net = torch.stack([ds[i][0] for i in range(2)]), pipeline.diffusion, pipeline.ema_model
-    hidden = torch.zeros(16, 16)
-    hidden[4:9, 4:9] = 1
-    filled = inpaint(d, net, x, hidden, steps=3, seed=0, y=0)
-    assert filled.shape == x.shape and torch.equal(filled[..., hidden == 0], x[..., hidden == 0])
-    assert sdedit(d, net, x, 10, steps=2, seed=0, y=0).shape == x.shape
-    noise = ddim_invert(d, net, x, steps=4, y=0)
-    blended = slerp(noise[0], noise[1], torch.linspace(0, 1, 3))
-    assert d.sample(net, 3, x_T=blended, sampler="ddim", steps=4, y=0).shape == (3, 1, 16, 16)
-
-
-def test_the_bits_of_a_grey_picture_count_its_own_dimensions():
-    """The bound is per dimension: three equal channels cost as much, channel by channel."""
-    x = torch.randint(0, 256, (2, 1, 8, 8)).float() / 127.5 - 1
-    d = DiffusionUtils(10, prediction="x_0")
-    grey = bits_per_dim(d, lambda x_t, t, y=None: x, x)
-    colour = bits_per_dim(d, lambda x_t, t, y=None: x.repeat(1, 3, 1, 1), x.repeat(1, 3, 1, 1))
-    torch.testing.assert_close(grey.total, colour.total)
 
 
 @pytest.mark.filterwarnings("error")

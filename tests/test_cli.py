@@ -101,18 +101,6 @@ def test_single_files_hold_the_images_of_the_grid_whatever_the_batch(weights, tm
     assert "holds images already: name another folder" in capsys.readouterr().err
 
 
-def test_sample_depends_on_seed_and_class_alone(weights, tmp_path):
-    def draw(name, *options):
-        path = tmp_path / f"{name}.png"
-        words = ["sample", "--weights", weights, "--out", str(path), "--steps", "10", *options]
-        assert cli.main(words) == 0
-        return path.read_bytes()
-
-    first = draw("a", "--n", "2", "--y", "cat", "--seed", "1")
-    assert first == draw("b", "--n", "2", "--y", "0", "--seed", "1")
-    assert first != draw("c", "--n", "2", "--y", "cat", "--seed", "2")
-
-
 def test_steps_are_a_number_or_the_t_from_which_each_starts(weights, tmp_path, capsys):
     T = load_pretrained(weights)[1].T
 
@@ -168,14 +156,6 @@ def test_refusals_name_the_value_and_the_choices(refused, weights, tmp_path, mon
     file.touch()
     assert "file" in refused(*small, "--out", str(file))
     assert not (tmp_path / "x.png").exists()
-
-
-def test_an_unknown_command_lists_the_commands(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["dream"])
-    err = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert all(name in err for name in ("data", "train", "sample", "info"))
 
 
 def test_data_prepares_a_source_and_lists_caches(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Colours come out in sRGB, whatever profile a image carries; the profiles are built here."""
+"""Colours come out in sRGB, whatever profile an image carries; the profiles are built here."""
 
 import struct
 
@@ -8,9 +8,6 @@ from albums import load
 from PIL import Image
 
 D50 = (0.9642, 1.0, 0.8249)
-# Columns are the colorants' XYZ, adapted to D50, as the standards give them.
-ADOBE_RGB = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322],
-                      [0.01947, 0.06087, 0.74457]])  # fmt: skip
 DISPLAY_P3 = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657],
                        [-0.00105, 0.04189, 0.78407]])  # fmt: skip
 SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061],
@@ -35,7 +32,7 @@ def srgb_curve():
     return b"para\0\0\0\0\0\3\0\0" + fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 
 
-def profile(space, tags, kind=b"mntr", connection=b"XYZ "):
+def profile(space, tags):
     """An ICC profile, version 4."""
     text = "made here".encode("utf-16-be")
     name = b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(text), 28) + text
@@ -45,8 +42,8 @@ def profile(space, tags, kind=b"mntr", connection=b"XYZ "):
         table += key + struct.pack(">II", start + len(body), len(value))
         body += value + b"\0" * (-len(value) % 4)
     content = struct.pack(">I", len(tags)) + table + body
-    head = struct.pack(">I4sI4s4s4s12s4s", 128 + len(content), b"\0\0\0\0", 0x04300000, kind, space,
-                       connection, b"\x07\xe6\0\1\0\1\0\0\0\0\0\0", b"acsp")  # fmt: skip
+    head = struct.pack(">I4sI4s4s4s12s4s", 128 + len(content), b"\0\0\0\0", 0x04300000, b"mntr",
+                       space, b"XYZ ", b"\x07\xe6\0\1\0\1\0\0\0\0\0\0", b"acsp")  # fmt: skip
     return (head + b"\0" * 28 + fixed(*D50)).ljust(128, b"\0") + content
 
 
@@ -67,15 +64,7 @@ def in_display_p3(rgb):
     return tuple(np.rint(255 * s).astype(int).tolist())
 
 
-def in_adobe_rgb(rgb):
-    light = np.linalg.inv(ADOBE_RGB) @ SRGB @ linear(rgb)
-    return tuple(np.rint(255 * light ** (256 / 563)).astype(int).tolist())
-
-
-SPACES = {
-    "Display P3": (in_display_p3, matrix_profile(DISPLAY_P3, srgb_curve())),
-    "Adobe RGB": (in_adobe_rgb, matrix_profile(ADOBE_RGB, gamma(563 / 256))),
-}
+P3 = matrix_profile(DISPLAY_P3, srgb_curve())
 
 
 def shown(tmp_path, **options):
@@ -90,53 +79,32 @@ def place(tmp_path):
     return tmp_path / "p"
 
 
-@pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
-def test_a_wide_gamut_red_is_the_same_red(space, suffix, place, tmp_path):
-    stored, icc = SPACES[space]
-    assert stored(RED) != RED
+def test_a_wide_gamut_red_is_the_same_red(suffix, place, tmp_path):
+    assert in_display_p3(RED) != RED
     options = {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
-    image = Image.new("RGB", (32, 32), stored(RED))
-    image.save(place / f"a.{suffix}", icc_profile=icc, **options)
+    image = Image.new("RGB", (32, 32), in_display_p3(RED))
+    image.save(place / f"a.{suffix}", icc_profile=P3, **options)
     assert np.abs(shown(tmp_path) - RED).max() <= 2
     assert np.abs(shown(tmp_path, fit="pad") - RED).max() <= 2
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P"])
 def test_profiles_of_transparent_and_palette_images(mode, place, tmp_path):
-    stored, icc = SPACES["Display P3"]
-    image = Image.new("RGB", (32, 32), stored(RED))
+    image = Image.new("RGB", (32, 32), in_display_p3(RED))
     image = image.quantize(2) if mode == "P" else image.convert(mode)
-    image.save(place / "a.png", icc_profile=icc)
+    image.save(place / "a.png", icc_profile=P3)
     assert np.abs(shown(tmp_path) - RED).max() <= 2
 
 
-@pytest.mark.parametrize("bits", [8, 16, "alpha"])
-def test_grey_profiles(bits, place, tmp_path):
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_grey_profiles_of_8_and_16_bits(suffix, place, tmp_path):
     """Linear light of 0.2140 is 127 of 255 in sRGB; a gamma of 1 stores it as 55."""
     icc = profile(b"GRAY", {b"kTRC": gamma(1)})
     pixels = np.full((16, 16), round(0.2140 * 255), np.uint8)
-    image = Image.fromarray(pixels)
-    if bits == 16:
-        image = Image.fromarray(pixels.astype(np.uint16) * 257)
-    elif bits == "alpha":
-        image = image.convert("LA")
-    image.save(place / ("a.tif" if bits == 16 else "a.png"), icc_profile=icc)
+    pixels = pixels if suffix == "png" else pixels.astype(np.uint16) * 257
+    Image.fromarray(pixels).save(place / f"a.{suffix}", icc_profile=icc)
     assert np.abs(shown(tmp_path) - 127).max() <= 2
-
-
-def test_a_cmyk_profile(place, tmp_path):
-    """One whose lattice says L* = 50 wherever there is cyan ink, paper white elsewhere."""
-    lattice = b"".join(
-        bytes([128 if corner & 8 else 255, 128, 128])
-        for corner in range(16)  # Lab of C M Y K
-    )
-    ramp = bytes(range(256))
-    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
-    table += ramp * 4 + lattice + ramp * 3
-    icc = profile(b"CMYK", {b"A2B0": table}, kind=b"prtr", connection=b"Lab ")
-    Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(place / "a.tif", icc_profile=icc)
-    assert np.abs(shown(tmp_path) - 119).max() <= 3  # L* = 50 is grey 119; plain cyan is not grey
 
 
 @pytest.mark.parametrize("icc", [b"no profile at all", matrix_profile(SRGB, srgb_curve())[:200],
@@ -144,11 +112,3 @@ def test_a_cmyk_profile(place, tmp_path):
 def test_a_broken_profile_or_one_of_another_kind_is_ignored(icc, place, tmp_path):
     Image.new("RGB", (16, 16), RED).save(place / "a.png", icc_profile=icc)
     assert shown(tmp_path).tolist() == list(RED)
-
-
-def test_srgb_as_cameras_write_it_changes_a_pixel_by_one_at_most(place, tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    icc = matrix_profile(SRGB, srgb_curve())
-    Image.fromarray(pixels).save(place / "a.png", icc_profile=icc)
-    error = load(place, tmp_path, 16).images[0] - pixels.transpose(2, 0, 1).astype(int)
-    assert np.abs(error).max() <= 1

@@ -124,12 +124,6 @@ def test_a_pickled_dataset_finds_its_cache_from_any_folder(tmp_path, monkeypatch
         pickle.loads(packed)
 
 
-def test_numbers_of_numpy_are_numbers(tmp_path):
-    size, few, grey = np.int64(16), np.int64(5), np.int64(1)
-    ds = ImageDataset("cartoons", size, limit=few, channels=grey, cache_dir=tmp_path)
-    assert ds.images.shape == (5, 1, 16, 16)
-
-
 def test_auto_says_what_it_took(capsys, tmp_path):
     ds = ImageDataset("auto", 32, cache_dir=tmp_path, limit=5)
     assert ds.source == "cartoons"

@@ -5,14 +5,11 @@ import math
 
 import pytest
 import torch
+from exact_networks import randn
 
 from ddpm_helpers.diffusion import PREDICTIONS, SCHEDULES, DiffusionUtils, beta_schedule
 
 B, SHAPE = 6, (6, 3, 4, 5)
-
-
-def randn(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def utils(T=50, schedule="cosine", prediction="eps", **options):
@@ -136,13 +133,13 @@ def test_at_0_the_picture_is_known_whatever_the_network_says(prediction):
         assert torch.equal(d.predict_eps(anything, x, t), anything)
 
 
-@pytest.mark.parametrize("prediction", ["x_0", "v"])
+@pytest.mark.parametrize("prediction", ["x_0", "v", "flow"])
 def test_at_T_without_signal_nothing_is_divided_by_zero(prediction):
     d = utils(prediction=prediction, rescale_zero_snr=True)
     x_0, eps, t = randn(*SHAPE), randn(*SHAPE, seed=1), torch.full((B,), d.T)
     x_t, _ = d.add_noise(x_0, t, eps)
     output = d.target(x_0, eps, t)
-    assert torch.equal(d.predict_x_0(output, x_t, t), x_0)
+    torch.testing.assert_close(d.predict_x_0(output, x_t, t), x_0, rtol=0, atol=1e-12)
     assert torch.equal(d.predict_eps(output, x_t, t), eps)
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from exact_networks import answer, mixture, randn
 from torch import nn
 from torchvision.utils import save_image
 from toy_training import TwoColours
@@ -16,20 +17,10 @@ from ddpm_helpers.training import build_model
 SHAPE = (1, 2, 2)
 
 
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def says(d, x_0):
     """A network that says one image, whatever it is shown."""
 
-    def model(x_t, t, y=None):
-        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
-        image = torch.full_like(x_t, x_0)
-        eps = (x_t - bar.sqrt() * image) / (1 - bar).clamp(min=1e-12).sqrt()
-        return bar.sqrt() * eps - (1 - bar).sqrt() * image
-
-    return model
+    return lambda x_t, t, y=None: answer(d, torch.full_like(x_t, x_0), x_t, t)
 
 
 def test_the_loss_is_the_usual_one_with_the_answer_one_step_further_down_as_x_0():
@@ -120,17 +111,7 @@ class Student(nn.Module):
 def test_one_call_of_a_student_ends_in_a_cloud_where_one_of_its_teacher_ends_between():
     """Pixels lie near -0.6 or 0.6; the teacher, a formula, first says their mean, 0."""
     d = DiffusionUtils(20, "flow", prediction="flow")
-
-    def teacher(x_t, t, y=None):
-        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
-        a, b, spread = bar.sqrt(), (1 - bar).sqrt(), 0.1
-        V = a**2 * spread**2 + b**2
-        centres = torch.tensor([-0.6, 0.6])
-        away = x_t[..., None] - a[..., None] * centres
-        w = torch.softmax(-(away**2) / (2 * V[..., None]), -1)
-        x_0 = (w * (centres + (a * spread**2 / V)[..., None] * away)).sum(-1)
-        return (w * (b / V)[..., None] * away).sum(-1) - x_0
-
+    teacher = mixture(d, [-0.6, 0.6], 0.1, [0.5, 0.5])
     torch.manual_seed(0)
     short, student = ConsistencyDistillation(d, teacher, steps=20), Student()
     optimizer = torch.optim.Adam(student.parameters(), 3e-3)

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from against_diffusers import KIND, SHAPE, noise_source, pair, wavy
+from against_diffusers import KIND, SHAPE, noise_source, pair
+from exact_networks import gaussian, wavy
 
 from ddpm_helpers.diffusion import PREDICTIONS, DiffusionUtils, network_calls
 
@@ -263,11 +264,7 @@ def test_a_walk_from_no_signal_at_all_stays_finite(sampler, schedule):
 def test_the_two_variances_bound_the_spread_of_gaussian_data_from_both_sides():
     """Ho et al. 2020, section 3.2: one is too small, the other too large, for data in between."""
     d = DiffusionUtils(200, "cosine", prediction="x_0")
-
-    def model(x_t, t):  # x_0 ~ N(0, 0.5^2)
-        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
-        return 0.25 * bar.sqrt() * x_t / (0.25 * bar + 1 - bar)
-
+    model = gaussian(d, spread=0.5)
     options = {"steps": 10, "clip": False, "seed": 0, "shape": (1, 150, 150)}
     small = d.sample(model, 1, variance="posterior", **options).std().item()
     large = d.sample(model, 1, variance="beta", **options).std().item()

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from exact_networks import answer, gaussian, mixture, randn, wavy
 
 from ddpm_helpers import DiffusionUtils, TrainConfig, cli, doctor, load_pretrained
 from ddpm_helpers.diffusion import SCHEDULES, beta_schedule, draw_steps, network_calls
@@ -13,26 +14,8 @@ from ddpm_helpers.diffusion.likelihood import bits_per_dim
 SHAPE = (2, 3, 3)
 
 
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def flow(T=50, schedule="flow"):
     return DiffusionUtils(T, schedule, prediction="flow")
-
-
-def gaussian(d, mean=0.3, spread=0.4):
-    """The perfect network for pixels from N(mean, spread^2): (x_t, t) -> eps - x_0, on average."""
-
-    def model(x_t, t):
-        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
-        a, b = bar.sqrt(), (1 - bar).sqrt()
-        gain = a * spread**2 / (a**2 * spread**2 + b**2)
-        x_0 = mean + gain * (x_t - a * mean)
-        eps = b / (a**2 * spread**2 + b**2) * (x_t - a * mean)
-        return eps - x_0
-
-    return model
 
 
 # ---- the path ----------------------------------------------------------------------------
@@ -62,28 +45,6 @@ def test_the_velocity_is_the_slope_of_the_path():
         torch.testing.assert_close(flow().target(x_0, eps, t), (ends[1] - ends[0]) / (2 * h))
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_all_predictions_of_one_guess_agree_at_both_ends_too(schedule):
-    """A guess of (x_0, eps) goes out as v, x_0 and flow, and comes back, from t = 0 to T."""
-    T, t = 40, torch.arange(41)
-    x_0, eps = randn(41, *SHAPE), randn(41, *SHAPE, seed=1)
-    for kind in ("flow", "v", "x_0"):
-        d = DiffusionUtils(T, schedule, prediction=kind)
-        x_t, _ = d.add_noise(x_0, t, eps)
-        output = d.target(x_0, eps, t)
-        torch.testing.assert_close(d.predict_x_0(output, x_t, t), x_0, rtol=0, atol=1e-12)
-        if kind != "x_0":
-            torch.testing.assert_close(d.predict_eps(output, x_t, t), eps, rtol=0, atol=1e-12)
-
-
-def test_at_the_ends_the_known_half_of_the_answer_is_exact():
-    d, x, said = flow(), randn(1, *SHAPE), randn(1, *SHAPE, seed=1)
-    first, last = torch.tensor([0]), torch.tensor([d.T])
-    assert torch.equal(d.predict_x_0(said, x, first), x)
-    assert torch.equal(d.predict_eps(said, x, last), x)
-    assert torch.equal(d.predict_x_0(said, x, last), x - said)
-
-
 @pytest.mark.parametrize("schedule", ["flow", "cosine"])
 def test_the_loss_is_that_of_v_times_the_square_of_a_plus_b(schedule):
     """u - u' = (a + b) (v - v') for two guesses at the same x_t."""
@@ -106,10 +67,6 @@ def velocity(d, z, s):
     """A network that is shown z of the straight path and its time s."""
     n = math.hypot(1 - s, s)
     return torch.tanh(z / n * 0.7 + round(s * d.T) * 0.01)
-
-
-def wavy(x_t, t):
-    return torch.tanh(x_t * 0.7 + t.to(x_t).reshape(-1, 1, 1, 1) * 0.01)
 
 
 def solve(d, z, steps, order):
@@ -149,7 +106,7 @@ def test_gaussian_to_gaussian_converges_to_the_known_map(sampler, order):
     d, x_T = flow(1000), randn(2, *SHAPE)
     errors = []
     for steps in (50, 100):
-        x = d.sample(gaussian(d), 2, sampler=sampler, steps=steps, x_T=x_T, clip=False)
+        x = d.sample(gaussian(d, 0.3, 0.4), 2, sampler=sampler, steps=steps, x_T=x_T, clip=False)
         errors.append((x - (0.3 + 0.4 * x_T)).abs().max().item())
     assert errors[1] < 0.02
     assert errors[0] / errors[1] > {1: 1.8, 2: 2.5}[order]
@@ -159,17 +116,7 @@ def test_gaussian_to_gaussian_converges_to_the_known_map(sampler, order):
 def test_every_sampler_draws_a_mixture_from_its_perfect_velocity(sampler):
     """Two narrow clouds at -0.6 and 0.6, two thirds and one third: shares and spread come out."""
     d = flow(200)
-
-    def model(x_t, t):
-        bar = d.alpha_bar[t[0]].to(x_t)
-        a, b = bar.sqrt(), (1 - bar).sqrt()
-        V = a**2 * 0.1**2 + b**2
-        centres = torch.tensor([-0.6, 0.6]).to(x_t)
-        away = x_t[..., None] - a * centres  # (n, 1, 1, 1, 2)
-        w = torch.softmax(torch.tensor([2 / 3, 1 / 3]).log().to(x_t) - away**2 / (2 * V), -1)
-        x_0 = (w * (centres + a * 0.1**2 / V * away)).sum(-1)
-        return (w * b / V * away).sum(-1) - x_0
-
+    model = mixture(d, [-0.6, 0.6], 0.1, [2 / 3, 1 / 3])
     x = d.sample(model, 2000, sampler=sampler, seed=0, shape=(1, 1, 1), clip=False).flatten()
     right = x[x > 0]
     assert abs(len(right) / 2000 - 1 / 3) < 0.04  # four standard deviations
@@ -193,7 +140,7 @@ def test_our_path_is_that_of_the_reference_library():
 
 def test_editing_and_the_likelihood_bound_work_without_signal_at_T():
     d = flow(40)
-    model = gaussian(d)
+    model = gaussian(d, 0.3, 0.4)
     x_0 = (0.3 + 0.4 * randn(2, *SHAPE)).clamp(-0.9, 0.9)
     noise = ddim_invert(d, model, x_0, repeats=20)
     back = d.sample(model, 2, sampler="ddim", x_T=noise, clip=False)
@@ -212,10 +159,8 @@ def test_guidance_reaches_the_picture_through_a_velocity():
     d = flow(20)
 
     def model(x_t, t, y):
-        d_y = 0.2 * y.to(x_t).reshape(-1, 1, 1, 1)  # the class says the x_0; "no label" says -0.2
-        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
-        eps = (x_t - bar.sqrt() * d_y) / (1 - bar).sqrt()
-        return eps - d_y
+        x_0 = 0.2 * y.to(x_t).reshape(-1, 1, 1, 1)  # the class says the x_0; "no label" says -0.2
+        return answer(d, x_0, x_t, t)
 
     options = {"sampler": "ddim", "shape": SHAPE, "seed": 0, "y": 1}
     plain, strong = (d.sample(model, 1, guidance=w, **options) for w in (1.0, 2.0))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from exact_networks import gaussian
 from torch.distributions import Normal, kl_divergence
 
 from ddpm_helpers.diffusion import DiffusionUtils
@@ -58,11 +59,7 @@ def test_the_exact_network_of_gaussian_data_pays_what_its_spread_says():
     s, d = 0.25, DiffusionUtils(1000, "linear", prediction="x_0")
     noise = s * torch.randn(1, 1, 100, 100, generator=torch.Generator().manual_seed(0))
     x_0 = ((noise.clamp(-1, 1) + 1) * 127.5).round().double() / 127.5 - 1
-
-    def model(x_t, t):
-        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
-        return s**2 * bar.sqrt() * x_t / (s**2 * bar + 1 - bar)
-
+    model = gaussian(d, spread=s)
     entropy = 0.5 * math.log2(2 * math.pi * math.e * s**2) + math.log2(127.5)
     bits = bits_per_dim(d, model, x_0)
     total = bits.total.item()

@@ -1,7 +1,6 @@
 """Dataset objects, torchvision's and one's own, as a source: pictures, labels, names, caches."""
 
 import os
-import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -20,8 +19,6 @@ from torch.utils.data import (
     TensorDataset,
 )
 from torchvision import datasets, transforms
-
-from ddpm_helpers.data import ImageDataset
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (6, 3, 16, 16), dtype=np.uint8)  # as (C, H, W)
@@ -415,42 +412,3 @@ def test_damaged_files_are_left_out_and_counted(tmp_path, capsys):
         "ImageFolder: 1 of 4 files are not images and were skipped; the first is item 2 (cannot"
         in capsys.readouterr().out
     )
-
-
-def write_celeba(root, n=8):
-    """CelebA as torchvision looks for it: the first half is training data."""
-    base = root / "celeba"
-    (base / "img_align_celeba").mkdir(parents=True)
-    names = [f"{k + 1:06d}.jpg" for k in range(n)]
-    for k, name in enumerate(names):
-        Image.new("RGB", (178, 218), (20 * k, 100, 50)).save(base / "img_align_celeba" / name)
-    rows = {
-        "list_eval_partition.txt": [0 if k < n // 2 else 2 for k in range(n)],
-        "identity_CelebA.txt": [100 + k // 2 for k in range(n)],
-        "list_bbox_celeba.txt": ["1 2 3 4"] * n,
-        "list_landmarks_align_celeba.txt": [" ".join("1" * 10)] * n,
-        "list_attr_celeba.txt": [f"{-1 if k % 2 else 1} -1" for k in range(n)],
-    }
-    heads = {"list_bbox_celeba.txt": "x y w h", "list_landmarks_align_celeba.txt": "a b",
-             "list_attr_celeba.txt": "Smiling Young"}  # fmt: skip
-    for file, values in rows.items():
-        head = f"{n}\n{heads[file]}\n" if file in heads else ""
-        lines = "".join(f"{name} {value}\n" for name, value in zip(names, values, strict=True))
-        (base / file).write_text(head + lines)
-
-
-@pytest.fixture
-def celeba(tmp_path, monkeypatch):
-    write_celeba(tmp_path / "data")
-    monkeypatch.setattr(datasets.CelebA, "_check_integrity", lambda self: True)  # of the real one
-
-
-def test_celeba_as_documented(celeba, root, tmp_path, monkeypatch):
-    text = (root / "docs" / "pictures.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (snippet,) = [block for block in blocks if "CelebA(" in block]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
-    names = {"ImageDataset": ImageDataset}
-    exec(snippet, names)
-    assert names["ds"].images.shape == (4, 3, 64, 64) and names["ds"].source == "CelebA"

@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from against_diffusers import SHAPE, noise_source, pair, wavy
+from against_diffusers import SHAPE, noise_source, pair
+from exact_networks import answer, gaussian, wavy
 from torch import nn
 
 from ddpm_helpers.diffusion import SAMPLERS, DiffusionUtils, Step, picture_noise
@@ -20,11 +21,7 @@ def oracle(d: DiffusionUtils, picture: torch.Tensor):
     """The exact network of a dataset that holds one picture."""
 
     def model(x_t, t):
-        x_0 = picture.to(x_t).expand_as(x_t)
-        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
-        eps = (x_t - bar.sqrt() * x_0) / (1 - bar).sqrt()
-        v = bar.sqrt() * eps - (1 - bar).sqrt() * x_0
-        return {"eps": eps, "x_0": x_0, "v": v}[d.prediction]
+        return answer(d, picture.to(x_t).expand_as(x_t), x_t, t)
 
     return model
 
@@ -88,12 +85,9 @@ def test_gaussian_data_with_its_exact_network_keeps_mean_and_spread(sampler, eta
     """x_0 ~ N(m, s^2) has E[x_0 | x_t] = m + s^2 r (x_t - r m) / (s^2 r^2 + 1 - r^2)."""
     m, s = 0.3, 0.5
     d = DiffusionUtils(500, schedule, prediction="x_0")
-
-    def model(x_t, t):
-        bar = d.alpha_bar[t].to(x_t).reshape(-1, 1, 1, 1)
-        return m + s**2 * bar.sqrt() * (x_t - bar.sqrt() * m) / (s**2 * bar + 1 - bar)
-
-    x = d.sample(model, 1, sampler=sampler, eta=eta, clip=False, seed=0, shape=(1, 200, 200))
+    x = d.sample(
+        gaussian(d, m, s), 1, sampler=sampler, eta=eta, clip=False, seed=0, shape=(1, 200, 200)
+    )
     assert x.mean().item() == pytest.approx(m, abs=0.015)
     assert x.std().item() == pytest.approx(s, rel=0.02)
 
@@ -302,19 +296,13 @@ def test_the_packages_own_network_samples_with_classes():
     ("options", "words"),
     [
         ({"n": 0}, "n must be a whole number at least 1, got 0"),
-        ({"n": 1.5}, "n must be a whole number at least 1, got 1.5"),
         ({"sampler": "euler"}, r"unknown sampler 'euler'; choose from ddpm, ddim, heun, dpm\+\+"),
         ({"steps": 11}, "steps must be a whole number in 1..10, got 11"),
-        ({"steps": 0}, "steps must be a whole number in 1..10, got 0"),
         ({"steps": [5, 7]}, r"steps must decrease from at most T = 10 to at least 1, got \[5, 7\]"),
-        ({"steps": [7, 7]}, r"steps must decrease .* got \[7, 7\]"),
         ({"steps": []}, r"steps must decrease .* got \[\]"),
-        ({"steps": [11, 5]}, "each of steps must be a whole number in 1..10, got 11"),
         ({"steps": [5, 0]}, "each of steps must be a whole number in 1..10, got 0"),
-        ({"steps": [5.5]}, "each of steps must be a whole number in 1..10, got 5.5"),
         ({"spacing": "even"}, "unknown spacing 'even'; choose from trailing, leading"),
         ({"eta": 0.5}, "eta = 0.5 is a setting of ddim, not of ddpm"),
-        ({"eta": 0.5, "sampler": "heun"}, "eta = 0.5 is a setting of ddim, not of heun"),
         ({"variance": "beta", "sampler": "dpm++"}, r"a setting of ddpm, not of dpm\+\+"),
         ({"variance": "large"}, "unknown variance 'large'; choose from posterior, beta"),
         ({"guidance_interval": (5, 11)}, r"guidance_interval must be \(low, high\) in 0..10"),
@@ -323,21 +311,8 @@ def test_the_packages_own_network_samples_with_classes():
         ({"guidance": 3.0}, "guidance = 3.0 needs y"),
         ({"guidance": math.nan, "y": 1}, "guidance must be a finite number, got nan"),
         ({"y": [0, 4]}, r"y must lie in 0..3 \(or -1 for no label\), got 0..4"),
-        ({"y": [0, -2]}, r"y must lie in 0..3 \(or -1 for no label\), got -2..0"),
-        ({"y": [0, 1, 2]}, r"y must be \(2,\), one label per image; got \(3,\)"),
-        ({"y": torch.tensor([0.0, 1.0])}, "y must be whole class numbers, got torch.float32"),
-        ({"y": "cat"}, "y must be whole class numbers, got 'cat'"),
-        ({"y": ["cat", "dog"]}, r"y must be whole class numbers, got \['cat', 'dog'\]"),
-        ({"steps": torch.tensor(11)}, "steps must be a whole number in 1..10, got 11"),
         ({"steps": torch.tensor(5.5)}, "steps must be a whole number in 1..10, got 5.5"),
-        ({"guidance": "3", "y": 1}, "guidance must be a finite number, got '3'"),
-        ({"guidance": None, "y": 1}, "guidance must be a finite number, got 'NoneType'"),
-        ({"guidance": torch.ones(2, 2), "y": 1}, "must be a finite number, got 'Tensor'"),
-        ({"sampler": "ddim", "eta": "a"}, "eta must be a finite number, got 'a'"),
-        ({"sampler": "ddim", "eta": [0.5]}, "eta must be a finite number, got 'list'"),
         ({"guidance_interval": 3}, r"guidance_interval must be \(low, high\) in 0..10, got 3"),
-        ({"guidance_interval": "37"}, "guidance_interval must be .* got '37'"),
-        ({"guidance_interval": (1, 2, 3)}, r"guidance_interval must be .* got \(1, 2, 3\)"),
         ({"guidance_interval": (None, 4)}, r"guidance_interval must be .* got \(None, 4\)"),
         ({"seed": -1}, "seed must be a whole number at least 0, got -1"),
         ({"first": -1}, "first must be a whole number at least 0, got -1"),

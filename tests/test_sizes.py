@@ -5,12 +5,10 @@ import shlex
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from ddpm_helpers import cli
 from ddpm_helpers.data import ImageDataset
-from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import load_pretrained
 
 CLASSES = ("n01440764", "n02102040", "n03394916")
@@ -38,15 +36,6 @@ def test_a_folder_as_imagenets(imagenet, tmp_path):
     grey = round(0.299 * 200 + 0.587 * 60 + 0.114 * 30)
     for wanted in ((200, 0, 30), (grey, grey, grey), (200, 120, 30)):
         assert min(max(abs(np.subtract(found, wanted))) for found in middles) <= 3
-
-
-@pytest.mark.parametrize("stem_stride", [2, 4])
-def test_the_network_takes_128(stem_stride):
-    net = DiffusionNet(128, width=8, num_classes=3, stem_stride=stem_stride)
-    torch.nn.init.normal_(net.gate.weight)
-    x = torch.randn(2, 3, 128, 128)
-    out = net(x, torch.tensor([1, 400]), torch.tensor([0, 2]))
-    assert out.shape == x.shape and out.isfinite().all() and out.std() > 0
 
 
 def test_the_documented_command_trains_at_128(imagenet, root, tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ import math
 import weakref
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from toy_training import (
@@ -24,7 +23,7 @@ from ddpm_helpers.config import OPTIMIZERS, TrainConfig
 from ddpm_helpers.device import compiled, to_device
 from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
 from ddpm_helpers.model import DiffusionNet
-from ddpm_helpers.training import TrainingData, TrainingPipeline, draws, ema_decay_at, update_ema
+from ddpm_helpers.training import TrainingData, TrainingPipeline, ema_decay_at, update_ema
 from ddpm_helpers.training.draws import augment, draw_t_and_eps, step_generator
 
 
@@ -106,23 +105,6 @@ def test_drawn_timesteps_cover_1_to_T_and_are_on_the_cpu():
     t, eps = draw_t_and_eps(torch.zeros(600, 3, 16, 16), bar, generator)
     assert sorted(set(t.tolist())) == [1, 2, 3, 4, 5, 6] and t.device.type == "cpu"
     assert eps.std() == pytest.approx(1, abs=0.01)
-
-
-def test_draws_work_with_the_oldest_numpy(monkeypatch):
-    """NumPy 1.26 cannot shift a uint64 by a Python int."""
-    wanted = step_generator(5, 7, torch.device("cpu")).initial_seed()
-
-    class Old(int):
-        def __rshift__(self, other):
-            raise TypeError("ufunc 'right_shift' not supported for the input types")
-
-    def sequence(entropy):
-        state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-        return SimpleNamespace(generate_state=lambda n, kind: [Old(state[0])])
-
-    fake = SimpleNamespace(SeedSequence=sequence)
-    monkeypatch.setattr(draws, "np", SimpleNamespace(random=fake, uint64=np.uint64))
-    assert step_generator(5, 7, torch.device("cpu")).initial_seed() == wanted
 
 
 def test_the_loss_is_weighted_on_request():
@@ -335,6 +317,7 @@ def test_the_parts_of_a_training_that_do_not_fit_are_refused_in_one_line():
         "Conv2d": {"model": torch.nn.Conv2d(3, 3, 1)},
         "str": {"diffusion": "cosine"},
         "image_size is 16": {"model": DiffusionNet(32, width=8)},
+        "config.channels is 1": {"config": TrainConfig(**CONFIG.to_dict() | {"channels": 1})},
         "(3, 16, 16)": {"model": DiffusionNet(16, channels=1, width=8),
                         "config": TrainConfig(**CONFIG.to_dict() | {"channels": 1})},
         "knows 1": {"model": DiffusionNet(16, width=8, num_classes=1)},
