@@ -68,21 +68,6 @@ EQUAL = {
             "a number: 0 -> -1",
         ],
     ),
-    "2.4": (
-        "the square of a cosine is even, and a sign cancels in the ratios of (2.8)",
-        [
-            "a sign: (t / T + offset) / (1 + offset) * math.pi / 2 -> "
-            "-((t / T + offset) / (1 + offset) * math.pi) / 2",
-            "a sign: (t / T + offset) / (1 + offset) * math.pi -> "
-            "-((t / T + offset) / (1 + offset)) * math.pi",
-            "a sign: (t / T + offset) / (1 + offset) * math.pi -> "
-            "(t / T + offset) / (1 + offset) * -math.pi",
-            "a sign: (t / T + offset) / (1 + offset) -> -(t / T + offset) / (1 + offset)",
-            "a sign: (t / T + offset) / (1 + offset) -> (t / T + offset) / -(1 + offset)",
-            "a sign: bar / (bar + 4 * (1 - bar)) -> -bar / (bar + 4 * (1 - bar))",
-            "a sign: bar / (bar + 4 * (1 - bar)) -> bar / -(bar + 4 * (1 - bar))",
-        ],
-    ),
     "3.2": (
         "axis -1 of a vector is its axis 0, and a difference is squared",
         [

@@ -1,4 +1,4 @@
-"""Exercises of notebook 02: from betas to alpha_bar and back, and two changes of a schedule."""
+"""Exercises of notebook 02: from betas to alpha_bar and back, and a repair."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLES = [Case("betas 0, 0.3, 0.1, 0.45, 0.2", (BETAS,)),
           Case("the linear schedule, T = 500", (beta_schedule("linear", 500),))]  # fmt: skip
 
 
-# ---- 2.2 and 2.4 -------------------------------------------------------------------------------
+# ---- 2.2 ---------------------------------------------------------------------------------------
 
 
 def _cosine_curve(
@@ -42,17 +42,6 @@ def _betas_of(bar: Tensor, clip: float = 0.999) -> Tensor:
 
 
 LENGTHS = [Case(f"T = {T}", (T,)) for T in (4, 7, 500)]
-
-
-def _shifted(T: int, factor: float = 4) -> Tensor:
-    bar = _cosine_curve(T)
-    return bar / (bar + factor * (1 - bar))
-
-
-def _unscaled(T: int) -> Tensor:
-    """The shifted curve, from a cosine that starts a little below 1."""
-    bar = _cosine_curve(T) * math.cos(0.008 / 1.008 * math.pi / 2) ** 2
-    return bar / (bar + 4 * (1 - bar))
 
 
 # ---- 2.3 ---------------------------------------------------------------------------------------
@@ -175,36 +164,6 @@ EXERCISES = [
             "this is alpha_bar: turn it back into betas, as in (2.8)":
                 lambda betas: _alpha_bar(rescale_zero_terminal_snr(betas)),
             "the table has not changed": lambda betas: betas,
-        },
-        tolerance=1e-9,
-        exact_dtype=True,
-    ),
-    Exercise(
-        "2.4",
-        "the shifted cosine schedule",
-        lambda T: beta_schedule("shifted_cosine", T),
-        LENGTHS,
-        {
-            "alpha_bar is divided by 4; divide the SNR, equation (2.12)":
-                lambda T: _betas_of(torch.cat([torch.ones(1).double(), _cosine_curve(T)[1:] / 4])),
-            "the SNR is 4 times the cosine's; larger images need a quarter of it":
-                lambda T: _betas_of(_shifted(T, 1 / 4)),
-            "the SNR is half of the cosine's; twice the side needs a quarter":
-                lambda T: _betas_of(_shifted(T, 2)),
-            "the SNR is a sixteenth of the cosine's; a quarter is asked for":
-                lambda T: _betas_of(_shifted(T, 16)),
-            "the last beta is 1: clip at 0.999, equation (2.8)":
-                lambda T: _betas_of(_shifted(T), clip=1.0),
-            "this is the cosine schedule as it was": lambda T: beta_schedule("cosine", T),
-            "this is the curve alpha_bar itself: convert it to betas by (2.8)": _shifted,
-            "the betas of the cosine schedule are divided by 4; divide the SNR":
-                lambda T: beta_schedule("cosine", T) / 4,
-            "the betas of the cosine schedule are multiplied by 4; divide the SNR":
-                lambda T: (4 * beta_schedule("cosine", T)).clamp(max=0.999),
-            "the entry of t = 0 is missing: betas[0] = 0, then T more":
-                lambda T: beta_schedule("shifted_cosine", T)[1:],
-            "the curve is not divided by its first value before its SNR is taken":
-                lambda T: _betas_of(_unscaled(T)),
         },
         tolerance=1e-9,
         exact_dtype=True,
