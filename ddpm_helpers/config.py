@@ -23,11 +23,13 @@ from ddpm_helpers.config_file import read_table
 from ddpm_helpers.device import best_device
 from ddpm_helpers.files import user_path
 
+NETWORKS = ("unet", "transformer")
 OPTIMIZERS = ("adamw", "muon")
 T_SAMPLINGS = ("uniform", "stratified", "logit_normal", "log_normal")
 CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "lr_schedule": ("cosine", "constant", "wsd"),
+    "network": NETWORKS,
     "optimizer": OPTIMIZERS,
     "t_sampling": T_SAMPLINGS,
 }
@@ -38,9 +40,12 @@ OF_SOURCE: dict[str, dict[str, Any]] = {
     "mnist": {"channels": 1, "flip": False},
     "fashion_mnist": {"channels": 1},
 }
+# Defaults that depend on the network: a width of 32 would be too narrow for a token.
+OF_NETWORK: dict[str, dict[str, Any]] = {"transformer": {"width": 128}}
 COUNTS = {  # whole numbers without an upper bound, and the least of each
     "image_size": 1, "timesteps": 1, "epochs": 1, "batch_size": 1, "width": 1, "accumulate": 1,
     "max_bad_steps": 1, "keep_checkpoints": 1, "stem_stride": 1, "limit": 1,
+    "patch": 1, "depth": 1, "heads": 1,
     "warmup_steps": 0, "sample_every": 0, "save_every": 0,
 }  # fmt: skip
 LARGEST_SEED = 2**63 - 1  # of torch's generators
@@ -61,7 +66,9 @@ class TrainConfig:
         ValueError: a value of the wrong type or out of range, or a choice that does not exist.
     """
 
-    image_size: int = _setting(64, "side of the images in pixels, a multiple of 8 * stem_stride")
+    image_size: int = _setting(
+        64, "side of the images in pixels, a multiple of 8 * stem_stride, or of patch"
+    )
     timesteps: int = _setting(500, "T: half of DDPM's 1000 steps, so sampling takes half as long")
     schedule: str = _setting(
         "cosine", "noise schedule; shifted_cosine is cosine for 64×64, flow the straight path"
@@ -78,8 +85,16 @@ class TrainConfig:
         "log_normal (against grain)",
     )
     channels: int = _setting(3, "of the images and the network: 3 for colour, 1 for greyscale")
-    width: int = _setting(64, "channels of the first stage, a multiple of 8; ResNet-18 has 64")
+    network: str = _setting("unet", "unet, or transformer: attention between patches of the image")
+    width: int = _setting(
+        64, "channels of the U-Net's first stage, or of each token; ResNet-18: 64"
+    )
     stem_stride: int = _setting(2, "what the stem divides the side by, 2 or 4; 4 costs a quarter")
+    patch: int = _setting(
+        4, "side in pixels of a transformer's patches; half costs 4 times as much"
+    )
+    depth: int = _setting(6, "blocks of a transformer")
+    heads: int = _setting(4, "of a transformer's attention; they divide its width")
     class_conditional: bool = _setting(True, "tell the network the class of each image")
     label_dropout: float = _setting(0.1, "share of labels hidden in training; guidance needs some")
     limit: int | None = _setting(None, "train on the first n images only")

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ddpm_helpers.config import OF_SOURCE, PRESETS, TrainConfig, settings
+from ddpm_helpers.config import OF_NETWORK, OF_SOURCE, PRESETS, TrainConfig, settings
 from ddpm_helpers.config_file import data_settings
 from ddpm_helpers.files import user_path
 from ddpm_helpers.pretrained import config_for_weights, distill_model, fine_tune_model
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 def read_config(args: argparse.Namespace, preset: str, source: str) -> tuple[str, TrainConfig]:
     """The name of the preset or file, and the configuration with the options on top of it.
 
-    The defaults of a source (`OF_SOURCE`) change a preset, but not a file.
+    The defaults of a source and of a network change a preset, but not a file.
 
     Raises:
         ValueError: an option does not fit the network that the weights hold.
@@ -117,6 +117,7 @@ def read_config(args: argparse.Namespace, preset: str, source: str) -> tuple[str
     else:
         name = args.preset or preset
         config = TrainConfig.preset(name, **OF_SOURCE.get(source, {}))
+        config = replace(config, **OF_NETWORK.get(changes.get("network", ""), {}))
     config = replace(config, **changes)
     if args.distill is None and config.teacher_steps is not None:
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from ddpm_helpers.model import NETWORKS
 from ddpm_helpers.pretrained import available_weights
 from ddpm_helpers.pretrained.weights import description
 
@@ -28,7 +29,7 @@ A denoising diffusion model of {kind} {side}×{side} images, trained with `ddpm_
 
 ## Network and schedule
 
-`DiffusionNet({network})`, `DiffusionUtils({diffusion})`{training}.{few}
+`{kind_of_network}({network})`, `DiffusionUtils({diffusion})`{training}.{few}
 
 ## Numbers
 
@@ -64,7 +65,7 @@ def public_description(name_or_path: str | Path) -> dict[str, Any]:
         key: PureWindowsPath(value).name if isinstance(value, str) else value  # takes / and \\
         for key, value in about["trained"].items()
     }
-    return {"model": about["model"], "diffusion": about["diffusion"], "trained": trained}
+    return {key: about[key] for key in ("network", "model", "diffusion")} | {"trained": trained}
 
 
 def model_card(name_or_path: str | Path, use: str) -> str:
@@ -88,6 +89,7 @@ def model_card(name_or_path: str | Path, use: str) -> str:
         side=about["model"]["image_size"],
         data=f"Source: `{trained.get('data', 'not recorded')}`{note}."
         + (f" Classes: {', '.join(classes)}." if classes else ""),
+        kind_of_network=NETWORKS[about["network"]].__name__,
         network=_arguments(about["model"]),
         diffusion=_arguments(about["diffusion"]),
         training=training,

@@ -7,6 +7,7 @@ from pathlib import Path
 from ddpm_helpers.export.card import model_card
 from ddpm_helpers.export.needs import check_installed, new_folder
 from ddpm_helpers.files import user_path
+from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import load_pretrained
 
 _USE = """\
@@ -40,11 +41,14 @@ def export_diffusers(name_or_path: str | Path, out: str | Path, sampler: str = "
     Raises:
         FileNotFoundError: no such weights.
         FileExistsError: the folder is there already and not empty.
-        ValueError: diffusers is missing, or does not have this sampler, prediction or schedule.
+        ValueError: diffusers is missing, or does not have this network, sampler, prediction or
+            schedule.
     """
     out = user_path(out)
     check_installed("diffusers' format", "diffusers")
     model, diffusion = load_pretrained(name_or_path)
+    if not isinstance(model, DiffusionNet):
+        raise ValueError(f"diffusers' format takes a unet, not a {model.kind}: choose onnx or hub")
     from ddpm_helpers.export.diffusers_net import DiffusersNet, GuidedPipeline, make_scheduler
 
     pipeline = GuidedPipeline(DiffusersNet.of(model), make_scheduler(diffusion, sampler))

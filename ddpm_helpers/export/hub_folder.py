@@ -22,7 +22,7 @@ x = diffusion.sample(model, 4, {y}{options}, seed=0)  # (4, {shape}) in [-1, 1]
 ```
 
 `model.safetensors` describes itself: network, schedule, classes and a checksum are in its header.
-`config.json` holds the arguments of `DiffusionNet`, so that a class made of it and
+`config.json` holds the arguments of `{network}`, so that a class made of it and
 `PyTorchModelHubMixin` loads the folder too; the schedule is under `"diffusion"` there.
 """
 
@@ -31,7 +31,7 @@ def export_hub(name_or_path: str | Path, out: str | Path) -> Path:
     """Write trained weights as a folder that can be uploaded to the Hub as it is.
 
     Nothing is uploaded. `load_pretrained` reads the folder, and so does
-    `class HubNet(DiffusionNet, PyTorchModelHubMixin)`, both offline.
+    a class made of the network's and `PyTorchModelHubMixin`, both offline.
 
     Args:
         name_or_path: as for `load_pretrained`.
@@ -50,7 +50,9 @@ def export_hub(name_or_path: str | Path, out: str | Path) -> Path:
     way = {"sampler": "dpm++", "steps": min(15, diffusion.T)} | diffusion.few_step_options
     options = ", ".join(f"{key}={value!r}" for key, value in way.items()).replace("'", '"')
     shape = ", ".join(map(str, model.image_shape))
-    use = _USE.format(folder=out.name, y=y, options=options, shape=shape)
+    use = _USE.format(
+        network=type(model).__name__, folder=out.name, y=y, options=options, shape=shape
+    )
     weights = model.state_dict().values()
     half = all(torch.equal(w.half().float(), w) for w in weights)  # as they were stored
     with new_folder(out) as folder:

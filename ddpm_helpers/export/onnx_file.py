@@ -15,7 +15,7 @@ from torch import Tensor
 from ddpm_helpers.export.card import public_description
 from ddpm_helpers.export.needs import check_installed
 from ddpm_helpers.files import user_path, write_atomic
-from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.model import Network
 from ddpm_helpers.pretrained import load_pretrained
 
 OLDEST_TORCH = (2, 9)  # older exporters do not work with today's onnxscript
@@ -66,7 +66,7 @@ def torch_version() -> tuple[int, ...]:
     return tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
-def _traced(model: DiffusionNet) -> Any:
+def _traced(model: Network) -> Any:
     """The network as an ONNX model in memory, for batches of any size."""
     import onnx
 
@@ -123,7 +123,7 @@ def compact(model: Any, about: dict[str, Any]) -> bytes:
     return model.SerializeToString()
 
 
-def check(content: bytes, model: DiffusionNet) -> float:
+def check(content: bytes, model: Network) -> float:
     """Run an ONNX file and the network it came from on the same random batches.
 
     Args:
@@ -153,7 +153,7 @@ def check(content: bytes, model: DiffusionNet) -> float:
     return worst
 
 
-def _inputs(model: DiffusionNet, n: int) -> tuple[Tensor, Tensor, Tensor | None]:
+def _inputs(model: Network, n: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """A random batch, with labels (the first is "no label") if the network takes them."""
     generator = torch.Generator().manual_seed(n)
     x_t = torch.randn(n, *model.image_shape, generator=generator)  # (n, C, S, S)

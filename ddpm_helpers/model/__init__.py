@@ -1,6 +1,7 @@
-"""The network: ResNet-18 encoder, mirrored decoder, and the two joined."""
+"""The networks: a U-Net of ResNet-18 and a mirrored decoder, and a transformer."""
 
 from ddpm_helpers.checks import NO_LABEL
+from ddpm_helpers.model.base import Network
 from ddpm_helpers.model.blocks import (
     ResBlock,
     SelfAttention,
@@ -11,12 +12,18 @@ from ddpm_helpers.model.blocks import (
 from ddpm_helpers.model.decoder import Decoder
 from ddpm_helpers.model.encoder import Encoder
 from ddpm_helpers.model.net import DiffusionNet, count_parameters
+from ddpm_helpers.model.transformer import DiT
+
+NETWORKS: dict[str, type[DiffusionNet] | type[DiT]] = {net.kind: net for net in (DiffusionNet, DiT)}
 
 __all__ = [
+    "NETWORKS",
     "NO_LABEL",
     "Decoder",
+    "DiT",
     "DiffusionNet",
     "Encoder",
+    "Network",
     "ResBlock",
     "SelfAttention",
     "TimeEmbedding",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from ddpm_helpers import checks
-from ddpm_helpers.model.blocks import TimeEmbedding, zero_init
+from ddpm_helpers.model.base import Network
+from ddpm_helpers.model.blocks import zero_init
 from ddpm_helpers.model.decoder import Decoder
 from ddpm_helpers.model.encoder import Encoder
 
 
-class DiffusionNet(nn.Module):
-    """The network that predicts eps, x_0, v or flow from noisy images and their timesteps.
+class DiffusionNet(Network):
+    """The U-Net that predicts eps, x_0, v or flow from noisy images and their timesteps.
 
         output = decoder(encoder(x_t)) + gate(t) * x_t
 
@@ -36,6 +35,8 @@ class DiffusionNet(nn.Module):
             num_classes below 1.
     """
 
+    kind = "unet"
+
     def __init__(
         self,
         image_size: int = 64,
@@ -46,9 +47,6 @@ class DiffusionNet(nn.Module):
         attention_size: int = 8,
         stem_stride: int = 2,
     ) -> None:
-        super().__init__()
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, or None; got {num_classes}")
         of_both = {
             "image_size": image_size,
             "channels": channels,
@@ -56,16 +54,15 @@ class DiffusionNet(nn.Module):
             "attention_size": attention_size,
             "stem_stride": stem_stride,
         }
-        self.config = {**of_both, "num_classes": num_classes}
-        self.image_shape = (channels, image_size, image_size)
-        self.num_classes = num_classes
-        self.classes: tuple[str, ...] = ()
         t_dim = 4 * width
-        self.time = TimeEmbedding(t_dim)
-        self.label = nn.Embedding(num_classes + 1, t_dim) if num_classes else None
+        super().__init__({**of_both, "num_classes": num_classes}, t_dim)
         self.encoder = Encoder(**of_both, t_dim=t_dim)
         self.decoder = Decoder(**of_both, t_dim=t_dim)
         self.gate = zero_init(nn.Linear(t_dim, channels))
+
+    def ends(self) -> list[nn.Module]:
+        """The stem, the gate and the last transposed convolution."""
+        return [self.gate, self.encoder.stem, self.decoder.to_pixels]
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Predict eps, x_0, v or flow, whichever the network is trained for.
@@ -80,29 +77,10 @@ class DiffusionNet(nn.Module):
         Raises:
             ValueError: a shape other than the network was built for, or labels out of range.
         """
-        self._check(x_t, t, y)
-        t_emb = self.time(t)  # (B, t_dim)
-        if self.label is not None:
-            rows = torch.zeros_like(t) if y is None else y + 1  # row 0 is "no label"
-            t_emb = t_emb + self.label(rows)
+        t_emb = self.embed(x_t, t, y)  # (B, t_dim)
         out = self.decoder(self.encoder(x_t, t_emb), t_emb)  # (B, C, S, S)
         gate = self.gate(t_emb)[:, :, None, None]  # (B, C, 1, 1)
         return (out + gate * x_t).to(x_t.dtype)
-
-    def _check(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> None:
-        """Refuse arguments that do not fit the network."""
-        if tuple(x_t.shape[1:]) != self.image_shape:
-            shape = ", ".join(map(str, self.image_shape))
-            raise ValueError(f"x_t must be (B, {shape}), got {tuple(x_t.shape)}")
-        if t.shape != x_t.shape[:1]:
-            raise ValueError(
-                f"t must be ({len(x_t)},), one timestep per image; got {tuple(t.shape)}"
-            )
-        # Labels of a training are checked with the dataset: here, reading them would split a
-        # compiled graph, or wait for the GPU.
-        read = not (torch.compiler.is_compiling() or (self.training and t.is_cuda))
-        if read and y is not None and len(t):  # in this order: len() would freeze a traced batch
-            checks.labels(y, len(t), self, t.device)
 
 
 def count_parameters(module: nn.Module) -> int:

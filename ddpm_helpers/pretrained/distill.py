@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddpm_helpers.device import make_accelerator
 from ddpm_helpers.diffusion import ConsistencyDistillation
-from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.model import Network
 from ddpm_helpers.pretrained.fine_tune import fine_tune_model
 
 TEACHER_STEPS = 10
@@ -20,7 +20,7 @@ def distill_model(
     *,
     steps: int = TEACHER_STEPS,
     say: Callable[[str], object] = print,
-) -> tuple[DiffusionNet, ConsistencyDistillation]:
+) -> tuple[Network, ConsistencyDistillation]:
     """Build a student and the diffusion whose loss trains it; give both to `TrainingPipeline`.
 
     Args:

@@ -13,7 +13,7 @@ from torch import nn
 from ddpm_helpers.checks import class_name
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.model import NETWORKS, Network
 from ddpm_helpers.pretrained.weights import description, load_pretrained, with_defaults
 
 
@@ -22,7 +22,7 @@ def fine_tune_model(
     classes: Sequence[str] | None = None,
     *,
     say: Callable[[str], object] = print,
-) -> tuple[DiffusionNet, DiffusionUtils]:
+) -> tuple[Network, DiffusionUtils]:
     """Load a network to fine-tune, with one row of the label embedding for each class of new data.
 
     A class that the weights know by name keeps its row; so does the only class of an album, under
@@ -44,7 +44,7 @@ def fine_tune_model(
     return model.requires_grad_(True).train(), diffusion
 
 
-def set_classes(model: DiffusionNet, classes: Sequence[str] | None) -> str:
+def set_classes(model: Network, classes: Sequence[str] | None) -> str:
     """Replace a network's label embedding, in place.
 
     Args:
@@ -103,7 +103,8 @@ def config_for_weights(name_or_path: str | Path, config: TrainConfig) -> TrainCo
             table of betas, which no configuration can name.
     """
     about = description(name_or_path)
-    decided = with_defaults(DiffusionNet, about["model"])
+    decided = {"network": about["network"]}
+    decided |= with_defaults(NETWORKS[about["network"]], about["model"])
     decided |= with_defaults(DiffusionUtils, about["diffusion"])
     if not isinstance(decided["schedule"], str):
         raise ValueError(

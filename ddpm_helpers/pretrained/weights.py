@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ddpm_helpers.checks import count as check_count
+from ddpm_helpers import checks
 from ddpm_helpers.config_file import data_of_run
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.files import user_path, write_atomic
-from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.model import NETWORKS, Network
 from ddpm_helpers.model.wrapped import unwrapped
 from ddpm_helpers.pretrained import shipped
 
@@ -26,13 +26,14 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HUB_WEIGHTS = "model.safetensors"  # the name in a folder of huggingface_hub.PyTorchModelHubMixin
 _HEADER = "ddpm_helpers"  # the metadata entry that holds the description
 NAMED_SOURCES = ("cartoons", "cifar10", "mnist", "fashion_mnist")  # the same data everywhere
-_SIZES = {"image_size", "channels", "width", "stem_stride"}  # whole numbers, at least 1
+# Whole numbers, at least 1.
+_SIZES = {"image_size", "channels", "width", "stem_stride", "patch", "depth", "heads"}
 Built = TypeVar("Built")
 
 
 def save_weights(
     path: str | Path,
-    model: DiffusionNet,
+    model: Network,
     diffusion: DiffusionUtils,
     trained: dict[str, Any] | None = None,
     *,
@@ -51,15 +52,15 @@ def save_weights(
         The path.
     """
     path, model = user_path(path), unwrapped(model)
-    about: dict[str, Any] = {"model": model.config, "diffusion": diffusion.config}
-    about["trained"] = trained or {}
+    about: dict[str, Any] = {"network": model.kind, "model": model.config}
+    about |= {"diffusion": diffusion.config, "trained": trained or {}}
     tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in model.state_dict().items()}
     about["sha256"] = _digest(about, tensors)
     write_atomic(path, save(tensors, metadata={_HEADER: json.dumps(about)}))
     return path
 
 
-def load_pretrained(name_or_path: str | Path) -> tuple[DiffusionNet, DiffusionUtils]:
+def load_pretrained(name_or_path: str | Path) -> tuple[Network, DiffusionUtils]:
     """Build a network from stored weights, ready to sample from.
 
     Args:
@@ -75,8 +76,9 @@ def load_pretrained(name_or_path: str | Path) -> tuple[DiffusionNet, DiffusionUt
     """
     path, about, tensors = _read(name_or_path)
     diffusion = _build(path, DiffusionUtils, about["diffusion"])
+    kind = NETWORKS[about["network"]]
     with torch.device("meta"):  # shapes without memory: the described sizes are not trusted yet
-        described = _build(path, DiffusionNet, about["model"])
+        described = _build(path, kind, about["model"])
     if why := misfit(described.state_dict(), tensors):
         raise ValueError(f"{path} does not fit its network: {why}")
     for key, value in tensors.items():
@@ -84,7 +86,7 @@ def load_pretrained(name_or_path: str | Path) -> tuple[DiffusionNet, DiffusionUt
             raise ValueError(f"{path}: {key} is {value.dtype}, not a 16 or 32 bit float")
         if not value.isfinite().all():
             raise ValueError(f"{path}: {key} holds NaN or infinite numbers")
-    model = DiffusionNet(**about["model"]).float()  # whatever torch's default dtype is
+    model = kind(**about["model"]).float()  # whatever torch's default dtype is
     model.load_state_dict({k: v.float() for k, v in tensors.items()})
     model.classes = tuple(about["trained"].get("classes", ()))
     return model.eval().requires_grad_(False), diffusion
@@ -98,7 +100,7 @@ def with_defaults(kind: Callable[..., Any], stored: dict[str, Any]) -> dict[str,
 
 
 def description(name_or_path: str | Path) -> dict[str, Any]:
-    """What a weights file says about itself: `model`, `diffusion` and `trained`.
+    """What a weights file says about itself: `network`, `model`, `diffusion` and `trained`.
 
     Args, Raises: as for `load_pretrained`.
     """
@@ -161,6 +163,8 @@ def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Ten
     about = _description(path, raw)
     if about.get("sha256", (found := _digest(about, tensors))) != found:
         raise ValueError(f"{path} is altered: its sha256 is {found}, not {about['sha256']}")
+    about = {"network": "unet"} | about  # what older files hold
+    checks.one_of(f"network of {path}", about["network"], NETWORKS)
     return path, about, tensors
 
 
@@ -168,7 +172,7 @@ def _description(path: Path, raw: bytes) -> dict[str, Any]:
     """The description in the header of a file that safetensors has read."""
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     if _HEADER not in (entries := header.get("__metadata__") or {}):
-        raise ValueError(f"{path} holds no description of a DiffusionNet")
+        raise ValueError(f"{path} holds no description of a network")
     try:
         about = json.loads(entries[_HEADER])
     except (ValueError, RecursionError) as error:
@@ -196,7 +200,7 @@ def _build(path: Path, kind: Callable[..., Built], config: dict[str, Any]) -> Bu
     """Build what a description asks for; a ValueError names the file and the reason."""
     try:
         for name in _SIZES & set(config):
-            check_count(name, config[name])
+            checks.count(name, config[name])
         return kind(**config)
     except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]

@@ -11,23 +11,26 @@ import torch
 
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.model import DiffusionNet, DiT, Network
 from ddpm_helpers.training.training_data import check_dataset
 
 FINE_TUNING = 180  # updates that teach trained weights a new class, see notebook 05
 
 
-def build_model(config: TrainConfig, num_classes: int) -> DiffusionNet:
+def build_model(config: TrainConfig, num_classes: int) -> Network:
     """Build the network of a configuration; its initial weights depend on config.seed alone."""
+    classes = num_classes if config.class_conditional else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
+        if config.network == "transformer":
+            return DiT(
+                config.image_size, channels=config.channels, patch=config.patch,
+                width=config.width, depth=config.depth, heads=config.heads, num_classes=classes,
+            )  # fmt: skip
         return DiffusionNet(
-            config.image_size,
-            channels=config.channels,
-            width=config.width,
-            stem_stride=config.stem_stride,
-            num_classes=num_classes if config.class_conditional else None,
-        )
+            config.image_size, channels=config.channels, width=config.width,
+            stem_stride=config.stem_stride, num_classes=classes,
+        )  # fmt: skip
 
 
 def build_diffusion(config: TrainConfig) -> DiffusionUtils:
@@ -67,8 +70,8 @@ def for_fine_tuning(config: TrainConfig, images: int, chosen: Collection[str]) -
 
 def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> None:
     """Refuse a network, diffusion, dataset and configuration that do not fit each other."""
-    if not isinstance(model, DiffusionNet):
-        raise ValueError(f"the network must be a DiffusionNet, got {type(model).__name__}")
+    if not isinstance(model, Network):
+        raise ValueError(f"the network must be a DiffusionNet or a DiT, got {type(model).__name__}")
     if not isinstance(diffusion, DiffusionUtils):
         raise ValueError(f"diffusion must be a DiffusionUtils, got {type(diffusion).__name__}")
     check_dataset(dataset)

@@ -25,7 +25,7 @@ PARTS = {"model", "ema_model", "optimizer", "step", "history", "config", "data",
 # Changing one of these would turn the rest of the run into another training.
 FIXED = (
     "image_size", "timesteps", "schedule", "prediction", "rescale_zero_snr", "batch_size", "seed",
-    "width", "limit", "optimizer", "channels", "t_sampling", "teacher_steps",
+    "network", "width", "limit", "optimizer", "channels", "t_sampling", "teacher_steps", "heads",
 )  # fmt: skip
 DAMAGE = (EOFError, LookupError, RuntimeError, ValueError)  # what reading a damaged zip raises
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.model import Network
 
 # Of the odd polynomials of degree 5, those that bring the singular values in 0.003..1 nearest to 1,
 # one after another: after the last they lie in 0.78..1.20. The first three shrink their argument by
@@ -78,8 +78,8 @@ class Muon(torch.optim.Optimizer):
 
     m' is m moved once more towards the gradient (Nesterov). A kernel counts as a matrix with a row
     for each output channel; a transposed convolution's, for each input channel. Biases, norms, the
-    stem, the last layer, the gate and the class embedding are left to AdamW, with the same
-    learning rate.
+    first and the last layer, the U-Net's gate and the class embedding are left to AdamW, with the
+    same learning rate.
 
     Where AdamW scales single weights, this scales directions: rare ones, which hardly show in a
     gradient, are learned as fast as common ones. `torch.optim.Muon` does not take kernels.
@@ -96,7 +96,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        model: DiffusionNet,
+        model: Network,
         lr: float,
         *,
         momentum: float = 0.95,
@@ -161,9 +161,9 @@ def _like(rows: Tensor, kernel: Tensor) -> Tensor:
     return rows.reshape(kernel.movedim(1, -1).shape).movedim(-1, 1)
 
 
-def split_parameters(model: DiffusionNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_parameters(model: Network) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The matrices and kernels between the first and the last layer, and all other parameters."""
-    ends = [model.label, model.gate, model.encoder.stem, model.decoder.to_pixels]
+    ends = [model.label, *model.ends()]
     outer = {id(p) for part in ends if part is not None for p in part.parameters()}
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []

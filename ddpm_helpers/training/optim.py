@@ -9,13 +9,13 @@ import torch
 
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.device import bf16_is_fast
-from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.model import Network
 from ddpm_helpers.training.muon import Muon
 
 DECAY = 0.2  # share of a run in which wsd decays; Hägele et al. 2024 find 10 to 20 % enough
 
 
-def build_optimizer(model: DiffusionNet, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: Network, config: TrainConfig) -> torch.optim.Optimizer:
     """Build the optimiser of a configuration, for a network that is already on its device."""
     device = next(model.parameters()).device
     lr, decay, fused = config.lr, config.weight_decay, device.type in ("cpu", "cuda")

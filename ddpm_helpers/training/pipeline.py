@@ -28,7 +28,7 @@ from ddpm_helpers.config_file import data_table
 from ddpm_helpers.device import bf16_is_fast, compiled, make_accelerator
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.files import user_path
-from ddpm_helpers.model import DiffusionNet
+from ddpm_helpers.model import Network
 from ddpm_helpers.model.wrapped import unwrapped
 from ddpm_helpers.pretrained import save_weights, set_classes
 from ddpm_helpers.training import checkpoint
@@ -84,7 +84,7 @@ class TrainingPipeline:
 
     def __init__(
         self,
-        model: DiffusionNet,
+        model: Network,
         diffusion: DiffusionUtils,
         dataset: TrainingData | Any,
         config: TrainConfig = TrainConfig(),  # noqa: B008 (frozen)
