@@ -107,32 +107,6 @@ def test_history_holds_every_update_once_after_a_kill(run):
     assert records[7]["loss"] is None  # JSON has no NaN
 
 
-def test_tensorboard_gets_every_update_once_where_it_is_installed(run, monkeypatch):
-    """With a stand-in for the writer: TensorBoard is not a dependency."""
-    noted, hidden = [], []
-
-    class Writer:
-        def __init__(self, folder, purge_step):
-            hidden.append(purge_step)
-
-        def add_scalar(self, name, value, step):
-            noted.append((name, step))
-
-        def add_image(self, name, image, step):
-            noted.append((name, step, tuple(image.shape)))
-
-    fake = type(sys)("torch.utils.tensorboard")
-    fake.SummaryWriter = Writer
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "tensorboard")
-    p = pipeline(run, epochs=4, sample_every=1)
-    p.resume()
-    p.fit()
-    assert hidden == [10]  # what a killed run wrote from update 10 on
-    assert {("loss", 10), ("lr", 12), ("images_per_second", 11)} <= set(noted)
-    assert ("samples", 12, (3, 35, 171)) in noted and ("loss", 9) not in noted
-
-
 # --------------------------------------------------------------------------- when it is due
 
 

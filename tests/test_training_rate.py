@@ -36,22 +36,16 @@ def test_a_constant_run_is_resumed_with_wsd_and_its_end_can_be_moved(tmp_path, c
     stop_after(pipeline(tmp_path, lr_schedule="constant", epochs=20), 12).save()
     second = pipeline(tmp_path, lr_schedule="wsd", epochs=5)  # 15 updates
     second.resume()
-    assert capsys.readouterr().err == (
-        "learning rate: was 0.003 at step 12, is 0.002 at step 13, "
-        "constant to step 12, then linear to 0 at step 15\n"
-    )
+    assert capsys.readouterr().err == "learning rate at step 13: 0.002, was 0.003 before\n"
     second.fit()
     rates = [r.lr / 3e-3 for r in second.history]
     assert rates[2:12] == [1.0] * 10 and rates[12:] == pytest.approx([2 / 3, 1 / 3, 0])
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"epochs": 3}, ""),
-    ({"epochs": 6}, "is 0.0015 at step 10 and falls along a cosine to 0 at step 18"),
-    ({"epochs": 6, "lr_schedule": "constant"}, "is 0.003 at step 10 and stays constant to step 18"),
+@pytest.mark.parametrize("epochs, line", [
+    (3, ""), (6, "learning rate at step 10: 0.0015, was 0 before"),
 ])  # fmt: skip
-def test_extending_a_finished_run_says_what_the_learning_rate_will_do(changes, words):
-    done, longer = pipeline(), pipeline(**changes)
+def test_extending_a_finished_run_says_that_the_learning_rate_rises(epochs, line):
+    done, longer = pipeline(), pipeline(epochs=epochs)
     said = describe_change(9, (9, done.config), (longer.total_steps, longer.config))
-    assert said.startswith("learning rate: was 0 at step 9, ") if words else said == ""
-    assert words in said
+    assert said == line

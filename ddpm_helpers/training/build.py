@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet, DiT, Network
+from ddpm_helpers.pretrained import set_classes
 from ddpm_helpers.training.training_data import check_dataset
 
 FINE_TUNING = 180  # updates that teach trained weights a new class, see notebook 05
@@ -66,6 +67,18 @@ def for_fine_tuning(config: TrainConfig, images: int, chosen: Collection[str]) -
         total = changes.get("epochs", config.epochs) * per_epoch
         changes["warmup_steps"] = min(config.warmup_steps, total // 10)
     return replace(config, **changes)
+
+
+def match_classes(network: Network, classes: Sequence[str], *, quiet: bool) -> None:
+    """Match the label embedding of a network to the classes of the data by name, in place.
+
+    Label k then means class k of the data. A network without labels, or whose classes have no
+    names, stays as it is.
+    """
+    if network.num_classes and tuple(network.classes) not in ((), tuple(classes)):
+        line = set_classes(network, classes)
+        if not quiet:
+            print(f"classes of the data and the network differ: {line}")
 
 
 def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> None:

@@ -72,22 +72,15 @@ def describe_warm_up(total: int, config: TrainConfig) -> str:
 
 
 def describe_change(step: int, old: tuple[int, TrainConfig], new: tuple[int, TrainConfig]) -> str:
-    """One line on the learning rate of a resumed run whose end or schedule has changed.
+    """One line on a resumed run whose new end or schedule changes the learning rate at once.
 
     Args:
         step: updates made so far.
         old, new: total updates and configuration, until now and from now on.
     Returns:
-        The line; empty if the updates that are left keep the rates that they would have had.
+        The line; empty if the next update has the rate that it would have had.
     """
-    total, config = new
-    if all(learning_rate(k, *old) == learning_rate(k, *new) for k in range(step + 1, total + 1)):
-        return ""
-    before = f"was {learning_rate(step, *old):.3g} at step {step}, " if step else ""
-    now = f"learning rate: {before}is {learning_rate(step + 1, *new):.3g} at step {step + 1}"
-    if config.lr_schedule == "constant":
-        return f"{now} and stays constant to step {total}"
-    if config.lr_schedule == "cosine":
-        return f"{now} and falls along a cosine to 0 at step {total}"
-    start = max(step, math.floor((1 - DECAY) * total))
-    return f"{now}, constant to step {start}, then linear to 0 at step {total}"
+    was, now = learning_rate(step + 1, *old), learning_rate(step + 1, *new)
+    return (
+        "" if was == now else f"learning rate at step {step + 1}: {now:.3g}, was {was:.3g} before"
+    )

@@ -1,14 +1,20 @@
-"""The training loop. Read `steps` and `train_step` first.
+"""The training loop.
 
-Beside this file: `run_folder.py` writes the files of a run, `draws.py` makes the random draws,
-`optim.py` has the optimiser and its learning rate, `ema.py` the averaged weights, `metrics.py` the
-numbers of an update, `stopping.py` signals and full memory.
+- `train_step` makes one update: the forward process, the loss, gradients, optimiser, average.
+- `steps` repeats it and writes what is due after each update: its record; a checkpoint and the
+  averaged weights after the first update, every few minutes and every epoch; a sample grid.
+- Ctrl-C or another signal only sets a flag (`stopping.py`). After the update, `steps` reads it,
+  saves, and stops.
+- An exception saves the last complete update before it is raised; if it interrupts an update
+  between the weights and their average, nothing is saved.
+
+`run_folder.py` knows the files and when each is due, `draws.py` makes the random draws, `optim.py`
+the optimiser and its learning rate, `metrics.py` the numbers of an update.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import signal
 import time
@@ -24,15 +30,14 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from ddpm_helpers.config import TrainConfig
-from ddpm_helpers.config_file import data_table
 from ddpm_helpers.device import bf16_is_fast, compiled, make_accelerator
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.files import user_path
+from ddpm_helpers.files import prepare_folder, user_path
 from ddpm_helpers.model import Network
 from ddpm_helpers.model.wrapped import unwrapped
-from ddpm_helpers.pretrained import save_weights, set_classes
+from ddpm_helpers.pretrained import save_weights
 from ddpm_helpers.training import checkpoint
-from ddpm_helpers.training.build import check_fit
+from ddpm_helpers.training.build import check_fit, match_classes
 from ddpm_helpers.training.draws import augment, draw_t_and_eps, step_generator
 from ddpm_helpers.training.ema import ema_decay_at, update_ema
 from ddpm_helpers.training.metrics import BadBatches, StepRecord, add_by_quarter, read_table
@@ -47,7 +52,7 @@ from ddpm_helpers.training.progress import Progress, say
 from ddpm_helpers.training.run_folder import WEIGHTS, RunFolder
 from ddpm_helpers.training.sample_grids import make_grid
 from ddpm_helpers.training.stopping import StopFlag, explain_oom
-from ddpm_helpers.training.training_data import TrainingData, check_batch, check_epoch, identify
+from ddpm_helpers.training.training_data import TrainingData, batches_from, identify
 
 
 class TrainingPipeline:
@@ -97,10 +102,7 @@ class TrainingPipeline:
         self.config, self.diffusion, self.dataset = config, diffusion, dataset
         self.accelerator = make_accelerator()
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
-        if network.num_classes and tuple(network.classes) not in ((), tuple(dataset.classes)):
-            line = set_classes(network, dataset.classes)  # label k then means class k of the data
-            if self.is_main:
-                print(f"classes of the data and the network differ: {line}")
+        match_classes(network, dataset.classes, quiet=not self.is_main)
         self.model = network.to(self.device).to(memory_format=torch.channels_last)
         if not any(weight.requires_grad for weight in self.model.parameters()):
             self.model.requires_grad_(True)  # `load_pretrained` freezes all; you may freeze some
@@ -121,10 +123,9 @@ class TrainingPipeline:
         if out_dir is not None:
             self.folder = RunFolder(out_dir, config, overwrite=overwrite)
             if self.is_main:
-                self.folder.prepare()
+                prepare_folder(self.folder.path)
         self._stop = StopFlag(quiet=not self.is_main)
         self._bad = BadBatches(config.max_bad_steps)
-        self._saved_step = 0
         self._updating = False  # whether weights, average and step belong to different updates
         self._images, self._seconds = 0, 0.0
 
@@ -153,7 +154,7 @@ class TrainingPipeline:
         if self.is_main and (line := describe_warm_up(self.total_steps, self.config)):
             say(line)
         progress = Progress(self.step, self.total_steps, quiet=not self.is_main)
-        with self._stop.hold(), progress, self._saving_on_error():
+        with progress, self._protected():
             for record in self.steps():
                 progress.show(record)
                 if watch is not None:
@@ -171,13 +172,16 @@ class TrainingPipeline:
         once the update is saved.
         """
         self.stopped_by = None
-        with self._folder_in_use():
-            batches = self._batches()
+        folder = self.folder if self.is_main else None
+        with folder.in_use(self.history, self.dataset) if folder else nullcontext():
+            batches = batches_from(
+                self.dataset, self.config, self.step, self.model.image_shape, self.device
+            )
             while self.step < self.total_steps and self.stopped_by is None:
-                with self._stop.hold(), self._saving_on_error():
+                with self._protected():
                     record = self._next_update(batches)
                     self._write_what_is_due(record)
-                    self.stopped_by = self._signal_to_stop()
+                    self.stopped_by = self._stop.signal_for_all(self.accelerator)
                     if self.stopped_by is not None:
                         self._save_last_update()
                 if self.stopped_by is not None and not self._stop.held:  # not inside `fit`
@@ -245,20 +249,6 @@ class TrainingPipeline:
         self._bad.check(record)
         return record
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches from `self.step` on, without end, in the order that (seed, epoch) decides."""
-        first, done = divmod(self.step, self.steps_per_epoch)
-        for epoch in itertools.count(first):
-            batches = self.dataset.batches(
-                self.config.batch_size, seed=self.config.seed, epoch=epoch, device=self.device
-            )
-            number = 0
-            for number, (x_0, y) in enumerate(batches, 1):
-                if epoch > first or number > done:
-                    check_batch(x_0, y, self.model.image_shape)
-                    yield x_0, y
-            check_epoch(number, self.steps_per_epoch)
-
     def _parts(self, batch: int) -> Iterator[tuple[slice, float, AbstractContextManager]]:
         """The parts of a batch that this process computes: rows, weight of each row, context.
 
@@ -291,14 +281,6 @@ class TrainingPipeline:
             return nullcontext()
         # Older torch would cache weights that are cast in no_grad, and then train none of them.
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
-
-    def _signal_to_stop(self) -> int | None:
-        """The signal that arrived, or SIGTERM if only another process got one."""
-        asked = self._stop.signal
-        if self.accelerator.num_processes == 1:
-            return asked
-        votes = torch.tensor(float(asked is not None), device=self.device)
-        return (asked or int(signal.SIGTERM)) if self.accelerator.reduce(votes, "sum") else None
 
     # ---------------------------------------------------------------------- saving and resuming
 
@@ -358,7 +340,6 @@ class TrainingPipeline:
                 # Weights first: a run that is killed in between repeats its updates, then these.
                 self._save_average(folder.path / WEIGHTS)
                 folder.write_checkpoint(self.state_dict())
-        self._saved_step = self.step
         return folder.path / checkpoint.CHECKPOINT
 
     def resume(self, path: str | Path | None = None) -> Path | None:
@@ -382,7 +363,7 @@ class TrainingPipeline:
             raise
         self.load_state_dict(state, where.name)
         if self.folder and where.parent.resolve() == self.folder.path.resolve():
-            self.folder.is_ours, self._saved_step = True, self.step
+            self.folder.is_ours = True
             self.folder.note_saved(self.step if where.name == checkpoint.CHECKPOINT else None)
         old = TrainConfig(**state["config"])
         before = old.epochs * self.steps_per_epoch, old
@@ -430,37 +411,27 @@ class TrainingPipeline:
             advice = "sample_every=0 trains without sample grids"
             with explain_oom(f"sample grid after step {self.step}", self.device, advice):
                 self.grid = make_grid(self.samples())
-            self.folder.write_grid(self.grid, epoch, self.step)
+            self.folder.write_grid(self.grid, epoch)
         if "animation" in due:
             self.folder.write_animation()
 
     def _save_last_update(self) -> None:
-        if self.folder and self.is_main and self._saved_step != self.step:
+        if self.folder and self.is_main and self.step not in (0, self.folder.newest):
             self.save()
 
     @contextmanager
-    def _saving_on_error(self) -> Iterator[None]:
-        """If an exception ends this block, save the last complete update, then raise it."""
-        try:
-            yield
-        except BaseException:
-            if not self._updating:
-                try:
-                    self._save_last_update()
-                except Exception as error:  # the first exception matters more: raise that one
-                    warnings.warn(f"while saving step {self.step}: {error}", stacklevel=2)
-            raise
-
-    @contextmanager
-    def _folder_in_use(self) -> Iterator[None]:
-        """Lock the folder, take it, and write settings and history as they are now."""
-        if self.folder is None or not self.is_main:
-            yield
-            return
-        with self.folder.locked():
-            settings = self.config.to_toml() + data_table(getattr(self.dataset, "settings", {}))
-            self.folder.start(self.history, settings)
-            yield
+    def _protected(self) -> Iterator[None]:
+        """In this block signals wait; an exception saves the last complete update first."""
+        with self._stop.hold():
+            try:
+                yield
+            except BaseException:
+                if not self._updating:
+                    try:
+                        self._save_last_update()
+                    except Exception as error:  # the first exception matters more: raise that one
+                        warnings.warn(f"while saving step {self.step}: {error}", stacklevel=2)
+                raise
 
     def _run_folder(self) -> RunFolder:
         if self.folder is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import io
 import json
 import math
 import re
@@ -16,9 +16,11 @@ from typing import Any
 from torch import Tensor
 
 from ddpm_helpers.config import TrainConfig
-from ddpm_helpers.files import not_written, prepare_folder, user_path, write_atomic
-from ddpm_helpers.training import checkpoint, sample_grids
+from ddpm_helpers.config_file import data_table
+from ddpm_helpers.files import not_written, user_path, write_atomic
+from ddpm_helpers.training import checkpoint
 from ddpm_helpers.training.metrics import StepRecord
+from ddpm_helpers.training.training_data import TrainingData
 
 WEIGHTS = "weights.safetensors"
 HISTORY = "history.jsonl"
@@ -34,29 +36,42 @@ class RunFolder:
         checkpoint.pt                the newest checkpoint; older ones are named by their step
         weights.safetensors          the averaged weights of the newest checkpoint
         weights_epoch_0005.safetensors …   those of epoch 1, 2, 5, 10, …, if config.keep_weights
-        history.jsonl, tensorboard/  the record of every update
+        history.jsonl                the record of every update
         samples_epoch_0001.png …     sample grids; learning.gif shows them one after another
 
     Args:
         path: the folder.
         config: when files are due, and how many checkpoints are kept.
         overwrite: when the training starts, remove the run that the folder holds.
+    Attributes:
+        newest: step of checkpoint.pt; None if there is none, or it is damaged.
+        is_ours: whether the run in the folder is this one.
     """
 
     def __init__(self, path: str | Path, config: TrainConfig, *, overwrite: bool = False) -> None:
         self.path, self.config, self.overwrite = user_path(path), config, overwrite
-        self.is_ours = False  # whether the run in the folder is this one
+        self.is_ours = False
+        self.newest: int | None = None
         self._save_at = 0.0  # when a checkpoint is due by the clock: the first one at once
-        self._newest: int | None = None  # step of the undamaged checkpoint.pt
-        self._board: Any = None
 
-    def prepare(self) -> None:
-        """Make the folder.
+    @contextmanager
+    def in_use(self, history: Sequence[StepRecord], dataset: TrainingData) -> Iterator[None]:
+        """Train in the folder: lock it, take it, and write the settings and history of now.
+
+        A run that was killed may have written records and temporary files after its last
+        checkpoint: they go.
 
         Raises:
-            OSError: it cannot be written; the message names it.
+            BlockingIOError, FileExistsError: it belongs to another process or run.
         """
-        prepare_folder(self.path)
+        with self.locked():
+            self.take()
+            for path in self._files(rf"({OURS})\.tmp"):
+                path.unlink()
+            settings = self.config.to_toml() + data_table(getattr(dataset, "settings", {}))
+            write_atomic(self.path / "config.toml", settings.encode())
+            write_atomic(self.path / HISTORY, "".join(map(_line, history)).encode())
+            yield
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -97,7 +112,7 @@ class RunFolder:
             return
         if not self.overwrite:
             self.refuse_another_run()
-        for path in [*self._files(OURS), *self.path.glob("tensorboard/events.out.tfevents.*")]:
+        for path in self._files(OURS):
             path.unlink()
         self.is_ours = True
 
@@ -109,23 +124,6 @@ class RunFolder:
                 "--resume or .resume(), choose another folder, or replace it with --overwrite or "
                 "overwrite=True"
             )
-
-    def start(self, history: Sequence[StepRecord], settings: str) -> None:
-        """Take the folder, write the settings, and make the history hold exactly these records.
-
-        A run that was killed may have written records and temporary files after its last
-        checkpoint: they go.
-        """
-        self.take()
-        for path in self._files(rf"({OURS})\.tmp"):
-            path.unlink()
-        write_atomic(self.path / "config.toml", settings.encode())
-        write_atomic(self.path / HISTORY, "".join(map(_line, history)).encode())
-        if importlib.util.find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            step = history[-1].step if history else 0  # later records of a killed run are hidden
-            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
     def due(self, step: int, steps_per_epoch: int, total_steps: int) -> set[str]:
         """What to write after an update: "checkpoint", "grid", "kept weights", "animation".
@@ -155,18 +153,18 @@ class RunFolder:
         Raises:
             OSError: the disk is full or not writable; the previous checkpoint is untouched.
         """
-        checkpoint.write(self.path / checkpoint.CHECKPOINT, state, self._newest)
+        checkpoint.write(self.path / checkpoint.CHECKPOINT, state, self.newest)
         self.note_saved(state["step"])
         for old in checkpoint.checkpoints(self.path)[self.config.keep_checkpoints :]:
             old.unlink()
 
     def note_saved(self, step: int | None) -> None:
         """Note the step of checkpoint.pt (None: it is damaged), and restart the clock."""
-        self._newest = step
+        self.newest = step
         self._save_at = time.monotonic() + 60 * self.config.save_minutes
 
     def write_record(self, record: StepRecord) -> None:
-        """Add a record to history.jsonl and TensorBoard.
+        """Add a record to history.jsonl.
 
         Raises:
             OSError: the disk is full.
@@ -177,24 +175,31 @@ class RunFolder:
                 file.write(line)
         except OSError as error:
             raise OSError(not_written(self.path / HISTORY, len(line), error)) from error
-        if self._board is not None:
-            values = {f"loss of t in quarter {k + 1}": v for k, v in enumerate(record.quarters)}
-            for name in ("loss", "lr", "images_per_second", "grad_norm"):
-                values[name] = getattr(record, name)
-            for name, value in values.items():
-                if not math.isnan(value):
-                    self._board.add_scalar(name, value, record.step)
 
-    def write_grid(self, grid: Tensor, epoch: int, step: int) -> None:
-        """Write a sample grid, (3, H, W) in 0..1."""
-        sample_grids.save_grid(grid, self.path / f"samples_epoch_{epoch:04d}.png")
-        if self._board is not None:
-            self._board.add_image("samples", grid, step)
+    def write_grid(self, grid: Tensor, epoch: int) -> None:
+        """Write a sample grid, (3, H, W) in 0..1, as a PNG."""
+        from torchvision.utils import save_image
+
+        content = io.BytesIO()
+        save_image(grid, content, format="png")
+        write_atomic(self.path / f"samples_epoch_{epoch:04d}.png", content.getvalue())
 
     def write_animation(self) -> None:
-        """Join the sample grids into learning.gif."""
-        grids = sorted(self._files(r"samples_epoch_\d+\.png"))
-        sample_grids.save_animation(grids, self.path / "learning.gif")
+        """Join the sample grids, if there are at least two, into learning.gif."""
+        from PIL import Image
+
+        frames = []
+        for path in sorted(self._files(r"samples_epoch_\d+\.png")):
+            with Image.open(path) as image:
+                frames.append(image.convert("RGB"))
+        if len(frames) < 2:
+            return
+        times = [400] * (len(frames) - 1) + [2000]  # milliseconds; the last one is shown longest
+        content = io.BytesIO()
+        frames[0].save(
+            content, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
+        )
+        write_atomic(self.path / "learning.gif", content.getvalue())
 
     def _files(self, pattern: str) -> list[Path]:
         return [path for path in self.path.iterdir() if re.fullmatch(pattern, path.name)]

@@ -10,10 +10,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import torch
 
 from ddpm_helpers.training.progress import say
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 # Ctrl-C, the end of a preemptible machine, a closed terminal (which Windows does not have).
 SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
@@ -57,6 +61,14 @@ class StopFlag:
             for number, handler in before.items():
                 signal.signal(number, handler)
             self.held = False
+
+    def signal_for_all(self, accelerator: Accelerator) -> int | None:
+        """The signal that arrived, or SIGTERM if only another process got one; None if none did."""
+        if accelerator.num_processes == 1:
+            return self.signal
+        votes = torch.tensor(float(self.signal is not None), device=accelerator.device)
+        asked = bool(accelerator.reduce(votes, "sum"))
+        return (self.signal or int(signal.SIGTERM)) if asked else None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:

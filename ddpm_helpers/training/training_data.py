@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ddpm_helpers.config import TrainConfig
 
 PROBES = 64  # images that tell one dataset from another
 NEEDED = ("__len__", "batches", "classes", "image_shape", "name")
@@ -61,7 +65,32 @@ def check_dataset(dataset: Any) -> None:
         raise ValueError(f"classes must be names, got {list(dataset.classes)[:5]!r}")
 
 
-def check_batch(x_0: Tensor, y: Tensor, shape: tuple[int, ...]) -> None:
+def batches_from(
+    dataset: TrainingData, config: TrainConfig, step: int, shape: tuple[int, ...], device: Any
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches after the first `step` updates, epoch after epoch without end; each is checked.
+
+    Args:
+        shape: (C, S, S), which every image must have.
+        device: of the batches.
+    """
+    per_epoch = math.ceil(len(dataset) / config.batch_size)
+    first, done = divmod(step, per_epoch)
+    for epoch in itertools.count(first):
+        found = dataset.batches(config.batch_size, seed=config.seed, epoch=epoch, device=device)
+        number = 0
+        for number, (x_0, y) in enumerate(found, 1):
+            if epoch > first or number > done:
+                _check_batch(x_0, y, shape)
+                yield x_0, y
+        if number != per_epoch:
+            raise ValueError(
+                f"the dataset's batches() gave {number} batches, {per_epoch} are needed to hold "
+                "each of its images once; the last one may be smaller"
+            )
+
+
+def _check_batch(x_0: Tensor, y: Tensor, shape: tuple[int, ...]) -> None:
     """Refuse a batch that is not what `TrainingData.batches` describes."""
     if x_0.dtype != torch.float32 or x_0.shape[1:] != shape:
         raise ValueError(
@@ -72,15 +101,6 @@ def check_batch(x_0: Tensor, y: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"batches must yield y, int64 ({len(x_0)},), one label per image; "
             f"got {y.dtype}, {tuple(y.shape)}"
-        )
-
-
-def check_epoch(batches: int, expected: int) -> None:
-    """Refuse an epoch whose number of batches does not fit the number of images."""
-    if batches != expected:
-        raise ValueError(
-            f"the dataset's batches() gave {batches} batches, {expected} are needed to hold each "
-            "of its images once; the last one may be smaller"
         )
 
 
