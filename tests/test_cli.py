@@ -143,7 +143,7 @@ def test_refusals_name_the_value_and_the_choices(refused, weights, tmp_path, mon
     assert "'huge'" in message and "laptop" in message
     message = refused("data", "paintings")
     assert "paintings" in message and "cartoons" in message
-    assert "list, verify, clear" in refused("data", "lst")
+    assert "list, clear" in refused("data", "lst")
     assert "--image-size does not apply to `data clear`" in refused(
         "data", "clear", "--image-size", "8"
     )
@@ -169,7 +169,7 @@ def test_data_prepares_a_source_and_lists_caches(tmp_path, monkeypatch, capsys):
     (tmp_path / "red.png").rename(folder / "red.png")
     assert cli.main(["data", str(folder.parent), "--image-size", "16"]) == 0
     assert "1 image of 16×16" in capsys.readouterr().out
-    for words in (["data"], ["data", "list"], ["data", "verify"]):
+    for words in (["data"], ["data", "list"]):
         assert cli.main(words) == 0
         assert "1 caches" in capsys.readouterr().out
     assert cli.main(["data", "clear"]) == 0

@@ -1,4 +1,4 @@
-"""`ddpm data`: make a source's cache and describe it; list, verify or clear the caches."""
+"""`ddpm data`: make a source's cache and describe it; list or clear the caches."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ddpm_helpers.data import ImageDataset
 
 DATA_HELP = (
-    "cartoons, cifar10, mnist, fashion_mnist, auto or a folder; or list (what is cached), verify "
-    "(check every checksum), clear (remove every cache)"
+    "cartoons, cifar10, mnist, fashion_mnist, auto or a folder; or list (what is cached), clear "
+    "(remove every cache)"
 )
 
 
@@ -31,13 +31,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Make a source's cache and describe it, or list, verify or clear the caches."""
+    """Make a source's cache and describe it, or list or clear the caches."""
     from ddpm_helpers.data import ImageDataset, manage
     from ddpm_helpers.data.say import count
 
     options = ("image_size", "split", "root", "fit", "channels")
     given = {k: getattr(args, k) for k in options if getattr(args, k) is not None}
-    verbs = {"list": manage.show, "verify": manage.verify, "clear": manage.clear}
+    verbs = {"list": manage.show, "clear": manage.clear}
     verb = verbs.get(args.source or "list")
     if verb is not None:
         if given:

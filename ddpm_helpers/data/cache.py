@@ -101,23 +101,20 @@ def load(source: Source, size: int, folder: Path) -> Cached:
         raise OSError(f"{_refused(folder, error)}; name a drive with more room") from None
 
 
-def read(path: Path, key: Any = None, *, thorough: bool = False) -> Cached | None:
-    """Open a cache; None if it is missing, incomplete or damaged.
+def read(path: Path, key: dict[str, Any]) -> Cached | None:
+    """Open a cache; None if it is missing, incomplete or damaged, or if it has another key.
 
-    Args:
-        path: of its .npy file, see `path_and_key`.
-        key: the key that its manifest must have; any if None.
-        thorough: compare the pixels' checksum even if the modification time is unchanged.
+    Args: what `path_and_key` returns.
     """
     try:
         found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         touched = path.stat().st_mtime_ns != found["modified"]
-        if path.stat().st_size != found["bytes"] or found["key"] != (key or found["key"]):
+        if path.stat().st_size != found["bytes"] or found["key"] != key:
             return None
         images, labels = map_images(path), np.array(found["labels"], np.int64)
-        if images.dtype != np.uint8 or images.shape != (len(labels), *found["key"]["shape"]):
+        if images.dtype != np.uint8 or images.shape != (len(labels), *key["shape"]):
             return None
-        if (touched or thorough) and _checksum(path) != found["sha256"]:
+        if touched and _checksum(path) != found["sha256"]:
             return None
         cached = Cached(path, images, labels, tuple(found["classes"]))
     except (OSError, ValueError, LookupError, TypeError, OverflowError):  # an altered file

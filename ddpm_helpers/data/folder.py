@@ -36,7 +36,7 @@ def source(split: str, folder: Path, fit: str) -> Source:
     if not files:
         few = f"{count(len(layout.train))}, too few to hold some out"
         raise ValueError(f"{printable(folder)} has no test split, and {few}")
-    order = balanced_order([label for _, label in files])  # as the cache stores them
+    order = balanced_order([label for _, label in files])  # the cache then need not sort them
 
     def chunks(size: int) -> Chunks:
         describe(folder, layout)

@@ -1,4 +1,4 @@
-"""List, verify, clear and replace the caches in a cache folder."""
+"""List, clear and replace the caches in a cache folder."""
 
 import json
 import re
@@ -33,26 +33,6 @@ def show(folder: Path) -> None:
     print(f"{folder}: {len(found)} caches{hint}")
     for path in found:
         print(f"  {megabytes(path.stat().st_size):>11}  {path.name}")
-
-
-def verify(folder: Path) -> None:
-    """Compare every checksum and remove the damaged caches.
-
-    Raises:
-        ValueError: at least one was damaged.
-    """
-    found, damaged = caches(folder), 0
-    print(f"{folder}: {len(found)} caches")
-    for path in found:
-        whole = cache.read(path, thorough=True) is not None
-        state = "whole" if whole else _remove(path) or "damaged, removed"
-        damaged += not whole
-        print(f"  {megabytes(path.stat().st_size) if whole else '':>11}  {path.name}  {state}")
-    if damaged:
-        raise ValueError(
-            f"{damaged} of {len(found)} caches in {folder} were damaged; each is made again when "
-            "it is next opened"
-        )
 
 
 def clear(folder: Path) -> None:

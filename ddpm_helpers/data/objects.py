@@ -1,6 +1,6 @@
 """Images from a map-style dataset object: torchvision's, one of the Hub's, or your own."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from .cache import Chunks, Source
 from .content import content_digest
 from .decode import NotAnImage, square
 from .layout import ONE_CLASS
-from .say import say_once
 
 IMAGES, LABELS = ("image", "img"), ("label", "labels")  # keys of items that are dictionaries
 UNLABELLED = -(2**63)  # no dataset uses this number
@@ -31,14 +30,14 @@ def source(split: str, dataset: Any, fit: str) -> Source:
     Files that are not images are skipped and counted, and the first is named.
 
     Args:
-        split: "train", since an object is one split; or a key of a dictionary of datasets.
-        dataset: the object, or a dictionary of them.
+        split: "train", since an object is one split.
+        dataset: the object.
         fit: as for `square`.
     Raises:
         ValueError: an object that is not a map-style dataset, another split, or an item that
             cannot be converted.
     """
-    dataset, name = _one_split(dataset, split)
+    name = _check_dataset(dataset, split)
     names = class_names(dataset)
 
     def sampled(i: int) -> Any:
@@ -57,24 +56,18 @@ def source(split: str, dataset: Any, fit: str) -> Source:
     )  # fmt: skip
 
 
-def _one_split(dataset: Any, split: str) -> tuple[Any, str]:
-    """The dataset of a split, and its name; a ValueError says what to pass instead."""
+def _check_dataset(dataset: Any, split: str) -> str:
+    """The name of a dataset object; a ValueError says what to pass instead of another object."""
     name = type(dataset).__name__
-    if isinstance(dataset, Mapping):
-        if split not in dataset:
-            keys = ", ".join(map(str, dataset))
-            raise ValueError(f"source is a {name} of {keys}, without {split!r}: pass one of them")
-        say_once(f"{name}: its {split!r} is read", split)
-        return _one_split(dataset[split], "train")
     try:
-        stream = isinstance(dataset, (DataLoader, IterableDataset))
-        length = len(dataset) if hasattr(dataset, "__getitem__") and not stream else None
+        other = isinstance(dataset, (DataLoader, IterableDataset, Mapping))
+        length = len(dataset) if hasattr(dataset, "__getitem__") and not other else None
     except (TypeError, NotImplementedError):
         length = None
     if length is None:
         raise ValueError(
             f"source is a {name}; it must be a name, a folder, or a dataset with __len__ and "
-            "__getitem__ (of a DataLoader, pass its .dataset)"
+            "__getitem__ (of a DataLoader, pass its .dataset; of a dictionary, one of its values)"
         )
     if not length:
         raise ValueError(f"{name} holds no images: its length is 0")
@@ -84,7 +77,7 @@ def _one_split(dataset: Any, split: str) -> tuple[Any, str]:
             "those images (random_split with a seeded generator makes two of one)"
         )
     inner = getattr(dataset, "dataset", None)
-    return dataset, f"{name} of {type(inner).__name__}" if isinstance(inner, Dataset) else name
+    return f"{name} of {type(inner).__name__}" if isinstance(inner, Dataset) else name
 
 
 def _chunks(dataset: Any, name: str, size: int, fit: str) -> Chunks:
@@ -106,7 +99,7 @@ def _chunks(dataset: Any, name: str, size: int, fit: str) -> Chunks:
 def _item(dataset: Any, name: str, i: int, convert: Callable[[Any], Any]) -> tuple[Any, int]:
     """Image i as a PIL image, converted by `convert`, and its label."""
     try:
-        image, label = _image_and_label(dataset[i], name)
+        image, label = _image_and_label(dataset[i])
         return convert(_pil_image(image)), _whole_number(label)
     except UnusableItem as unusable:
         raise ValueError(f"item {i} of {name} {unusable}") from None
@@ -119,39 +112,25 @@ def _item(dataset: Any, name: str, i: int, convert: Callable[[Any], Any]) -> tup
         raise ValueError(f"item {i} of {name} cannot be read: {why}") from error
 
 
-def _image_and_label(item: Any, name: str) -> tuple[Any, Any]:
+def _image_and_label(item: Any) -> tuple[Any, Any]:
     """Image and label of an item: a pair, an image alone, or a dictionary `image`, `label`.
 
     The label is None if there is none.
     """
     if isinstance(item, Mapping):
-        key = next((key for key in IMAGES if key in item), None)
-        if key is None:
+        image, label = (next((k for k in keys if k in item), None) for keys in (IMAGES, LABELS))
+        if image is None or (label is None and len(item) > 1):
             found = ", ".join(map(repr, item))
-            raise UnusableItem(f"is a dictionary of {found}; it needs 'image', maybe 'label'")
-        label = _label_key(item, name)
-        return item[key], None if label is None else item[label]
+            raise UnusableItem(
+                f"is a dictionary of {found}; it needs 'image', and 'label' if there are classes: "
+                "rename the one, remove the others"
+            )
+        return item[image], None if label is None else item[label]
     if not isinstance(item, (tuple, list)):
         return item, None
     if len(item) not in (1, 2):
         raise UnusableItem(f"has {len(item)} parts; it must be (image, label)")
     return item[0], item[1] if len(item) == 2 else None
-
-
-def _label_key(keys: Iterable[Any], name: str = "") -> str | None:
-    """The key of an item's label: one of `LABELS`, else the first that has "label" in its name.
-
-    If a name is given, a line says what was taken where it isn't plain.
-    """
-    keys = [key for key in keys if isinstance(key, str)]
-    found = [key for key in keys if "label" in key.lower()]
-    key = next((key for key in LABELS if key in found), found[0] if found else None)
-    if name and key is None and len(keys) > 1:
-        say_once(f"{name}: none of {', '.join(keys)} is a label, so all images are one class")
-    elif name and key not in (None, *LABELS):
-        others = "".join(f"; there is {other} too" for other in found if other != key)
-        say_once(f"{name}: {key} is taken as the label{others}. To choose, name one column 'label'")
-    return key
 
 
 def _whole_number(label: Any) -> int:
@@ -234,16 +213,12 @@ def class_names(dataset: Any) -> tuple[str, ...]:
     if isinstance(numbers, Mapping) and sorted(numbers.values()) == list(range(len(numbers))):
         return _words(sorted(numbers, key=numbers.__getitem__))
     features = getattr(dataset, "features", None)
-    if isinstance(features, Mapping) and (key := _label_key(features)):
-        return _words(getattr(features[key], "names", None))
+    if isinstance(features, Mapping):
+        label = next((features[key] for key in LABELS if key in features), None)
+        return _words(getattr(label, "names", None))
     if hasattr(dataset, "datasets"):
-        found = dict.fromkeys(class_names(part) for part in dataset.datasets)
-        if len(found) > 1:
-            say_once(
-                f"{type(dataset).__name__}: its parts name different classes, so numbers are used; "
-                "if label k means the same class in all parts, give it `classes`"
-            )
-        return next(iter(found)) if len(found) == 1 else ()
+        found = {class_names(part) for part in dataset.datasets}
+        return found.pop() if len(found) == 1 else ()
     return class_names(dataset.dataset) if hasattr(dataset, "dataset") else ()
 
 
