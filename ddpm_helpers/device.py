@@ -69,7 +69,7 @@ def compiled(model: nn.Module) -> nn.Module:
 
 
 def _inductor_or_plain(graph: Any, inputs: Any) -> Any:
-    """torch.compile's own backend; if it fails, for lack of a C++ compiler as a rule, the graph."""
+    """torch.compile's own backend; if it fails, usually without a C++ compiler, the plain graph."""
     try:
         return torch._dynamo.lookup_backend("inductor")(graph, inputs)
     except Exception as error:  # compilers fail in many ways

@@ -170,7 +170,7 @@ def test_a_training_run_inside_a_folder_is_no_data(tmp_path, capsys):
     a_run(place / "runs" / "a")
     put(place / "runs" / "a" / "more")
     assert len(load(place, tmp_path)) == 5
-    assert "album/runs/a: holds a training run" in capsys.readouterr().out
+    assert "album/runs/a: skipped, because it holds a training run" in capsys.readouterr().out
     a_run(place)  # ddpm train --data . --out .
     assert len(load(place, tmp_path)) == 5
 

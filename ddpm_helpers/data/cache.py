@@ -3,7 +3,7 @@
 The file name holds a digest of everything that changes a pixel. Both files are written under
 temporary names and then renamed, the manifest last, so a cache with a manifest is complete. The
 pixels' checksum takes a second, so it is compared only if the file's modification time differs
-from the one in the manifest. A cache that is damaged, or that another version made, is made again.
+from the one in the manifest. A cache that is damaged, or was made by another version, is rebuilt.
 """
 
 import errno
@@ -260,7 +260,7 @@ def _refused(folder: Path, error: OSError) -> str:
 
 
 def temporary_folder() -> Path:
-    """This user's folder in the system's temporary one; a new one if others may write to it."""
+    """This user's folder in the system's temporary one; a new folder if others can write to it."""
     if not hasattr(os, "getuid"):
         return Path(tempfile.gettempdir()) / "ddpm_helpers"
     folder = Path(tempfile.gettempdir()) / f"ddpm_helpers-{os.getuid()}"

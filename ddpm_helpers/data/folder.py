@@ -29,12 +29,12 @@ def source(split: str, folder: Path, fit: str) -> Source:
     """The images of one split of a folder, as `find_layout` divides them.
 
     Raises:
-        ValueError: no images, or too few to hold some out for a test split.
+        ValueError: no images, or too few to make a test split.
     """
     layout = read_layout(folder)
     files = layout.train if split == "train" else layout.test
     if not files:
-        few = f"{count(len(layout.train))}, too few to hold some out"
+        few = f"{count(len(layout.train))} is too few to make one"
         raise ValueError(f"{printable(folder)} has no test split, and {few}")
     order = balanced_order([label for _, label in files])  # the cache then need not sort them
 
@@ -87,7 +87,7 @@ def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
         run = RUN <= set(files)
         if run and at:
             where = "/".join((folder.name, *at))
-            say_once(f"{where}: holds a training run, which is not read", place)
+            say_once(f"{where}: skipped, because it holds a training run", place)
             folders.clear()
             continue
         above = [folder.joinpath(*at[:k]) for k in range(len(at) + 1)]

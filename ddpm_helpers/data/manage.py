@@ -51,9 +51,9 @@ def clear(folder: Path) -> None:
 
 
 def remove_older(path: Path, origin: str) -> None:
-    """Remove the caches of the same source, shape and settings from before its images changed.
+    """Remove the caches of the same source and settings that were made before its images changed.
 
-    A process that has one open can go on using it, if the operating system allows that.
+    A process that has one of them open can continue to use it, if the operating system allows it.
     """
     if not origin:
         return

@@ -1,4 +1,4 @@
-"""An order of images whose every beginning holds each class's share of the whole."""
+"""An order of images whose first n have the classes in the proportions of all, for every n."""
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
@@ -10,7 +10,7 @@ def balanced_order(labels: Sequence[int] | np.ndarray) -> np.ndarray:
     """Interleave the classes: a permutation that depends on the labels alone.
 
     Of the first n images, a class that makes up a share s of all N has n·s, rounded up or down.
-    Within a class, images keep their order. What is in this order already stays as it is.
+    Within a class, images keep their order. Images that are already in this order stay in it.
 
     Args:
         labels: (N,) integers.

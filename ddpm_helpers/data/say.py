@@ -1,4 +1,4 @@
-"""Lines that tell the user what was done with the images: printable everywhere, each once."""
+"""Messages about how images were read: printable in any terminal, each printed once."""
 
 import sys
 from functools import cache

@@ -33,8 +33,8 @@ class ConsistencyDistillation(DiffusionUtils):
         diffusion: the one that the teacher was trained with; only the loss is replaced.
         teacher: callable `model(x_t, t, y)`, on the device of the training; None makes x_s from
             the true image and the noise of x_t: consistency training, which is less accurate.
-        steps: how many the teacher takes from T to 0, in 1..T. Many follow its path closely; few
-            carry the image at 0 to large t sooner, and their long last step leaves no grain.
+        steps: how many the teacher takes from T to 0, in 1..T. Many follow its path closely; with
+            few, good images reach large t after fewer updates, and the last step leaves no grain.
     Attributes:
         teacher_steps: steps; `TrainingPipeline` wants the same in its `TrainConfig`.
         few_steps: the two timesteps from which `few_step_options` sample.

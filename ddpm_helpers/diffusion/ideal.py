@@ -33,7 +33,7 @@ class IdealDenoiser:
     Args:
         diffusion: its alpha_bar and its prediction are used.
         images: the set, (N, C, H, W), N at least 1: floats in [-1, 1], or uint8 in 0..255 such as
-            `ds.images`. A memory map stays one. A tensor decides where the computation runs.
+            `ds.images`. A memory map is read in blocks; a tensor decides on which device.
         labels: the class of each image, (N,) whole numbers, -1 for none; None for a set without
             classes.
     Attributes:
@@ -86,7 +86,7 @@ class IdealDenoiser:
         x = x_t.to(self.images.device).double()
         x_0, bar = self.mean(x, t, y), self._alpha_bar(t, x).reshape(-1, 1, 1, 1)
         noise = (x - bar.sqrt() * x_0) / _variance(bar).sqrt()
-        eps = torch.where(bar < 1, noise, 0.0)  # E[eps | x_t]; at t = 0, x_t does not hold any
+        eps = torch.where(bar < 1, noise, 0.0)  # E[eps | x_t]; x_0 holds no noise
         return self.diffusion.target(x_0, eps, t).to(x_t)
 
     def mean(self, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:

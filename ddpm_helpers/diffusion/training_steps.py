@@ -38,7 +38,7 @@ def draw_steps(
         ValueError: an unknown t_sampling.
     Source: stratified: Kingma et al. 2021 (VDM), appendix I.1; logit-normal: Esser et al. 2024
         (Stable Diffusion 3), section 3.1, with location 0 and scale 1; log-normal: Karras et al.
-        2022 (EDM), table 1, whose N(-1.2, 1.2²) leaves short trainings too few of the large t.
+        2022 (EDM), table 1, whose N(-1.2, 1.2²) gives short trainings too few large t.
     """
     T, device = len(alpha_bar) - 1, torch.device("cpu") if generator is None else generator.device
     if checks.one_of("t_sampling", t_sampling, T_SAMPLINGS) == "uniform":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import ipywidgets
 import torch
@@ -23,7 +22,7 @@ from ddpm_helpers.display.canvas import (
     to_uint8,
 )
 from ddpm_helpers.display.plots import show_images
-from ddpm_helpers.display.widgets import Blitter
+from ddpm_helpers.display.widgets import Blitter, ImageSliders
 
 
 class PlaneView:
@@ -92,29 +91,7 @@ def plane_panels(ideal: IdealDenoiser, x_t: Tensor, ts: Sequence[int]) -> Figure
     return figure
 
 
-class _Sliders(ipywidgets.VBox):
-    """Sliders above one image; `frame` makes its PNG bytes from their values."""
-
-    def __init__(
-        self, sliders: Sequence[ipywidgets.Widget], frame: Callable[..., bytes], width: int
-    ) -> None:
-        self.sliders, self.frame = list(sliders), frame
-        self.image = ipywidgets.Image(format="png", width=width)
-        for slider in self.sliders:
-            slider.layout.width = "520px"
-            slider.observe(self._show, names="value")
-        self._show()
-        super().__init__([*self.sliders, self.image])
-
-    def __repr__(self) -> str:  # what a page without widgets shows in its place
-        names = ", ".join(slider.description for slider in self.sliders)
-        return f"{type(self).__name__} over {names} (moves in JupyterLab)"
-
-    def _show(self, change: Any = None) -> None:
-        self.image.value = self.frame(*(slider.value for slider in self.sliders))
-
-
-class PlaneSlider(_Sliders):
+class PlaneSlider(ImageSliders):
     """A `PlaneView` whose noised point and timestep you move with three sliders.
 
     Args:
@@ -129,19 +106,19 @@ class PlaneSlider(_Sliders):
             raise ValueError(f"points have the shape (2, 1, 1), got {tuple(ideal.image_shape)}")
         T = ideal.diffusion.T
         figure = new_figure(5, 5)
-        view = PlaneView(figure.subplots(), ideal)
-        blitter = Blitter(figure, view.moving)
-
-        def frame(t: int, first: float, second: float) -> bytes:
-            view.show(torch.tensor([first, second]), t)
-            return blitter.png()
-
+        self._view = PlaneView(figure.subplots(), ideal)
+        self._blitter = Blitter(figure, self._view.moving)
         of_t = ipywidgets.IntSlider(checks.count("t", t, 0, T), 0, T, description="t")
         place = [
             ipywidgets.FloatSlider(0.3, min=-1.5, max=1.5, step=0.05, description=name)
             for name in ("first", "second")
         ]
-        super().__init__([of_t, *place], frame, 500)
+        super().__init__([of_t, *place], 500)
+
+    def frame(self, t: int, first: float, second: float) -> bytes:
+        """The plane at timestep t with x_t = (first, second), as PNG bytes."""
+        self._view.show(torch.tensor([first, second]), t)
+        return self._blitter.png()
 
 
 def likeliest(
@@ -196,7 +173,7 @@ def possible_rows(ideal: IdealDenoiser, x_0: Tensor, ts: Sequence[int], *, seed:
     return show_images(rows.flatten(0, 1), titles=titles, ncols=rows.shape[1], row_labels=labels)
 
 
-class PossibleSlider(_Sliders):
+class PossibleSlider(ImageSliders):
     """A row of `possible_rows` with sliders over t and the seed of the noise.
 
     All rows are computed when the slider is made.
@@ -213,23 +190,23 @@ class PossibleSlider(_Sliders):
     ) -> None:
         ts = range(0, ideal.diffusion.T + 1, every)
         self.caption = ipywidgets.Label()
-        frames, captions = {}, {}
+        self._frames, self._captions = {}, {}
         for seed in range(seeds):
             found = likeliest(ideal, *_noised(ideal, x_0, ts, seed))
             for t, row, weights, left in zip(ts, *found, strict=True):
                 pixels = enlarge(to_uint8(row), max(1, round(96 / row.shape[-1])))
-                frames[t, seed] = pixels_png(tile(pixels, len(pixels), gap=4))
+                self._frames[t, seed] = pixels_png(tile(pixels, len(pixels), gap=4))
                 shares = ", ".join(f"{weight:.1%}" for weight in weights[:3])
-                captions[t, seed] = (
+                self._captions[t, seed] = (
                     f"t = {t}: {left:,.0f} images still possible. x_t, their mean, and the "
                     f"likeliest ones ({shares}, …)"
                 )
 
-        def frame(t: int, seed: int) -> bytes:
-            self.caption.value = captions[t, seed]
-            return frames[t, seed]
-
         of_t = ipywidgets.IntSlider(ts[len(ts) // 2], 0, ts[-1], every, description="t")
         of_seed = ipywidgets.IntSlider(0, 0, seeds - 1, description="seed")
-        super().__init__([of_t, of_seed], frame, 996)
-        self.children = [of_t, of_seed, self.caption, self.image]
+        super().__init__([of_t, of_seed], 996, [self.caption])
+
+    def frame(self, t: int, seed: int) -> bytes:
+        """The row at timestep t with the noise of a seed, as PNG bytes."""
+        self.caption.value = self._captions[t, seed]
+        return self._frames[t, seed]

@@ -32,30 +32,43 @@ from ddpm_helpers.display.canvas import (
 )
 
 
-class _ImageSlider(ipywidgets.VBox):
-    """An integer slider above an image; subclasses define `frame(value)`."""
+class ImageSliders(ipywidgets.VBox):
+    """Sliders above an image; subclasses define `frame`, which takes a value of each slider.
 
-    def __init__(self, name: str, least: int, most: int, value: int, width: int) -> None:
-        wide = ipywidgets.Layout(width="520px")
-        self.slider = ipywidgets.IntSlider(value, least, most, description=name, layout=wide)
-        self.image = ipywidgets.Image(value=self.frame(value), format="png", width=width)
-        self.slider.observe(self._show, names="value")
-        super().__init__([*self.controls(), self.image])
+    Args:
+        sliders: integer or floating-point sliders.
+        width: of the image, in screen pixels.
+        above: widgets between the sliders and the image.
+    Attributes:
+        sliders, image: the widgets; `slider` is the first of the sliders.
+    """
+
+    def __init__(
+        self,
+        sliders: Sequence[ipywidgets.Widget],
+        width: int,
+        above: Sequence[ipywidgets.Widget] = (),
+    ) -> None:
+        self.sliders, self.slider = list(sliders), sliders[0]
+        self.image = ipywidgets.Image(format="png", width=width)
+        for slider in self.sliders:
+            slider.layout.width = "520px"
+            slider.observe(self._show, names="value")
+        self._show()
+        super().__init__([*self.sliders, *above, self.image])
 
     def __repr__(self) -> str:  # what a page without widgets shows in its place
-        bar = self.slider
-        span = f"{bar.description} = {bar.min}..{bar.max}"
-        return f"{type(self).__name__} over {span} (moves in JupyterLab)"
+        over = ", ".join(slider.description for slider in self.sliders)
+        if len(self.sliders) == 1:
+            over += f" = {self.slider.min}..{self.slider.max}"
+        return f"{type(self).__name__} over {over} (moves in JupyterLab)"
 
-    def controls(self) -> list[ipywidgets.Widget]:
-        return [self.slider]
-
-    def frame(self, value: int) -> bytes:
-        """The image at one value of the slider, as PNG bytes."""
+    def frame(self, *values: Any) -> bytes:
+        """The image at these values of the sliders, as PNG bytes."""
         raise NotImplementedError
 
-    def _show(self, change: Any) -> None:
-        self.image.value = self.frame(change["new"])
+    def _show(self, change: Any = None) -> None:
+        self.image.value = self.frame(*(slider.value for slider in self.sliders))
 
 
 class Blitter:
@@ -76,7 +89,7 @@ class Blitter:
         return pixels_png(np.asarray(self.canvas.buffer_rgba())[..., :3])
 
 
-class NoisingSlider(_ImageSlider):
+class NoisingSlider(ImageSliders):
     """One image at every timestep t: x_t, the histogram of its values, and alpha_bar at t.
 
     Args:
@@ -97,7 +110,8 @@ class NoisingSlider(_ImageSlider):
         figure = new_figure(8.4, 3.2, layout="none")
         moving = [*self._tile(figure), *self._histogram(figure), *self._curve(figure)]
         self._blitter = Blitter(figure, moving)
-        super().__init__("t", 0, diffusion.T, checks.count("t", t, 0, diffusion.T), 840)
+        t = checks.count("t", t, 0, diffusion.T)
+        super().__init__([ipywidgets.IntSlider(t, 0, diffusion.T, description="t")], 840)
 
     def frame(self, value: int) -> bytes:
         """The three panels at timestep t = value, in 0..T, as PNG bytes."""
@@ -156,7 +170,7 @@ def _density(x: Tensor, edges: np.ndarray) -> np.ndarray:
     return counts / (x.numel() * (edges[1] - edges[0]))
 
 
-class ScheduleSlider(_ImageSlider):
+class ScheduleSlider(ImageSliders):
     """alpha_bar of several schedules, with a slider over T, or over t.
 
     Args:
@@ -181,7 +195,8 @@ class ScheduleSlider(_ImageSlider):
         value = self._most // 2 if value is None else value
         checks.count(self._letter, value, self._least, self._most)
         self._blitter = Blitter(*self._draw(new_figure(8, 3.8)))
-        super().__init__(self._letter, self._least, self._most, value, 800)
+        bar = ipywidgets.IntSlider(value, self._least, self._most, description=self._letter)
+        super().__init__([bar], 800)
 
     def frame(self, value: int) -> bytes:
         """The curves at t = value, or with T = value, as PNG bytes."""
@@ -216,7 +231,7 @@ class ScheduleSlider(_ImageSlider):
         return figure, [*self._lines, *self._dots, self._text]
 
 
-class FrameSlider(_ImageSlider):
+class FrameSlider(ImageSliders):
     """Images made beforehand, such as the steps of a denoising, with a slider and a play button.
 
     Args:
@@ -251,19 +266,17 @@ class FrameSlider(_ImageSlider):
         last = len(frames) - 1
         self.play = ipywidgets.Play(min=0, max=last, interval=interval, repeat=False)
         own_width = int.from_bytes(self._frames[0][16:20], "big")  # in the header of every PNG
-        super().__init__(name, 0, last, 0, width or own_width)
+        super().__init__([ipywidgets.IntSlider(0, 0, last, description=name)], width or own_width)
         ipywidgets.jslink((self.play, "value"), (self.slider, "value"))
-
-    def controls(self) -> list[ipywidgets.Widget]:
-        return [ipywidgets.HBox([self.play, self.slider]), self.caption]
+        self.children = [ipywidgets.HBox([self.play, self.slider]), self.caption, self.image]
 
     def frame(self, value: int) -> bytes:
         """Frame number value, in 0..len - 1, as PNG bytes."""
         return self._frames[checks.count("frame", value, 0, len(self._frames) - 1)]
 
-    def _show(self, change: Any) -> None:
+    def _show(self, change: Any = None) -> None:
         super()._show(change)
-        self.caption.value = self._captions[change["new"]]
+        self.caption.value = self._captions[self.slider.value]
 
 
 def _png(frame: Tensor | np.ndarray | Figure) -> bytes:

@@ -109,8 +109,8 @@ def noise_floor(
     """Compare random training images with random test images, pair by pair of sets.
 
     A distance of samples is judged by this: it is good if it lies within a few standard deviations
-    of the mean. Where a split has few more than n images, the pairs share many of them, and
-    the standard deviation is too small.
+    of the mean. If a split has hardly more than n images, the pairs share most of them, and
+    the standard deviation comes out too small.
 
     Args:
         train, test: the two splits.

@@ -90,7 +90,7 @@ def class_numbers_of(model: Model, ds: ImageDataset, y: Tensor) -> Tensor:
 
 
 def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
-    """Take the first images of given classes, none of them twice.
+    """Take the first images of given classes, without repeats.
 
     Args:
         ds: a dataset with these classes.
@@ -104,7 +104,7 @@ def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
 
 
 def rows_like(ds: ImageDataset, y: Tensor, rng: np.random.Generator | None = None) -> np.ndarray:
-    """The rows of images of given classes, none of them twice.
+    """The rows of images of given classes, without repeats.
 
     Args:
         ds: a dataset with these classes.

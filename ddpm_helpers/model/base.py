@@ -42,7 +42,7 @@ class Network(nn.Module):
         self.label = nn.Embedding(num_classes + 1, t_dim) if num_classes else None
 
     def ends(self) -> list[nn.Module]:
-        """The first and the last layers, which an optimiser may treat apart."""
+        """The first and the last layers, which an optimiser may treat differently."""
         raise NotImplementedError
 
     def embed(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:

@@ -106,8 +106,8 @@ class SelfAttention(nn.Module):
 
     Args:
         channels: C, a multiple of 8.
-        head_dim: least number of channels per head, or C if that is smaller; the number of heads
-            is the largest divisor of C that leaves each head so many.
+        head_dim: each head has at least this many channels, or all C if C is smaller; the number
+            of heads is the largest divisor of C that allows it.
     Source: Vaswani et al. 2017; in a diffusion network: Ho et al. 2020, appendix B.
     """
 

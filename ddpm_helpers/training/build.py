@@ -52,8 +52,8 @@ def for_fine_tuning(config: TrainConfig, images: int, chosen: Collection[str]) -
     """A configuration that makes enough updates to fine-tune on a small dataset.
 
     Args:
-        config: its epochs grow until they make 180 updates, and checkpoints and sample grids are
-            then written five times in all; its warm-up shrinks to a tenth of the run.
+        config: its epochs are raised until they make 180 updates, with five checkpoints and sample
+            grids in total; its warm-up is lowered to a tenth of the run.
         images: number of images.
         chosen: fields that stay as they are.
     """

@@ -81,6 +81,6 @@ def describe_change(step: int, old: tuple[int, TrainConfig], new: tuple[int, Tra
         The line; empty if the next update has the rate that it would have had.
     """
     was, now = learning_rate(step + 1, *old), learning_rate(step + 1, *new)
-    return (
-        "" if was == now else f"learning rate at step {step + 1}: {now:.3g}, was {was:.3g} before"
-    )
+    if was == now:
+        return ""
+    return f"learning rate at step {step + 1}: {now:.3g}, was {was:.3g} before"
