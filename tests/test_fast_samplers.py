@@ -43,6 +43,19 @@ def test_dpm_plus_plus_agrees_with_diffusers_at_every_step(prediction, steps):
     torch.testing.assert_close(walk[-1].x_t, x, **LOOSE)
 
 
+def compare_heun(theirs, walk, ts, sigmas):
+    """Walk theirs through the timesteps of ours, each but the first in two half steps."""
+    z = walk[0].x_t * (1 + sigmas[0] ** 2).sqrt()  # their variable: x_t / sqrt(alpha_bar)
+    for i, t in enumerate([ts[0], *(t for t in ts[1:] for _ in range(2))]):
+        theirs._step_index = i  # it decides; a timestep is only its name
+        if i % 2 == 0:
+            there = walk[(i + 1) // 2].x_t * (1 + sigmas[i] ** 2).sqrt()
+            torch.testing.assert_close(there, z, **TIGHT)
+        x_t = theirs.scale_model_input(z, theirs.timesteps[i])
+        z = theirs.step(wavy(x_t, torch.full((2,), t)), theirs.timesteps[i], z).prev_sample
+    torch.testing.assert_close(walk[-1].x_t, z, **TIGHT)
+
+
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("steps", [100, 20, 5, 1])
@@ -61,15 +74,7 @@ def test_heun_agrees_with_diffusers_at_every_step(prediction, clip, steps):
             wavy, 2, sampler="heun", x_T=noise_source()(), seed=0, steps=steps, clip=clip
         )
     )
-    z = walk[0].x_t * (1 + sigma[0] ** 2).sqrt()  # their variable: x_t / sqrt(alpha_bar)
-    for i, t in enumerate(theirs.timesteps):
-        theirs._step_index = i
-        if i % 2 == 0:
-            there = walk[(i + 1) // 2].x_t * (1 + twice[i] ** 2).sqrt()
-            torch.testing.assert_close(there, z, **TIGHT)
-        x_t = theirs.scale_model_input(z, t)
-        z = theirs.step(wavy(x_t, torch.full((2,), round(t.item()) + 1)), t, z).prev_sample
-    torch.testing.assert_close(walk[-1].x_t, z, **TIGHT)
+    compare_heun(theirs, walk, ts, twice)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
@@ -89,17 +94,7 @@ def test_heun_agrees_with_diffusers_on_the_cosine_schedule(prediction):
     x_T = noise_source()()
     options = {"sampler": "heun", "x_T": x_T, "steps": ts, "clip": False, "seed": 0}
     walk = list(ours.sample_steps(wavy, 2, **options))
-    z = x_T * (1 + sigma[0] ** 2).sqrt()  # their variable: x_t / sqrt(alpha_bar)
-    asked = [ts[0], *(t for t in ts[1:] for _ in range(2))]
-    for i, t in enumerate(asked):
-        theirs._step_index = i
-        at = theirs.timesteps[i]  # a name for the index, which decides
-        if i % 2 == 0:
-            there = walk[(i + 1) // 2].x_t * (1 + theirs.sigmas[i] ** 2).sqrt()
-            torch.testing.assert_close(there, z, **TIGHT)
-        x_t = theirs.scale_model_input(z, at)
-        z = theirs.step(wavy(x_t, torch.full((2,), t)), at, z).prev_sample
-    torch.testing.assert_close(walk[-1].x_t, z, **TIGHT)
+    compare_heun(theirs, walk, ts, theirs.sigmas)
 
 
 @pytest.mark.parametrize(("ratio", "plain"), [(3.9, False), (4.1, True)])

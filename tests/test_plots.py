@@ -13,7 +13,7 @@ from PIL import Image
 
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.display import plots
-from ddpm_helpers.display.canvas import figure_png, pixels_png, tile
+from ddpm_helpers.display.canvas import pixels_png, tile
 
 
 @pytest.fixture(autouse=True)
@@ -216,14 +216,6 @@ def test_plot_history_smooths_with_a_running_mean():
 def test_no_schedules_is_one_clear_line(plot):
     with pytest.raises(ValueError, match="no schedules"):
         plot({})
-
-
-def test_a_figure_shows_itself_at_twice_the_density():
-    figure = plots.show_images(pictures(1))
-    png, size = figure._repr_png_()
-    drawn = Image.open(io.BytesIO(png))
-    assert drawn.size == (2 * size["width"], 2 * size["height"])
-    assert (size["width"], size["height"]) == Image.open(io.BytesIO(figure_png(figure))).size
 
 
 @pytest.mark.parametrize("side", [28, 32, 40, 64, 200])

@@ -253,14 +253,6 @@ def test_options_of_the_optimiser_may_change_at_a_resume(run):
     assert p.optimizer.param_groups[0]["weight_decay"] == 0.1
 
 
-def test_a_run_resumes_in_a_home_folder_given_by_a_tilde(run, monkeypatch):
-    monkeypatch.setenv("HOME", str(run.parent))
-    monkeypatch.setenv("USERPROFILE", str(run.parent))
-    p = pipeline(f"~/{run.name}")
-    p.resume()
-    assert p.step == 9 and p.save(f"~/{run.name}/more/c.pt") == run / "more" / "c.pt"
-
-
 def test_checkpoints_that_do_not_fit_are_refused_in_one_line_and_change_nothing(run):
     torch.save({"weights": torch.ones(1)}, run / "foreign.pt")
     torch.save(Path("x"), run / "pickle.pt")
