@@ -101,10 +101,10 @@ def clinic(
         sets["classes by chance in one set"] = real, other
     sets |= _splits(train, y, real, same, rng, classifier)
     for name, spoil in SPOILS.items():
-        sets[name] = real, _spoiled(train, rows, spoil, classifier)
-    halved = _spoiled(test, test_rows, halve("antialias"), classifier)
+        sets[name] = real, features_of_rows(train, rows, classifier, spoil)[0]
+    halved, _ = features_of_rows(test, test_rows, classifier, halve("antialias"))
     for mode in ("antialias", "bilinear", "nearest"):
-        other = _spoiled(train, rows, halve(mode), classifier)
+        other, _ = features_of_rows(train, rows, classifier, halve(mode))
         sets[f"half size: reference antialiased, other {mode}"] = halved, other
     for name, x in (samples or {}).items():
         sets[name] = real, features_and_classes(classifier, x)[0].expand(pairs, -1, -1)
@@ -205,14 +205,6 @@ def _splits(
         a, b = features_of_rows(train, rows, classifier)[0].chunk(2, 1)
         sets["reference from the training split"] = a, b
     return sets | {"half of the images in both sets": (real, shared)}
-
-
-def _spoiled(ds: ImageDataset, rows: np.ndarray, spoil: Spoil, classifier: Classifier) -> Tensor:
-    """Features (pairs, n, 64) of spoiled images of a dataset."""
-    once, places = np.unique(rows, return_inverse=True)
-    x = to_float(torch.from_numpy(np.asarray(ds.images[once])))
-    parts = [features_and_classes(classifier, spoil(part))[0] for part in x.split(250)]
-    return torch.cat(parts)[places.reshape(rows.shape)]
 
 
 def _findings(sets: Sets) -> list[Finding]:

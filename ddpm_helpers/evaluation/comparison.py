@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -150,14 +151,20 @@ def noise_floor(
 
 
 def features_of_rows(
-    ds: ImageDataset, rows: np.ndarray, classifier: Classifier
+    ds: ImageDataset,
+    rows: np.ndarray,
+    classifier: Classifier,
+    change: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Features and predicted classes of the images in rows, (pairs, n): (pairs, n, 64), (pairs, n).
 
-    An image in several pairs is computed once.
+    An image in several pairs is computed once. `change` is applied first, to images in [-1, 1].
     """
     once, places = np.unique(rows, return_inverse=True)
-    found = features_and_classes(classifier, torch.from_numpy(np.asarray(ds.images[once])))
+    x = torch.from_numpy(np.asarray(ds.images[once]))
+    if change is not None:
+        x = torch.cat([change(to_float(part)) for part in x.split(250)])
+    found = features_and_classes(classifier, x)
     places = places.reshape(rows.shape)
     return found[0][places], found[1][places]
 
