@@ -69,21 +69,6 @@ def test_help_of_every_command_gives_the_reasons_of_the_settings(capsys):
         assert field.metadata["help"] in shown
 
 
-def test_train_then_resume_then_sample(tmp_path, monkeypatch, capsys):
-    """The three commands in a row on 16 cartoons, as a user would type them."""
-    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
-    out = tmp_path / "run"
-    tiny = "--image-size 16 --width 8 --timesteps 10 --limit 16 --batch-size 8 --warmup-steps 1"
-    words = ["train", "--preset", "ci", "--data", "cartoons", "--out", str(out), *tiny.split()]
-    assert cli.main([*words, "--epochs", "1"]) == 0
-    assert (out / "checkpoint.pt").exists() and (out / "weights.safetensors").exists()
-    assert cli.main([*words, "--epochs", "2", "--resume"]) == 0
-    assert "4 steps" in capsys.readouterr().out.splitlines()[-1]
-    picture = tmp_path / "new" / "grid.png"
-    assert cli.main(["sample", "--weights", str(out), "--n", "2", "--out", str(picture)]) == 0
-    assert Image.open(picture).size == (2 * 18 + 2, 18 + 2)
-
-
 def test_single_files_hold_the_images_of_the_grid_whatever_the_batch(weights, tmp_path, capsys):
     words = ["sample", "--weights", weights, "--n", "5", "--steps", "3", "--y", "2", "0"]
     assert cli.main([*words, "--columns", "5", "--out", str(tmp_path / "grid.png")]) == 0

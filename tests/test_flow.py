@@ -6,7 +6,7 @@ import pytest
 import torch
 from exact_networks import answer, gaussian, mixture, randn, wavy
 
-from ddpm_helpers import DiffusionUtils, TrainConfig, cli, doctor, load_pretrained
+from ddpm_helpers import DiffusionUtils, TrainConfig, doctor
 from ddpm_helpers.diffusion import SCHEDULES, beta_schedule, draw_steps, network_calls
 from ddpm_helpers.diffusion.editing import ddim_invert, inpaint, sdedit, slerp
 from ddpm_helpers.diffusion.likelihood import bits_per_dim
@@ -236,21 +236,6 @@ def test_t_sampling_is_refused_with_the_choices():
 
 
 # ---- the rest of the package -------------------------------------------------------------
-
-
-def test_a_flow_trains_resumes_and_says_what_it_is_on_the_command_line(tmp_path, capsys):
-    words = "train --data cartoons --limit 32 --preset ci --width 8 --timesteps 20 --warmup-steps 1"
-    flow_words = "--schedule flow --prediction flow --t-sampling logit_normal"
-    run = tmp_path / "run"
-    assert cli.main([*words.split(), *flow_words.split(), "--out", str(run)]) == 0
-    model, d = load_pretrained(run)
-    assert (d.schedule, d.prediction, d.alpha_bar[-1].item()) == ("flow", "flow", 0)
-    assert torch.isfinite(d.sample(model, 2, y=0, steps=3, sampler="dpm++", seed=0)).all()
-    more = [*words.split(), *flow_words.split()[:-1], "uniform", "--resume", "--out", str(run)]
-    assert cli.main(more) == 2
-    assert "trained with t_sampling = 'logit_normal', not 'uniform'" in capsys.readouterr().err
-    assert cli.main([*words.split(), "--schedule", "flow", "--prediction", "eps"]) == 2
-    assert "choose prediction x_0, v or flow" in capsys.readouterr().err
 
 
 def test_the_doctor_finds_a_perfect_flow_healthy_and_names_a_wrong_reading():

@@ -276,19 +276,6 @@ def test_the_mode_is_the_callers_and_gradients_are_off(training):
     assert net.calls == [(1, training, False)] * 4
 
 
-def test_the_packages_own_network_samples_with_classes():
-    from ddpm_helpers.model import DiffusionNet
-
-    net = DiffusionNet(16, width=16, num_classes=3).eval()
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(0))
-    d = DiffusionUtils(10, prediction="v")
-    options = {"sampler": "ddim", "steps": 3, "seed": 0, "guidance": 2.0}
-    three = d.sample(net, 3, y=[0, 1, -1], **options)
-    assert three.shape == (3, 3, 16, 16) and three.abs().max() <= 1
-    torch.testing.assert_close(d.sample(net, 1, y=0, **options), three[:1], rtol=1e-3, atol=1e-3)
-
-
 # ---- bad input ---------------------------------------------------------------------------
 
 

@@ -185,18 +185,6 @@ def test_a_log_gets_a_line_every_half_minute_and_a_terminal_a_bar(train, monkeyp
     assert "<00:00" in last  # the time left
 
 
-def test_zero_terminal_snr_is_an_option_that_a_run_keeps(train, tmp_path):
-    words = ["--out", "run", "--rescale-zero-snr"]
-    assert train(*words, "--min-snr-gamma", "5")[0] == 0
-    _, diffusion = load_pretrained(tmp_path / "run")
-    assert diffusion.alpha_bar[-1] == 0 and diffusion.prediction == "v"
-    assert train(*words, "--resume")[0] == 0
-    status, _, err = train(*words, "--resume", "--no-rescale-zero-snr")
-    assert status == 2 and "was trained with rescale_zero_snr = True, not False" in err
-    status, _, err = train(*words, "--prediction", "eps", "--overwrite")
-    assert status == 2 and err.count("\n") == 1
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.usefixtures("signals_as_in_a_terminal")
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -17,7 +17,6 @@ from toy_training import (
     be_struck,
     pipeline,
     run_as,
-    run_command,
     run_to_the_end,
     same_run,
 )
@@ -82,16 +81,6 @@ def test_four_processes_train_the_same(start, tmp_path):
     whole.fit()
     assert start(run_as, 4, tmp_path, 9, {}) == [0] * 4
     close(checkpoint.find(tmp_path)[1], whole)
-
-
-@pytest.mark.slow
-def test_on_the_command_line_one_process_writes_and_speaks(start, tmp_path):
-    words = ["train", "--preset", "ci", "--data", "cartoons", *TINY.split()]
-    assert start(run_command, 2, tmp_path, words) == [0, 0]
-    assert (tmp_path / "0" / "checkpoint.pt").exists() and not (tmp_path / "1").exists()
-    said = (tmp_path / "said_0").read_text()
-    assert "cpu, 2 processes" in said and "2 steps" in said
-    assert (tmp_path / "said_1").read_text() == ""
 
 
 @pytest.mark.slow

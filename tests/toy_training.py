@@ -1,13 +1,11 @@
 """A training whose updates take milliseconds, for tests, also in processes of their own."""
 
-import contextlib
 import os
 import signal
 import sys
 
 import torch
 
-from ddpm_helpers import cli
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
 
@@ -148,13 +146,3 @@ def be_struck(rank, world, port, out_dir, how):
     p.fit(watch=strike)
     torch.distributed.destroy_process_group()
     sys.exit(3 if p.step == 3 else 0)
-
-
-def run_command(rank, world, port, out, words):
-    """`torchrun -m ddpm_helpers ...` in process `rank`; each has a folder of its own."""
-    be(rank, world, port)
-    os.environ["DDPM_CACHE"] = f"{out}/cache"
-    with open(f"{out}/said_{rank}", "w") as said, contextlib.redirect_stdout(said):
-        status = cli.main([*words, "--out", f"{out}/{rank}"])
-    torch.distributed.destroy_process_group()
-    sys.exit(status)
