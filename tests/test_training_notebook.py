@@ -2,12 +2,14 @@
 
 import json
 import queue
+import shlex
 import sys
 import time
 
 import accelerate
 import pytest
 
+from ddpm_helpers import cli
 from ddpm_helpers.config import TrainConfig
 
 pytest.importorskip("ipykernel")
@@ -77,15 +79,31 @@ def test_the_stop_button_saves_and_returns_and_one_figure_stays(kernel, tmp_path
     assert said.split() == ["alive", words[2]]
 
 
-def test_the_launcher_of_notebook_05_runs_as_it_is_printed(root, tmp_path, monkeypatch):
+def test_the_launcher_of_the_page_on_training_runs_as_it_is_printed(root, tmp_path, monkeypatch):
     """With one process and a tiny preset: the code is the reader's, copied into a fresh kernel."""
-    text = json.loads((root / "notebooks" / "05_training.ipynb").read_text(encoding="utf-8"))
-    cells = ("".join(cell["source"]) for cell in text["cells"])
-    lesson = next(cell for cell in cells if "notebook_launcher" in cell)
-    code = lesson.split("```python\n")[1].split("```")[0]
+    page = (root / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = (block.split("```")[0] for block in page.split("```python\n")[1:])
+    code = next(block for block in blocks if "notebook_launcher" in block)
     tiny = TrainConfig.preset("ci", image_size=16, width=8, timesteps=10, limit=8, batch_size=4)
     monkeypatch.setattr(TrainConfig, "preset", lambda name: tiny)
     monkeypatch.setattr(accelerate, "notebook_launcher", lambda train, num_processes: train())
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "notebook 05", "exec"), {})
+    exec(compile(code, "docs/training.md", "exec"), {})
     assert (tmp_path / "runs" / "two" / "checkpoint.pt").exists()
+
+
+def test_the_commands_of_notebook_05_have_options_that_exist(root):
+    text = json.loads((root / "notebooks" / "05_training.ipynb").read_text(encoding="utf-8"))
+    page = next(
+        source
+        for source in ("".join(cell["source"]) for cell in text["cells"])
+        if "timeout -s KILL" in source
+    )
+    lines = page.split("```sh\n")[1].split("```")[0].replace("\\\n", " ").splitlines()
+    words = [shlex.split(line.split(" #")[0]) for line in lines]
+    starts = [next(k for k, word in enumerate(line) if word.startswith("ddpm")) for line in words]
+    for line, start in zip(words, starts, strict=True):
+        cli.build_parser().parse_args(line[start + 1 :])  # SystemExit: an unknown option
+    assert [line[start + 1] for line, start in zip(words, starts, strict=True)] == [
+        "data", "train", "train", "sample",
+    ]  # fmt: skip

@@ -198,55 +198,55 @@ EXERCISES = [
             _rate(100, 100, 2.0, 10), _rate(1, 30, 3.0, 1), _rate(2, 30, 3.0, 1),
         ],
         {
-            "there is no warm-up here: the rate rises linearly over the first W updates, (5.6)":
+            "there is no warm-up here: the rate rises linearly over the first W updates, (5.4)":
                 lambda k, K, lr, W: lr / 2 * (1 + math.cos(math.pi * (k - W) / (K - W))),
-            "there is no warm-up here, and the cosine counts from update 0: see (5.6)":
+            "there is no warm-up here, and the cosine counts from update 0: see (5.4)":
                 lambda k, K, lr, W: lr / 2 * (1 + math.cos(math.pi * k / K)),
-            "after the warm-up the rate stays at its peak: it falls by a cosine, (5.6)":
+            "after the warm-up the rate stays at its peak: it falls by a cosine, (5.4)":
                 partial(_cosine_rate, fall=lambda done: 1.0),
-            "the rate falls along a straight line; (5.6) has a cosine":
+            "the rate falls along a straight line; (5.4) has a cosine":
                 partial(_cosine_rate, fall=lambda done: 1 - done),
-            "this is a quarter of a cosine, cos(pi / 2 * ...); (5.6) has (1 + cos(pi * ...)) / 2":
+            "this is a quarter of a cosine, cos(pi / 2 * ...); (5.4) has (1 + cos(pi * ...)) / 2":
                 partial(_cosine_rate, fall=lambda done: math.cos(math.pi / 2 * done)),
-            "the 1 + is missing, so the rate falls below 0: (5.6) has 1 + cos":
+            "the 1 + is missing, so the rate falls below 0: (5.4) has 1 + cos":
                 partial(_cosine_rate, fall=lambda done: math.cos(math.pi * done) / 2),
-            "the 1 + is missing, and the half: (5.6) has (1 + cos) / 2":
+            "the 1 + is missing, and the half: (5.4) has (1 + cos) / 2":
                 partial(_cosine_rate, fall=lambda done: math.cos(math.pi * done)),
-            "the rate rises after the warm-up: (5.6) has 1 + cos, not 1 - cos":
+            "the rate rises after the warm-up: (5.4) has 1 + cos, not 1 - cos":
                 partial(_cosine_rate, fall=lambda done: (1 - math.cos(math.pi * done)) / 2),
-            "this is a sine; (5.6) has a cosine":
+            "this is a sine; (5.4) has a cosine":
                 partial(_cosine_rate, fall=lambda done: (1 + math.sin(math.pi * done)) / 2),
             "the cosine counts from update 0, so the rate jumps where the warm-up ends: "
-            "(5.6) has (k - W) / (K - W)":
+            "(5.4) has (k - W) / (K - W)":
                 partial(_cosine_rate, done=lambda k, K, W: k / K),
-            "the cosine is over at update K + W: (5.6) divides by K - W":
+            "the cosine is over at update K + W: (5.4) divides by K - W":
                 partial(_cosine_rate, done=lambda k, K, W: (k - W) / K),
-            "the cosine counts from update 0: (5.6) has k - W above the line":
+            "the cosine counts from update 0: (5.4) has k - W above the line":
                 partial(_cosine_rate, done=lambda k, K, W: k / (K - W)),
-            "the cosine makes a whole turn, and the rate climbs again: (5.6) has pi, not 2 pi":
+            "the cosine makes a whole turn, and the rate climbs again: (5.4) has pi, not 2 pi":
                 partial(_cosine_rate, turns=1.0),
-            "the cosine makes half a turn too little: pi is missing, equation (5.6)":
+            "the cosine makes half a turn too little: pi is missing, equation (5.4)":
                 partial(_cosine_rate, turns=0.5 / math.pi),
-            "1 + cos goes from 2 to 0: halve it, equation (5.6)":
+            "1 + cos goes from 2 to 0: halve it, equation (5.4)":
                 partial(_cosine_rate, half=1.0),
             "k counts from 1, so the first update has the rate lr / W; here it has 0, and "
             "is lost":
                 partial(_cosine_rate, rise=lambda k, W: (k - 1) / W),
-            "the warm-up divides by W + 1, so it does not reach the peak at k = W: (5.6) has k / W":
+            "the warm-up divides by W + 1, so it does not reach the peak at k = W: (5.4) has k / W":
                 partial(_cosine_rate, rise=lambda k, W: k / (W + 1)),
-            "the warm-up rises to the peak at update K, not at W: (5.6) has k / W":
+            "the warm-up rises to the peak at update K, not at W: (5.4) has k / W":
                 lambda k, K, lr, W: lr * k / K if k <= W else _cosine_rate(k, K, lr, W),
             "the warm-up has the rate of the peak: it is lr * k / W":
                 partial(_cosine_rate, rise=lambda k, W: 1.0),
-            "1 + cos stands without brackets: (5.6) multiplies all of it by lr / 2":
+            "1 + cos stands without brackets: (5.4) multiplies all of it by lr / 2":
                 lambda k, K, lr, W: (
                     lr * k / W if k <= W else lr / 2 + math.cos(math.pi * (k - W) / (K - W))),
             "the rate is not multiplied by lr":
                 lambda k, K, lr, W: _cosine_rate(k, K, 1.0, W),
-            "warm-up and cosine are multiplied, and the cosine counts from update 0: (5.6) has two "
+            "warm-up and cosine are multiplied, and the cosine counts from update 0: (5.4) has two "
             "cases":
                 lambda k, K, lr, W: lr * min(k / W, 1) * (1 + math.cos(math.pi * k / K)) / 2,
-            "warm-up and cosine are multiplied: (5.6) has two cases":
+            "warm-up and cosine are multiplied: (5.4) has two cases":
                 lambda k, K, lr, W: (
                     lr * min(k / W, 1) * (1 + math.cos(math.pi * (k - W) / (K - W))) / 2),
             "k + 1 is used in the warm-up: k counts from 1 already":
@@ -312,22 +312,22 @@ EXERCISES = [
         [_averaged(1, 0.999), _averaged(90, 0.999), _averaged(100_000, 0.999), _averaged(40, 0.7)],
         {
             "the shares are swapped: `decay` is the share of the old average that is kept, "
-            "equation (5.7)":
+            "equation (5.6)":
                 lambda a, w, k, decay_max: _ema_step(w, a, k, decay_max),
             "the decay is decay_max at every update, so the random first weights stay in the "
-            "average: take the smaller of decay_max and (1 + k) / (10 + k), equation (5.7)":
+            "average: take the smaller of decay_max and (1 + k) / (10 + k), equation (5.6)":
                 _with_decay(lambda k, decay_max: decay_max),
-            "the shares are swapped, and the decay has no warm-up: see (5.7)":
+            "the shares are swapped, and the decay has no warm-up: see (5.6)":
                 _with_decay(lambda k, decay_max: 1 - decay_max),
-            "the larger of the two decays is taken; (5.7) takes the smaller":
+            "the larger of the two decays is taken; (5.6) takes the smaller":
                 _with_decay(lambda k, decay_max: max(decay_max, (1 + k) / (10 + k))),
-            "the limit decay_max is missing: the decay is the smaller of two numbers, (5.7)":
+            "the limit decay_max is missing: the decay is the smaller of two numbers, (5.6)":
                 _with_decay(lambda k, decay_max: (1 + k) / (10 + k)),
-            "the decay of update k is (1 + k) / (10 + k), equation (5.7); here it is k / (10 + k)":
+            "the decay of update k is (1 + k) / (10 + k), equation (5.6); here it is k / (10 + k)":
                 _with_decay(lambda k, decay_max: min(decay_max, k / (10 + k))),
-            "the new weights are added in full: their share is 1 - decay, equation (5.7)":
+            "the new weights are added in full: their share is 1 - decay, equation (5.6)":
                 lambda a, w, k, decay_max: ema_decay_at(k, decay_max) * a + w,
-            "the average is kept in full: its share is decay, equation (5.7)":
+            "the average is kept in full: its share is decay, equation (5.6)":
                 lambda a, w, k, decay_max: a + (1 - ema_decay_at(k, decay_max)) * w,
         },
     ),

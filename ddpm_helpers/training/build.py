@@ -15,7 +15,7 @@ from ddpm_helpers.model import DiffusionNet, DiT, Network
 from ddpm_helpers.pretrained import set_classes
 from ddpm_helpers.training.training_data import check_dataset
 
-FINE_TUNING = 180  # updates that teach trained weights a new class, see notebook 05
+FINE_TUNING = 180  # updates that teach the cartoons' weights a new class
 
 
 def build_model(config: TrainConfig, num_classes: int) -> Network:
