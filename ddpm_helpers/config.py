@@ -57,7 +57,7 @@ def _setting(default: Any, reason: str) -> Any:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What one training run is made of; the defaults are the classic configuration.
+    """The settings of a training run; the defaults are the classic configuration.
 
     Every field is an option of `ddpm train`; `metadata["help"]` is its reason. NumPy's numbers and
     tensors of one element become plain Python values.

@@ -27,7 +27,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def write_temporary(path: Path, content: bytes) -> Path:
-    """Write `path`.tmp, for the caller to rename; if writing fails, remove it: an OSError."""
+    """Write `path`.tmp, which the caller renames; if that fails, remove it and raise OSError."""
     temporary = path.with_name(path.name + ".tmp")  # on the same disk, or os.replace would copy
     try:
         with open(temporary, "wb") as file:

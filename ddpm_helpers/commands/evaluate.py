@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from ddpm_helpers.pretrained import load_pretrained
     from ddpm_helpers.pretrained.weights import NAMED_SOURCES, data_of_weights, description
 
-    if args.out is not None and not args.out.parent.is_dir():  # not only after minutes of drawing
+    if args.out is not None and not args.out.parent.is_dir():  # before minutes of drawing
         raise ValueError(f"no folder {str(args.out.parent)!r} for --out")
     if args.out is not None and args.out.is_dir():
         raise ValueError(f"--out must be a file, {str(args.out)!r} is a folder")

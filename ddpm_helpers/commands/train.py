@@ -161,6 +161,6 @@ def default_folder(name: str, source: str, args: argparse.Namespace) -> Path:
 
 
 def _name_of(path: str | Path, usual: str) -> str:
-    """A file's name without its suffix, or that of its folder where every run has such a file."""
+    """A file's name without its suffix; for a file that every run has, the name of its folder."""
     path = user_path(path)
     return path.parent.name if path.name == usual else path.stem

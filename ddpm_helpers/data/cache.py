@@ -139,8 +139,8 @@ def locked(path: Path, doing: str) -> Iterator[None]:
 
     Args:
         path: of the lock file.
-        doing: what another process that holds the lock does, for the line that says that this one
-            waits; empty to raise filelock's `Timeout` instead.
+        doing: what the holder of the lock is doing, for the message of a process that waits; if
+            empty, raise filelock's `Timeout` instead of waiting.
     """
     from filelock import FileLock, SoftFileLock, Timeout
 

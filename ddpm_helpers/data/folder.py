@@ -21,7 +21,7 @@ VERSION = 4  # increase it when layouts are read, or pixels decoded, differently
 CONVERT = "convert HEIC first, such as by `magick mogrify -format jpg *.HEIC`"
 IGNORED = {"__macosx", "thumbs.db"}  # beside hidden names, which begin with a dot
 RUN = {"config.toml", "history.jsonl"}  # a folder that holds both is a training run
-DRAWN = re.compile(r"samples_epoch_\d+\.png|learning\.gif")  # what a run draws
+DRAWN = re.compile(r"samples_epoch_\d+\.png|learning\.gif")  # the sample grids of a run
 _CHUNK = 256  # files that are decoded ahead
 
 

@@ -63,7 +63,7 @@ def _files(reader: Any, folder: Path) -> Path:
 
 
 def _read(reader: Any, split: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """One split, (N, C, 32, 32) uint8 and (N,) int64; downloaded first if need be."""
+    """One split, (N, C, 32, 32) uint8 and (N,) int64; downloaded first if necessary."""
     options = {"root": folder, "train": split == "train"}
     try:
         try:

@@ -53,7 +53,7 @@ class DiffusionUtils:
         rescale_zero_snr: change the schedule so that alpha_bar[T] = 0 exactly, as it is with flow;
             refused with eps, which says nothing about x_0 there.
         few_steps: the timesteps of ddpm that the network is distilled for, decreasing, in 1..T;
-            None for a network that is not.
+            None for other networks.
     Attributes:
         T: number of timesteps.
         betas, alphas, alpha_bar: float64 (T + 1,) on the CPU; alpha_bar[0] = 1 exactly.

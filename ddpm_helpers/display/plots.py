@@ -1,7 +1,7 @@
 """Figures of images, schedules and training: each takes data and returns a Figure.
 
 pyplot does not know the figures: make one the last value of a cell (no semicolon) or `display(...)`
-it, and it is shown once. None has to be closed.
+it, and it is shown once. You need not close them.
 """
 
 from __future__ import annotations

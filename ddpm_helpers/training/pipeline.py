@@ -154,7 +154,7 @@ class TrainingPipeline:
         if self.is_main and (line := describe_warm_up(self.total_steps, self.config)):
             say(line)
         progress = Progress(self.step, self.total_steps, quiet=not self.is_main)
-        with progress, self._protected():
+        with progress, self._protected():  # also while `watch` runs
             for record in self.steps():
                 progress.show(record)
                 if watch is not None:

@@ -44,7 +44,7 @@ class StopFlag:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """In this block signals set the flag, which starts empty; in a nested one nothing changes.
+        """In this block signals set the flag, which starts empty; a nested block changes nothing.
 
         A signal that the process ignores stays ignored. Python delivers signals to the main thread
         only: in any other, this does nothing.
