@@ -43,6 +43,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
     monkeypatch.setattr(socket.socket, "connect", local_only)
 
 
+@pytest.fixture(scope="session")
+def whole():
+    """A toy training of 9 updates that nothing interrupted."""
+    from toy_training import pipeline
+
+    p = pipeline()
+    p.fit()
+    return p
+
+
 @pytest.fixture
 def signals_as_in_a_terminal():
     """A shell that starts the tests in the background has Ctrl-C ignored in all of them."""

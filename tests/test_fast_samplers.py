@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from against_diffusers import KIND, SHAPE, noise_source, pair
+from against_diffusers import KIND, SHAPE, ddim_step, noise_source, pair, walk_beside
 from exact_networks import gaussian, wavy
 
 from ddpm_helpers.diffusion import PREDICTIONS, DiffusionUtils, network_calls
@@ -32,15 +32,10 @@ def test_dpm_plus_plus_agrees_with_diffusers_at_every_step(prediction, steps):
     )  # fmt: skip
     theirs.set_timesteps(steps)
     in_float64(theirs)
-    x = x_T = noise_source()()
-    walk = list(
-        ours.sample_steps(wavy, 2, sampler="dpm++", x_T=x_T, seed=0, steps=steps, clip=False)
-    )
-    for step, t in zip(walk, theirs.timesteps.tolist(), strict=False):
-        assert t == step.t - 1  # their tables begin at our t = 1
-        torch.testing.assert_close(step.x_t, x, **LOOSE)
-        x = theirs.step(wavy(x, torch.full((2,), t + 1)), t, x).prev_sample
-    torch.testing.assert_close(walk[-1].x_t, x, **LOOSE)
+    options = {"sampler": "dpm++", "x_T": noise_source()(), "seed": 0, "clip": False}
+    walk = list(ours.sample_steps(wavy, 2, steps=steps, **options))
+    done = walk_beside(theirs, walk, atol=LOOSE["atol"])
+    torch.testing.assert_close(walk[-1].x_t, done.prev_sample, **LOOSE)
 
 
 def compare_heun(theirs, walk, ts, sigmas):
@@ -117,15 +112,12 @@ def test_ddpm_with_variance_beta_agrees_with_diffusers_until_the_last_step(steps
     )
     theirs.set_timesteps(steps)
     noise = noise_source()
-    x = x_T = noise()
+    x_T = noise()
     monkeypatch.setattr(
         "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: noise()
     )
     walk = list(ours.sample_steps(wavy, 2, x_T=x_T, seed=3, steps=steps, variance="beta"))
-    for step, t in zip(walk[:-1], theirs.timesteps.tolist(), strict=True):
-        torch.testing.assert_close(step.x_t, x, **TIGHT)
-        done = theirs.step(wavy(x, torch.full((2,), t + 1)), t, x)
-        x = done.prev_sample
+    done = walk_beside(theirs, walk)
     # The result is the mean: they add noise here when steps were left out.
     torch.testing.assert_close(walk[-1].x_t, done.pred_original_sample, **TIGHT)
 
@@ -136,21 +128,11 @@ def test_ddim_with_leading_spacing_agrees_with_diffusers(eta, steps):
     theirs, ours = pair("DDIMScheduler", 50, "v", timestep_spacing="leading")
     theirs.set_timesteps(steps)
     noise = noise_source()
-    x = x_T = noise()
-    walk = list(
-        ours.sample_steps(
-            wavy, 2, sampler="ddim", eta=eta, x_T=x_T, seed=3, steps=steps, spacing="leading"
-        )
-    )
+    options = {"sampler": "ddim", "eta": eta, "x_T": noise(), "seed": 3, "spacing": "leading"}
+    walk = list(ours.sample_steps(wavy, 2, steps=steps, **options))
     assert walk[0].t == 50 // steps * (steps - 1) + 1 and walk[-2].t == 1
-    for step, t in zip(walk[:-1], theirs.timesteps.tolist(), strict=True):
-        assert t == step.t - 1
-        torch.testing.assert_close(step.x_t, x, **TIGHT)
-        z = noise() if eta > 0 and step.t > 1 else torch.zeros_like(x)
-        x = theirs.step(
-            wavy(x, torch.full((2,), t + 1)), t, x, eta, True, variance_noise=z
-        ).prev_sample
-    torch.testing.assert_close(walk[-1].x_t, x, **TIGHT)
+    done = walk_beside(theirs, walk, ddim_step(theirs, eta, noise, last=1))
+    torch.testing.assert_close(walk[-1].x_t, done.prev_sample, **TIGHT)
 
 
 def test_any_sub_sequence_is_walked_and_agrees_with_diffusers():
@@ -162,13 +144,10 @@ def test_any_sub_sequence_is_walked_and_agrees_with_diffusers():
     ts = [97, 60, 55, 21, 3]
     theirs.set_timesteps(timesteps=[t - 1 for t in ts])
     in_float64(theirs)
-    x = x_T = noise_source()()
-    options = {"sampler": "dpm++", "x_T": x_T, "seed": 0, "clip": False}
+    options = {"sampler": "dpm++", "x_T": noise_source()(), "seed": 0, "clip": False}
     walk = list(ours.sample_steps(wavy, 2, steps=ts, **options))
-    assert [step.t for step in walk] == [*ts, 0]
-    for t in theirs.timesteps.tolist():
-        x = theirs.step(wavy(x, torch.full((2,), t + 1)), t, x).prev_sample
-    torch.testing.assert_close(walk[-1].x_t, x, **LOOSE)
+    done = walk_beside(theirs, walk, atol=LOOSE["atol"])
+    torch.testing.assert_close(walk[-1].x_t, done.prev_sample, **LOOSE)
     for given in (torch.tensor(ts), np.array(ts), tuple(ts)):
         again = list(ours.sample_steps(wavy, 2, steps=given, **options))
         assert torch.equal(again[-1].x_t, walk[-1].x_t)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from against_diffusers import SHAPE, noise_source, pair
+from against_diffusers import SHAPE, ddim_step, noise_source, pair, walk_beside
 from exact_networks import answer, gaussian, wavy
 from torch import nn
 
@@ -104,20 +104,14 @@ def test_ddpm_agrees_with_diffusers_at_every_step(prediction, clip, steps, monke
     )
     theirs.set_timesteps(steps)
     noise = noise_source()
-    x = x_T = noise()
+    x_T = noise()
     monkeypatch.setattr(
         "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: noise()
     )
-    walk = ours.sample_steps(wavy, 2, x_T=x_T, seed=3, clip=clip, steps=steps)
-    for step, t in zip(walk, [*theirs.timesteps.tolist(), None], strict=True):
-        # They add noise of variance 1e-20 at the end of a shortened walk, where ours is exact.
-        torch.testing.assert_close(step.x_t, x, rtol=0, atol=1e-9)
-        if t is not None:
-            assert t == step.t - 1  # their tables begin at our t = 1
-            output = wavy(x, torch.full((2,), t + 1))
-            done = theirs.step(output, t, x)
-            torch.testing.assert_close(step.x_0_pred, done.pred_original_sample)
-            x = done.prev_sample
+    walk = list(ours.sample_steps(wavy, 2, x_T=x_T, seed=3, clip=clip, steps=steps))
+    done = walk_beside(theirs, walk)
+    # They add noise of variance 1e-20 at the end of a shortened walk, where ours is exact.
+    torch.testing.assert_close(walk[-1].x_t, done.prev_sample, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
@@ -129,16 +123,10 @@ def test_ddim_agrees_with_diffusers_at_every_step(prediction, eta, steps):
     )
     theirs.set_timesteps(steps)
     noise = noise_source()
-    x = x_T = noise()
-    walk = ours.sample_steps(wavy, 2, sampler="ddim", eta=eta, x_T=x_T, seed=3, steps=steps)
-    for step, t in zip(walk, [*theirs.timesteps.tolist(), None], strict=True):
-        torch.testing.assert_close(step.x_t, x, rtol=1e-10, atol=1e-10)
-        if t is not None:
-            assert t == step.t - 1
-            z = noise() if eta > 0 and step.t > 50 // steps else torch.zeros_like(x)
-            x = theirs.step(
-                wavy(x, torch.full((2,), t + 1)), t, x, eta, True, variance_noise=z
-            ).prev_sample
+    options = {"sampler": "ddim", "eta": eta, "x_T": noise(), "seed": 3}
+    walk = list(ours.sample_steps(wavy, 2, steps=steps, **options))
+    done = walk_beside(theirs, walk, ddim_step(theirs, eta, noise, last=50 // steps))
+    torch.testing.assert_close(walk[-1].x_t, done.prev_sample, rtol=0, atol=1e-10)
 
 
 def test_ddim_with_eta_1_is_ddpm():

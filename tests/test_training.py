@@ -27,14 +27,6 @@ from ddpm_helpers.training import TrainingData, TrainingPipeline, ema_decay_at, 
 from ddpm_helpers.training.draws import augment, draw_t_and_eps, step_generator
 
 
-@pytest.fixture(scope="module")
-def whole():
-    """A run of 9 updates that nothing interrupted."""
-    p = pipeline()
-    p.fit()
-    return p
-
-
 def test_fit_learns_and_keeps_a_history():
     p = pipeline(epochs=40)
     history = p.fit()

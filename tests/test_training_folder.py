@@ -26,14 +26,6 @@ from ddpm_helpers.training.training_data import check_same_data, identify
 
 
 @pytest.fixture(scope="module")
-def whole():
-    """A run of 9 updates that nothing interrupted."""
-    p = pipeline()
-    p.fit()
-    return p
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The folder of a finished run of 9 updates that kept its last three checkpoints."""
     folder = tmp_path_factory.mktemp("run") / "a run"

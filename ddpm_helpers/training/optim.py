@@ -71,16 +71,17 @@ def describe_warm_up(total: int, config: TrainConfig) -> str:
     )
 
 
-def describe_change(step: int, old: tuple[int, TrainConfig], new: tuple[int, TrainConfig]) -> str:
+def describe_change(step: int, steps_per_epoch: int, old: TrainConfig, new: TrainConfig) -> str:
     """One line on a resumed run whose new end or schedule changes the learning rate at once.
 
     Args:
         step: updates made so far.
-        old, new: total updates and configuration, until now and from now on.
+        steps_per_epoch: updates of an epoch.
+        old, new: the configuration until now, and from now on.
     Returns:
         The line; empty if the next update has the rate that it would have had.
     """
-    was, now = learning_rate(step + 1, *old), learning_rate(step + 1, *new)
+    was, now = (learning_rate(step + 1, c.epochs * steps_per_epoch, c) for c in (old, new))
     if was == now:
         return ""
     return f"learning rate at step {step + 1}: {now:.3g}, was {was:.3g} before"

@@ -366,8 +366,7 @@ class TrainingPipeline:
             self.folder.is_ours = True
             self.folder.note_saved(self.step if where.name == checkpoint.CHECKPOINT else None)
         old = TrainConfig(**state["config"])
-        before = old.epochs * self.steps_per_epoch, old
-        line = describe_change(self.step, before, (self.total_steps, self.config))
+        line = describe_change(self.step, self.steps_per_epoch, old, self.config)
         if line and self.is_main:
             say(line)
         return where
