@@ -30,7 +30,8 @@ async (request) => {
       last = step ?? last;
       if (done !== undefined) resolve(Array.from(last.x_t));
     };
-    worker.postMessage({ ...request, id: 1, model, runtimeFiles: runtime });
+    const doodle = request.doodle && Float32Array.from(request.doodle);
+    worker.postMessage({ ...request, doodle, id: 1, model, runtimeFiles: runtime });
   });
 }
 """

@@ -22,6 +22,7 @@ export const BUGS = {
     doctor: "the direction is scaled by 1 - alpha_bar: the square root is missing",
     repair: "Put the square root where the formula has one",
     seen: "Each step keeps too little of the noise. The walks crowd together and reach only a few data points.",
+    fewer: true,
   },
   "wraps": {
     title: "alpha_bar[-1]",
@@ -34,12 +35,14 @@ export const BUGS = {
     doctor: "x_{t-1} is clipped to [-1, 1], after the mean: its noise must reach beyond",
     repair: "Clip the predicted x_0 instead, before the mean is taken from it",
     seen: "The cloud cannot leave the square, so it is pressed together. Outer data points are drawn too rarely.",
+    fewer: true,
   },
   "wrong kind": {
     title: "eps read as v",
     doctor: "the sampler treats the output as v, but it is eps",
     repair: "Convert eps to v before the step",
     seen: "Every step moves by a wrong amount. The cloud shrinks too early, and fewer data points are reached.",
+    fewer: true,
   },
 };
 

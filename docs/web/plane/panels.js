@@ -5,12 +5,12 @@ import { drawErrors } from "./chart.js";
 import { RADIUS } from "./data.js";
 import { asNetwork } from "./ideal.js";
 import { nearest, race, startNoise, untilTimestep } from "./race.js";
+import { ringNetwork } from "./ring.js";
 import { alphaBar } from "./schedules.js";
 import { PANELS, RACERS, T } from "./state.js";
 import { ENOUGH } from "./tour.js";
-import { errorByTimestep, training } from "./training.js";
+import { MOST_UPDATES, errorByTimestep, training } from "./training.js";
 
-const MOST_UPDATES = 6000;
 const FRAME_MS = 12; // of training in each frame
 const CHART_MS = 900;
 const RACE_MS = 3000;
@@ -47,6 +47,7 @@ export function panels(page) {
     world.trained ??= training(world.data, world.bar, page.state().noise);
     change({ field: "learned" });
     page.controls();
+    if (world.trained.updates >= MOST_UPDATES) return pause();
     const mine = (running = performance.now());
     pace = { began: mine, from: world.trained.updates };
     $("train").textContent = "Pause";
@@ -67,6 +68,15 @@ export function panels(page) {
     };
     requestAnimationFrame(frame);
     return undefined;
+  }
+
+  /** Takes the network that comes with the page, if it has learned these data; else trains one. */
+  function learn() {
+    const { data, n, seed, schedule } = page.state();
+    if (data === "ring" && !n && !seed && schedule === "cosine") {
+      world.trained ??= training(world.data, world.bar, 0, ringNetwork());
+    }
+    train();
   }
 
   function pause() {
@@ -163,17 +173,18 @@ export function panels(page) {
   function table() {
     const head = "<thead><tr><th scope=col>sampler</th><th scope=col>steps</th><th scope=col>sampler's error</th>"
       + "<th scope=col>from the data</th></tr></thead>";
-    const rows = raced.map(({ name, steps, toExact, toData }) => {
+    const rows = raced.map(({ name, steps, toExact, toData: { distance } }) => {
       const { colour } = LOOKS[name];
       return `<tr><th scope=row><span class=line style="color:var(--${colour})"></span>${name}</th><td>${steps}</td>`
-        + `<td>${toExact === null ? "–" : toExact.toFixed(3)}</td><td>${toData.toFixed(3)}</td></tr>`;
+        + `<td>${toExact === null ? "–" : toExact.toFixed(3)}</td><td>${distance.toFixed(3)}</td></tr>`;
     });
     const has = (sampler) => raced.some(({ name }) => name === sampler);
     const field = racedWith ? `the field of the network, after ${racedWith} updates` : "the exact field";
     const about = `Mean distances, in ${field}. Sampler's error: from where ${T} steps of heun lead in the same field.`
       + (racedWith ? " From the data: the network's error counts, too." : "")
       + (has("ddpm") ? " ddpm adds noise of its own, so it has no such end." : "")
-      + (has("heun") ? " heun asks twice in most steps, so it takes fewer." : "");
+      + (has("heun") ? " heun asks twice in most steps, so it takes fewer." : "")
+      + " Every x_0 is clipped to the square, as images are to [-1, 1].";
     $("results").innerHTML = `<caption>${about}</caption>${head}<tbody>${rows.join("")}</tbody>`;
     $("results").hidden = false;
   }
@@ -205,6 +216,7 @@ export function panels(page) {
     };
     crowds = { healthy: walked(null), broken: walked(bug) };
     endsTable();
+    explain();
     page.state().run = 1;
     page.show("break");
     if (!still) begin();
@@ -212,7 +224,8 @@ export function panels(page) {
   }
 
   function endsTable() {
-    const rows = [["correct", "quiet", crowds.healthy], ["broken", "broken", crowds.broken]].map(([title, colour, path]) => {
+    const loop = BUGS[page.state().bug].ddpm ? "ddpm" : "ddim";
+    const rows = [[`correct ${loop}`, "quiet", crowds.healthy], ["broken", "broken", crowds.broken]].map(([title, colour, path]) => {
       const { distance, reached } = nearest(path.at(-1), world.data.points);
       return `<tr><th scope=row><span class=line style="color:var(--${colour})"></span>${title}</th><td>${distance.toFixed(3)}</td><td>${reached}</td></tr>`;
     });
@@ -230,9 +243,11 @@ export function panels(page) {
   }
 
   function explain() {
-    const { doctor, repair, seen } = BUGS[page.state().bug];
+    const { doctor, repair, seen, fewer } = BUGS[page.state().bug];
     const sigma = lastNoise(alphaBar("cosine", BROKEN_T)).toFixed(4);
-    $("seen").textContent = seen;
+    const count = (path) => nearest(path.at(-1), world.data.points).reached;
+    const hidden = fewer && crowds && count(crowds.broken) > 0.85 * count(crowds.healthy);
+    $("seen").textContent = seen + (hidden ? " These data have too few points to show it: choose three classes, or letters." : "");
     $("doctor").textContent = `The doctor says: ${doctor.replace("{sigma}", sigma)}. ${repair}.`;
   }
 
@@ -330,20 +345,24 @@ export function panels(page) {
       if (open && !tour && beside) $(open).scrollIntoView({ block: "nearest" });
       raced = crowds = null;
       $("results").hidden = $("ends").hidden = true;
+      if ((run && open === "learn") || field === "learned") learn();
       page.controls();
       if (run && open === "race") runRace();
       if (run && open === "break") runBroken();
-      if ((run && open === "learn") || field === "learned") train();
     },
-    /** What the tour tells about: the race that is shown, and how far the network is. */
-    progress() {
-      const updates = world.trained?.updates ?? 0;
-      if (!raced) return { race: null, updates, most: MOST_UPDATES };
-      const ends = raced[0].path.at(-1).x_t;
-      const off = Array.from({ length: ends.length / 2 }, (_, i) => Math.hypot(ends[2 * i], ends[2 * i + 1]) - RADIUS);
-      const onRing = page.state().data === "ring" ? off.filter((one) => Math.abs(one) < 0.1).length : null;
-      const race = { racers: off.length, points: world.data.labels.length, onRing, updates: racedWith, toData: raced[0].toData };
-      return { race, updates, most: MOST_UPDATES };
+    /** What the tour tells about: the race that is shown, by its first sampler. */
+    raced() {
+      if (!raced) return null;
+      const [{ path, toData }] = raced;
+      const ends = path.at(-1).x_t;
+      const near = toData.distances.map((_, i) => Math.abs(Math.hypot(ends[2 * i], ends[2 * i + 1]) - RADIUS) < 0.1);
+      const isRing = page.state().data === "ring";
+      return {
+        racers: near.length, points: world.data.labels.length, updates: racedWith,
+        toData: toData.distance, farthest: toData.farthest,
+        onRing: isRing ? near.filter(Boolean).length : null,
+        between: isRing ? near.filter((one, i) => one && toData.distances[i] > 0.05).length : null,
+      };
     },
     /** The data have changed. */
     renew() {
@@ -355,7 +374,7 @@ export function panels(page) {
     chosen(name) {
       if (name !== "field" || page.state().field !== "learned" || world.trained?.updates) return;
       $("learn").open = true;
-      train();
+      learn();
     },
     walks: (view) => (view === "race" ? { paths: racePaths() } : { crowds: brokenCrowds() }),
     caption(view) {

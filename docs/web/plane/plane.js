@@ -19,10 +19,10 @@ const CALM_JUMPS = 10; // with reduced motion, t moves in so many jumps
 const ARROWS = 15; // of the field, in a row
 const HELP = {
   x_0: "The star: E[x_0 | x_t], the sum of all data points times their weights w.",
-  eps: "The noise in x_t: eps = (x_t − sqrt(alpha_bar) x_0) / sqrt(1 − alpha_bar), with the star as x_0.",
+  eps: "The noise in x_t: eps = (x_t − sqrt(alpha_bar) x_0) / sqrt(1 − alpha_bar). x_0 is the star, or what the network says if the field is learned.",
   score: "Where noisy points become likelier: score = −eps / sqrt(1 − alpha_bar). Long arrows are drawn shorter.",
   v: "v = sqrt(alpha_bar) eps − sqrt(1 − alpha_bar) x_0: a mixture that is useful at every t.",
-  velocity: "How a point moves on the straight line from x_0 to its noise: velocity = eps − x_0. Flow matching learns it.",
+  velocity: "How a point moves on the straight line from x_0 to its noise: velocity = eps − x_0, towards the noise. Flow matching learns it; sampling goes against it.",
 };
 
 let state = null;
@@ -33,6 +33,7 @@ let walking = 0; // the walk from x_t that was asked for last
 let playing = 0;
 let following = null; // where x_t started, while it moves along its walk
 let said = 0;
+let removed = null; // all points, where somebody has just removed them
 const world = {}; // what follows from the state: data, ideal, bar, cloud, density, walked
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const page = {
@@ -230,7 +231,8 @@ function tell() {
       ["Data", `${n} points, at most ${MOST_POINTS}`],
     ]);
   } else if (view === "point") {
-    const x_t = Float64Array.from(state.x);
+    const { x_t, t } = lastAsked();
+    const bar_t = bar[t];
     const { weights, possible } = ideal.weights(x_t, bar_t);
     const mean = ideal.mean(x_t, bar_t);
     const used = source() === ideal.mean ? mean : source()(x_t, bar_t);
@@ -238,7 +240,8 @@ function tell() {
     world.point = { weights, mean, vector: arrow?.every(Number.isFinite) ? arrow : null };
     facts([
       ["Still possible", `${possible.toFixed(possible < 10 ? 1 : 0)} of ${n} points`, "big"],
-      ["x_t", pair(x_t)],
+      ["x_t", pair(state.x)],
+      ...(t === state.t ? [] : [["Last asked", `at t = ${t}, where x_t was ${pair(x_t)}`]]),
       ["E[x_0 | x_t]", `${pair(mean)}, the star`],
       ...(used === mean ? [] : [["network's x_0", pair(used)]]),
       ...(state.show === "x_0" ? [] : [[state.show, spelled(express(state.show, bar_t, x_t, used))]]),
@@ -250,6 +253,13 @@ function tell() {
   }
   sayLater();
   panel.link(location.href.split("#")[0] + format({ ...state, ...following }));
+}
+
+/** Where the walk that is played asked last: everything that is told is its answer there. */
+function lastAsked() {
+  const path = following && world.walked?.path;
+  const step = path?.findLast(({ t }) => t > 0 && t >= state.t);
+  return step ? { x_t: step.x_t, t: step.t } : { x_t: Float64Array.from(state.x), t: state.t };
 }
 
 function walkFact() {
@@ -381,8 +391,13 @@ function listen() {
   for (const name of ["cloud", "density"]) {
     $(name).addEventListener("change", () => change({ [name]: Number($(name).checked) }));
   }
-  $("undo").addEventListener("click", () => edit((rows) => rows.slice(0, -1)));
-  $("clear").addEventListener("click", () => edit(() => []));
+  $("undo").addEventListener("click", () => edit((rows) => removed ?? rows.slice(0, -1)));
+  $("clear").addEventListener("click", () => {
+    const rows = toRows(world.data);
+    edit(() => []);
+    removed = rows;
+    controls();
+  });
   touching($("plane"), {
     drawing, place: () => state.x, ended: controls,
     moved: (x) => (halt(), change({ x, t: startOf(), run: 0 }), (view = "point")),
@@ -410,6 +425,7 @@ function drawing() {
 
 function choose(name) {
   if (name === BY_HAND) return edit((rows) => rows);
+  removed = null;
   change({ data: name, n: null, points: "" });
   return controls();
 }
@@ -417,6 +433,7 @@ function choose(name) {
 /** Changes the points by hand. */
 function edit(how) {
   const rows = how(toRows(world.data));
+  removed = null;
   if (rows.length > MOST_POINTS) return fail(`The plane holds ${MOST_POINTS} points; remove some first.`);
   fail("");
   change({ data: BY_HAND, points: encode(fromRows(rows)), n: null });
@@ -434,7 +451,8 @@ function controls() {
   $("schedule").value = state.schedule;
   $("cloud").checked = state.cloud;
   $("density").checked = state.density;
-  $("undo").disabled = $("clear").disabled = !world.data.labels.length;
+  $("clear").disabled = !world.data.labels.length;
+  $("undo").disabled = $("clear").disabled && !removed;
   for (const name of ["show", "field", "walk"]) {
     for (const radio of document.querySelectorAll(`input[name="${name}"]`)) {
       radio.checked = radio.value === String(state[name]);
@@ -473,7 +491,7 @@ function showTour() {
   $("tour-start").hidden = Boolean(step);
   if (!step) return;
   $("tour-title").textContent = step.title;
-  $("tour-text").textContent = step.told ? step.told(panel.progress()) : step.text;
+  $("tour-text").textContent = step.told ? step.told(panel.raced()) : step.text;
   $("tour-count").textContent = `step ${state.tour} of ${TOUR.length}`;
   $("tour-back").hidden = state.tour === 1;
   $("tour-next").hidden = $("tour-end").hidden = false;

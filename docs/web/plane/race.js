@@ -59,8 +59,8 @@ export function stepsFor(name, schedule, T, calls) {
  * All chosen samplers from the same x_T with the same number of calls.
  *
  * Returns for each {name, steps, path, toExact, toData}: mean distances of the ends from the ends of
- * the exact path (heun with all T steps; null for ddpm, whose noise leads elsewhere), and from the
- * nearest data point.
+ * the exact path (heun with all T steps; null for ddpm, whose noise leads elsewhere), and what
+ * `nearest` says of the ends.
  */
 export async function race({ samplers, mean, data, schedule, T, calls, racers, seed, y, guidance }) {
   const common = { mean, schedule, T, y, guidance };
@@ -74,15 +74,15 @@ export async function race({ samplers, mean, data, schedule, T, calls, racers, s
     const path = await walk({ ...common, name, steps, x_t: x_T, noise });
     const end = path.at(-1).x_t;
     const toExact = name === "ddpm" ? null : meanDistance(end, exact);
-    results.push({ name, steps, path, toExact, toData: nearest(end, data.points).distance });
+    results.push({ name, steps, path, toExact, toData: nearest(end, data.points) });
   }
   return results;
 }
 
-/** Mean distance to the nearest data point, and how many different ones are nearest. */
+/** Distances to the nearest data point, their mean, the largest, and how many points are nearest to one. */
 export function nearest(x, points) {
   const reached = new Set();
-  let total = 0;
+  const distances = [];
   for (let n = 0; n < x.length; n += 2) {
     let [best, which] = [Infinity, 0];
     for (let i = 0; i < points.length; i += 2) {
@@ -90,9 +90,10 @@ export function nearest(x, points) {
       if (distance < best) [best, which] = [distance, i];
     }
     reached.add(which);
-    total += best;
+    distances.push(best);
   }
-  return { distance: total / (x.length / 2), reached: reached.size };
+  const distance = distances.reduce((sum, one) => sum + one, 0) / distances.length;
+  return { distance, distances, farthest: Math.max(...distances), reached: reached.size };
 }
 
 function meanDistance(x, y) {

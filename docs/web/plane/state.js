@@ -37,7 +37,7 @@ const NAMES = {
   class: [-1, whole(-1, 2)],
   guidance: [1, decimal(0, 8)],
   bug: ["last noise", among(Object.keys(BUGS))],
-  tour: [0, whole(0, 5)], // step of the guided tour; an empty address begins at 1
+  tour: [0, whole(0, TOUR.length)], // step of the guided tour; an empty address begins at 1
 };
 
 /** The state of a step of the tour; without one, the defaults. */

@@ -8,6 +8,7 @@ import { mersenneTwister, pictureNoise } from "../draw/noise.js";
 import { adam, backward, forward, freshAdam, freshWeights, inputsOf } from "./network.js";
 
 const { floor, sqrt } = Math;
+export const MOST_UPDATES = 6000;
 const HIDDEN = 64;
 const BATCH = 128;
 const RATE = 2e-3;
@@ -30,16 +31,20 @@ export function lossAndGradient(weights, hidden, { x_0, bars, eps, labels }) {
   return { loss, gradient: backward(weights, kept, byOutput) };
 }
 
-/** A network that learns the points; `update` is one step of the optimiser. */
-export function training({ points, labels }, bar, seed) {
+/**
+ * A network that learns the points; `update` is one update of the optimiser.
+ *
+ * `trained` is null or {weights, updates, loss} of a network that was trained before.
+ */
+export function training({ points, labels }, bar, seed, trained = null) {
   const random = uniforms(seed);
   const noise = pictureNoise(seed, 1, 2 * BATCH);
   const first = pictureNoise(seed, 2, 16);
   let ready = [];
   const normal = () => (ready.length ? ready : (ready = Array.from(first()))).pop();
-  const weights = freshWeights(HIDDEN, normal);
+  const weights = trained?.weights ?? freshWeights(HIDDEN, normal);
   const state = freshAdam(weights.length);
-  const self = { weights, updates: 0, loss: NaN };
+  const self = { weights, updates: trained?.updates ?? 0, loss: trained?.loss ?? NaN };
 
   self.update = () => {
     const rows = Array.from({ length: BATCH }, () => floor(random() * labels.length));
