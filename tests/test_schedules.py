@@ -66,13 +66,6 @@ def test_shifted_cosine_is_cosine_seen_through_twice_the_noise():
     torch.testing.assert_close(noise_to_signal / 2, (1 / plain[1:499] - 1).sqrt())
 
 
-@pytest.mark.parametrize("T", [2, 10, 500, 1000])
-def test_linear_keeps_its_ends_whatever_T(T):
-    betas = beta_schedule("linear", T)
-    assert betas[1].item() == pytest.approx(1e-4, rel=1e-12)
-    assert betas[T].item() == pytest.approx(0.02, rel=1e-12)
-
-
 def test_published_facts_about_what_is_left_at_the_end():
     left = {(n, T): (1 - beta_schedule(n, T)).prod().item() for n in SCHEDULES for T in (500, 1000)}
     assert left["linear", 500] == pytest.approx(6.4e-3, rel=0.02)
