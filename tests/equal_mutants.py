@@ -206,4 +206,16 @@ EQUAL = {
             "swapped sides: student(x_t, t) - goal -> goal - student(x_t, t)",
         ],
     ),
+    "12.2": (
+        "the width is a multiple of 4, and arange takes the quotient as it is",
+        [
+            "another operator: width // 4 -> width / 4",
+        ],
+    ),
+    "12.4": (
+        "the difference is squared",
+        [
+            "swapped sides: x_0_pred - x_0 -> x_0 - x_0_pred",
+        ],
+    ),
 }
