@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,11 +52,11 @@ def _waves(
     return joined(place.double()[:, None] * base ** -frequency(k, dim // 2))
 
 
-def _places(rows: int, columns: int, width: int, first: int = 0, **changes: object) -> Tensor:
+def _places(rows: int, columns: int, width: int, first: int = 0, **changes: Any) -> Tensor:
     """Rows in the first half, columns in the second; with other waves its mistakes."""
     n = torch.arange(rows * columns)
-    waves = partial(_waves, dim=width // 2, **changes)  # type: ignore[arg-type]
-    return torch.cat([waves(n // columns + first), waves(n % columns + first)], 1).float()
+    places = n // columns + first, n % columns + first
+    return torch.cat([_waves(one, width // 2, **changes) for one in places], 1).float()
 
 
 def _down_the_columns(rows: int, columns: int, width: int) -> Tensor:
