@@ -109,6 +109,8 @@ def ddpm(bug="", table=cosine, variance="posterior", start="given", **sizes):
             old, x = x, (x - weight * eps) / math.sqrt(a)
             if bug == "1 / alpha":
                 x = x / math.sqrt(a)
+            if bug == "twice as large":
+                x = 2 * x
             sigma2 = b if variance == "beta" else b * float(1 - before[k]) / float(1 - used[k])
             sigma = math.sqrt(max(0.0, sigma2))
             sigma = sigma2 if bug == "variance for sigma" else sigma
@@ -126,6 +128,8 @@ def ddpm(bug="", table=cosine, variance="posterior", start="given", **sizes):
                 x = x + sigma * z
             if bug == "noise at the end" and t == 0:
                 x = x + math.sqrt(b) * z
+            if bug == "half precision":
+                x = x.half().float()
             if bug == "clipped" or (bug == "clipped late" and t < T // 5):
                 x = x.clamp(-1, 1)
         return old if bug == "x of the step before" else x
@@ -150,6 +154,7 @@ def ancestral(bug="", table=cosine, kind="eps", outputs=1, **sizes):
     def sample(model, x):
         for t in reversed(range(len(bar))):
             out, v = split(model, x, t)
+            out = -out if bug == "sign of the output" else out
             ab, to, a, b = (float(v) for v in (bar[t], before[t], alpha[t], beta[t]))
             p, q = math.sqrt(1 - ab), math.sqrt(ab)
             p = 1 - ab if bug == "x_0 with 1 - alpha_bar" else p
@@ -157,9 +162,13 @@ def ancestral(bug="", table=cosine, kind="eps", outputs=1, **sizes):
             if bug == "alpha_bar of t - 1 in x_0":
                 p, q = math.sqrt(max(1 - to, 1e-9)), math.sqrt(to)
             x_0 = {"eps": (x - p * out) / q, "x_0": out, "v": q * x - p * out}[kind]
+            if bug == "sign of v":
+                x_0 = q * x + p * out
             if bug == "taken for v":
                 x_0 = q * x - p * out
             x_0 = x_0.clamp(0, 1) if bug == "x_0 in 0..1" else x_0.clamp(-1, 1)
+            if bug == "alphas_cumprod_prev not shifted":
+                to = ab
             first, second = math.sqrt(to) * b / (1 - ab), math.sqrt(a) * (1 - to) / (1 - ab)
             if bug == "weights swapped":
                 first, second = second, first
@@ -182,6 +191,8 @@ def ddim(bug="", table=cosine, steps=20, eta=0.0, calls="once", result="x", **si
     bar = table(**sizes)
     T = len(bar)
     ts = [round(i * T / steps) - 1 for i in range(steps, 0, -1)]
+    if bug == "leading":
+        ts = [i * (T // steps) for i in range(steps - 1, -1, -1)]
 
     def ask(model, x, t, s, i):
         t = {"t + 1": t + 1, "t of the next step": max(s, 0), "number of the step": steps - 1 - i,
@@ -196,10 +207,13 @@ def ddim(bug="", table=cosine, steps=20, eta=0.0, calls="once", result="x", **si
                             for m in (1, 0))  # fmt: skip
         else:  # keywords, a doubled batch
             both = model(
-                x=torch.cat([x, x]), y=torch.zeros(2 * len(x)), timesteps=full(x, t).repeat(2)
-            )
+                x=torch.cat([x, x]), timesteps=full(x, t).repeat(2),
+                y=torch.cat([torch.full((len(x),), 10), torch.arange(len(x)) % 10]),
+            )  # fmt: skip
             none, with_y = both.chunk(2)
         w = 3.0
+        if bug == "branches swapped":
+            none, with_y = with_y, none
         if bug == "guidance not to 1":
             return none + w * with_y
         return (1 + w) * with_y - w * none
@@ -221,6 +235,7 @@ def ddim(bug="", table=cosine, steps=20, eta=0.0, calls="once", result="x", **si
             sigma = eta * math.sqrt(max(0.0, (1 - to) / (1 - at) * (1 - at / to)))
             room = 1 - to - (0 if bug == "eta in one place" else sigma**2)
             room = 1 - at if bug == "direction of t" else room
+            room = 1 - to - sigma if bug == "sigma, not squared" else room
             along = room if bug == "direction without root" else math.sqrt(max(0.0, room))
             along = -along if bug == "direction backwards" else along
             along = 0.0 if bug == "no direction" else along
@@ -241,6 +256,9 @@ def finish(x, bug, result):
         "view for permute": lambda: x.permute(0, 2, 3, 1).reshape(x.shape),
         "normalised twice": lambda: ((x + 1) / 2 + 1) / 2,
         "by ImageNet's mean": lambda: (x / 2 + 0.5 - 0.45) / 0.225,
+        "x * 255": lambda: (x * 255).to(torch.int64).to(torch.uint8),
+        "clamped and times 255": lambda: (x.clamp(0, 1) * 255).to(torch.uint8),
+        "no 255": lambda: ((x + 1) / 2).to(torch.uint8),
     }.get(bug, lambda: x)()  # fmt: skip
     grey = (x * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
     return {
@@ -375,7 +393,7 @@ def sigma(bug="", method="euler", steps=20, high=80.0, spacing="karras", kind="x
         return math.sqrt(max(0.0, to**2 - up**2)), up
 
     def sample(model, x):
-        x, old = x * float(sigmas[0]), []
+        x, old = x * (1.0 if bug == "x_T without sigma" else float(sigmas[0])), []
         for s, to in pairwise(sigmas.tolist()):
             if method == "churn" and 0.05 < s < 50:
                 hat = s * 1.2
@@ -385,6 +403,7 @@ def sigma(bug="", method="euler", steps=20, high=80.0, spacing="karras", kind="x
                 s = hat
             D = denoise(model, x, s)
             slope = (x - D) / (to if bug == "slope by the next sigma" and to else s)
+            slope = slope / s if bug == "slope by sigma squared" else slope
             slope = -slope if bug == "sign" else slope
             if bug == "last step left out" and to == 0:
                 break
@@ -394,6 +413,8 @@ def sigma(bug="", method="euler", steps=20, high=80.0, spacing="karras", kind="x
                     down = to
                 if bug == "sigma up squared":
                     up = up**2
+                if bug == "noise of the next sigma":
+                    up = to
                 if method == "2s ancestral" and down > 0:
                     middle = math.sqrt(s * down)
                     half = x + slope * (middle - s)
@@ -541,9 +562,41 @@ def plms(bug="", steps=25, T=1000, end="x_0"):
     return Case(sample, bar, {"prediction": "eps"})
 
 
+def dpm(bug="", table=linear, steps=25, spacing="t", **sizes):
+    """Lu et al. 2022, DPM-Solver++ (2M), over steps that are even in t or in lambda."""
+    bar = table(**sizes)
+    T = len(bar)
+    half = 1.0 if bug == "lambda without its half" else 0.5
+    lam = half * (bar.log() - (1 - bar).log())
+    ts = [round(i * (T - 1) / steps) for i in range(steps, 0, -1)]
+    if spacing == "lambda":
+        even = torch.linspace(float(lam[-1]), float(lam[0]), steps + 1)[:-1]
+        ts = sorted({int((lam - value).abs().argmin()) for value in even}, reverse=True)
+
+    def sample(model, x):
+        before = None
+        for t, s in zip(ts, [*ts[1:], -1], strict=True):
+            at = float(bar[t])
+            x_0 = (x - math.sqrt(1 - at) * model(x, full(x, t))) / math.sqrt(at)
+            x_0 = x_0.clamp(-1, 1)
+            if s < 0:
+                return x_0
+            to, h, D = float(bar[s]), float(lam[s] - lam[t]), x_0
+            if before is not None:
+                r = before[1] / h
+                r = {"r inverted": 1 / r, "r left out": 1.0, "r for 2 r": r / 2}.get(bug, r)
+                by = 1 / (2 * r) * (-1 if bug == "sign of the second order" else 1)
+                D = x_0 + by * (x_0 - before[0])
+            before = (x_0, h)
+            x = math.sqrt((1 - to) / (1 - at)) * x - math.sqrt(to) * math.expm1(-h) * D
+
+    return Case(sample, bar)
+
+
 STYLES: dict[str, Callable[..., Case]] = {
     "ddpm": ddpm, "ancestral": ancestral, "ddim": ddim, "continuous": continuous,
     "repaint": repaint, "consistency": consistency, "sigma": sigma, "flow": flow, "plms": plms,
+    "dpm": dpm,
 }  # fmt: skip
 
 # ---- the tables ---------------------------------------------------------------------------
@@ -575,9 +628,12 @@ HEALTHY = [
     ("flow", {"scale": 999.0}), ("flow", {"scale": 1000.0, "up": False}),
     ("flow", {"order": "tx", "shape": "zero"}), ("flow", {"sign": -1.0}), ("flow", {"steps": 2}),
     ("plms", {}), ("plms", {"steps": 50}), ("plms", {"steps": 100}),
+    *(("dpm", {"spacing": spacing, "steps": steps})
+      for spacing in ("t", "lambda") for steps in (12, 25)),
+    ("dpm", {"table": cosine, "T": 200}), ("ddim", {"table": cosine, "T": 100, "steps": 100}),
 ]  # fmt: skip
 
-ROW, HISTORY = "neighbouring", "earlier outputs"
+ROW, HISTORY = "neighbouring|of the next step", "earlier outputs"
 T_OFF = "off by one|t of the next one"
 MEAN_OF = "posterior's mean"
 LENGTH = "times as long|lead away"
@@ -594,7 +650,7 @@ PLANTED = [
         "coefficients of max(t - 1, 0)": "off by one", "sign of eps": "wrong sign",
         "beta of t - 1": ROW, "alpha and beta of t + 1": ROW, "sqrt(1 - alpha_bar) of t - 1": ROW,
         "alpha for alpha_bar": "alpha_t stands", "1 / alpha": "divides by alpha_t",
-        "no sqrt(1 - alpha_bar)": "weight of eps|computed with 1 - alpha_bar",
+        "no sqrt(1 - alpha_bar)": "computed with 1 - alpha_bar|not sqrt(1 - alpha_bar)",
         "variance for sigma": "scaled by its variance", "noise times 1.5": "1.5 times",
         "no noise": "adds none", "noise at the end": "noise is added at the last step",
         "stops at t = 1": "never visited",
@@ -632,7 +688,8 @@ PLANTED = [
     }, {}, {"table": linear, "steps": 50}),
     *planted("ddim", {"eta in one place": "one of two places", "no noise": "adds none",
                       "direction of t": "of the wrong step"}, {"eta": 1.0, "steps": 30}),
-    *planted("ddim", {"guidance not to 1": "", "t + 1": "off by one"},
+    *planted("ddim", {"guidance not to 1": "sum to 4", "t + 1": "off by one",
+                      "branches swapped": "are swapped"},
              {"calls": "null"}, {"calls": "keywords"}),
     *planted("ddim", {
         "flipped": "left and right", "upside down": "top and bottom", "BGR": "BGR",
@@ -645,12 +702,13 @@ PLANTED = [
              {"result": "0..1"}, {"result": "numpy"}),
     *planted("continuous", {
         "t scaled": "is multiplied by|outside|go up", "sign of the score": "wrong sign",
-        "noise by dt": "",
+        "noise by dt": "too weak",
         "no noise": "adds none", "t from the other end": "from the other end|go up",
     }, {"method": "sde"}),
-    *planted("continuous", {"score counted twice": "", "left of alpha_bar": ""}, {}),
+    *planted("continuous", {"score counted twice": "counts twice", "left of alpha_bar": ""}, {}),
     *planted("repaint", {"no noise": "gets noise|adds none", "noise of alpha": "gets noise"}, {}),
-    *planted("consistency", {"no root": "", "noised to the old t": "of the wrong step"}, {}),
+    *planted("consistency", {"no root": "by its variance",
+                             "noised to the old t": "of the wrong step"}, {}),
     *planted("sigma", {"sign": LENGTH + "|wrong sign",
                        "last step left out": "walk ends before|left out",
                        "slope by the next sigma": "sigma of the next step",
@@ -674,12 +732,33 @@ PLANTED = [
         "sign": LENGTH, "dt too long": LENGTH, "linspace of steps": LENGTH,
         "last step left out": "walk ends before|left out",
         "t from the other end": "from the other end|go up", "t of the next step": T_OFF,
-        "noise added": "",
+        "noise added": "leave no room",
     }, {}, {"up": False, "shape": "image", "steps": 50}),
     *planted("flow", {"not scaled": "not multiplied"},
              {"scale": 999.0}, {"scale": 1000.0, "up": False}),
     *planted("flow", {"no half": ""}, {"method": "heun"}),
     *planted("flow", {"weights not to 1": ""}, {"method": "rk4"}),
+    *planted("ddpm", {"twice as large": "overflow", "half precision": "half precision"},
+             {"T": 150}),
+    *planted("ancestral", {"sign of v": "wrong sign", "sign of the output": "wrong sign"},
+             {"kind": "v"}),
+    *planted("ancestral", {"alphas_cumprod_prev not shifted": "not shifted"}, {}, {"kind": "v"}),
+    *planted("ddim", {"leading": "the walk begins"}, {"table": linear, "steps": 25}),
+    *planted("ddim", {"sigma, not squared": "sigma, not sigma^2"}, {"eta": 1.0}, {"eta": 0.5}),
+    *planted("ddim", {"x * 255": "x * 255", "clamped and times 255": "x * 255",
+                      "no 255": "without the factor"}, {}),
+    *planted("ddim", {"direction without root": "1 - alpha_bar"},
+             {"T": 100, "steps": 100}, {"table": linear, "T": 400, "steps": 400}),
+    *planted("sigma", {"slope by sigma squared": "it is squared",
+                       "x_T without sigma": "by the first sigma"}, {}),
+    *planted("sigma", {"noise of the next sigma": "sigma_up"}, {"method": "ancestral"}),
+    *planted("flow", {"t of the begin": "wrong t"}, {"method": "midpoint"},
+             {"method": "midpoint", "up": False, "scale": 1000.0}),
+    *planted("dpm", {
+        "lambda without its half": "factor 1/2", "r inverted": "upside down",
+        "r left out": "left out", "r for 2 r": "twice",
+        "sign of the second order": "sign is wrong",
+    }, {}, {"table": cosine, "T": 300, "steps": 20}),
     *planted("plms", {"newest dropped": HISTORY, "history out of order": HISTORY,
                       "sign of a weight": HISTORY}, {}, {"steps": 50}),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ SAID = {
     "wrong kind": "treats the output as eps, but it is v",
     "last noise": "noise is added at the last step",
     "clipped mean": "is clipped to [-1, 1], after the mean",
-    "direction": "is that of the wrong step",
+    "direction": "of the wrong step",
     "one ahead": "off by one",
     "leading": "the walk begins at t =",
     "wraps": "alpha_bar[-1]",

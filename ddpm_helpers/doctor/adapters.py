@@ -87,9 +87,9 @@ class _Adapted(nn.Module):
         self.device, self.dtype = model.device, model.dtype
 
     def forward(self, *args: Any, **options: Any) -> Tensor:
-        x, t = find_arguments(args, options, self.shape)
+        x, t, labels = find_arguments(args, options, self.shape)
         one = torch.as_tensor(t, dtype=torch.float64).detach().flatten()[0]
-        return self.factor(float(one)) * self.model(x, t)
+        return self.factor(float(one)) * self.model(x, t, *labels)
 
     def round_sigma(self, sigma: Any) -> Tensor:
         """The nearest sigma of training, of which EDM's sampler makes its steps: itself."""

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ EXACT = 2e-4  # in float32 a correct loop ends nearer to x_0; with t off by one 
 ROUNDED = 0.006  # the same for images in 256 grey levels, rounded up or down
 VALUES = 2000  # fewer are too few to measure a step's noise
 COARSE = 0.35  # share of a step by which an inaccurate sampler may miss its end
+FIRST = 20  # calls by which a reading is refused
 SAMPLED = 40  # moves of a reading that are measured
 SampleFn = Callable[..., Any]
 
@@ -36,7 +38,7 @@ class Bench:
     def __init__(
         self, sample_fn: SampleFn, alpha_bar: Any, *, prediction: str = "eps",
         shape: tuple[int, int, int] = (3, 16, 16), n: int = 16, seed: int = 0,
-        device: torch.device | str = "cpu",
+        device: torch.device | str = "cpu", null: int | None = None,
     ) -> None:  # fmt: skip
         values = n * math.prod(shape)
         if n < 2 or values < VALUES:
@@ -44,6 +46,7 @@ class Bench:
                 f"n must be at least 2 and n * C * H * W at least {VALUES}, got {n} and {values}"
             )
         self.sample_fn, self.bars, self.seed = sample_fn, Bars(alpha_bar), seed
+        self.null = null
         self.prediction = check_kind(prediction)
         generator = torch.Generator().manual_seed(seed)
         self.x_0 = known_images((n, *shape), generator).to(device)
@@ -55,15 +58,15 @@ class Bench:
         """Run the sampler once, with an oracle of this reading and these options."""
         oracle = Oracle(self.x_0, self.bars, self.prediction, reading=reading, **options)
         x_T = self.x_T if oracle.generator is None else self.x_T.flip(0)
-        return run_sampler(self.sample_fn, oracle, x_T, self.seed)
+        return run_sampler(self.sample_fn, oracle, oracle.contrast * x_T, self.seed)
 
     def run_changed(self, reading: Reading | None = None, **options: Any) -> Record:
         """The same run, but each call is answered with new images."""
         return self.run(reading, changing=self.seed + 1, **options)
 
-    def moves(self, reading: Reading | None = None, **options: Any) -> list[Move]:
+    def moves(self, **options: Any) -> list[Move]:
         """Measure the moves of a run; see `Oracle` for the options."""
-        return measure(self.run(reading, **options), self.run_changed(reading, **options))
+        return measure(self.run(**options), self.run_changed(**options))
 
     def error(self, record: Record) -> float:
         """rms distance of a result from x_0."""
@@ -75,6 +78,11 @@ class Bench:
 
     def fits(self, reading: Reading) -> Record | None:
         """The run with this reading, if its steps are right and it ends at x_0, or at row 0."""
+        if self.bars.function is None:  # most readings are refused by their first steps
+            begin = self.run(reading, calls=FIRST), self.run_changed(reading, calls=FIRST)
+            moves = measure(*begin)[:-1]
+            if sum(not move.right for move in moves) > len(moves) / 2:
+                return None
         record = self.run(reading)
         last = len(record.told) - 1
         if not torch.isfinite(record.result).all() or not self.ends_right(record):
@@ -90,18 +98,14 @@ class Bench:
         return record if len(wrong) <= len(moves) // 20 or coarse else None
 
 
-def other_reading(
-    bench: Bench, record: Record, *, usual: bool
-) -> tuple[Reading, Alarm | None] | None:
+def other_reading(bench: Bench, record: Record) -> tuple[Reading, Alarm | None] | None:
     """Find the reading of t, of the output or of the table for which the sampler is right.
 
-    Args:
-        usual: try the readings that many programs need, or all others.
     Returns:
         The reading, and the alarm that it means; no alarm if only t between two rows is read in
         another way. None if no reading fits.
     """
-    for reading, alarm in (_usual if usual else _unusual)(bench, record):
+    for reading, alarm in (*_usual(bench, record), *_unusual(bench, record)):
         if bench.fits(reading) is not None:
             return reading, alarm
     return None
@@ -207,7 +211,7 @@ def _unwrapped(told: list[float]) -> list[float] | None:
 
 def _neighbours(told: list[float]) -> Iterator[tuple[Reading, Alarm]]:
     """The network is given the t of the step before or after."""
-    if len(told) < 3:
+    if len(told) < 4:
         return
     earlier = [2 * told[0] - told[1], *told[:-1]]
     later = [*told[1:], 2 * told[-1] - told[-2]]
@@ -216,6 +220,16 @@ def _neighbours(told: list[float]) -> Iterator[tuple[Reading, Alarm]]:
             Reading(lambda k, t, true=true: true[min(k, len(true) - 1)]),  # type: ignore[misc]
             (broken, f"each step passes the t of the {which} to the network",
              "Pass the t of the x_t that you pass"),
+        )  # fmt: skip
+    if told[::2] != told[1::2]:
+        return  # the second call of a step has a t of its own
+    for share, place in ((0.5, "middle"), (1.0, "end")):
+        begins = [*told[::2], 2 * told[-1] - told[-3]]
+        second = [a + share * (b - a) for a, b in pairwise(begins)]
+        yield (
+            Reading(lambda k, t, true=second: true[min(k // 2, len(true) - 1)] if k % 2 else t),  # type: ignore[misc]
+            (broken, f"the second call of a step is given the wrong t: its x_t is that of the "
+             f"{place} of the step", f"Pass the t of the {place}, such as t + h / 2"),
         )  # fmt: skip
 
 

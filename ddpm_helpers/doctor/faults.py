@@ -1,122 +1,348 @@
-"""Common wrong formulas of a sampler's step, each with the (A, B, sigma) that it leads to.
+"""Wrong formulas of a sampler's step, made from the right ones, and the one that fits what it does.
 
-Every step is x_s = A x_0 + B eps + sigma z (see `moves`). In the usual ways to write it,
-
-    x_s = c (x_t - k eps)                         A = c sqrt(bar_t)     B = c (sqrt(1 - bar_t) - k)
-    x_s = a x_0 + b x_t                           A = a + b sqrt(bar_t) B = b sqrt(1 - bar_t)
-    x_s = P (x_t - p eps) / q + R eps             A = P sqrt(bar_t) / q
-                                                  B = P (sqrt(1 - bar_t) - p) / q + R
-
-so a wrong coefficient shows in A and B, and a list of common mistakes tells which one it is.
+Every step is x_s = A x_0 + B eps + sigma z (see `moves`), written here as the complex number
+A + iB: x_0 is 1, eps is i, x_t = sqrt(bar_t) + i sqrt(1 - bar_t), and a formula is the arithmetic
+that a program does. `READS` are the ways from an output to x_0 and eps, `STEPS` those from there to
+x_s. Each consists of terms such as sqrt(1 - bar_t); a wrong formula has one term of the wrong step,
+without its root, with the wrong sign and so on, or the same mistake in all its terms.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
+from ddpm_helpers.doctor.finding import Alarm, broken
 from ddpm_helpers.doctor.moves import Move
-from ddpm_helpers.doctor.tables import Bars
+from ddpm_helpers.doctor.tables import Bars, Path, target
 
-Pair = tuple[float, float]
-EXPLAINED = 0.75  # share of the steps that a mistake must explain
+EXPLAINED = 0.9  # share of the steps that a mistake must explain
+EXACT = 0.15  # misfit of a formula, as a share of what measuring allows, for a table
+CLEAR = 1.5  # errors of measurement by which a step must be off
 SANE = 30.0  # rms of eps above which rounding hides what a step does
+MEASURED = 20  # right and wrong steps each that are compared
+TINY = 1e-12  # stands for 0 where it would divide
 ROOT = "Put the square root where the formula has one"
-STEP = "Compare with Ho et al. 2020, eq. 7: every coefficient has the same t"
-DDIM = "Compare with Song et al. 2021, eq. 12"
+Values = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A factor of a formula: sign * base ** power.
+
+    Attributes:
+        place: what it does, in words that its value follows.
+        base: alpha_bar, 1 - alpha_bar, alpha_t, beta_t, sigma = sqrt(1 / alpha_bar - 1), or 0.
+        row: t, s, or t by rows, such as t+1.
+        less: subtract the variance of the step's noise from the base.
+    """
+
+    place: str
+    base: str
+    row: str = "t"
+    power: float = 0.5
+    sign: int = 1
+    less: bool = False
+
+    def __str__(self) -> str:
+        if self.base == "0":
+            return "0"
+        roots = {0.5: f"sqrt({self.base})", 0: "1", 1: self.base, 2: f"({self.base})^2"}
+        text = roots[abs(self.power)]
+        text = f"1 / {text}" if self.power < 0 else text
+        return text if self.sign > 0 else f"-{text}"
 
 
 class At:
-    """A move with the table's rows around it; alpha and beta of a step are those from s to t."""
+    """A move with the table's rows around it; alpha_t and beta_t are those of the way to s."""
 
-    def __init__(self, move: Move, bars: Bars) -> None:
+    def __init__(self, move: Move, bars: Bars, kind: str, eta: float | None = None) -> None:
         self.move, self.bars = move, bars
-        self.t, self.s = max(move.bar_t, 1e-12), max(move.bar_s, 1e-12)
-        self.alpha = min(1.0, self.t / self.s)
-        self.beta = 1 - self.alpha
-        self.rows = bars.function is None and move.s == move.t - 1 and move.t == int(move.t)
+        self.sigma = move.sigma if eta is None else eta * move.posterior_sigma
+        self.q, self.p = math.sqrt(move.bar_t), math.sqrt(1 - move.bar_t)
+        self.r, self.l = math.sqrt(move.bar_s), math.sqrt(1 - move.bar_s)
+        self.x_t = complex(self.q, self.p)
+        self.out: complex = target(kind, 1 + 0j, 1j, move.bar_t)  # type: ignore[arg-type,assignment]
+        self.by_row = bars.function is None and move.t == int(move.t)
+        self.every_row = self.by_row and move.s == move.t - 1
+        self.measured = complex(move.A, move.B)
+        self.values: dict[Term, float] = {}
 
-    def bar(self, by: int) -> float:
-        """alpha_bar by rows after t."""
-        return max(self.bars.at(self.move.t + by), 1e-12)
+    def bar(self, row: str) -> float:
+        """alpha_bar of a row."""
+        if row in ("t", "s"):
+            return max(self.move.bar_t if row == "t" else self.move.bar_s, TINY)
+        return max(self.bars.at(self.move.t + int(row[1:])), TINY)
 
-    def of_row(self, by: int) -> float:
-        """alpha by rows after t."""
-        return min(1.0, self.bar(by) / self.bar(by - 1))
+    def value(self, term: Term) -> float:
+        """A term's value here."""
+        if term not in self.values:
+            self.values[term] = self._value(term)
+        return self.values[term]
 
-    def by_eps(self, alpha: float, beta: float, left: float) -> Pair:
-        """x_s = (x_t - beta / sqrt(left) eps) / sqrt(alpha)."""
-        return self.linear(1 / math.sqrt(alpha), beta / math.sqrt(max(left, 1e-12)))
+    def _value(self, term: Term) -> float:
+        if term.base == "0":
+            return 0.0
+        if term.row not in ("t", "s") and not self.by_row:
+            return math.nan
+        bar = self.bar(term.row)
+        if term.base in ("alpha_t", "beta_t"):
+            if term.row == "s":
+                return math.nan
+            before = self.bar("s") if term.row == "t" else self.bar(f"t{int(term.row[1:]) - 1:+}")
+            bar = min(1.0, bar / before)
+        value = bar if term.base in ("alpha_bar", "alpha_t") else 1 - bar
+        value = math.sqrt(1 / bar - 1) if term.base == "sigma" else value
+        value -= self.sigma**2 if term.less else 0
+        return term.sign * max(value, TINY) ** term.power
 
-    def linear(self, c: float, k: float) -> Pair:
-        """x_s = c (x_t - k eps)."""
-        return c * math.sqrt(self.t), c * (math.sqrt(1 - self.t) - k)
 
-    def mixed(self, a: float, b: float) -> Pair:
-        """x_s = a x_0 + b x_t."""
-        return a + b * math.sqrt(self.t), b * math.sqrt(1 - self.t)
+@dataclass(frozen=True, eq=False)
+class Formula:
+    """A formula with its terms by name.
 
-    def ddim(
-        self, *, p: float | None = None, q: float | None = None,
-        P: float | None = None, R: float | None = None,
-    ) -> Pair:  # fmt: skip
-        """x_s = P (x_t - p eps) / q + R eps; what is not given is right."""
-        p, q = math.sqrt(1 - self.t) if p is None else p, math.sqrt(self.t) if q is None else q
-        P = math.sqrt(self.s) if P is None else P
-        R = math.sqrt(max(0.0, 1 - self.s - self.move.sigma**2)) if R is None else R
-        return P * math.sqrt(self.t) / q, P * (math.sqrt(1 - self.t) - p) / q + R
+    Attributes:
+        name: in words; source: where the right one stands.
+        terms: its terms, which are replaced to make wrong ones.
+        of: (step, values of the terms, further arguments) -> its result.
+    """
 
-    def x_0(self, p: float, q: float) -> list[Pair]:
-        """x_0 = (x_t - p eps) / q in DDPM's and DDIM's step."""
-        gain, leak = math.sqrt(self.t) / q, (math.sqrt(1 - self.t) - p) / q
-        a, b = self.posterior
-        ddpm = (a * gain + b * math.sqrt(self.t), a * leak + b * math.sqrt(1 - self.t))
-        through = math.sqrt(self.s) * gain, math.sqrt(self.s) * leak
-        A, B = self.ddim(P=0.0)
-        root, R = math.sqrt(self.t), B / math.sqrt(max(1 - self.t, 1e-12))
-        again = R * root * (1 - gain), R * (math.sqrt(1 - self.t) - root * leak)  # eps from x_0
-        return [
-            ddpm, (A + through[0], B + through[1]), (again[0] + through[0], again[1] + through[1]),
-        ]  # fmt: skip
+    name: str
+    source: str
+    terms: dict[str, Term]
+    of: Callable[..., complex | tuple[complex, complex]]
 
-    @property
-    def posterior(self) -> Pair:
-        """a and b of `mixed` for DDPM's step: Ho et al. 2020, eq. 7."""
-        left = max(1 - self.t, 1e-12)
-        a = math.sqrt(self.s) * self.beta / left
-        return a, math.sqrt(self.alpha) * (1 - self.s) / left
+    def at(self, at: At, *args: complex, changed: dict[str, Term] | None = None):  # type: ignore[no-untyped-def] # noqa: ANN201
+        """Its result at a step, with some terms changed."""
+        terms = {**self.terms, **(changed or {})}
+        return self.of(at, {name: at.value(term) for name, term in terms.items()}, *args)
 
-    @property
-    def right(self) -> Pair:
-        """(A, B) of DDPM's step."""
-        return math.sqrt(self.s), self.move.posterior_B
+
+X_0 = {
+    "p": Term("x_0 is computed with", "1 - alpha_bar"),
+    "q": Term("x_0 is divided by", "alpha_bar"),
+}
+OF_X_0 = {
+    "P": Term("eps, computed from x_0, is divided by", "1 - alpha_bar"),
+    "Q": Term("eps is computed from x_0 times", "alpha_bar"),
+}
+V = {
+    "p": Term("x_0 is computed from v times", "1 - alpha_bar"),
+    "q": Term("x_0 is computed from v and x_t times", "alpha_bar"),
+}
+OF_V = {
+    "P": Term("eps is computed from v and x_t times", "1 - alpha_bar"),
+    "Q": Term("eps is computed from v times", "alpha_bar"),
+}
+READ = "x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps, with alpha_bar of the network's t"
+
+
+def _x_0_of_eps(at: At, v: Values, out: complex) -> complex:
+    return (at.x_t - v["p"] * out) / v["q"]
+
+
+def _x_0_of_v(at: At, v: Values, out: complex) -> complex:
+    return v["q"] * at.x_t - v["p"] * out
+
+
+def _and_eps(x_0: Callable[[At, Values, complex], complex]) -> Callable[..., tuple]:
+    """x_0, and eps computed from it."""
+
+    def both(at: At, v: Values, out: complex) -> tuple[complex, complex]:
+        image = x_0(at, v, out)
+        return image, (at.x_t - v["Q"] * image) / v["P"]
+
+    return both
+
+
+READS = {
+    "eps": (
+        Formula("x_0", READ, X_0, lambda at, v, out: (_x_0_of_eps(at, v, out), out)),
+        Formula("x_0 and eps", READ, X_0 | OF_X_0, _and_eps(_x_0_of_eps)),
+    ),
+    "x_0": (Formula("eps", READ, OF_X_0, _and_eps(lambda at, v, out: out)),),
+    "v": (
+        Formula(
+            "x_0 and eps", "x_0 = sqrt(alpha_bar) x_t - sqrt(1 - alpha_bar) v", V | OF_V,
+            lambda at, v, out: (_x_0_of_v(at, v, out), v["P"] * at.x_t + v["Q"] * out),
+        ),
+        Formula("x_0 and eps", READ, V | OF_X_0, _and_eps(_x_0_of_v)),
+    ),
+    "flow": (
+        Formula(
+            "x_0 and eps", "x_0 = x_t - tau * output", {},
+            lambda at, v, out: ((at.x_t - at.p * out) / (at.q + at.p),
+                                (at.x_t + at.q * out) / (at.q + at.p)),
+        ),
+    ),
+}  # fmt: skip
+
+
+def _along_sigma(at: At, v: Values, image: complex, eps: complex) -> complex:
+    y, sigma = at.x_t / max(at.q, TINY), at.p / max(at.q, TINY)
+    down = math.sqrt(max(0.0, at.l**2 - at.sigma**2)) / max(at.r, TINY)
+    return at.r * (y + (down - sigma) * (y - image) / v["d"])
+
+
+def _by_eps(at: At, v: Values, image: complex, eps: complex) -> complex:
+    return (at.x_t - v["b"] / v["d"] * eps) / v["c"]
+
+
+def _posterior(at: At, v: Values, image: complex, eps: complex) -> complex:
+    return v["a"] * v["b"] / v["d"] * image + v["e"] * v["f"] / v["g"] * at.x_t
+
+
+BY_EPS = Formula(
+    "the step", "Compare with Ho et al. 2020, eq. 11: every coefficient has the same t",
+    {"c": Term("the step divides by", "alpha_t"),
+     "b": Term("eps is multiplied by", "beta_t", power=1),
+     "d": Term("eps is divided by", "1 - alpha_bar")},
+    _by_eps,
+)  # fmt: skip
+MEAN = "the posterior's mean has"
+POSTERIOR = Formula(
+    "the posterior's mean",
+    "They are sqrt(alpha_bar_s) beta / (1 - alpha_bar_t) and "
+    "sqrt(alpha) (1 - alpha_bar_s) / (1 - alpha_bar_t)",
+    {"a": Term(f"{MEAN} x_0 times", "alpha_bar", "s"),
+     "b": Term(f"{MEAN} x_0 times", "beta_t", power=1),
+     "d": Term(f"{MEAN} x_0 divided by", "1 - alpha_bar", power=1),
+     "e": Term(f"{MEAN} x_t times", "alpha_t"),
+     "f": Term(f"{MEAN} x_t times", "1 - alpha_bar", "s", power=1),
+     "g": Term(f"{MEAN} x_t divided by", "1 - alpha_bar", power=1)},
+    _posterior,
+)  # fmt: skip
+DDIM = Formula(
+    "the step", "Compare with Song et al. 2021, eq. 12",
+    {"image": Term("the image is scaled by", "alpha_bar", "s"),
+     "direction": Term("the direction is scaled by", "1 - alpha_bar", "s", less=True)},
+    lambda at, v, image, eps: v["image"] * image + v["direction"] * eps,
+)  # fmt: skip
+EULER = Formula(
+    "the slope", "Divide by the sigma that the network is given",
+    {"d": Term("the slope, x - x_0, is divided by", "sigma", power=1)}, _along_sigma,
+)  # fmt: skip
+STEPS = (BY_EPS, POSTERIOR, DDIM, EULER)
+
+SWAP = {"alpha_bar": "alpha_t", "1 - alpha_bar": "beta_t"}
+SWAP |= {other: base for base, other in SWAP.items()}
+NEXT, OF_T = "of the next step, not of t", "of the wrong step: t instead of the next one"
+
+
+def _mistakes(term: Term) -> Iterator[tuple[int, str, Term]]:
+    """Everything that may be wrong in a term: how rare it is, words, and the wrong term."""
+    if term.power == 0.5:
+        yield 0, ": the square root is missing", replace(term, power=1)
+    else:
+        yield 1, ": a square root too many", replace(term, power=0.5)
+        yield 1, ": it is squared", replace(term, power=2)
+    if term.base in SWAP:
+        first, second = ("alpha_t", "alpha_bar")[:: 1 if "bar" in term.base else -1]
+        words = f": {first} stands where {second} belongs"
+        yield 1, words, replace(term, base=SWAP[term.base], less=False)
+    if term.base in ("alpha_t", "beta_t"):
+        for row in ("t-1", "t+1"):
+            yield 0, " of a neighbouring row", replace(term, row=row)
+    elif term.row == "s":
+        yield 0, f" {OF_T}", replace(term, row="t")
+        yield 0, f" {OF_T}", replace(term, row="t", less=False)
+    else:
+        yield 0, f" {NEXT}", replace(term, row="s")
+        yield 0, " of a neighbouring row", replace(term, row="t+1")
+    yield 1, ", which has the wrong sign", replace(term, sign=-1)
+    yield 2, f", not {term}: upside down", replace(term, power=-term.power)
+    yield 2, f", not {term}: it is left out", replace(term, power=0)
+    if term.less:
+        yield 0, ": there is no direction", replace(term, base="0")
+
+
+def _is_any(at: At) -> bool:
+    return True
+
+
+def _is_silent(at: At) -> bool:
+    return at.move.sigma < 1e-3
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A known mistake.
+    """A wrong formula.
 
     Attributes:
         sentence, repair: of the `Finding`.
-        predicts: the possible (A, B) of a move with this mistake.
-        noise: whether the measured sigma of a move fits; by default any does.
+        predicts: step -> A + iB.
+        noise: whether the measured sigma of a step fits; by default any does.
+        rare: of formulas that fit equally well, those with the least are named.
+        eta: the noise must be the same share of DDPM's at all steps.
     """
 
     sentence: str
     repair: str
-    predicts: Callable[[At], Sequence[Pair]]
-    noise: Callable[[At], bool] = lambda at: True
+    predicts: Callable[[At], complex]
+    noise: Callable[[At], bool] = _is_any
+    rare: int = 0
+    eta: bool = False
 
     def distance(self, at: At) -> float:
-        """How far the measured A and B are from the nearest that this mistake may lead to."""
-        if not self.noise(at):
+        """How far a measured step is from what this formula does."""
+        try:
+            return abs(at.measured - self.predicts(at)) if self.noise(at) else math.inf
+        except (ZeroDivisionError, OverflowError):
             return math.inf
-        move = at.move
-        return min(
-            (math.hypot(move.A - A, move.B - B) for A, B in self.predicts(at)), default=math.inf
-        )
+
+
+def _changes(formula: Formula) -> Iterator[tuple[str, str, int, dict[str, Term]]]:
+    """Sentence, repair, rarity and changed terms of everything that may be wrong in a formula."""
+    together: dict[str, dict[str, Term]] = {}
+    for name, term in formula.terms.items():
+        for rare, words, wrong in _mistakes(term):
+            repair = ROOT if "root" in words else formula.source
+            yield f"{term.place} {wrong}{words}", repair, rare + (name in "PQ"), {name: wrong}
+            if "neighbouring" not in words or term.base in ("alpha_t", "beta_t"):
+                together.setdefault(words + wrong.row.strip("ts"), {})[name] = wrong
+    every = {
+        ": the square root is missing": "every square root is missing",
+        f" {NEXT}": f"alpha_bar is {NEXT}",
+        f" {OF_T}": "alpha_bar of the step before is that of t: it is not shifted by one row",
+        " of a neighbouring row+1": "alpha_t and beta_t are those of a neighbouring row",
+        " of a neighbouring row-1": "alpha_t and beta_t are those of a neighbouring row",
+        ": alpha_t stands where alpha_bar belongs": "alpha_t stands where alpha_bar belongs",
+    }
+    for key, words in every.items():
+        if len(changed := together.get(key, {})) > 1:
+            yield f"in the formula of {formula.name}, {words}", formula.source, 1, changed
+
+
+@lru_cache
+def formulas(kind: str) -> tuple[Fault, ...]:
+    """All wrong formulas for a kind of prediction."""
+    found = []
+    reads, steps = READS[kind], STEPS
+    for read in reads:
+        for words, repair, rare, changed in _changes(read):
+            for step in steps:
+
+                def by_read(at: At, read=read, step=step, changed=changed) -> complex:  # type: ignore[no-untyped-def] # noqa: ANN001
+                    return step.at(at, *read.at(at, at.out, changed=changed))
+
+                found.append(Fault(words, repair, by_read, rare=rare))
+    for step in steps:
+        for words, repair, rare, changed in _changes(step):
+
+            def by_step(at: At, step=step, changed=changed) -> complex:  # type: ignore[no-untyped-def] # noqa: ANN001
+                return step.at(at, *reads[0].at(at, at.out), changed=changed)
+
+            noise = _is_silent if "no direction" in words else _is_any
+            found.append(Fault(words, repair, by_step, noise, rare))
+    return (*found, *SPECIAL)
+
+
+def _with_noise(sigma2: Callable[[At], float]) -> Callable[[At], complex]:
+    """A right step but for the variance that its direction leaves room for."""
+    return lambda at: complex(at.r, math.sqrt(max(0.0, at.l**2 - sigma2(at))))
 
 
 def _near(at: At, *sigmas: float) -> bool:
@@ -127,250 +353,199 @@ def _near(at: At, *sigmas: float) -> bool:
 
 def _is_variance(at: At) -> bool:
     post, beta = at.move.posterior_sigma**2, at.move.beta_sigma**2
-    return _near(at, post, beta, post / math.sqrt(at.s))  # the last in the scale of sigma
+    return _near(at, post, beta, post / max(at.r, TINY))  # the last in the scale of sigma
 
 
-def _shifted(at: At) -> list[Pair]:
-    """alpha and beta of a neighbouring row, in one or both places of the formula with eps."""
-    if not at.rows:
-        return []
-    pairs = []
-    for by in (-1, 1):
-        other = at.of_row(by)
-        pairs += [at.by_eps(at.alpha, 1 - other, 1 - at.t), at.by_eps(other, at.beta, 1 - at.t),
-                  at.by_eps(other, 1 - other, 1 - at.t)]  # fmt: skip
-    return pairs
+def _posterior_swapped(at: At) -> complex:
+    a = at.r * (1 - (at.q / at.r) ** 2) / at.p**2
+    b = at.q / at.r * at.l**2 / at.p**2
+    return b + a * at.x_t
 
 
-def _left_of(at: At) -> list[Pair]:
-    """sqrt(1 - alpha_bar) of a neighbouring row, in the formulas with eps and with x_0."""
-    if not at.rows:
-        return [
-            at.by_eps(at.alpha, at.beta, 1 - at.s),
-            *at.x_0(math.sqrt(1 - at.s), math.sqrt(at.t)),
-        ]
-    pairs = []
-    for by in (-1, 1):
-        left = 1 - at.bar(by)
-        pairs += [at.by_eps(at.alpha, at.beta, left),
-                  *at.x_0(math.sqrt(left), math.sqrt(at.t))]  # fmt: skip
-    return pairs
+def _log_snr(at: At) -> complex:
+    """x_s = sigma_s / sigma_t x_t - sqrt(bar_s) expm1(-2 h) x_0, after Lu et al. 2022."""
+    ratio = at.l / max(at.r, TINY) * at.q / at.p
+    return at.l / at.p * at.x_t + at.r * (1 - ratio**2)
 
 
-def _k_without_root(at: At) -> list[Pair]:
-    """beta / sqrt(1 - bar_t) with the root missing or in the wrong place."""
-    left = max(1 - at.t, 1e-12)
-    wrong = (at.beta / left, math.sqrt(at.beta / left), math.sqrt(at.beta) / left)
-    return [at.linear(1 / math.sqrt(at.alpha), k) for k in wrong]
-
-
-def _c_wrong(at: At) -> list[Pair]:
-    """1 / sqrt(alpha_t) as 1 / sqrt(bar_t), upside down, or left out."""
-    k = at.beta / math.sqrt(max(1 - at.t, 1e-12))
-    return [at.linear(c, k) for c in (1 / math.sqrt(at.t), math.sqrt(at.alpha), 1.0)]
-
-
-def _signs(at: At) -> list[Pair]:
-    k = at.beta / math.sqrt(max(1 - at.t, 1e-12))
-    root = math.sqrt(max(0.0, 1 - at.s))
-    return [
-        at.linear(1 / math.sqrt(at.alpha), -k), at.ddim(R=-root),
-        *at.x_0(-math.sqrt(1 - at.t), math.sqrt(at.t)),
-    ]  # fmt: skip
-
-
-def _alpha_for_bar(at: At) -> list[Pair]:
-    left = math.sqrt(max(at.beta, 1e-12))
-    return [
-        at.by_eps(at.alpha, at.beta, at.beta), *at.x_0(left, math.sqrt(at.alpha)),
-        at.ddim(p=left), at.ddim(q=math.sqrt(at.alpha)),
-    ]  # fmt: skip
-
-
-def _next_slope(at: At) -> list[Pair]:
-    """x_s = x_t + (sigma_s - sigma_t) (x_t - x_0) / sigma_s, in the scale of sigma."""
-    sigma_t, sigma_s = math.sqrt(1 / at.t - 1), math.sqrt(max(1 / at.s - 1, 1e-12))
-    root = math.sqrt(at.s)
-    return [(root, root * (sigma_t + (sigma_s - sigma_t) * sigma_t / sigma_s))]
-
-
-def _posterior_wrong(at: At) -> list[Pair]:
-    """Weights of x_0 and x_t swapped, without a root, or with alpha_bar of the other step."""
-    a, b = at.posterior
-    root_s, root_t, root = math.sqrt(at.s), math.sqrt(at.t), math.sqrt(at.alpha)
-    swapped = (1 - at.t) / max(1 - at.s, 1e-12)
-    return [
-        at.mixed(*pair)
-        for pair in (
-            (b, a), (a * root_s, b), (a / root_s, b), (a, b * root), (a, b / root),
-            (a / root_s * root_t, b), (a, b * swapped), (a * swapped, b * swapped),
-            (a / root_s * root, b),
-        )
-    ]  # fmt: skip
-
-
-FAULTS = (
-    Fault(
-        "the noise of each step is scaled by its variance, not by the square root of it",
-        f"{ROOT}: sigma * z with sigma = sqrt(variance)",
-        lambda at: [at.right, at.ddim()], _is_variance,
-    ),
+ROOM = "sqrt(1 - alpha_bar - sigma^2)"
+NOISE_SCALED = (
+    "the noise of each step is scaled by its variance, not by the square root of it",
+    f"{ROOT}: sigma * z with sigma = sqrt(variance)",
+)
+SPECIAL = (
+    Fault(*NOISE_SCALED, _with_noise(lambda at: at.move.posterior_sigma**2), _is_variance),
+    Fault(*NOISE_SCALED, _with_noise(lambda at: at.move.sigma), _is_variance),
+    Fault(*NOISE_SCALED, _with_noise(lambda at: at.l**2), lambda at: _near(at, at.l**2)),
     Fault(
         "each step reduces eps to make room for noise (as DDPM or eta > 0 do), but adds none",
         "Add sigma_t * z at every step but the last",
-        lambda at: [at.right], lambda at: at.move.sigma < 0.1 * at.move.posterior_sigma,
+        _with_noise(lambda at: at.move.posterior_sigma**2),
+        lambda at: at.move.sigma < 0.1 * at.move.posterior_sigma,
     ),
     Fault(
         "eta is used in one of two places: noise is added, but sigma^2 is not subtracted in "
-        "sqrt(1 - alpha_bar - sigma^2)",
+        f"{ROOM}",
         "Subtract sigma^2 under the root of the direction too",
-        lambda at: [at.ddim(R=math.sqrt(1 - at.s))], lambda at: at.move.sigma > 1e-3,
+        _with_noise(lambda at: 0.0), lambda at: at.move.sigma > 1e-3, eta=True,
     ),
     Fault(
-        "sqrt(1 - alpha_bar) of the direction is that of the wrong step: t instead of the next one",
-        "Use alpha_bar of the next step",
-        lambda at: [
-            at.ddim(R=math.sqrt(1 - at.t)),
-            at.ddim(R=math.sqrt(max(0.0, 1 - at.t - at.move.posterior_sigma**2))),
-        ],
+        "noise is added to steps that leave no room for it",
+        f"Add none, or scale the direction by {ROOM}",
+        _with_noise(lambda at: 0.0), lambda at: at.move.sigma > 1e-3, rare=1,
     ),
     Fault(
-        "the image is scaled by sqrt(alpha_bar) of the wrong step: t instead of the next one",
-        "Use alpha_bar of the next step",
-        lambda at: [at.ddim(P=math.sqrt(at.t)),
-                    at.ddim(P=math.sqrt(at.t), R=math.sqrt(1 - at.t))],
+        f"sigma, not sigma^2, is subtracted in {ROOM} of the direction",
+        "Subtract sigma^2, the variance of the noise", _with_noise(lambda at: at.sigma),
+        lambda at: at.move.sigma > 1e-3, eta=True,
     ),
     Fault(
-        "the direction is scaled by 1 - alpha_bar: the square root is missing",
-        ROOT, lambda at: [at.ddim(R=1 - at.s)],
+        "each step goes down to make room for a part of the noise, but adds all of it: "
+        "sigma of the next step for sigma_up",
+        "Multiply the noise by sigma_up = sqrt(sigma_s^2 (sigma_t^2 - sigma_s^2)) / sigma_t",
+        _with_noise(lambda at: at.move.posterior_sigma**2),
+        lambda at: _near(at, at.l) and not _near(at, at.move.posterior_sigma, at.move.beta_sigma),
     ),
     Fault(
-        "the image is scaled by alpha_bar: the square root is missing",
-        ROOT, lambda at: [at.ddim(P=at.s), (at.s, at.move.posterior_B)],
+        "the posterior's mean has the weights of x_0 and x_t swapped", POSTERIOR.source,
+        _posterior_swapped,
     ),
     Fault(
-        "the weight of eps has a wrong square root; it is beta_t / sqrt(1 - alpha_bar_t)",
-        ROOT, _k_without_root,
-    ),
-    Fault(
-        "the step divides by alpha_t: the square root is missing",
-        f"{ROOT}: 1 / sqrt(alpha_t) in front of the bracket",
-        lambda at: [at.linear(1 / at.alpha, at.beta / math.sqrt(max(1 - at.t, 1e-12)))],
-    ),
-    Fault(
-        "the factor in front of the bracket is wrong",
-        "It is 1 / sqrt(alpha_t), with alpha_t = 1 - beta_t, not alpha_bar_t", _c_wrong,
-    ),
-    Fault(
-        "beta_t, or alpha_t = 1 - beta_t, is that of a neighbouring row", STEP, _shifted,
-    ),
-    Fault(
-        "sqrt(1 - alpha_bar) in front of or below eps is that of a neighbouring step",
-        STEP, _left_of,
-    ),
-    Fault("eps enters with the wrong sign", STEP, _signs),
-    Fault(
-        "alpha_t stands where alpha_bar_t belongs",
-        "alpha_bar is the product of all alphas up to t: torch.cumprod", _alpha_for_bar,
-    ),
-    Fault(
-        "x_0 is computed with 1 - alpha_bar: the square root is missing",
-        f"{ROOT}: x_0 = (x_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar)",
-        lambda at: at.x_0(1 - at.t, math.sqrt(at.t)),
-    ),
-    Fault(
-        "x_0 is divided by alpha_bar: the square root is missing",
-        f"{ROOT}: x_0 = (x_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar)",
-        lambda at: at.x_0(math.sqrt(1 - at.t), at.t),
-    ),
-    Fault(
-        "x_0 is computed with alpha_bar of the next step, not of t", DDIM,
-        lambda at: [*at.x_0(math.sqrt(1 - at.s), math.sqrt(at.s)),
-                    *at.x_0(math.sqrt(1 - at.t), math.sqrt(at.s))],
-    ),
-    Fault(
-        "the predicted x_0 is returned to t with the old noise left out: no direction is added",
-        DDIM, lambda at: [at.ddim(R=0.0)],
-    ),
-    Fault(
-        "the slope (x - x_0) / sigma is divided by sigma of the next step",
-        "Divide by the sigma that the network is given", _next_slope,
-    ),
-    Fault(
-        "the weights of x_0 and x_t in the posterior's mean are wrong",
-        "They are sqrt(alpha_bar_s) beta / (1 - alpha_bar_t) and "
-        "sqrt(alpha) (1 - alpha_bar_s) / (1 - alpha_bar_t)",
-        _posterior_wrong,
+        "lambda lacks its factor 1/2: it is log(alpha_bar / (1 - alpha_bar))",
+        "lambda is log(sqrt(alpha_bar) / sqrt(1 - alpha_bar)), half the logarithm of SNR", _log_snr,
     ),
 )  # fmt: skip
 
 
-def name_faults(moves: Sequence[Move], bars: Bars) -> list[Fault]:
-    """The known mistakes that explain the moves; several if they cannot be told apart."""
-    known = [m for m in moves if 0 < m.bar_t < 1 and 0 < m.bar_s < 1 and m.size < SANE]
-    known = [move for move in known if move.alone] or known
-    wrong = [move for move in known if not move.right and move.away > 10 * move.spare]
-    if len(wrong) < min(3, len(known)) or not wrong:
-        return []
-    costs = {}
-    for fault in FAULTS:
-        ratios = []
-        for move in wrong:
-            room = 2 * move.spare + 0.03 * min(move.away, 1.0)
-            ratios.append(fault.distance(At(move, bars)) / room)
-        if sum(ratio <= 1 for ratio in ratios) >= EXPLAINED * len(ratios):
-            costs[fault] = statistics.mean(min(ratio, 5) for ratio in ratios)
-    least = min(costs.values(), default=0.0)
-    return [fault for fault, cost in costs.items() if cost <= 1.2 * least + 0.01]
+def name_fault(moves: Sequence[Move], bars: Bars, kind: str, calls: int = 1) -> Alarm | None:
+    """The wrong formula that explains the moves, if it alone does and the right one does not.
 
-
-def noise_factor(moves: Sequence[Move]) -> float | None:
-    """By how much the noise of DDPM's steps is wrong, if by the same factor in all of them."""
-    ratios = []
-    for move in moves:
-        if move.posterior_sigma < 1e-3 or not math.isfinite(move.A):
-            continue
-        if abs(move.A - math.sqrt(move.bar_s)) > move.spare:
-            return None
-        ratios.append((move.sigma / move.posterior_sigma, move.sigma / move.beta_sigma))
-    if len(ratios) < 3:
-        return None
-    spreads = []
-    for found in zip(*ratios, strict=True):
-        middle = statistics.median(found)
-        spread = statistics.median(abs(ratio / max(middle, 1e-9) - 1) for ratio in found)
-        spreads.append((spread, middle))
-    spread, middle = min(spreads)
-    return middle if spread < 0.03 and middle > 0.05 and abs(middle - 1) > 0.05 else None
-
-
-def step_length(moves: Sequence[Move]) -> float | None:
-    """How long steps along the straight line from x_t are, over the difference of their t.
-
-    In the coordinates of flow matching, (1 - tau) x_0 + tau eps, and in those of sigma,
-    x_0 + sigma eps, steps of ODE solvers are straight. None if no length fits all.
+    Args:
+        moves: of a run, without the last.
+        bars, kind: the table and what the network predicts.
+        calls: network calls with the same x_t, 2 for guidance.
     """
-    in_flow, in_sigma = [], []
-    for move in moves:
-        if move.bar_t in (move.bar_s, 1.0) or move.size > SANE or move.sigma > 1e-3:
-            continue
-        ends = []
-        for bar in (move.bar_t, move.bar_s):
-            ends.append((math.sqrt(bar), math.sqrt(1 - bar), math.sqrt(bar) + math.sqrt(1 - bar)))
-        (signal_t, noise_t, norm_t), (signal_s, noise_s, norm_s) = ends
-        way = noise_s / norm_s - noise_t / norm_t
-        lengths = (
-            (move.B / norm_s - noise_t / norm_t) / way,
-            (signal_t / norm_t - move.A / norm_s) / way,
+    known = [m for m in moves if 0 < m.bar_t < 1 and 0 < m.bar_s < 1 and m.size < SANE]
+    known = [move for move in known if move.linear and move.bar_t != move.bar_s]
+    wrong = [move for move in known if not move.right and move.away > CLEAR * move.spare]
+    if len(wrong) < min(2, len(known)) or not wrong:
+        return None
+    right = [move for move in known if move.right]
+    some = _some(wrong) + _some(right)
+    steps = [At(move, bars, kind, _eta(some)) for move in some]
+    mean_is_right = all(
+        abs(at.measured - complex(at.r, at.move.posterior_B)) <= at.move.spare for at in steps
+    )
+    faults = SPECIAL if mean_is_right else (*formulas(kind), *_factors(steps, kind, calls))
+    most = EXACT if bars.function is None else 1.0
+    costs = [(cost, fault) for fault in faults if (cost := _cost(fault, steps)) < most]
+    least = min((cost for cost, _ in costs), default=0.0)
+    best = [fault for cost, fault in costs if cost <= 1.2 * least + 0.01]
+    best = [fault for fault in best if fault.rare == min(other.rare for other in best)]
+    named = {fault.sentence: fault.repair for fault in best}
+    if not 0 < len(named) < 4:
+        return _noise_factor(steps) if mean_is_right else None
+    return broken, "; or ".join(named), next(iter(named.values()))
+
+
+def _eta(moves: list[Move]) -> float | None:
+    """The noise over that of DDPM, if it is the same at all steps."""
+    shares = [m.sigma / m.posterior_sigma for m in moves if m.posterior_sigma > 1e-4]
+    if not shares or max(shares) > 1.2 * min(shares):
+        return None
+    eta = statistics.median(shares)
+    return round(eta, 1) if abs(eta - round(eta, 1)) < 0.02 else eta
+
+
+def _some(moves: list[Move]) -> list[Move]:
+    return moves[:: max(1, -(-len(moves) // MEASURED))]
+
+
+def _cost(fault: Fault, steps: list[At]) -> float:
+    """The mean misfit of wrong steps, 1 being all that measuring allows; infinite if too many."""
+    if fault.eta and _eta([at.move for at in steps]) is None:
+        return math.inf
+    ratios, misfits = [], 0
+    for at in steps:
+        share = 0.01 if at.bars.function is None else 0.03  # steps in a continuous t are inexact
+        room = 2 * at.move.spare + share * min(at.move.away, 1.0)
+        ratio = fault.distance(at) / room
+        misfits += not ratio <= 1
+        if misfits > (1 - EXPLAINED) * len(steps):
+            return math.inf
+        if ratio <= 1 and at.move.away > CLEAR * at.move.spare:
+            ratios.append(ratio)
+    return statistics.mean(ratios or [math.inf])
+
+
+def _factors(steps: list[At], kind: str, calls: int) -> Iterator[Fault]:
+    """Formulas in which the output, or the way to the next t, has the same wrong factor."""
+    read = READS[kind][0]
+
+    def times(step: Formula) -> Callable[[At, float], complex]:
+        return lambda at, m: step.at(at, *read.at(at, m * at.out))
+
+    def longer(at: At, m: float) -> complex:
+        y, sigma = at.x_t / max(at.q, TINY), at.p / max(at.q, TINY)
+        return at.r * (y + m * (at.l / max(at.r, TINY) - sigma) * 1j)
+
+    def longer_in_flow(at: At, m: float) -> complex:
+        tau, to = at.p / (at.q + at.p), at.l / (at.r + at.l)
+        return (at.r + at.l) * (at.x_t / (at.q + at.p) + m * (to - tau) * (1j - 1))
+
+    ways = [(times(step), False) for step in STEPS]
+    if all(_is_silent(at) for at in steps):
+        ways += [(longer, True), (longer_in_flow, True)]
+    for of, way in ways:
+        ratios = [((at.measured - of(at, 0)) / slope).real
+                  for at in steps if abs(slope := of(at, 1) - of(at, 0)) > 1e-4]  # fmt: skip
+        m = statistics.median(ratios) if ratios else 1.0
+        if 0.05 < abs(m) < 50 and abs(m - 1) > 4e-3:
+            of_t = steps[0].bars.function
+            noisy = (
+                None if of_t is None or isinstance(of_t, Path) else not all(map(_is_silent, steps))
+            )
+            words = _of_factor(m, way, calls, noisy)
+            usual = kind == "flow" if way else calls > 1
+            rare = 0 if abs(m + 1) < 0.02 or usual else 2 if way and calls > 1 else 1
+            yield Fault(*words, partial(of, m=m), rare=rare)
+
+
+def _of_factor(m: float, way: bool, calls: int, noisy: bool | None) -> tuple[str, str]:
+    """Sentence and repair of a factor m; noisy: for continuous t, whether the steps add noise."""
+    if noisy is not None and abs(m - 2) < 0.1:
+        adds = "the noise is too weak, as with dt for sqrt(dt)" if noisy else "the step adds none"
+        return (
+            f"the score counts twice, as in a step with noise, but {adds}",
+            "Add noise of sqrt(beta dt), or halve the score, as the probability flow does",
         )
-        in_flow.append(lengths[0] if abs(lengths[0] - lengths[1]) < 0.02 else math.inf)
-        straight = min(signal_t, signal_s) > 0 and abs(move.A / max(signal_s, 1e-12) - 1) < 0.01
-        way = noise_s / max(signal_s, 1e-12) - noise_t / max(signal_t, 1e-12)
-        along = move.B / max(signal_s, 1e-12) - noise_t / max(signal_t, 1e-12)
-        in_sigma.append(along / way if straight else math.inf)
-    for found in (in_flow, in_sigma):
-        if len(found) < 3 or not math.isfinite(middle := statistics.median(found)):
-            continue
-        if sum(abs(length - middle) < 0.002 for length in found) > 0.8 * len(found):
-            return middle
+    if abs(m + 1) < 0.02:
+        return (
+            "the output enters with the wrong sign: steps lead away from x_0",
+            "Compare the signs of the step and of the output with the formula",
+        )
+    if way:
+        return (
+            f"each step is {m:.4f} times as long as the difference between its t and the next",
+            "Use t_next - t of the very t that the network is given: linspace has steps + 1 ends",
+        )
+    if calls > 1:
+        return (
+            f"the weights of the two outputs of guidance sum to {m:.3g}, not to 1",
+            "Use none + w * (with_y - none), or (1 + w) * with_y - w * none",
+        )
+    return f"the output is multiplied by {m:.3g}", "Use the output as the network returns it"
+
+
+def _noise_factor(steps: list[At]) -> Alarm | None:
+    """By how much the noise of DDPM's steps is wrong, if by the same factor in all of them."""
+    for of in ("posterior_sigma", "beta_sigma"):
+        ratios = [at.move.sigma / right for at in steps if (right := getattr(at.move, of)) > 1e-3]
+        middle = statistics.median(ratios or [0.0])
+        away = [abs(ratio / max(middle, TINY) - 1) for ratio in ratios]
+        if len(away) > 2 and statistics.median(away) < 0.03 and middle > 0.05 < abs(middle - 1):
+            return (
+                broken, f"the noise of each step is {middle:.3g} times what it should be",
+                "sigma^2 is beta_t or (1 - alpha_bar_s) / (1 - alpha_bar_t) beta_t",
+            )  # fmt: skip
     return None

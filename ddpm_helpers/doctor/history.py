@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -28,12 +28,25 @@ class Weights:
         t: of the step's begin; used: each answer's t and weight.
         weight: how much the change of the answers matters to the step.
         order: 0 if the answers' change is ignored (first order), 1 if a straight line is followed.
+        r: length of the step before over that of this one.
     """
 
     t: float
     used: tuple[tuple[float, float], ...]
     order: float
     weight: float = 0.0
+    r: float = 1.0
+
+
+# What a method of two outputs makes of their slope by mistake: words -> order for a step's r.
+MISTAKES: dict[str, Callable[[float], float]] = {
+    "the ratio of step lengths r is upside down": lambda r: r**2,
+    "the ratio of step lengths r is left out": lambda r: r,
+    "the ratio of step lengths r is squared": lambda r: 1 / r if r else 0.0,
+    "the output before is added, not subtracted: the sign is wrong": lambda r: -1.0,
+    "the slope counts twice: 1 / r for 1 / (2 r)": lambda r: 2.0,
+    "the slope counts half": lambda r: 0.5,
+}
 
 
 def check_history_of_answers(record: Record, other: Record) -> Alarm | None:
@@ -46,20 +59,25 @@ def check_history_of_answers(record: Record, other: Record) -> Alarm | None:
     """
     if record.told != other.told or not _looks_back(record, other):
         return None
-    best: list[Weights] | None = None
-    least = 1.0
-    for as_eps in (False, True):
-        for calls in range(1, CALLS + 1):
-            for first in range(calls):
-                for steps in _steps(record, other, calls, first, as_eps):
-                    bad = _share_out_of_order(steps)
-                    if bad <= BAD:
-                        return None
-                    whole = all(math.isfinite(step.order) for step in steps)
-                    if whole and (best is None or bad < least):
-                        best, least = steps, bad
-    if best is None:
+    ways = [
+        steps
+        for as_eps in (False, True) for calls in range(1, CALLS + 1) for first in range(calls)
+        for steps in _steps(record, other, calls, first, as_eps)
+    ]  # fmt: skip
+    if any(_is_exact(steps, lambda r: 1.0) for steps in ways):
+        return None
+    for words, order in MISTAKES.items():
+        if any(_is_exact(steps, order) for steps in ways):
+            return (
+                broken, f"earlier outputs enter with a wrong weight: {words}",
+                "Compare with Lu et al. 2022 (DPM-Solver++), algorithm 2: r = h_before / h",
+            )  # fmt: skip
+    if any(_share_out_of_order(steps) <= BAD for steps in ways):
+        return None
+    whole = [steps for steps in ways if all(math.isfinite(step.order) for step in steps)]
+    if not whole:
         return _stale(record, other)
+    best = min(whole, key=_share_out_of_order)
     step = max((s for s in best if not _in_order(s)), key=lambda s: s.weight)
     weights = ", ".join(f"{weight:.3f} of t = {t:.4g}" for t, weight in step.used)
     return (
@@ -87,6 +105,13 @@ def _stale(record: Record, other: Record) -> Alarm | None:
                     "Check which entry leaves the history: the oldest, as in history.pop(0)",
                 )
     return None
+
+
+def _is_exact(steps: list[Weights], order: Callable[[float], float]) -> bool:
+    """Whether all steps of higher order but one have this order, if many are of higher order."""
+    second = [step for step in steps if abs(step.order) > 0.01]
+    fit = [abs(step.order - order(step.r)) < 0.01 * max(1.0, abs(step.order)) for step in second]
+    return len(second) >= max(2, len(steps) // 2) and sum(fit) >= len(fit) - 1
 
 
 def _share_out_of_order(steps: list[Weights]) -> float:
@@ -174,4 +199,6 @@ def _weights(
     middle = way / 2
     if clock == "exponential":  # x_0 is weighed by exp(lambda), eps by exp(-lambda)
         middle = 1 - way / math.expm1(way) if as_eps else way / -math.expm1(-way) - 1
-    return Weights(record.told[k], names, change / total / middle, abs(total * middle))
+    before = next((time[i] for i in range(k - 1, -1, -1) if time[i] != time[k]), time[k])
+    r = (time[k] - before) / way
+    return Weights(record.told[k], names, change / total / middle, abs(total * middle), r)

@@ -63,6 +63,11 @@ class Move:
     alone: bool = True
 
     @property
+    def linear(self) -> bool:
+        """Whether A and B are exact: nothing is clipped."""
+        return math.isfinite(self.A) and (self.alone or self.sigma < 1e-4)
+
+    @property
     def posterior_sigma(self) -> float:
         """The sigma of DDPM's step with the posterior variance: Ho et al. 2020, eq. 7."""
         if self.bar_t >= self.bar_s:
@@ -184,7 +189,7 @@ def _measure(
         alone = rms(rest) <= 1e-3 * rms(d_s) + 1e-6
         if rms(other.x[0] - record.x[0]) < 1e-6:  # the same start: d_t has fewer parts than x_t
             alone = alone and rms(left) <= 1.1 * sigma + 1e-3
-        if alone and error > 1e-5 and rms(d_t) > 1e-6:
+        if alone and (error > 1e-5 or level < 0.05) and rms(d_t) > 1e-3 * rms(d_0):
             (A, B), noise = exact, left
             error = min(error, 0.3 * rms(rest) / rms(d_0))
     sigma = max(0.0, rms(noise))

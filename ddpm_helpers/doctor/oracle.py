@@ -26,6 +26,10 @@ PATIENCE = 5.0  # seconds between two lines of progress
 NAMES_OF_T = ("t", "time", "timestep", "timesteps", "sigma", "noise_labels", "noise", "step")
 
 
+class Enough(BaseException):
+    """Stops a sampler after the calls that are wanted; no handler of errors catches it."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """How the oracle understands what it is given; by default as the caller of the doctor says.
@@ -53,6 +57,8 @@ class Record:
         x: recorded values of each x_t, (n, values) float32; the last is the result.
         x_0: the same values of the images that each call answered with.
         result: all of it, (n, C, H, W).
+        halves: float16 or bfloat16 if all x_t after the first have no other values.
+        labels: the other arguments of each call; rows: images of the largest call.
         quantised: whether the result came in whole grey levels.
         dtypes: of t.
     """
@@ -63,6 +69,9 @@ class Record:
     x: list[Tensor] = field(default_factory=list)
     x_0: list[Tensor] = field(default_factory=list)
     result: Tensor = field(default_factory=lambda: torch.empty(0))
+    halves: set[torch.dtype] = field(default_factory=lambda: {torch.float16, torch.bfloat16})
+    labels: list[list[Any]] = field(default_factory=list)
+    rows: int = 0
     quantised: bool = False
     dtypes: set[torch.dtype] = field(default_factory=set)
 
@@ -81,15 +90,19 @@ class Oracle(nn.Module):
         error: relative error of its outputs.
         changing: answer each call with new images, drawn with this seed, instead of x_0.
         contrast: factor of all images; little contrast keeps a wrong x_0 from being clipped.
+        nudge: number of a call -> what is added to the output of each image, (B,).
+        calls: stop the sampler at this call, with `Enough`.
     """
 
     def __init__(
         self, x_0: Tensor, bars: Bars, prediction: str, *, reading: Reading | None = None,
         error: float = 0.0, changing: int | None = None, contrast: float = 1.0,
+        nudge: dict[int, Tensor] | None = None, calls: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1, device=x_0.device), requires_grad=False)
         self.x_0, self.error, self.contrast = contrast * x_0, error, contrast
+        self.nudge, self.calls = nudge or {}, calls
         self.reading = reading or Reading()
         self.of_reading, self.prediction = self.reading.bars or bars, prediction
         self.generator: torch.Generator | None = None
@@ -97,7 +110,7 @@ class Oracle(nn.Module):
             self.generator = torch.Generator().manual_seed(changing)
         size = x_0[0].numel()
         self.positions = torch.arange(0, size, -(-size * len(x_0) // RECORDED))
-        self.record = Record()
+        self.record, self.images = Record(), self.x_0
         self.began = self.said = time.monotonic()
         self.eps: Tensor | None = None
 
@@ -113,7 +126,17 @@ class Oracle(nn.Module):
 
     def forward(self, *args: Any, **options: Any) -> Tensor:
         """Predict; see `find_arguments` for what a sampler may pass."""
-        given, t = find_arguments(args, options, self.x_0.shape[1:])
+        given, t, labels = find_arguments(args, options, self.x_0.shape[1:])
+        number = len(self.record.told)
+        if number == self.calls:
+            self.record.x.append(self.values(given))
+            raise Enough
+        self.record.labels.append(labels)
+        self.record.rows = max(self.record.rows, len(given))
+        if number:
+            self.record.halves -= {
+                d for d in self.record.halves if bool((given.to(d) != given).any())
+            }
         told = self._one_t(given, t)
         true = float(self.reading.true_t(len(self.record.told), told))
         bar = self.of_reading.at(true)
@@ -123,7 +146,7 @@ class Oracle(nn.Module):
             x_t = x_t / own
         elif own == 1:
             x_t = math.sqrt(bar) * x_t
-        images = self._images()
+        images = self._images(told, x_t)
         self._note(told, true, bar, x_t, images, t)
         x_0 = images.repeat(-(-len(x_t) // len(images)), 1, 1, 1)[: len(x_t)]
         if bar < 1:
@@ -131,6 +154,8 @@ class Oracle(nn.Module):
         elif self.eps is None or len(self.eps) != len(x_t):
             self.eps = torch.zeros_like(x_t)  # at t = 0 no noise is left: that of the call before
         out = target(self.reading.prediction or self.prediction, x_0, self.eps, bar)
+        if number in self.nudge:
+            out = out + self.nudge[number].to(out).reshape(-1, 1, 1, 1)
         return ((1 - self.error) * out).to(given)
 
     def _one_t(self, x_t: Tensor, t: Any) -> float:
@@ -142,10 +167,13 @@ class Oracle(nn.Module):
             )
         return float(steps[0])
 
-    def _images(self) -> Tensor:
-        if self.generator is None:
-            return self.x_0
-        return self.contrast * known_images(self.x_0.shape, self.generator).to(self.x_0)
+    def _images(self, told: float, x_t: Tensor) -> Tensor:
+        """The images of an answer; a second call with the same x_t and t gets the same."""
+        again = self.record.told[-1:] == [told] and torch.equal(self.record.x[-1], self.values(x_t))
+        if self.generator is not None and not again:
+            new = known_images(self.x_0.shape, self.generator).to(self.x_0)
+            self.images = self.contrast * new
+        return self.images
 
     def _note(self, told: float, true: float, bar: float, x_t: Tensor, x_0: Tensor, t: Any) -> None:
         record = self.record
@@ -174,8 +202,8 @@ def known_images(shape: Any, generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator) * 1.96 - 0.98
 
 
-def find_arguments(args: Any, options: dict[str, Any], shape: Any) -> tuple[Tensor, Any]:
-    """Find x_t and t among the arguments of a network's call.
+def find_arguments(args: Any, options: dict[str, Any], shape: Any) -> tuple[Tensor, Any, list[Any]]:
+    """Find x_t, t and the rest among the arguments of a network's call.
 
     Args:
         args, options: by position and by name. x_t is the first tensor (B, C, H, W) of this shape;
@@ -198,7 +226,7 @@ def find_arguments(args: Any, options: dict[str, Any], shape: Any) -> tuple[Tens
         if isinstance(value, (int, float)) or (
             hasattr(value, "shape") and math.prod(value.shape) in (1, len(x_t))
         ):
-            return x_t, value
+            return x_t, value, [v for v in values if v is not x_t and v is not value]
     raise ContractError("the sampler passed its network no t: neither a number nor a tensor (B,)")
 
 
@@ -232,8 +260,11 @@ def run_sampler(
             what was expected.
     """
     expects = f"the doctor calls sample_fn(model, x_T {tuple(x_T.shape)}) and expects x_T's shape"
-    with calling("the sampler", expects), seeded(seed + OTHER):
-        returned = sample_fn(oracle, x_T.clone())
+    try:
+        with calling("the sampler", expects), seeded(seed + OTHER):
+            returned = sample_fn(oracle, x_T.clone())
+    except Enough:
+        return oracle.record
     result = as_tensor(returned, x_T.shape)
     if shape_of(result) != x_T.shape:
         raise ValueError(f"the sampler returned {shape_of(result)}; {expects}")

@@ -57,7 +57,7 @@ class Patient:
         """`check_sampler_all` on this patient's loop."""
         if self.sample is None:
             raise ValueError("this patient has no sample(model, x_T)")
-        options = {"prediction": self.prediction} | options
+        options = {"prediction": self.prediction, "null": self.null} | options
         return check_sampler_all(self.sample, self.alpha_bar, **options)
 
     def draw(self, n: int, seed: int = 0) -> Tensor:

@@ -20,11 +20,12 @@ RANGES: tuple[tuple[str, str, Mend], ...] = (
 )
 
 
-def read_result(result: Tensor, x_0: Tensor) -> tuple[Mend, Alarm | None]:
+def read_result(result: Tensor, x_0: Tensor, quantised: bool = False) -> tuple[Mend, Alarm | None]:
     """Find the form in which a result is x_0.
 
     Args:
         result, x_0: what a sampler returned and what it should be, (B, C, H, W).
+        quantised: the sampler returned uint8.
     Returns:
         A function that brings results into the range and order of x_0, and an alarm: a look for
         another range, broken for all else; None if the form is right or unknown.
@@ -35,6 +36,8 @@ def read_result(result: Tensor, x_0: Tensor) -> tuple[Mend, Alarm | None]:
 
     if not torch.isfinite(result).all() or rms(result - x_0) < NEAR:
         return same, None
+    if quantised and (alarm := _levels((result + 1) * 127.5, x_0)):
+        return same, alarm
     for name, repair, mend in RANGES:
         slope, offset = _line(mend(result), x_0)
         if abs(slope - 1) < 0.1 and abs(offset) < 0.1:
@@ -52,6 +55,29 @@ def read_result(result: Tensor, x_0: Tensor) -> tuple[Mend, Alarm | None]:
                     (broken, sentence, "Compare permute, flip, view and index behind the loop"),
                 )
     return _affine(result, x_0) or (same, None)
+
+
+LEVELS: dict[str, Mend] = {
+    "x * 255": lambda x: 255 * x, "x * 127.5": lambda x: 127.5 * x,
+    "(x + 1) / 2, without the factor 255": lambda x: (x + 1) / 2,
+    "x, without the factor 127.5": lambda x: x, "(x + 1) * 255": lambda x: 255 * (x + 1),
+    "(x' + 1) * 127.5 with x' in 0..1": lambda x: 63.75 * x + 191.25,
+}  # fmt: skip
+
+
+def _levels(grey: Tensor, x_0: Tensor) -> Alarm | None:
+    """Grey levels of a wrong range, cut at 0 and 255 or starting again there."""
+    for words, of in LEVELS.items():
+        levels = of(x_0)
+        cut = (levels.clamp(0, 255) - grey).abs() < 1.01
+        again = ((levels.floor() - grey + 1) % 256 < 2.01) | ((levels - grey + 0.5) % 256 < 1.01)
+        for same, how in ((cut, "cut at 0 and 255"), (again, "and starts again beyond 0 and 255")):
+            if float(same.double().mean()) > 0.97:
+                return (
+                    broken, f"the result in uint8 is {words}, {how}, not (x + 1) * 127.5",
+                    "Use ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)",
+                )  # fmt: skip
+    return None
 
 
 def _line(x: Tensor, x_0: Tensor) -> tuple[float, float]:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ddpm_helpers.doctor.bench import COARSE, EXACT, ROUNDED, Bench, SampleFn, other_reading
-from ddpm_helpers.doctor.faults import SANE, name_faults, noise_factor, step_length
+from ddpm_helpers.doctor.branches import check_branches, same_input
+from ddpm_helpers.doctor.faults import SANE, name_fault
 from ddpm_helpers.doctor.finding import VERDICTS, Alarm, Finding, broken, first_alarm, look, ok
 from ddpm_helpers.doctor.history import check_history_of_answers
 from ddpm_helpers.doctor.moves import END, Move, correlation, measure
@@ -20,7 +21,9 @@ from ddpm_helpers.doctor.result import is_rounded, read_result
 from ddpm_helpers.doctor.tables import rms
 
 SIGNAL = 0.05  # sqrt(alpha_bar) where a walk from pure noise may begin
-PALE = 0.3  # contrast of images whose wrong x_0 is not clipped
+OVERFLOW = 1e4  # a value that shows that x_t grew before it became infinite
+HALF = 0.3  # error that half precision may cause
+FAINT = 0.01  # contrast of a walk whose wrong x_0 is not clipped
 
 
 def check_sampler(
@@ -32,6 +35,7 @@ def check_sampler(
     n: int = 16,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    null: int | None = None,
 ) -> Finding:
     """Run any sampling loop with a network that makes no errors, and name the loop's fault.
 
@@ -51,6 +55,8 @@ def check_sampler(
         n: images, at least 2, and n * C * H * W at least 2000.
         seed: of images and noise.
         device: of x_T.
+        null: the label that means none, to tell the two branches of guidance apart; without it,
+            None, negative labels, or one label for all beside several are understood.
     Returns:
         The worst of `check_sampler_all`: ok, look (such as a walk that begins below T, or a range
         of 0..1) or broken, with the fault in words. Its numbers are `error`, the rms distance of
@@ -59,7 +65,7 @@ def check_sampler(
         ValueError: sample_fn does not keep to the contract; one line says what was expected.
     """
     options = {"prediction": prediction, "shape": shape, "n": n, "seed": seed, "device": device}
-    return check_sampler_all(sample_fn, alpha_bar, **options)[0]
+    return check_sampler_all(sample_fn, alpha_bar, null=null, **options)[0]
 
 
 def check_sampler_all(sample_fn: SampleFn, alpha_bar: Any, **options: Any) -> list[Finding]:
@@ -89,13 +95,23 @@ def measure_sampler(sample_fn: SampleFn, alpha_bar: Any, **options: Any) -> list
 
 def _alarms(bench: Bench, record: Record, numbers: dict[str, float]) -> Iterator[Alarm]:
     """Every fault that is found, each on the result and the reading that earlier ones leave."""
-    bench.mend, alarm = read_result(record.result, bench.x_0)
+    bench.mend, alarm = read_result(record.result, bench.x_0, record.quantised)
     bench.rounded = record.quantised or is_rounded(bench.mend(record.result))
     numbers["error"] = bench.error(record)
     if alarm:
         yield alarm
-        if "clipped" in alarm[1]:
+        if "clipped" in alarm[1] or "uint8" in alarm[1]:
             return
+    if record.halves:
+        name = str(max(record.halves, key=str)).removeprefix("torch.")
+        yield (
+            look, f"the sampler computes in half precision: all x_t are rounded to {name}, and the "
+            f"result is {numbers['error']:.1g} from x_0", "Keep x_t and the tables in float32",
+        )  # fmt: skip
+        if numbers["error"] < HALF:
+            return
+    if alarm := check_branches(bench, record):
+        yield alarm
     moves = measure(record, bench.run_changed())
     if alarm := _direction(bench, record) or _not_finite(bench, record, moves):
         yield alarm
@@ -106,7 +122,7 @@ def _alarms(bench: Bench, record: Record, numbers: dict[str, float]) -> Iterator
     if reading is not None:
         record = bench.run(reading)
         moves = measure(record, bench.run_changed(reading))
-    if alarm := _start(record):
+    if alarm := _start(bench, record):
         yield alarm
     end = None if bench.ends_right(record) else _last_step(bench, record, moves[-1])
     if of_steps or not (reading or all(move.right for move in moves[:-1])):
@@ -131,11 +147,11 @@ def _explain(
     of_steps = _noise(moves)
     if of_steps or not (outside or wrong or end and end[1].startswith(UNSURE)):
         return None, None, of_steps
-    found = other_reading(bench, record, usual=True)
-    if found is None and wrong:
-        of_steps = _steps(bench, moves)
-    if found is None and of_steps is None:
-        found = other_reading(bench, record, usual=False)
+    if wrong:
+        of_steps = _steps(bench, record, moves)
+    found = None
+    if of_steps is None:
+        found = other_reading(bench, record)
     if found is not None:
         return *found, None
     if not outside:
@@ -148,7 +164,7 @@ def _explain(
 def _direction(bench: Bench, record: Record) -> Alarm | None:
     first, last = record.told[0], record.told[-1]
     many, up = len(record.told) > 2, record.bars[-1] < record.bars[0]
-    if up and (found := other_reading(bench, record, usual=False)):
+    if up and (found := other_reading(bench, record)):
         return found[1]
     return first_alarm(
         (up, broken,
@@ -162,10 +178,17 @@ def _direction(bench: Bench, record: Record) -> Alarm | None:
 def _not_finite(bench: Bench, record: Record, moves: list[Move]) -> Alarm | None:
     for move in moves:
         if not math.isfinite(move.A):
-            if found := other_reading(bench, record, usual=False):
+            if alarm := name_fault(moves, bench.bars, bench.prediction):
+                return alarm
+            if found := other_reading(bench, record):
                 return found[1]
-            if faults := name_faults(moves, bench.bars):
-                return broken, faults[0].sentence, faults[0].repair
+            largest = max(float(x.abs().max()) for x in record.x if torch.isfinite(x).all())
+            if largest > OVERFLOW:
+                return (
+                    broken, f"values overflow: x_t grows to {largest:.1g} before it is infinite "
+                    f"after the step at t = {move.t:g}",
+                    "A factor above 1 acts at every step: print x.std() at each, and clip x_0",
+                )  # fmt: skip
             return (
                 broken, f"NaN or infinite values after the step at t = {move.t:g}",
                 "Look for a division by 0 there: sqrt(alpha_bar), or two equal steps",
@@ -173,13 +196,19 @@ def _not_finite(bench: Bench, record: Record, moves: list[Move]) -> Alarm | None
     return None
 
 
-def _start(record: Record) -> Alarm | None:
+def _start(bench: Bench, record: Record) -> Alarm | None:
     """Noise at the start that is not normal with variance 1, or 1 - alpha_bar there."""
     x = record.x[0].double()
     alone = math.sqrt(1 - record.bars[0])  # as Karras et al. start
     size, middle, fourth = rms(x), float(x.mean()), float((x / max(rms(x), 1e-9)).pow(4).mean())
     if min(abs(size - 1), abs(size - alone)) < 0.1 and abs(middle) < 0.1 and fourth > 2.4:
         return None
+    scale = bench.bars.size(record.true[0])
+    if abs(size * scale - 1) < 0.1 and fourth > 2.4:
+        return (
+            broken, f"x_T is not multiplied by the first sigma: its standard deviation is 1, not "
+            f"{scale:.3g}", "Start from sigmas[0] * torch.randn",
+        )  # fmt: skip
     odd = ", as torch.rand draws it" if fourth < 2.4 else ""
     return (
         broken,
@@ -212,7 +241,7 @@ def _noise(moves: list[Move]) -> Alarm | None:
     )  # fmt: skip
 
 
-def _steps(bench: Bench, moves: list[Move]) -> Alarm | None:
+def _steps(bench: Bench, record: Record, moves: list[Move]) -> Alarm | None:
     """The fault of the steps, if a known mistake explains them."""
     if len(moves) > 1 and _is_clipped(moves[:-1]):
         return (
@@ -220,20 +249,15 @@ def _steps(bench: Bench, moves: list[Move]) -> Alarm | None:
             "Clip the predicted x_0 instead, before the mean is taken from it",
         )  # fmt: skip
     steps = moves[:-1]
-    faults = name_faults(steps, bench.bars)
-    if not faults and not all(move.alone for move in steps):
-        faults = name_faults(bench.moves(contrast=PALE)[:-1], bench.bars)
-    if faults:
-        named = dict.fromkeys(fault.sentence for fault in faults)
-        return broken, "; or ".join(named), faults[0].repair
-    factor = noise_factor(steps)
-    if factor is not None:
-        return (
-            broken, f"the noise of each step is {factor:.3g} times what it should be",
-            "sigma^2 is beta_t or (1 - alpha_bar_s) / (1 - alpha_bar_t) beta_t",
-        )  # fmt: skip
-    if alarm := _length(steps):
+    middle = len(record.told) // 2
+    twice = any(same_input(record, k) for k in range(middle, min(middle + 2, len(moves) - 1)))
+    calls = 2 if twice or record.rows > len(bench.x_0) else 1
+    if alarm := name_fault(steps, bench.bars, bench.prediction, calls):
         return alarm
+    if not all(move.linear for move in steps):
+        faint = bench.moves(contrast=FAINT)[:-1]
+        if alarm := name_fault(faint, bench.bars, bench.prediction, calls):
+            return alarm
     wrong = [move for move in steps if not move.right]
     if wrong and all(
         move.bar_s <= move.bar_t and abs(move.A - math.sqrt(move.bar_s)) <= 0.01 + move.spare
@@ -248,22 +272,6 @@ def _steps(bench: Bench, moves: list[Move]) -> Alarm | None:
             "Add noise of standard deviation sqrt(sigma_s^2 - sigma_t^2), in the scale of sigma",
         )
     return None
-
-
-def _length(steps: list[Move]) -> Alarm | None:
-    length = step_length(steps)
-    if length is None or abs(length - 1) < 4e-3 or not 0.05 < abs(length) < 20:
-        return None
-    if abs(length + 1) < 0.02:
-        return (
-            broken, "steps lead away from x_0: the sign of the step or of the output is wrong",
-            "dx = (t_next - t) * output, where the output is dx/dt",
-        )  # fmt: skip
-    return (
-        broken,
-        f"each step is {length:.4f} times as long as the difference between its t and the next",
-        "Use t_next - t of the very t that the network is given: linspace has steps + 1 ends",
-    )
 
 
 def _is_clipped(steps: list[Move]) -> bool:
@@ -412,11 +420,13 @@ def _begins_late(bench: Bench, record: Record) -> Alarm | None:
     if bars.function is not None:
         return None
     left, end = math.sqrt(bars.at(t)), math.sqrt(bars.at(bars.last))
-    if left < SIGNAL or left < end + 0.02:
+    stride = t - next((s for s in record.true if s < t), t)
+    leading = bars.last - t >= max(2.0, 0.7 * stride) and left > 1.3 * end
+    if not leading and (left < SIGNAL or left < end + 0.02):
         return None
     return (
         look,
-        f"the walk begins at t = {t:g}, where {left:.2f} of the image is left, not at "
-        f"t = {bars.last}",
+        f"the walk begins at t = {t:g}, where {left:.2g} of the image is left, not at "
+        f"t = {bars.last}, where it is {end:.2g}",
         "Begin at T: trailing steps instead of leading ones",
     )

@@ -1,0 +1,83 @@
+"""The two branches of classifier-free guidance in a sampler: which is which, and their weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_helpers.doctor.bench import Bench
+from ddpm_helpers.doctor.finding import Alarm, broken
+from ddpm_helpers.doctor.oracle import Record
+
+NUDGE = 0.01  # change of an output
+FAINT = 0.01  # contrast of a walk in which nothing is clipped
+
+
+def find_branches(record: Record, n: int, null: int | None) -> tuple[int, list[Tensor]] | None:
+    """The calls of guidance in the middle of a walk.
+
+    Args:
+        record: of a run; n: images; null: the label that means none, or None.
+    Returns:
+        The number of the first call, and for each call which rows have a class, (rows,); None if
+        there is no guidance, or if nobody can tell which branch has the class: one branch must be
+        called with None or without a label, or with one label for all while the other has several.
+    """
+    for k in sorted(range(len(record.told)), key=lambda k: abs(k - len(record.told) // 2)):
+        labels = [v for v in record.labels[k] if not isinstance(v, (str, bool))]
+        for value in labels:
+            if isinstance(value, Tensor) and value.ndim and len(value) == 2 * n:
+                rows = _classes(value[:n], value[n:], null)
+                return None if rows is None else (k, [torch.cat(rows)])
+        if k + 1 < len(record.told) and same_input(record, k):
+            first, second = (_first_tensor(record.labels[i]) for i in (k, k + 1))
+            pair = _classes(first, second, null)
+            return None if pair is None else (k, [row.expand(n) for row in pair])
+    return None
+
+
+def same_input(record: Record, k: int) -> bool:
+    """Whether call k and the next get the same x_t and t."""
+    return record.told[k] == record.told[k + 1] and torch.equal(record.x[k], record.x[k + 1])
+
+
+def _first_tensor(labels: list[Any]) -> Tensor | None:
+    return next((v for v in labels if isinstance(v, Tensor)), None)
+
+
+def _classes(first: Tensor | None, second: Tensor | None, null: int | None) -> list[Tensor] | None:
+    """Which of two branches has the class: 1 and 0 for their rows; None if nobody can tell."""
+    plain = [v is None or bool((v == v[:1]).all()) for v in (first, second)]
+    empty = [
+        v is None or bool((v < 0 if null is None else v == null).all()) for v in (first, second)
+    ]
+    without = empty if empty[0] != empty[1] else plain
+    if without[0] == without[1]:
+        return None
+    n = len(next(v for v in (first, second) if v is not None))
+    return [torch.full((n,), float(not of)) for of in without]
+
+
+def check_branches(bench: Bench, record: Record) -> Alarm | None:
+    """Change the output of the branch with the class alone: x must follow, not flee."""
+    n = len(bench.x_0)
+    if (found := find_branches(record, n, bench.null)) is None:
+        return None
+    k, rows = found
+    after = k + len(rows)
+    plain, of_class, of_both = (
+        bench.run(contrast=FAINT, nudge={k + i: NUDGE * change for i, change in enumerate(changes)})
+        for changes in ([], rows, [torch.ones_like(row) for row in rows])
+    )
+    d, whole = (run.x[after].double() - plain.x[after].double() for run in (of_class, of_both))
+    weight = float((d * whole).sum() / whole.square().sum().clamp(min=1e-12))
+    if weight > -0.05:
+        return None
+    return (
+        broken,
+        f"the branches of guidance are swapped: the output with the class has the weight "
+        f"{weight:.3g}, that without has {1 - weight:.3g}",
+        "Use none + w * (with_y - none), and the order of torch.chunk that torch.cat has",
+    )
