@@ -89,7 +89,7 @@ def test_rows_and_slider_show_the_same_images():
     slider.sliders[1].value = 1
     assert not np.array_equal(pixels(slider.image.value), before)
     slider.sliders[0].value = 10
-    assert slider.caption.value.startswith("t = 10: 1 images")
+    assert slider.caption.value.startswith("t = 10: 1.0 images")
     mean = pixels(slider.image.value)[4:92, 104:192]  # inside of the second tile
     np.testing.assert_allclose(mean, squares()[1, 0, 0, 0].item(), atol=1)
 

@@ -154,8 +154,16 @@ def _noised(
     return ideal.diffusion.add_noise(x_0.expand(shape), t, eps.expand(shape))[0], t
 
 
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 5e-4 else "< 0.1%"
+
+
+def _number(n: float) -> str:
+    return f"{n:,.0f}" if n >= 10 else f"{n:.1f}"
+
+
 def possible_rows(ideal: IdealDenoiser, x_0: Tensor, ts: Sequence[int], *, seed: int = 0) -> Figure:
-    """One row for each t: x_t, the ideal answer, and the eight likeliest images.
+    """One row for each t: the clean image, x_t, the ideal answer, and the eight likeliest images.
 
     Args:
         ideal: the denoiser.
@@ -164,12 +172,13 @@ def possible_rows(ideal: IdealDenoiser, x_0: Tensor, ts: Sequence[int], *, seed:
         seed: of the noise, which is the same in every row.
     """
     rows, weights, left = likeliest(ideal, *_noised(ideal, x_0, ts, seed))
+    rows = torch.cat([x_0.expand(len(ts), 1, *x_0.shape[1:]), rows], 1)  # (K, 11, C, H, W)
     titles = [
         title
         for shares in weights.tolist()
-        for title in ("x_t", "mean", *(f"{share:.1%}" for share in shares))
+        for title in ("x_0", "x_t", "mean", *map(_percent, shares))
     ]
-    labels = [f"t = {t}\n{n:,.0f} possible" for t, n in zip(ts, left.tolist(), strict=True)]
+    labels = [f"t = {t}\n{_number(n)} possible" for t, n in zip(ts, left.tolist(), strict=True)]
     return show_images(rows.flatten(0, 1), titles=titles, ncols=rows.shape[1], row_labels=labels)
 
 
@@ -196,9 +205,9 @@ class PossibleSlider(ImageSliders):
             for t, row, weights, left in zip(ts, *found, strict=True):
                 pixels = enlarge(to_uint8(row), max(1, round(96 / row.shape[-1])))
                 self._frames[t, seed] = pixels_png(tile(pixels, len(pixels), gap=4))
-                shares = ", ".join(f"{weight:.1%}" for weight in weights[:3])
+                shares = ", ".join(map(_percent, weights[:3].tolist()))
                 self._captions[t, seed] = (
-                    f"t = {t}: {left:,.0f} images still possible. x_t, their mean, and the "
+                    f"t = {t}: {_number(float(left))} images still possible. x_t, their mean, and the "
                     f"likeliest ones ({shares}, …)"
                 )
 
