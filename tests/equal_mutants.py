@@ -82,19 +82,13 @@ EQUAL = {
         ],
     ),
     "4.2": (
-        "the rows are the same, whichever of the two comes first",
+        "queries, keys and values have vectors of one length",
         [
-            "swapped arguments: x.reshape(len(x), groups, -1) -> x.reshape(groups, len(x), -1)",
+            "another variable: q in line 2, column 49 -> k",
+            "another variable: q in line 2, column 49 -> v",
         ],
     ),
     "4.3": (
-        "queries, keys and values have vectors of one length",
-        [
-            "another variable: q in line 3, column 49 -> k",
-            "another variable: q in line 3, column 49 -> v",
-        ],
-    ),
-    "4.4": (
         "B and C are joined again at the end",
         [
             "swapped arguments: x.reshape(B, C, H // 2, 2, W // 2, 2) -> "

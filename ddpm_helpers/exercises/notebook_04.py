@@ -29,35 +29,14 @@ def _embedding(
     return join(angles.sin(), angles.cos())
 
 
-# ---- 4.2: GroupNorm --------------------------------------------------------------------------
-
-
-def _group_norm(
-    x: Tensor, groups: int, *, correction: int = 0, power: float = 0.5, eps: float = 1e-5,
-    outside: float = 0.0, shift: bool = True,
-) -> Tensor:  # fmt: skip
-    h = x.reshape(len(x), groups, -1)
-    variance = h.var(2, keepdim=True, correction=correction) + eps
-    mean = h.mean(2, keepdim=True) if shift else 0
-    return ((h - mean) / (variance**power + outside)).reshape(x.shape)
-
-
-def _nearly_flat() -> Tensor:
-    """Features of two images, in which a group is flat and another one nearly so."""
-    x = 3 * noise(2, 4, 3, 5, seed=4) + 1
-    x[0, :2] = 0.5
-    x[1, 2:] = 0.5 + 3e-3 * x[1, 2:]
-    return x
-
-
-# ---- 4.3: attention --------------------------------------------------------------------------
+# ---- 4.2: attention --------------------------------------------------------------------------
 
 
 def _scores(q: Tensor, k: Tensor) -> Tensor:
     return q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])  # (B, N, N): query, key
 
 
-# ---- 4.4: pixel-unshuffle --------------------------------------------------------------------
+# ---- 4.3: pixel-unshuffle --------------------------------------------------------------------
 
 
 def _unshuffle(axes: str, cut: tuple[int, int] = (-1, 2)) -> Answer:
@@ -116,48 +95,6 @@ EXERCISES = [
     ),
     Exercise(
         "4.2",
-        "GroupNorm by hand",
-        lambda x, groups: F.group_norm(x, groups),
-        [
-            Case("4 channels in 2 groups", (3 * noise(3, 4, 3, 5, seed=4) + 1, 2)),
-            Case("6 channels in 3 groups", (noise(2, 6, 2, 4, seed=4), 3)),
-            Case("groups of which some are flat", (_nearly_flat(), 2)),
-        ],
-        {
-            "mean and variance are taken over the whole batch, which is BatchNorm: "
-            "each image has its own":
-                lambda x, groups: F.batch_norm(x, None, None, training=True),
-            "each channel is normalised alone: the channels of a group share mean and variance":
-                lambda x, groups: F.group_norm(x, x.shape[1]),
-            "all channels are normalised together: split them into groups first":
-                lambda x, groups: F.group_norm(x, 1),
-            "`groups` is used as the number of channels in a group; it is the number of groups":
-                lambda x, groups: F.group_norm(x, x.shape[1] // groups),
-            "the variance is divided by n - 1 here: GroupNorm divides by n, `correction=0`":
-                partial(_group_norm, correction=1),
-            "this divides by the variance where its square root belongs":
-                partial(_group_norm, power=1.0),
-            "1e-5 is missing: it is added to the variance, or a flat group gives 0 / 0":
-                partial(_group_norm, eps=0.0),
-            "1e-5 is missing, and the variance is divided by n - 1: see the task":
-                partial(_group_norm, eps=0.0, correction=1),
-            "1e-5 is added to the standard deviation; add it to the variance, under the root":
-                partial(_group_norm, eps=0.0, outside=1e-5),
-            "1e-5 is added to the standard deviation, which is divided by n - 1 as well: add it to "
-            "the variance, and write `correction=0`":
-                partial(_group_norm, eps=0.0, outside=1e-5, correction=1),
-            "the mean is not subtracted": partial(_group_norm, shift=False),
-            "the mean is subtracted, but nothing is divided: divide by the standard deviation":
-                partial(_group_norm, power=0.0),
-            "each position is normalised over the channels alone; a group's mean runs over its "
-            "pixels too":
-                lambda x, groups: (x - x.mean(1, keepdim=True))
-                / (x.var(1, correction=0, keepdim=True) + 1e-5).sqrt(),
-        },
-        tolerance=1e-4,
-    ),
-    Exercise(
-        "4.3",
         "attention",
         attention,
         [
@@ -204,7 +141,7 @@ EXERCISES = [
         tolerance=1e-4,
     ),
     Exercise(
-        "4.4",
+        "4.3",
         "2×2 pixels into channels",
         lambda x: F.pixel_unshuffle(x, 2),
         [

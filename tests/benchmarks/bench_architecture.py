@@ -1,21 +1,26 @@
 """What each part of the network is worth: pictures drawn after the same processor time.
 
-Every variant trains from the same seed for the same CPU seconds (of all cores together, so that a
+Every variant trains from the same seeds for the same CPU seconds (of all cores together, so that a
 busy machine favours none of them), its learning rate falling to 0 at the end of them. Then it draws
 the same noises. Notebook 04 shows the numbers and the picture.
 
-    python tests/benchmarks/bench_architecture.py --seconds 75 --picture images/network_parts.png
+    python tests/benchmarks/bench_architecture.py --seconds 75 --seeds 0 1 2 \
+      --numbers ddpm_helpers/evaluation/parts_cartoons.json --picture images/network_parts.png
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from bench_grain import grain
 from torch import Tensor, nn
 
 from ddpm_helpers import DiffusionNet, DiffusionUtils, ImageDataset, TrainConfig, TrainingPipeline
@@ -76,7 +81,6 @@ VARIANTS: dict[str, tuple[list[Change], int]] = {
     "ResNet's own stem, no gate": ([resnet_stem, no_gate], 4),
     "kernel 3, random start": ([kernel_3], 2),
     "no feature maps": ([no_maps], 2),
-    "no feature maps, no gate": ([no_maps, no_gate], 2),
     "no time": ([no_time], 2),
 }
 
@@ -111,57 +115,85 @@ def step_seconds(
 
 
 @torch.no_grad()
-def held_out_loss(net: nn.Module, diffusion: DiffusionUtils, test: ImageDataset) -> float:
-    """Mean loss over test pictures at fixed steps and noise."""
+def held_out_loss(net: nn.Module, diffusion: DiffusionUtils, test: ImageDataset) -> list[float]:
+    """Mean loss over test images at fixed timesteps and noise, for each quarter of 1..T."""
     generator = torch.Generator().manual_seed(123)
-    losses = []
+    losses, ts = [], []
     for x_0, y in test.batches(64, seed=0, shuffle=False):
         t = torch.randint(1, diffusion.T + 1, (len(x_0),), generator=generator)
         eps = torch.randn(x_0.shape, generator=generator)
-        losses.append(diffusion.loss(net, x_0, t, eps, y).mean().item())
-    return sum(losses) / len(losses)
+        losses.append(diffusion.loss(net, x_0, t, eps, y))
+        ts.append(t)
+    loss, quarter = torch.cat(losses), (torch.cat(ts) - 1) * 4 // diffusion.T
+    return [loss[quarter == k].mean().item() for k in range(4)]
+
+
+def measure(
+    pipeline: TrainingPipeline, test: ImageDataset, real: Tensor, y: Tensor, classifier: Any
+) -> dict[str, float | list[float]]:
+    """The numbers of a trained network."""
+    net, diffusion = pipeline.ema_model, pipeline.diffusion
+    options = {"y": y, "sampler": "dpm++", "steps": 15}
+    drawn = torch.cat([x for x, _ in draw_samples(diffusion, net, len(y), **options)])
+    row = compare(real, drawn, y, classifier)
+    quarters = held_out_loss(net, diffusion, test)
+    return {
+        "updates": pipeline.step, "loss": sum(quarters) / 4, "loss_by_quarter": quarters,
+        "distance": row.frechet, "accuracy": row.accuracy, "grain": grain(drawn),
+    }  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=75, help="CPU seconds for each variant")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=75, help="CPU seconds for each training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--data", default="cartoons", help="a source for ImageDataset")
-    parser.add_argument("--n", type=int, default=200, help="pictures drawn and compared")
+    parser.add_argument("--n", type=int, default=200, help="images drawn and compared")
     parser.add_argument("--only", nargs="*", choices=VARIANTS, metavar="NAME", help="of a variant")
-    parser.add_argument("--picture", type=Path, help="write ten samples of each as a PNG")
+    parser.add_argument("--numbers", type=Path, help="JSON file")
+    parser.add_argument("--picture", type=Path, help="write ten samples of each, of the first seed")
     args = parser.parse_args()
     names = args.only or list(VARIANTS)
-    config = TrainConfig.preset("laptop", ema_decay=0.99, warmup_steps=50)
+    config = TrainConfig.preset(
+        "laptop", width=args.width, batch_size=args.batch_size, epochs=1000, ema_decay=0.995,
+        warmup_steps=50,
+    )  # fmt: skip
     data = ImageDataset(args.data, config.image_size)
     test = ImageDataset(args.data, config.image_size, split="test")
     some = ImageDataset(args.data, config.image_size, split="test", limit=512)
     real, y = take(test, args.n)
     classifier = classifier_for(data)
     floor = noise_floor(data, test, y, reference=real, classifier=classifier)
-    print(f"{args.data}, {args.seconds:.0f} CPU s each, {args.n} images; "
-          f"floor {floor.mean.frechet:.2f} ± {floor.std.frechet:.2f}")  # fmt: skip
-    print(f"{'':28} {'seen':>7} {'held-out loss':>13} {'Frechet':>8} {'accuracy':>8}")
-    each, rows = step_seconds(names, config, data), []
-    for name in names:
-        seen = max(1, int(args.seconds / each[name])) * config.batch_size
-        pipeline = make(name, config, ImageDataset(args.data, config.image_size, limit=seen))
-        for _ in pipeline.steps():
-            pass
-        net, diffusion = pipeline.ema_model, pipeline.diffusion
-        loss = held_out_loss(net, diffusion, some)
-        options = {"y": y, "sampler": "dpm++", "steps": 15}
-        drawn = torch.cat([x for x, _ in draw_samples(diffusion, net, args.n, **options)])
-        row = compare(real, drawn, y, classifier)
-        numbers = f"{seen:7,} {loss:13.4f} {row.frechet:8.2f} {row.accuracy:8.1%}"
-        print(f"{name:28} {numbers}", flush=True)
-        rows.append(pipeline.samples(10))
-    if args.picture:
-        titles = [*data.classes, *[""] * 10 * (len(rows) - 1)] if len(data.classes) == 10 else None
-        sheet = show_images(
-            torch.cat(rows), ncols=10, scale=2, titles=titles, row_labels=names,
-            title=f"Ten samples of each network, after {args.seconds:.0f} seconds of training",
-        )  # fmt: skip
-        args.picture.write_bytes(figure_png(sheet))
+    found: dict[str, Any] = {
+        "seconds": args.seconds, "width": args.width, "batch": args.batch_size, "n": args.n,
+        "floor": [floor.mean.frechet, floor.std.frechet], "real_grain": grain(real), "rows": [],
+    }  # fmt: skip
+    each = step_seconds(names, config, data)
+    print(json.dumps(found | {"update_seconds": each}), flush=True)
+    shown = []
+    for seed in args.seeds:
+        for name in names:
+            pipeline = make(name, replace(config, seed=seed), data)
+            pipeline.total_steps = max(1, int(args.seconds / each[name]))
+            for _ in pipeline.steps():
+                pass
+            row = {"network": name, "seed": seed, **measure(pipeline, some, real, y, classifier)}
+            found["rows"].append(row)
+            print(json.dumps(row), flush=True)
+            if seed == args.seeds[0]:
+                shown.append(pipeline.samples(10))
+        if args.numbers:
+            args.numbers.write_text(json.dumps(found, indent=1) + "\n")
+        if args.picture and seed == args.seeds[0]:
+            titles = [*data.classes, *[""] * 10 * (len(shown) - 1)]
+            sheet = show_images(
+                torch.cat(shown), ncols=10, titles=titles if len(data.classes) == 10 else None,
+                row_labels=names,
+                title=f"Ten samples of each network, after {args.seconds:.0f} seconds of training",
+            )  # fmt: skip
+            args.picture.write_bytes(figure_png(sheet))
 
 
 if __name__ == "__main__":
