@@ -12,6 +12,7 @@ import torch
 
 from ddpm_helpers import __version__
 from ddpm_helpers.config import T_SAMPLINGS, TrainConfig, settings
+from ddpm_helpers.data.dataset import to_float
 from ddpm_helpers.device import best_device
 
 
@@ -107,4 +108,4 @@ class RandomImages:
     def batches(self, batch_size: int, *, seed: int, epoch: int = 0, device: Any = None) -> Any:
         """The one batch, as `ImageDataset.batches` gives it."""
         y = torch.arange(len(self)) % 10
-        yield (self.images.float() / 127.5 - 1).to(device), y.to(device)
+        yield to_float(self.images).to(device), y.to(device)

@@ -219,6 +219,11 @@ def to_float(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32).div_(127.5).sub_(1)
 
 
+def to_bytes(x: Tensor) -> Tensor:
+    """Convert floats in [-1, 1] to bytes 0..255, rounded; values outside are clipped."""
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def _settings(found: cache.Source, root: Any, fit: str) -> dict[str, str]:
     """The arguments that open a source again, for a settings file; defaults are left out."""
     if found.identity["kind"] == "dataset" or not _is_text(found.name):

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from ddpm_helpers.data.dataset import to_bytes
+
 # Okabe & Ito's colours, which colour-blind readers can tell apart; each has its own dashes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)))
@@ -159,7 +161,7 @@ def to_uint8(x: Tensor | np.ndarray) -> np.ndarray:
             raise ValueError(f"images must be floats in [-1, 1] or uint8, got {x.dtype}")
         if x.isnan().any():
             raise ValueError(f"{int(x.isnan().sum())} of {x.numel()} pixel values are NaN")
-        x = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        x = to_bytes(x)
     return x.permute(0, 2, 3, 1).contiguous().numpy()
 
 

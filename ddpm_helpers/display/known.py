@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ddpm_helpers import checks
+from ddpm_helpers.data.dataset import to_float
 from ddpm_helpers.diffusion import IdealDenoiser
 from ddpm_helpers.diffusion.ideal import count_possible
 from ddpm_helpers.display.canvas import (
@@ -139,7 +140,7 @@ def likeliest(
     best = weights.topk(min(n, weights.shape[1]))
     found = ideal.images[best.indices]  # (B, n, C, H, W)
     if found.dtype == torch.uint8:
-        found = found.float() / 127.5 - 1
+        found = to_float(found)
     answers = torch.stack([x_t, ideal.mean(x_t, t)], 1)  # (B, 2, C, H, W)
     return torch.cat([answers, found], 1), best.values, count_possible(weights)
 

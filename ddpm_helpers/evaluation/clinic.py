@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.data import ImageDataset, balanced_order
-from ddpm_helpers.data.dataset import to_float
+from ddpm_helpers.data.dataset import to_bytes, to_float
 from ddpm_helpers.evaluation.classifier import FEATURES, Classifier, classifier_for
 from ddpm_helpers.evaluation.comparison import features_and_classes, features_of_rows
 from ddpm_helpers.evaluation.distances import frechet_distance
@@ -131,7 +131,7 @@ def jpeg(quality: int) -> Spoil:
         from PIL import Image
 
         out = []
-        for pixels in _bytes(x).movedim(1, -1).numpy():  # (S, S, C)
+        for pixels in to_bytes(x).movedim(1, -1).numpy():  # (S, S, C)
             file = io.BytesIO()
             grey = pixels.shape[-1] == 1
             Image.fromarray(pixels[..., 0] if grey else pixels).save(file, "jpeg", quality=quality)
@@ -219,7 +219,3 @@ def _findings(sets: Sets) -> list[Finding]:
             (float(error.mean()), float(error.std(ddof=1))),
         ))  # fmt: skip
     return found
-
-
-def _bytes(x: Tensor) -> Tensor:
-    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ddpm_helpers.data.dataset import to_bytes
 from ddpm_helpers.device import best_device
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # its sha256 begins with 6726825d
@@ -37,9 +38,7 @@ class Bytes(Dataset):
 
     def __getitem__(self, i: int) -> Tensor:
         x = self.x[i].expand(3, -1, -1)
-        if x.dtype == torch.uint8:
-            return x
-        return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return x if x.dtype == torch.uint8 else to_bytes(x)
 
 
 def check_inception(weights: str | Path, n: int) -> None:

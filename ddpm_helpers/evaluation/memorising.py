@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.checks import number as check_number
+from ddpm_helpers.data.dataset import to_float
 
 CHUNK = 5000  # training images that are compared at a time
 
@@ -108,4 +109,4 @@ def find_copies(x: Tensor, images: Tensor | np.ndarray, ratio: float = 1 / 2) ->
 
 def _rows(x: Tensor) -> Tensor:
     """Images, uint8 or in [-1, 1], as float32 (n, C * H * W) in [-1, 1]."""
-    return (x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()).flatten(1)
+    return (to_float(x) if x.dtype == torch.uint8 else x.float()).flatten(1)
