@@ -1,10 +1,7 @@
 """The tool that measures what more training bought, and draws it."""
 
-import json
-
 import pytest
 import torch
-from PIL import Image
 
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.data.cartoons import CLASSES
@@ -37,18 +34,3 @@ def test_the_ladder_draws_the_same_noise_from_every_rung_and_measures_it(tmp_pat
     assert numbers["rungs"][0]["frechet"] > numbers["noise_floor"]["frechet"]
     with pytest.raises(FileNotFoundError, match="train with keep_weights"):
         ladder.rungs(tmp_path / "elsewhere")
-
-
-def test_the_ladder_is_a_command_too(tmp_path, capsys, monkeypatch):
-    d, net = DiffusionUtils(4), DiffusionNet(32, width=8, num_classes=10)
-    about = {"steps": 1, "classes": list(CLASSES)}
-    save_weights(tmp_path / "weights_epoch_0001.safetensors", net, d, about)
-    floor = {"noise_floor": {"frechet": 1.0}, "noise_floor_std": {"frechet": 0.1}}
-    found = floor | {"rungs": [{"epoch": 1, "frechet": 2.0}]}, torch.zeros(10, 3, 32, 32)
-    monkeypatch.setattr(ladder, "climb", lambda *args, **options: found)
-    files = ["--picture", str(tmp_path / "l.png"), "--numbers", str(tmp_path / "l.json")]
-    assert ladder.main([str(tmp_path), *files]) == 0
-    assert Image.open(tmp_path / "l.png").width > 300
-    assert json.loads((tmp_path / "l.json").read_text())["rungs"][0]["epoch"] == 1
-    assert ladder.main([str(tmp_path / "none")]) == 2
-    assert "ladder: error: no weights_epoch_" in capsys.readouterr().err

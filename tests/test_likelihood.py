@@ -81,17 +81,6 @@ def test_with_zero_terminal_snr_the_prior_term_is_0():
     assert bits.prior.abs().max() == 0 and torch.isfinite(bits.terms).all()
 
 
-def test_labels_may_be_a_list_or_one_number():
-    d, x = DiffusionUtils(30), pictures()
-
-    def model(x_t, t, y):
-        return x_t * y.reshape(-1, 1, 1, 1)
-
-    want = bits_per_dim(d, model, x, torch.tensor([2, 2, 2]), ts=[9]).total
-    assert torch.equal(bits_per_dim(d, model, x, [2, 2, 2], ts=[9]).total, want)
-    assert torch.equal(bits_per_dim(d, model, x, 2, ts=[9]).total, want)
-
-
 def test_refuses_in_one_line():
     d = DiffusionUtils(30)
     x = pictures()

@@ -52,16 +52,6 @@ def test_the_animation_keeps_the_colours_of_its_frames():
         assert np.array_equal(np.asarray(film.convert("RGB")), frame)
 
 
-def test_the_command_writes_into_a_new_folder(tmp_path, monkeypatch, capsys, weights):
-    monkeypatch.setattr(readme_images, "draw_without_weights", lambda: {"a.png": b"1"})
-    monkeypatch.setattr(readme_images, "draw_with_weights", lambda name: {"b.gif": b"2"})
-    monkeypatch.setattr(readme_images, "draw_photographs", lambda name: {"c.png": name.encode()})
-    monkeypatch.setattr(readme_images, "draw_plane", lambda name: {"d.png": b"4"})
-    assert readme_images.main([str(tmp_path / "new" / "images")]) == 0
-    written = {p.name for p in (tmp_path / "new/images").iterdir()}
-    assert written == {"a.png", "b.gif", "c.png", "d.png"}
-
-
 def test_without_a_browser_the_plane_is_left_out(monkeypatch):
     monkeypatch.setattr(readme_images.shutil, "which", lambda name: None)
     with pytest.raises(FileNotFoundError, match="no Chromium"):
