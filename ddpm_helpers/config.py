@@ -268,7 +268,7 @@ class Settings:
     def __str__(self) -> str:
         size = self.train.image_size
         return (
-            f"preset {self.preset} · data {self.data} · {size}×{size} pictures · "
+            f"preset {self.preset} · data {self.data} · {size}×{size} images · "
             f"T = {self.train.timesteps} · device {self.device.type}"
         )
 
