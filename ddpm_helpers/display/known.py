@@ -208,8 +208,8 @@ class PossibleSlider(ImageSliders):
                 self._frames[t, seed] = pixels_png(tile(pixels, len(pixels), gap=4))
                 shares = ", ".join(map(_percent, weights[:3].tolist()))
                 self._captions[t, seed] = (
-                    f"t = {t}: {_number(float(left))} images still possible. x_t, their mean, and the "
-                    f"likeliest ones ({shares}, …)"
+                    f"t = {t}: {_number(float(left))} images still possible. x_t, their mean, and "
+                    f"the likeliest ones ({shares}, …)"
                 )
 
         of_t = ipywidgets.IntSlider(ts[len(ts) // 2], 0, ts[-1], every, description="t")
