@@ -1,6 +1,5 @@
 """Grey and colour: `channels` on every source, and one channel through every part."""
 
-import io
 import json
 import shutil
 
@@ -14,7 +13,6 @@ from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.data.squares import to_channels
 from ddpm_helpers.display import live, plots
-from ddpm_helpers.display.widgets import FrameSlider, NoisingSlider
 from ddpm_helpers.evaluation import compare, load_classifier
 from ddpm_helpers.evaluation.inception import Bytes
 from ddpm_helpers.pretrained import load_pretrained
@@ -151,14 +149,3 @@ def test_grey_pictures_are_shown_in_grey(grey):
         assert is_grey(np.asarray(image.get_array())), name
     shown = np.asarray(sheets["one"].axes[0].images[0].get_array())
     assert (shown[::6, ::6] == ds.images[0, 0][..., None]).all()
-
-
-def test_sliders_show_grey_pictures(grey):
-    ds, pipeline, _ = grey
-    slider = NoisingSlider(ds[0][0], pipeline.diffusion)
-    assert is_grey(np.asarray(slider._pixels.get_array()))
-    x, raw = ds[0][0], ds.images[0]
-    frames = FrameSlider([x, x[None], raw, ds.images[:1]])
-    for i in range(4):
-        shown = np.asarray(Image.open(io.BytesIO(frames.frame(i))))
-        assert shown.shape == (96, 96, 3) and (shown[::6, ::6] == raw[0][..., None]).all()

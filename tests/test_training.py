@@ -20,7 +20,6 @@ from toy_training import (
 )
 
 from ddpm_helpers.config import OPTIMIZERS, TrainConfig
-from ddpm_helpers.device import to_device
 from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.training import TrainingData, TrainingPipeline, ema_decay_at, update_ema
@@ -405,21 +404,6 @@ def test_sample_grids_use_the_averaged_weights_and_always_the_same_noise():
             weight.fill_(math.nan)
     first, second = p.samples(2, steps=3), p.samples(2, steps=3)
     assert first.isfinite().all() and first.equal(second)
-
-
-def test_values_go_to_a_gpu_from_pinned_memory_without_a_wait():
-    class Values:
-        device, asked = torch.device("cpu"), []
-
-        def pin_memory(self):
-            self.asked.append("pinned")
-            return self
-
-        def to(self, device, **options):
-            self.asked.append((str(device), options))
-
-    to_device(Values(), torch.device("cuda"))
-    assert Values.asked == ["pinned", ("cuda", {"non_blocking": True})]
 
 
 # ------------------------------------------------------------------------------- compiling
