@@ -482,14 +482,14 @@ def _factors(steps: list[At], kind: str, calls: int) -> Iterator[Fault]:
     """Formulas in which the output, or the way to the next t, has the same wrong factor."""
     read = READS[kind][0]
 
-    def times(step: Formula) -> Callable[[At, float], complex]:
-        return lambda at, m: step.at(at, *read.at(at, m * at.out))
+    def times(step: Formula) -> Callable[[float, At], complex]:
+        return lambda m, at: step.at(at, *read.at(at, m * at.out))
 
-    def longer(at: At, m: float) -> complex:
+    def longer(m: float, at: At) -> complex:
         y, sigma = at.x_t / max(at.q, TINY), at.p / max(at.q, TINY)
         return at.r * (y + m * (at.l / max(at.r, TINY) - sigma) * 1j)
 
-    def longer_in_flow(at: At, m: float) -> complex:
+    def longer_in_flow(m: float, at: At) -> complex:
         tau, to = at.p / (at.q + at.p), at.l / (at.r + at.l)
         return (at.r + at.l) * (at.x_t / (at.q + at.p) + m * (to - tau) * (1j - 1))
 
@@ -497,8 +497,8 @@ def _factors(steps: list[At], kind: str, calls: int) -> Iterator[Fault]:
     if all(_is_silent(at) for at in steps):
         ways += [(longer, True), (longer_in_flow, True)]
     for of, way in ways:
-        ratios = [((at.measured - of(at, 0)) / slope).real
-                  for at in steps if abs(slope := of(at, 1) - of(at, 0)) > 1e-4]  # fmt: skip
+        ratios = [((at.measured - of(0, at)) / slope).real
+                  for at in steps if abs(slope := of(1, at) - of(0, at)) > 1e-4]  # fmt: skip
         m = statistics.median(ratios) if ratios else 1.0
         if 0.05 < abs(m) < 50 and abs(m - 1) > 4e-3:
             of_t = steps[0].bars.function
@@ -508,7 +508,7 @@ def _factors(steps: list[At], kind: str, calls: int) -> Iterator[Fault]:
             words = _of_factor(m, way, calls, noisy)
             usual = kind == "flow" if way else calls > 1
             rare = 0 if abs(m + 1) < 0.02 or usual else 2 if way and calls > 1 else 1
-            yield Fault(*words, partial(of, m=m), rare=rare)
+            yield Fault(*words, partial(of, m), rare=rare)
 
 
 def _of_factor(m: float, way: bool, calls: int, noisy: bool | None) -> tuple[str, str]:
