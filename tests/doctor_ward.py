@@ -169,7 +169,7 @@ def decoder(kernel):
     return nn.Sequential(*layers)
 
 
-def one_batch_step(lr=1e-2, detached=False, frozen=False):
+def one_batch_step(lr=1e-2, detached=False, frozen=False, sign=1):
     """An optimiser step on one batch, as a stranger writes it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -181,7 +181,7 @@ def one_batch_step(lr=1e-2, detached=False, frozen=False):
 
     def step():
         out = net(x)
-        loss = (out - x).square().mean()
+        loss = sign * (out - x).square().mean()
         if not detached:
             optimizer.zero_grad()
             loss.backward()
@@ -520,6 +520,15 @@ BUGS = [
          schedule=lambda: 1 - torch.linspace(1e-4, 0.02, 1000)),
     part(5, "betas for alpha_bar", "schedule", "looks like betas",
          schedule=lambda: torch.linspace(1e-4, 0.02, 1000)),
+    *(part(5, f"{form} for alpha_bar", "schedule", f"looks like {form}",
+           schedule=lambda table=table: table)
+      for form, table in {
+          "alphas": 1 - torch.linspace(1e-3, 0.2, 100), "1 - alpha_bar": 1 - LINEAR.float(),
+          "cumprod(betas)": torch.linspace(1e-3, 0.2, 100).cumprod(0),
+          "sqrt(alpha_bar)": LINEAR.float() ** 0.5, "alpha_bar in reverse": LINEAR.flip(0),
+          "alpha_bar with sqrt(beta)":
+          (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000)).cumprod(0),
+      }.items()),
     part(5, "zero SNR with eps", "schedule", "nothing is left at T",
          schedule=lambda: DiffusionUtils(T, "cosine", prediction="v",
                                          rescale_zero_snr=True).alpha_bar),
@@ -573,6 +582,7 @@ BUGS = [
          step=lambda: one_batch_step(detached=True)),
     part(9, "optimiser of another network", "overfit", "did not move",
          step=lambda: one_batch_step(frozen=True)),
+    part(9, "minus sign", "overfit", "is negative", step=lambda: one_batch_step(sign=-1)),
     part(9, "rate far too high", "overfit", "went from", step=lambda: one_batch_step(lr=1e3)),
     # 10 NaN, black
     part(10, "overflow under half()", "precision", "an overflow",

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_helpers.diffusion import PREDICTIONS, beta_schedule
+from ddpm_helpers.diffusion import PREDICTIONS
 from ddpm_helpers.doctor.finding import Alarm, broken
 from ddpm_helpers.doctor.moves import Move, measure
 from ddpm_helpers.doctor.oracle import Oracle, Reading, Record, known_images, run_sampler
-from ddpm_helpers.doctor.tables import Bars, check_kind, rms
+from ddpm_helpers.doctor.tables import Bars, check_kind, rms, usual_betas
 
 EXACT = 2e-4  # in float32 a correct loop ends nearer to x_0; with t off by one of 1000 it does not
 ROUNDED = 0.006  # the same for images in 256 grey levels, rounded up or down
@@ -255,17 +255,9 @@ def _other_tables(bars: Bars) -> Iterator[tuple[Reading, Alarm]]:
             product.append(product[-1] * alpha)
         for candidate in (rounded, alphas.to(dtype).double().cumprod(0), torch.stack(product)):
             yield of(candidate.double()), (broken, words, "Compute the tables in float64")
-    others = {
-        "linear": beta_schedule("linear", T)[1:],
-        "linear, scaled by 1000 / T": 1000 / T * torch.linspace(1e-4, 0.02, T).double(),
-        "scaled linear of Stable Diffusion": torch.linspace(0.00085**0.5, 0.012**0.5, T) ** 2,
-        "cosine": beta_schedule("cosine", T)[1:],
-        "quadratic": beta_schedule("quadratic", T)[1:],
-        "sigmoid": beta_schedule("sigmoid", T)[1:],
-    }
-    for name, betas in others.items():
+    for name, betas in usual_betas(T).items():
         yield (
-            of((1 - betas.double().clamp(max=0.999)).cumprod(0)),
+            of((1 - betas).cumprod(0)),
             (broken, f"the sampler uses another schedule than the table: {name}", repair),
         )
     words = "the sampler's table is shifted by one row against the caller's"

@@ -10,9 +10,30 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.doctor.finding import Finding, broken, decide, look, ok
-from ddpm_helpers.doctor.tables import Bars, calling, check_kind, error_gain, rms, shape_of
+from ddpm_helpers.doctor.tables import (
+    Bars,
+    calling,
+    check_kind,
+    error_gain,
+    rms,
+    shape_of,
+    usual_betas,
+)
 
 LEFT, TOO_MUCH_LEFT = 0.05, 0.2  # sqrt(alpha_bar[T]) that is worth a look, and that is broken
+SAME = 2e-5  # greatest difference between a table in float32 and the one that it is
+# What people pass for alpha_bar by mistake, made from betas.
+TABLES: dict[str, Callable[[Tensor], Tensor]] = {
+    "alpha_bar": lambda betas: (1 - betas).cumprod(0),
+    "alphas, not their product,": lambda betas: 1 - betas,
+    "betas": lambda betas: betas,
+    "cumprod(betas)": lambda betas: betas.cumprod(0),
+    "sqrt(alpha_bar)": lambda betas: (1 - betas).cumprod(0).sqrt(),
+    "1 - alpha_bar": lambda betas: 1 - (1 - betas).cumprod(0),
+    "sqrt(1 - alpha_bar)": lambda betas: (1 - (1 - betas).cumprod(0)).sqrt(),
+    "alpha_bar in reverse order": lambda betas: (1 - betas).cumprod(0).flip(0),
+    "alpha_bar with sqrt(beta) for beta": lambda betas: (1 - betas.sqrt()).cumprod(0),
+}
 
 
 def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
@@ -38,12 +59,12 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
     last, end, begin = float(bar[-1]), math.sqrt(bar[-1]), math.sqrt(1 - bar[bars.first])
     rises = bool((bar[1:] > bar[:-1]).any())
     how = "rises: this looks like betas" if last > bar[0] else "does not fall everywhere"
+    named = _looks_like(bar[bars.first :])
     shares = f"{end:.2g} of the image is left at T (sqrt(alpha_bar[T]))"
     return decide(
         "schedule",
+        (named is not None, broken, f"the table looks like {named}", "It is cumprod(1 - beta)"),
         (rises, broken, f"alpha_bar {how}", "It is cumprod(1 - beta), which only falls"),
-        (last > 0.9, broken, f"{shares}: this looks like alphas, not like their product",
-         "Use torch.cumprod(alphas, 0)"),
         (last == 0 and prediction == "eps", broken,
          "nothing is left at T, so x_0 cannot be computed from a prediction of eps",
          "Let it predict v, flow or x_0, or end a little above 0"),
@@ -55,6 +76,18 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
          "Use more steps or smaller first betas"),
         otherwise=shares, end=end, begin=begin,
     )  # fmt: skip
+
+
+def _looks_like(table: Tensor) -> str | None:
+    """What a table, (T,), is instead of alpha_bar, if that of a usual schedule; else None."""
+    away = {
+        (form, name): float((of(betas) - table).abs().max())
+        for name, betas in usual_betas(len(table)).items()
+        for form, of in TABLES.items()
+    }
+    form, name = nearest = min(away, key=lambda key: away[key])
+    known = away[nearest] < SAME and form != "alpha_bar"
+    return f"{form} of this schedule: {name}" if known else None
 
 
 def check_noising(

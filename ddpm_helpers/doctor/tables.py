@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.checks import one_of
-from ddpm_helpers.diffusion import PREDICTIONS
+from ddpm_helpers.diffusion import PREDICTIONS, beta_schedule
 
 
 class ContractError(ValueError):
@@ -107,6 +107,19 @@ class Bars:
     def column(self, t: Tensor, like: Tensor) -> Tensor:
         """alpha_bar at whole t, (B,) -> (B, 1, 1, 1), ready to be multiplied with `like`."""
         return self.table[t.cpu().long()].to(like.device, like.dtype).reshape(-1, 1, 1, 1)
+
+
+def usual_betas(T: int) -> dict[str, Tensor]:
+    """The betas of schedules that people use, name -> (T,) float64."""
+    betas = {
+        "linear": beta_schedule("linear", T)[1:],
+        "linear, scaled by 1000 / T": 1000 / T * torch.linspace(1e-4, 0.02, T).double(),
+        "scaled linear of Stable Diffusion": torch.linspace(0.00085**0.5, 0.012**0.5, T) ** 2,
+        "cosine": beta_schedule("cosine", T)[1:],
+        "quadratic": beta_schedule("quadratic", T)[1:],
+        "sigmoid": beta_schedule("sigmoid", T)[1:],
+    }
+    return {name: table.double().clamp(max=0.999) for name, table in betas.items()}
 
 
 def check_kind(prediction: str) -> str:

@@ -147,6 +147,8 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
     return decide(
         "overfit",
         (not math.isfinite(last), broken, f"the loss went {fell}", "Use a tenth of the rate"),
+        (last < 0, broken, f"the loss is negative, which no mean of squares is: {fell}",
+         "Look for a minus sign in front of it"),
         (last > 1.2 * first, broken,
          f"the loss rose {fell}: the learning rate is too high, or its sign is wrong",
          "Use a tenth of the learning rate"),
