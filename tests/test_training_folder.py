@@ -21,7 +21,7 @@ from toy_training import (
 )
 
 from ddpm_helpers.pretrained.weights import description
-from ddpm_helpers.training import checkpoint, run_folder
+from ddpm_helpers.training import checkpoint, run_folder, update_ema
 from ddpm_helpers.training.training_data import check_same_data, identify
 
 
@@ -351,16 +351,33 @@ def test_any_exception_saves_the_last_complete_update_first(fail, changes, step,
     assert same_run(second, whole)
 
 
-def test_a_partial_update_is_not_saved(tmp_path, monkeypatch):
+def test_half_an_update_is_neither_saved_nor_continued(whole, tmp_path, monkeypatch):
     def broken(*args):
         if p.step == 5:
             raise RuntimeError("between weights and average")
+        update_ema(*args)
 
     p = pipeline(tmp_path, save_minutes=0)
-    monkeypatch.setattr("ddpm_helpers.training.pipeline.update_ema", broken)
-    with pytest.raises(RuntimeError, match="between weights"):
-        p.fit()
+    with monkeypatch.context() as patched:
+        patched.setattr("ddpm_helpers.training.pipeline.update_ema", broken)
+        with pytest.raises(RuntimeError, match="between weights"):
+            p.fit()
     assert steps_saved(tmp_path) == [3]  # of the first epoch
+    for act in (p.fit, p.save, lambda: p.save(tmp_path / "other.pt")):
+        with pytest.raises(RuntimeError, match=r"update 6 was interrupted half way.*resume\(\)"):
+            act()
+    assert steps_saved(tmp_path) == [3]
+    p.resume()
+    p.fit()
+    assert same_run(p, whole)
+
+
+def test_nothing_is_saved_into_a_folder_that_is_refused(run, recwarn):
+    before, p = content(run), pipeline(run)
+    p.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True))
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        p.fit()
+    assert content(run) | {".lock": b""} == before | {".lock": b""} and not recwarn.list
 
 
 def test_the_error_is_raised_even_if_saving_fails(tmp_path, monkeypatch):

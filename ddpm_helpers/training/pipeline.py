@@ -3,10 +3,7 @@
 - `train_step` makes one update: the forward process, the loss, gradients, optimiser, average.
 - `steps` repeats it and writes what is due after each update: its record; a checkpoint and the
   averaged weights after the first update, every few minutes and every epoch; a sample grid.
-- Ctrl-C or another signal only sets a flag (`stopping.py`). After the update, `steps` reads it,
-  saves, and stops.
-- An exception saves the last complete update before it is raised; if it interrupts an update
-  between the weights and their average, nothing is saved.
+- `_protected` says what happens on Ctrl-C, on other signals and on errors.
 
 `run_folder.py` knows the files and when each is due, `draws.py` makes the random draws, `optim.py`
 the optimiser and its learning rate, `metrics.py` the numbers of an update.
@@ -58,22 +55,23 @@ from ddpm_helpers.training.training_data import TrainingData, batches_from, iden
 class TrainingPipeline:
     """Trains a network to remove noise.
 
-    The order of the images depends on (seed, epoch) alone, every other draw on (seed, step) alone:
-    a run that was stopped and resumed gives the weights of one that was not. The processes of
-    `torchrun` share every batch, with the result of one process up to rounding; the first one
-    writes the files.
+    The order of the images depends only on (seed, epoch), every other draw only on (seed, step):
+    a run that is stopped and resumed ends with the same weights as one that was never stopped.
+    Under `torchrun` the processes split each batch, and the first one writes the files; the result
+    equals that of one process, apart from rounding.
 
     Args:
         model: the network, new or with trained weights; moved to the fastest device. If its classes
-            are not the dataset's, its label embedding is matched by name, as in `fine_tune_model`.
+            differ from the dataset's, classes with the same name keep their row of the label
+            embedding, as in `fine_tune_model`.
         diffusion: a `DiffusionUtils`, which knows T, the schedule and the target.
         dataset: an `ImageDataset` of the network's image size, or any other `TrainingData`.
         config: the settings, such as epochs, batch_size and lr.
-        out_dir: the run's folder, see `RunFolder`; None writes nothing. A folder that holds a run
-            is refused when training starts, unless `resume` has read it.
-        overwrite: when training starts, remove the run that out_dir holds.
+        out_dir: the run's folder, see `RunFolder`; None: nothing is written. If it already holds
+            a run, the first write refuses it, unless you call `resume` first.
+        overwrite: remove the run that out_dir holds, on the first write.
     Attributes:
-        model, ema_model: the network, and its averaged weights: sample from these.
+        model, ema_model: the network, and a copy with averaged weights, for sampling.
         optimizer: AdamW or Muon.
         history: a `StepRecord` for each update of `steps`.
         step: updates made so far; a skipped batch counts too.
@@ -104,8 +102,8 @@ class TrainingPipeline:
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
         match_classes(network, dataset.classes, quiet=not self.is_main)
         self.model = network.to(self.device).to(memory_format=torch.channels_last)
-        if not any(weight.requires_grad for weight in self.model.parameters()):
-            self.model.requires_grad_(True)  # `load_pretrained` freezes all; you may freeze some
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            self.model.requires_grad_(True)  # `load_pretrained` freezes all; some may stay so
         self.ema_model = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = build_optimizer(self.model, config)
         compiled_by_caller = model is not network and not isinstance(model, nn.DataParallel)
@@ -126,7 +124,7 @@ class TrainingPipeline:
                 prepare_folder(self.folder.path)
         self._stop = StopFlag(quiet=not self.is_main)
         self._bad = BadBatches(config.max_bad_steps)
-        self._updating = False  # whether weights, average and step belong to different updates
+        self._half_updated = False  # True while the weights are ahead of their average and step
         self._images, self._seconds = 0, 0.0
 
     # ------------------------------------------------------------------------------ the loop
@@ -136,9 +134,7 @@ class TrainingPipeline:
     ) -> list[StepRecord]:
         """Train to the end with a progress bar.
 
-        Ctrl-C, SIGTERM and SIGHUP (a closed terminal) wait until the update is done and saved; then
-        `fit` returns, and `stopped_by` says which it was. A second Ctrl-C, more than a second
-        later, raises KeyboardInterrupt at once. Any error saves the last complete update first.
+        After a signal (see `_protected`), `fit` returns early, and `stopped_by` says which it was.
 
         Args:
             watch: called as `watch(pipeline, record)` after every update.
@@ -148,13 +144,14 @@ class TrainingPipeline:
             BlockingIOError: another process is training in out_dir.
             FileExistsError: out_dir holds a run that was neither resumed nor to be overwritten.
             FloatingPointError: loss or gradient was not finite in max_bad_steps batches in a row.
-            torch.OutOfMemoryError: with what to change.
+            torch.OutOfMemoryError: the message says which setting to change.
+            RuntimeError: an error left a half-made update; `resume` first.
             ValueError: the dataset yields something other than `TrainingData` describes.
         """
         if self.is_main and (line := describe_warm_up(self.total_steps, self.config)):
             say(line)
         progress = Progress(self.step, self.total_steps, quiet=not self.is_main)
-        with progress, self._protected():  # also while `watch` runs
+        with progress, self._protected():  # around `watch`, too
             for record in self.steps():
                 progress.show(record)
                 if watch is not None:
@@ -167,10 +164,14 @@ class TrainingPipeline:
     def steps(self) -> Iterator[StepRecord]:
         """Train, and yield the record of each update once it is made.
 
-        Leaving the loop does not save. Call `steps()` again to continue. Signals and errors are
-        handled as in `fit`, except that a signal has its usual effect (Ctrl-C: KeyboardInterrupt)
-        once the update is saved.
+        Only the update itself is protected: an error or Ctrl-C in the body of your loop saves
+        nothing, and neither does leaving it. Call `steps()` again to continue. A signal during the
+        update has its usual effect (Ctrl-C: KeyboardInterrupt) once the update is saved; its
+        record is in `history`, but is not yielded.
+
+        Raises: as `fit`.
         """
+        self._refuse_half_an_update()
         self.stopped_by = None
         folder = self.folder if self.is_main else None
         with folder.in_use(self.history, self.dataset) if folder else nullcontext():
@@ -181,12 +182,50 @@ class TrainingPipeline:
                 with self._protected():
                     record = self._next_update(batches)
                     self._write_what_is_due(record)
+                    self._bad.check(record)
                     self.stopped_by = self._stop.signal_for_all(self.accelerator)
                     if self.stopped_by is not None:
                         self._save_last_update()
-                if self.stopped_by is not None and not self._stop.held:  # not inside `fit`
+                if self.stopped_by is not None and not self._stop.held:  # called without `fit`
                     signal.raise_signal(self.stopped_by)
                 yield record
+
+    @contextmanager
+    def _protected(self) -> Iterator[None]:
+        """In this block a stop waits for the update, and an error saves the last complete one.
+
+        - Ctrl-C, SIGTERM, SIGHUP (a closed terminal): the update is finished and saved; then
+          training stops. If several processes train, all of them stop.
+        - A second Ctrl-C, more than a second later: KeyboardInterrupt, an error like any other.
+        - An error: the last complete update is saved, if it is not yet, and the error raised again.
+          Nothing is saved if the error came while the optimiser or the average was at work: then
+          `steps` and `save` refuse to go on until `resume`.
+
+        Signals are held by the outermost block. Only the main process saves, and only in out_dir.
+        """
+        with self._stop.hold():
+            try:
+                yield
+            except BaseException:
+                if not self._half_updated:
+                    try:
+                        self._save_last_update()
+                    except Exception as error:  # the first exception matters more: raise that one
+                        warnings.warn(f"while saving step {self.step}: {error}", stacklevel=3)
+                raise
+
+    def _save_last_update(self) -> None:
+        """Write a checkpoint unless there is nothing new, or the folder was never this run's."""
+        if self.folder and self.folder.is_ours and self.is_main:
+            if self.step not in (0, self.folder.newest):
+                self.save()
+
+    def _refuse_half_an_update(self) -> None:
+        if self._half_updated:
+            raise RuntimeError(
+                f"update {self.step + 1} was interrupted half way, so the weights do not fit their "
+                "average: call resume() to go on from the last checkpoint"
+            )
 
     @torch.enable_grad()
     def train_step(self, x_0: Tensor, y: Tensor) -> StepRecord:
@@ -205,10 +244,10 @@ class TrainingPipeline:
         t, eps = draw_t_and_eps(x_0, diffusion.alpha_bar, generator, config.t_sampling)
         self.model.train()
         self.optimizer.zero_grad()
-        table = torch.zeros(2, 4, device=self.device)  # the loss in each quarter of 1..T
-        for rows, weight, gradients in self._parts(len(x_0)):  # one part, unless split
+        table = torch.zeros(2, 4, device=self.device)  # sums and counts, by quarter of 1..T
+        for rows, weight, exchange in self._parts(len(x_0)):  # one part, unless split
             labels = None if self.model.num_classes is None else y[rows]
-            with gradients:
+            with exchange:
                 with self.autocast():
                     losses = diffusion.loss(
                         net, x_0[rows], t[rows], eps[rows], labels,
@@ -217,23 +256,23 @@ class TrainingPipeline:
                 loss = losses.sum() * (weight / len(x_0))  # the part's share of the batch's mean
                 (loss * processes).backward()  # DDP averages gradients; multiply to get the sum
             add_by_quarter(table, losses, t[rows], diffusion.T, weight)
-        grad_norm = clip_grad_norm_(self.model.parameters(), config.grad_clip)  # before clipping
+        grad_norm = clip_grad_norm_(self.model.parameters(), config.grad_clip)  # norm before it
         mean, quarters = read_table(self.accelerator.reduce(table, "sum"))
         step, epoch = self.step + 1, self.step // self.steps_per_epoch
         lr = learning_rate(step, self.total_steps, config)
-        record = StepRecord(step, epoch, mean, lr, math.nan, quarters, grad_norm.item())
-        self._updating = True  # if an error interrupts this, nothing is saved
+        record = StepRecord(step, epoch, mean, lr, quarters=quarters, grad_norm=grad_norm.item())
+        self._half_updated = True
         if record.finite:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             self.optimizer.step()
             update_ema(self.ema_model, self.model, ema_decay_at(step, config.ema_decay))
         self.step = step
-        self._updating = False
+        self._half_updated = False
         return record
 
     def _next_update(self, batches: Iterator[tuple[Tensor, Tensor]]) -> StepRecord:
-        """Train on the next batch, add the record to the history, and check it."""
+        """Train on the next batch, and add its record to the history."""
         config, started = self.config, time.perf_counter()
         x_0, y = next(batches)
         advice = (
@@ -244,27 +283,27 @@ class TrainingPipeline:
             record = self.train_step(x_0, y)
         self._images += len(x_0)
         self._seconds += time.perf_counter() - started
-        record = replace(record, images_per_second=self._images / self._seconds)
+        record = replace(record, images_per_second=self._images / self._seconds)  # since the start
         self.history.append(record)
-        self._bad.check(record)
         return record
 
     def _parts(self, batch: int) -> Iterator[tuple[slice, float, AbstractContextManager]]:
-        """The parts of a batch that this process computes: rows, weight of each row, context.
+        """Yield the parts of a batch that this process computes: rows, row weight, context.
 
-        There are processes × accumulate parts, which differ by one row at most. The context is for
-        forward and backward: only in that of the last part do processes exchange their gradients.
+        There are processes × accumulate parts, whose sizes differ by one row at most. Compute
+        forward and backward inside the context: only in the last part's, processes exchange
+        gradients.
         """
         processes, accumulate = self.accelerator.num_processes, self.config.accumulate
         parts = processes * accumulate
         for k in range(accumulate):
             part = k * processes + self.accelerator.process_index
             rows = slice(part * batch // parts, (part + 1) * batch // parts)
-            gradients = nullcontext() if k == accumulate - 1 else self.accelerator.no_sync(self.net)
+            exchange = nullcontext() if k == accumulate - 1 else self.accelerator.no_sync(self.net)
             if rows.stop > rows.start:
-                yield rows, 1.0, gradients
-            else:  # DDP waits for every process: one without a row computes the first, weighted 0
-                yield slice(0, 1), 0.0, gradients
+                yield rows, 1.0, exchange
+            else:  # DDP waits for every process, so one without a row computes row 0 with weight 0
+                yield slice(0, 1), 0.0, exchange
 
     def _net_for(self, batch: int) -> nn.Module:
         """The compiled or wrapped network; for a smaller last batch the plain one.
@@ -279,13 +318,14 @@ class TrainingPipeline:
         """A context in which the network computes in bf16, if this training does."""
         if not self.bf16:
             return nullcontext()
-        # Older torch would cache weights that are cast in no_grad, and then train none of them.
+        # Without the cache: older torch would use bf16 copies of the weights that were made in
+        # no_grad, for sample grids, and these have no gradient.
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     # ---------------------------------------------------------------------- saving and resuming
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a training needs to continue: what a checkpoint holds."""
+        """Everything needed to continue training: what a checkpoint holds."""
         return {
             "model": self.model.state_dict(),
             "ema_model": self.ema_model.state_dict(),
@@ -304,7 +344,7 @@ class TrainingPipeline:
             state: of the same network, configuration, diffusion and dataset.
             name: of the state's file, for the message.
         Raises:
-            ValueError: it belongs to another training.
+            ValueError: it belongs to another training; found before anything is loaded.
         """
         checkpoint.check_compatible(name, state, self.state_dict())
         self.model.load_state_dict(state["model"])
@@ -312,6 +352,7 @@ class TrainingPipeline:
         load_optimizer(self.optimizer, state["optimizer"])
         self.step = state["step"]
         self.history = [StepRecord.from_dict(saved) for saved in state["history"]]
+        self._half_updated = False
 
     def save(self, path: str | Path | None = None) -> Path:
         """Write a checkpoint to continue from, and the averaged weights to sample from.
@@ -325,7 +366,9 @@ class TrainingPipeline:
             ValueError: neither path nor out_dir was given.
             OSError: the disk is full or not writable; the previous checkpoint is untouched.
             BlockingIOError, FileExistsError: out_dir belongs to another process or run.
+            RuntimeError: an error left a half-made update; `resume` first.
         """
+        self._refuse_half_an_update()
         if path is not None:
             path = user_path(path)
             if self.is_main:
@@ -337,7 +380,8 @@ class TrainingPipeline:
         if self.is_main:
             with folder.locked():
                 folder.take()
-                # Weights first: a run that is killed in between repeats its updates, then these.
+                # Weights first: if the run is killed in between, resuming repeats the updates and
+                # writes the weights again. In the other order, they could stay old for ever.
                 self._save_average(folder.path / WEIGHTS)
                 folder.write_checkpoint(self.state_dict())
         return folder.path / checkpoint.CHECKPOINT
@@ -346,8 +390,8 @@ class TrainingPipeline:
         """Continue from a checkpoint: weights, averaged weights, optimiser, step and history.
 
         Args:
-            path: a checkpoint, or a run's folder, of which the newest undamaged one is taken; None
-                means out_dir; "auto" too, but without a checkpoint starts from the beginning.
+            path: a checkpoint, or a run's folder, whose newest undamaged checkpoint is used. None:
+                out_dir. "auto": out_dir, from the beginning if it has no checkpoint.
         Returns:
             The file that it continues from; None when it starts from the beginning.
         Raises:
@@ -401,36 +445,18 @@ class TrainingPipeline:
             return
         self.folder.write_record(record)
         due = self.folder.due(self.step, self.steps_per_epoch, self.total_steps)
-        epoch = self.step // self.steps_per_epoch
+        epochs_done = self.step // self.steps_per_epoch
         if "kept weights" in due:
-            self._save_average(self.folder.path / f"weights_epoch_{epoch:04d}.safetensors")
+            self._save_average(self.folder.path / f"weights_epoch_{epochs_done:04d}.safetensors")
         if "checkpoint" in due:
             self.save()
         if "grid" in due:
             advice = "sample_every=0 trains without sample grids"
             with explain_oom(f"sample grid after step {self.step}", self.device, advice):
                 self.grid = make_grid(self.samples())
-            self.folder.write_grid(self.grid, epoch)
+            self.folder.write_grid(self.grid, epochs_done)
         if "animation" in due:
             self.folder.write_animation()
-
-    def _save_last_update(self) -> None:
-        if self.folder and self.is_main and self.step not in (0, self.folder.newest):
-            self.save()
-
-    @contextmanager
-    def _protected(self) -> Iterator[None]:
-        """In this block signals wait; an exception saves the last complete update first."""
-        with self._stop.hold():
-            try:
-                yield
-            except BaseException:
-                if not self._updating:
-                    try:
-                        self._save_last_update()
-                    except Exception as error:  # the first exception matters more: raise that one
-                        warnings.warn(f"while saving step {self.step}: {error}", stacklevel=2)
-                raise
 
     def _run_folder(self) -> RunFolder:
         if self.folder is None:
