@@ -130,17 +130,6 @@ class Table(nn.Module):
         self.register_buffer("alpha_bar", table)
 
 
-class Narrow(nn.Module):
-    """Two small convolutions: a pixel depends on 5×5 others."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
-
-    def forward(self, x_t, t):
-        return self.b(F.silu(self.a(x_t) + t[:, None, None, None] / T))
-
-
 def overflowing(net, factor=3e6):
     """The same function in float32, but what lies between two layers exceeds float16."""
     net = copy.deepcopy(net)
@@ -250,21 +239,6 @@ def mixed(kind=""):
     return guided
 
 
-def small_distance(kind=""):
-    """Fréchet distance of the four patterns' weights."""
-
-    def features(x):
-        return x.flatten(1) @ BASIS.T / SIZE
-
-    def distance(a, b):
-        if kind == "one side paler":
-            b = 0.8 * b
-        f, g = features(a), features(b)
-        return float((f.mean(0) - g.mean(0)).square().sum() + (f.std(0) - g.std(0)).square().sum())
-
-    return distance
-
-
 def averages(kind=""):
     """Raw and averaged networks, their loss, and steps and decay of the average."""
     raw = Table(network(0), BAR.float().clone())
@@ -362,8 +336,6 @@ class Record:
     guided: Any = field(default_factory=mixed)
     decode: Any = field(default_factory=lambda: decoder(4))
     samples: Any = field(default_factory=lambda: DRAWN)
-    distance: Any = field(default_factory=small_distance)
-    compared: tuple[Any, Any] = field(default_factory=lambda: (MANY, 1.25 * MANY[:400]))
 
     def checks(self) -> dict[str, Callable[[], d.Finding]]:
         loop, table, kind = self.loop
@@ -396,9 +368,7 @@ class Record:
             # on a network of its own: one that ignores y leaves nothing to guide
             "guidance": lambda: d.check_guidance(self.guided, Perfect(), x_t, 140, y, null=NULL),
             "checkerboard": lambda: d.check_checkerboard(self.decode, torch.ones(1, 8, 8, 8)),
-            "reach": lambda: d.check_reach(self.module, SHAPE, 100),
             "samples": lambda: d.check_samples(self.samples, REAL),
-            "distance": lambda: d.check_distance(self.distance, *self.compared),
         }  # fmt: skip
 
 
@@ -420,7 +390,7 @@ class Bug:
     """One planted bug.
 
     Attributes:
-        number: of the fifteen failures in notebook 10.
+        number: of the fifteen failures that people report.
         name: what is wrong.
         check: the one that must find it.
         phrase: part of what it must say.
@@ -627,12 +597,6 @@ BUGS = [
     part(13, "checkerboard on samples", "samples", "a checkerboard",
          samples=lambda: shifted(DRAWN, "checkerboard")),
     part(13, "tint", "samples", "a tint", samples=lambda: shifted(DRAWN, "tint")),
-    part(13, "small receptive field", "reach", "a pixel depends on", module=Narrow),
-    # 14 a score that does not match
-    part(14, "n too small", "distance", "cannot tell",
-         compared=lambda: (MANY[:40], 1.05 * MANY[60:80])),
-    part(14, "one side paler", "distance", "processed differently",
-         distance=lambda: small_distance("one side paler")),
     # 15 a trick makes it worse, or a checkpoint does not load
     part(15, "max for min", "loss weights", "wrong side", weights=lambda: min_snr("max")),
     part(15, "divided by SNR twice", "loss weights", "most noise",
@@ -654,8 +618,8 @@ PARTS = {  # the parts that each check looks at; it says the same as long as the
     "overfit": "step", "loss": "model",
     "history": "history", "time": "model", "neighbours": "model", "modes": "module",
     "labels": "model", "null label": "model", "label dropout": "drop", "average": "average",
-    "loss weights": "weights", "guidance": "guided", "checkerboard": "decode", "reach": "module",
-    "samples": "samples", "distance": "distance compared",
+    "loss weights": "weights", "guidance": "guided", "checkerboard": "decode",
+    "samples": "samples",
 }  # fmt: skip
 HEALTHY: dict[str, d.Finding] = {}
 

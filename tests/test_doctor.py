@@ -9,7 +9,6 @@ from doctor_ward import (
     BAR,
     BUGS,
     LABELS,
-    MANY,
     REAL,
     SHAPE,
     Perfect,
@@ -37,7 +36,7 @@ def test_a_planted_bug_is_found_by_its_own_check_and_by_no_other(bug):
 
 
 def test_each_of_the_fifteen_failures_is_planted_twice_or_more():
-    for number in range(1, 16):
+    for number in {*range(1, 16)} - {14}:  # a wrong distance is for the evaluation's clinic
         assert sum(bug.number == number for bug in BUGS) >= 2, number
 
 
@@ -78,7 +77,6 @@ def bad(*_):
         (lambda: d.check_history([1.0] * 9), "50 losses or more, got 9"),
         (lambda: d.check_overfit(bad.__get__(1)), "step raised KeyError"),
         (lambda: d.check_label_dropout(lambda y: y[:3], num_classes=2, null=-1), "returned (3,)"),
-        (lambda: d.check_distance(bad, MANY), "distance raised KeyError"),
         (lambda: d.check_checkerboard(lambda x: x[0], REAL), "decode returned (3, 16, 16)"),
         (lambda: d.check_average(bad, network(), network()), "loss raised KeyError"),
     ],
@@ -160,7 +158,6 @@ def test_checks_leave_the_network_as_it_was():
     before = {k: v.clone() for k, v in net.state_dict().items()}
     call = lambda module: lambda x, t: module(x)  # noqa: E731
     d.check_modes(net, SHAPE, 5, model=call)
-    d.check_reach(net, SHAPE, 5, model=call)
     d.check_precision(net, REAL[:2], 5, dtype=torch.bfloat16, model=call)
     assert not net.training
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
@@ -219,7 +216,7 @@ def test_an_untrained_network_raises_one_alarm_and_says_what_was_skipped():
     without = {f.name: f for f in d.run_checks(patient)}
     skipped = {n for n, f in without.items() if f.verdict == "skipped"}
     assert skipped == {"data", "loss", "modes", "checkerboard"}
-    assert d.worst(without.values()) == "look"  # its reach is small
+    assert d.worst(without.values()) == "ok"
 
 
 def test_a_network_that_is_no_better_than_the_guess_at_an_end_of_t_is_hardly_trained():

@@ -9,7 +9,7 @@ import torch
 from doctor_styles import HEALTHY, PLANTED, case, hear, linear, named
 from torch import nn
 
-from ddpm_helpers.doctor import oracle
+from ddpm_helpers.doctor import check_sampler, oracle
 
 SAMPLE = 9  # of so many entries of the tables, one is in `make test`
 DOCS = Path(__file__).parents[1] / "docs" / "doctor.md"
@@ -152,3 +152,28 @@ def test_a_look_hides_no_broken():
     assert "off by one" in found[0][1] and "0..1" in found[1][1]
     found = hear(case("plms", {"end": "first entry"}, "history out of order"))
     assert "earlier outputs" in found[0][1] and "before the first step" in found[1][1]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_with_one_class_for_all_the_null_label_tells_the_branches_apart(swapped):
+    """Label 3 for all images and 0 for none: alone, neither says which of them means none."""
+
+    healthy = case("ddim", {})
+    loop = healthy.sample
+
+    class Guided(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model, self.anchor = model, nn.Parameter(torch.zeros(1))
+
+        def forward(self, x, t):
+            with_y, none = (
+                self.model(x, t, torch.full((len(x),), k)) for k in ((0, 3) if swapped else (3, 0))
+            )
+            return none + 2 * (with_y - none)
+
+    found = check_sampler(lambda model, x: loop(Guided(model), x), healthy.alpha_bar, null=0)
+    assert found.verdict == ("broken" if swapped else "ok")
+    assert ("are swapped" in found.sentence) == swapped
+    alone = check_sampler(lambda model, x: loop(Guided(model), x), healthy.alpha_bar)
+    assert alone.verdict == "ok"

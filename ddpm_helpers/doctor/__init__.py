@@ -18,7 +18,6 @@ from ddpm_helpers.doctor.network import (
     check_modes,
     check_neighbours,
     check_precision,
-    check_reach,
     check_repeats,
     check_time,
     check_weights,
@@ -30,7 +29,6 @@ from ddpm_helpers.doctor.sampler import check_sampler, check_sampler_all, measur
 from ddpm_helpers.doctor.schedule import check_loss_weights, check_noising, check_schedule
 from ddpm_helpers.doctor.training import (
     check_average,
-    check_distance,
     check_history,
     check_loss,
     check_overfit,
@@ -43,7 +41,6 @@ __all__ = [
     "check_average",
     "check_checkerboard",
     "check_data",
-    "check_distance",
     "check_guidance",
     "check_history",
     "check_label_dropout",
@@ -56,7 +53,6 @@ __all__ = [
     "check_null",
     "check_overfit",
     "check_precision",
-    "check_reach",
     "check_repeats",
     "check_sampler",
     "check_sampler_all",

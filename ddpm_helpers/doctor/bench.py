@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -98,14 +98,17 @@ class Bench:
         return record if len(wrong) <= len(moves) // 20 or coarse else None
 
 
-def other_reading(bench: Bench, record: Record) -> tuple[Reading, Alarm | None] | None:
+def other_reading(
+    bench: Bench, record: Record, *, kinds: bool = False
+) -> tuple[Reading, Alarm | None] | None:
     """Find the reading of t, of the output or of the table for which the sampler is right.
 
     Returns:
         The reading, and the alarm that it means; no alarm if only t between two rows is read in
         another way. None if no reading fits.
     """
-    for reading, alarm in (*_usual(bench, record), *_unusual(bench, record)):
+    every = _kinds(bench) if kinds else chain(_usual(bench, record), _unusual(bench, record))
+    for reading, alarm in every:
         if bench.fits(reading) is not None:
             return reading, alarm
     return None
@@ -118,6 +121,11 @@ def _usual(bench: Bench, record: Record) -> Iterator[tuple[Reading, Alarm | None
             for between in Bars.BETWEEN[1:]:
                 yield Reading(bars=Bars(bars.table, between)), None
         yield from _shifts(int(bars.first), int(bars.last))
+    yield from _kinds(bench)
+    yield from _neighbours(told)
+
+
+def _kinds(bench: Bench) -> Iterator[tuple[Reading, Alarm | None]]:
     for kind in PREDICTIONS:
         if kind != bench.prediction:
             yield (
@@ -125,7 +133,6 @@ def _usual(bench: Bench, record: Record) -> Iterator[tuple[Reading, Alarm | None
                 (broken, f"the sampler treats the output as {kind}, but it is {bench.prediction}",
                  f"Convert {bench.prediction} to {kind} before the step"),
             )  # fmt: skip
-    yield from _neighbours(told)
 
 
 def _unusual(bench: Bench, record: Record) -> Iterator[tuple[Reading, Alarm | None]]:

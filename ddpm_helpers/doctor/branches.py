@@ -67,10 +67,13 @@ def check_branches(bench: Bench, record: Record) -> Alarm | None:
         return None
     k, rows = found
     after = k + len(rows)
-    plain, of_class, of_both = (
+    runs = [
         bench.run(contrast=FAINT, nudge={k + i: NUDGE * change for i, change in enumerate(changes)})
         for changes in ([], rows, [torch.ones_like(row) for row in rows])
-    )
+    ]
+    if any(run.told[: after + 1] != record.told[: after + 1] for run in runs):
+        return None  # an adaptive sampler
+    plain, of_class, of_both = runs
     d, whole = (run.x[after].double() - plain.x[after].double() for run in (of_class, of_both))
     weight = float((d * whole).sum() / whole.square().sum().clamp(min=1e-12))
     if weight > -0.05:

@@ -21,7 +21,7 @@ LOOPS = {
     "clipped mean": "x_{t-1} is clipped instead of x_0",
     "direction": "sqrt(1 - alpha_bar) of the direction belongs to t, not to s",
     "one ahead": "the network is given t + 1",
-    "leading": "the walk begins far below T",
+    "leading": "the walk begins one step below T",
     "wraps": "alpha_bar[-1] at the last step",
     "in 0..1": "the images are returned in 0..1",
 }
@@ -43,7 +43,7 @@ def loop(diffusion: Any, bug: str = "", *, steps: int = 50, ddpm: bool = False) 
     if bug not in LOOPS:
         raise ValueError(f"unknown bug {bug!r}; choose from {', '.join(filter(None, LOOPS))}")
     bar, T = diffusion.alpha_bar.tolist(), diffusion.T
-    top = T * 7 // 10 if bug == "leading" else T
+    top = T * (steps - 1) // steps if bug == "leading" else T
     ts = [top * i // steps for i in range(steps, -1, -1)]
 
     def sample(model: Callable[..., Tensor], x: Tensor) -> Tensor:

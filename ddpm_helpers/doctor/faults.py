@@ -539,13 +539,16 @@ def _of_factor(m: float, way: bool, calls: int, noisy: bool | None) -> tuple[str
 
 def _noise_factor(steps: list[At]) -> Alarm | None:
     """By how much the noise of DDPM's steps is wrong, if by the same factor in all of them."""
+    found = []
     for of in ("posterior_sigma", "beta_sigma"):
         ratios = [at.move.sigma / right for at in steps if (right := getattr(at.move, of)) > 1e-3]
         middle = statistics.median(ratios or [0.0])
         away = [abs(ratio / max(middle, TINY) - 1) for ratio in ratios]
-        if len(away) > 2 and statistics.median(away) < 0.03 and middle > 0.05 < abs(middle - 1):
-            return (
-                broken, f"the noise of each step is {middle:.3g} times what it should be",
-                "sigma^2 is beta_t or (1 - alpha_bar_s) / (1 - alpha_bar_t) beta_t",
-            )  # fmt: skip
-    return None
+        found.append((statistics.median(away or [1.0]), middle, len(away)))
+    spread, middle, count = min(found)
+    if spread > 0.03 or count < 3 or middle < 0.05 or abs(middle - 1) < 0.05:
+        return None
+    return (
+        broken, f"the noise of each step is {middle:.3g} times what it should be",
+        "sigma^2 is beta_t or (1 - alpha_bar_s) / (1 - alpha_bar_t) beta_t",
+    )  # fmt: skip

@@ -14,7 +14,7 @@ SKIPPED = "skipped"  # no verdict: the check would mean nothing here
 ORDER = (
     "data", "schedule", "noising", "weights", "sampler", "repeats", "precision", "loss", "overfit",
     "history", "time", "neighbours", "modes", "labels", "null label", "label dropout", "average",
-    "loss weights", "guidance", "checkerboard", "reach", "samples", "distance",
+    "loss weights", "guidance", "checkerboard", "samples",
 )  # fmt: skip
 
 

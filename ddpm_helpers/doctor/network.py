@@ -1,4 +1,4 @@
-"""Checks of the network alone: its use of t, its modes and precision, its reach, its patterns.
+"""Checks of the network alone: its use of t, its modes and precision, its patterns.
 
 `model` is any callable `model(x_t, t)` (or `model(x_t, t, y)`). Checks that need gradients, modes
 or another precision take the nn.Module, copy it, and leave the original as it is.
@@ -213,42 +213,6 @@ def check_checkerboard(decode: Callable[[Tensor], Tensor], x: Tensor) -> Finding
             "convolve", pattern=pattern,
         )  # fmt: skip
     return ok("checkerboard", "a constant input gives an output without a pattern", pattern=pattern)
-
-
-def check_reach(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -> Finding:
-    """Measure how much of the image one output pixel depends on (its receptive field).
-
-    Args:
-        module: the network; a copy with slightly changed weights is used, since fresh networks
-            often have layers of zeros.
-        shape: one image's (C, H, W).
-        t: a step.
-        model: as for `check_modes`.
-    Returns:
-        A `Finding` with `reach`, the share of input pixels that the middle output pixel depends on.
-    Raises:
-        ValueError: the module cannot be called so.
-    """
-    module = copy.deepcopy(module).eval().float()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in module.parameters():
-            jitter = torch.randn(p.shape, generator=generator)
-            p.add_((jitter * (0.01 + 0.1 * float(p.std(correction=0)))).to(p))
-    x_t = _noise(module, 1, shape).requires_grad_()
-    call = model(module) if model is not None else module
-    ask(call, x_t.detach(), t)  # raises one line if the call is wrong
-    out = call(x_t, torch.full((1,), t, device=x_t.device))
-    out[0, :, shape[1] // 2, shape[2] // 2].sum().backward()
-    assert x_t.grad is not None
-    size = x_t.grad[0].abs().amax(0)  # (H, W)
-    reach = float((size > 1e-9 * size.max()).double().mean()) if float(size.max()) > 0 else 0.0
-    if reach < 0.5:
-        return look(
-            "reach", f"a pixel depends on {reach:.0%} of the image: distant parts cannot agree",
-            "More downsampling stages, or attention at low resolution", reach=reach,
-        )  # fmt: skip
-    return ok("reach", f"a pixel depends on {reach:.0%} of the image", reach=reach)
 
 
 def check_weights(state: Mapping[str, Tensor], module: nn.Module) -> Finding:

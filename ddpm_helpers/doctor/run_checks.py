@@ -17,7 +17,6 @@ from ddpm_helpers.doctor.network import (
     check_modes,
     check_neighbours,
     check_precision,
-    check_reach,
     check_repeats,
     check_time,
 )
@@ -144,7 +143,6 @@ def _network_checks(
     if module is not None:
         call = patient.call
         yield "modes", lambda: check_modes(module, shape, middle, model=call)
-        yield "reach", lambda: check_reach(module, shape, middle, model=call)
     yield "checkerboard", lambda: check_checkerboard(lambda x: ask(model, x, last), noise)
 
 

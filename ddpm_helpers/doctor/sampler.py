@@ -152,6 +152,8 @@ def _explain(
     found = None
     if of_steps is None:
         found = other_reading(bench, record)
+    elif "clipped" in of_steps[1]:  # so is x_0 of an output of another kind
+        found = other_reading(bench, record, kinds=True)
     if found is not None:
         return *found, None
     if not outside:

@@ -1,4 +1,4 @@
-"""Checks of the training: loss, history, overfitting one batch, averaged weights, distances."""
+"""Checks of the training: loss, history, overfitting one batch, averaged weights."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
             loss = step()
             losses.append(loss.item() if isinstance(loss, Tensor) else float(loss))
     first, last = losses[0], statistics.median(losses[-5:])
-    fell = f"from {first:.3f} to {last:.3f} in {calls} steps on one batch"
+    fell = f"from {first:.3f} to {last:.3f} in {calls} updates on one batch"
     return decide(
         "overfit",
         (not math.isfinite(last), broken, f"the loss went {fell}", "Use a tenth of the rate"),
@@ -155,7 +155,7 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
         (last > 0.98 * first, broken, f"the loss did not move: {fell}",
          "Does the optimiser hold these parameters? Look for detach, no_grad, a late zero_grad"),
         (last > fall * first, look, f"the loss fell only {fell}",
-         "Use more steps, or a larger learning rate; then look for frozen layers"),
+         "Use more updates, or a larger learning rate; then look for frozen layers"),
         otherwise=f"the loss fell {fell}", first=first, last=last,
     )  # fmt: skip
 
@@ -207,7 +207,7 @@ def check_average(
          f"{losses}; {untouched} is still constant in the average: it was never updated",
          "Update the average after each update of the weights"),
         (remembers > 0.05, broken, f"{losses}; {remembers:.0%} of it is still the initial weights",
-         "Use a smaller decay: their share halves every 0.69 / (1 - decay) steps"),
+         "Use a smaller decay: their share halves every 0.69 / (1 - decay) updates"),
         (averaged > 1.5 * raw, broken, f"{losses}: it lags behind or was never updated",
          "Use a smaller decay or more steps; is it updated after every step?"),
         (raw > 3 * averaged, look, f"{losses}: the learning rate may be too high",
@@ -239,41 +239,3 @@ def _averaged_buffer(model: Any, average: Any) -> str | None:
         if value.is_floating_point() and not torch.allclose(value, other.to(value), atol=1e-5):
             return name
     return None
-
-
-def check_distance(
-    distance: Callable[[Tensor, Tensor], Any], real: Tensor, samples: Tensor | None = None
-) -> Finding:
-    """Check a distance such as FID at this n, by comparing real images with real ones first.
-
-    Args:
-        distance: `distance(reference, images) -> float`, including all that it does to its
-            inputs (resizing, JPEG, features).
-        real: real images, (2 n, C, H, W), in random order; halves are compared.
-        samples: images to decide, about n of them; None checks the distance alone.
-    Returns:
-        A `Finding` with `itself` (a set against itself), `floor` (half against half) and, with
-        samples, `samples`.
-    Raises:
-        ValueError: distance fails.
-    """
-    n = len(real) // 2
-    a, b = real[:n], real[n : 2 * n]
-    expects = "the doctor calls distance(images, images) and expects a number"
-    with calling("distance", expects):
-        numbers = {"itself": abs(float(distance(a, a))), "floor": float(distance(a, b))}
-        if samples is not None:
-            numbers["samples"] = float(distance(a, samples))
-    itself, floor, score = numbers["itself"], numbers["floor"], numbers.get("samples", math.inf)
-    found = f"real against real at n = {n}: {floor:.3g}"
-    found += "" if samples is None else f", samples: {score:.3g}"
-    return decide(
-        "distance",
-        (itself > 0.02 * abs(floor) + 1e-6, broken,
-         f"a set has distance {itself:.3g} to itself: the two sets are processed differently",
-         "Decode, resize and store both in the same way"),
-        (score < 1.5 * floor, look,
-         f"{found}: at this n the measure cannot tell them from real ones",
-         "Use more images, or a measure without bias (KID); report n and floor with a number"),
-        otherwise=found, **numbers,
-    )  # fmt: skip
