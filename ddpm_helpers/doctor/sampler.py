@@ -147,12 +147,12 @@ def _explain(
     of_steps = _noise(moves)
     if of_steps or not (outside or wrong or end and end[1].startswith(UNSURE)):
         return None, None, of_steps
-    if wrong:
+    found = other_reading(bench, record) if outside else None
+    if found is None and wrong:
         of_steps = _steps(bench, record, moves)
-    found = None
-    if of_steps is None:
+    if found is None and of_steps is None and not outside:
         found = other_reading(bench, record)
-    elif "clipped" in of_steps[1]:  # so is x_0 of an output of another kind
+    elif of_steps and "clipped" in of_steps[1]:  # so is x_0 of an output of another kind
         found = other_reading(bench, record, kinds=True)
     if found is not None:
         return *found, None
