@@ -198,7 +198,7 @@ def test_cyclic_links_end_and_linked_albums_count(tmp_path, capsys):
     assert "other files were ignored: 2 broken link, 1 special file" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ENOMEM])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO, errno.ENOMEM])
 def test_a_temporary_failure_is_not_cached_as_a_missing_image(number, tmp_path, monkeypatch):
     place, failing, read = put(tmp_path / "p", 2), ["1.png"], Image.open
 

@@ -145,6 +145,14 @@ def test_loose_images_beside_classes_and_folders_beside_splits_are_reported():
     assert "left out 4 images beside train/" in layout.notes
 
 
+def test_an_album_with_a_small_subfolder_keeps_its_images():
+    layout = layout_of("40", "edited/3")
+    assert layout.classes == ("images",) and len(layout.train) + len(layout.test) == 43
+    assert "40 of 43 images lie beside the folders (edited)" in " ".join(layout.notes)
+    layout = layout_of("train/30", "test/cat/3", "test/dog/2")
+    assert (counts(layout, "train"), counts(layout, "test")) == (30, 5)
+
+
 def test_a_tenth_is_held_out_of_each_class_and_none_is_in_both():
     layout = layout_of("a/10", "b/25", "c/200", "d/65")
     assert counts(layout, "test") == {"a": 1, "b": 2, "c": 20, "d": 7}

@@ -19,10 +19,10 @@ SUFFIXES = {
 }  # fmt: skip
 HEIC = {".heic", ".heif"}  # Pillow alone cannot read them
 FITS = ("crop", "pad")
-# Temporary failures. If the file were skipped, the cache would lack its image for good.
+# Not the fault of the file. If it were skipped, the cache would lack its image for good.
 TEMPORARY = {
     errno.EDEADLK,  # a file that a cloud service has yet to download
-    errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT,
+    errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT,
 }  # fmt: skip
 MAX_PIXELS = 89_000_000  # larger images are refused: one could take more than a gigabyte
 _LARGE, _one_large = 8_000_000, Lock()  # larger images are decoded one at a time

@@ -54,13 +54,26 @@ def find_layout(names: Iterable[Name]) -> Layout:
     below = inside
     if keys:
         top, below = splits.pop(keys[0])
-    layout.classes = _class_folders(below) or ONE_CLASS
+    layout.classes = _classes(layout, below)
     layout.train = _label(layout, top, below)
     if not _find_test(layout, splits):
         _hold_out(layout, len(top))
     if keys and (rest := sum(name[0] not in keys for name in inside)):
         layout.notes.append(f"left out {count(rest)} beside {keys[0]}/")
     return layout
+
+
+def _classes(layout: Layout, names: list[Name]) -> tuple[str, ...]:
+    """The class folders; none if most images lie beside them, as in an album with a subfolder."""
+    found = _class_folders(names)
+    loose = sum(len(name) == 1 for name in names)
+    if found and 2 * loose > len(names):
+        layout.notes.append(
+            f"{loose:,} of {count(len(names))} lie beside the folders ({', '.join(found[:3])}), so "
+            "all are one class; for classes, move each into the folder of its class"
+        )
+        return ONE_CLASS
+    return found or ONE_CLASS
 
 
 def _class_folders(names: list[Name]) -> tuple[str, ...]:
@@ -141,8 +154,8 @@ def _find_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> bo
 
 
 def _label(layout: Layout, top: Name, names: list[Name]) -> Labelled:
-    """Label images by their first folder; without classes all labels are 0."""
-    if layout.classes == ONE_CLASS and not _class_folders(names):
+    """Label images by their first folder; without classes all labels are 0, at any depth."""
+    if layout.classes == ONE_CLASS:
         return [((*top, *name), 0) for name in names]
     inside = [name for name in names if len(name) > 1]
     if loose := len(names) - len(inside):
