@@ -22,7 +22,8 @@ FITS = ("crop", "pad")
 # Not the fault of the file. If it were skipped, the cache would lack its image for good.
 TEMPORARY = {
     errno.EDEADLK,  # a file that a cloud service has yet to download
-    errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT,
+    errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
+    errno.ETIMEDOUT,
 }  # fmt: skip
 MAX_PIXELS = 89_000_000  # larger images are refused: one could take more than a gigabyte
 _LARGE, _one_large = 8_000_000, Lock()  # larger images are decoded one at a time
