@@ -38,8 +38,8 @@ def lines(capsys):
 def test_the_shipped_weights_pass_every_check(capsys):
     assert cli.main(["doctor"]) == 0
     out, verdicts = lines(capsys)
-    assert set(verdicts.values()) == {"ok"} and len(verdicts) == 15
-    assert out[-1] == "ok: 15 checks, no alarm"
+    assert set(verdicts.values()) == {"ok"} and len(verdicts) == 14
+    assert out[-1] == "ok: 14 checks, no alarm"
 
 
 def test_a_schedule_that_leaves_an_image_at_T_is_status_2_and_reported_first(tmp_path, capsys):
