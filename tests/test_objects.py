@@ -209,7 +209,6 @@ BAD = {
     "path": (Own(["a.png"]), "item 0 of Own is a str; an image is"),
     "three parts": (Own([(PICTURES[0], 1, 2)]), "has 3 parts"),
     "dictionary": (Own([{"pixels": 1}]), "is a dictionary of 'pixels'; it needs 'image'"),
-    "other columns": (Own([{"img": PICTURES[0], "fine_label": 1}]), "and 'label' if .*rename"),
     "word": (Own(PICTURES, ["cat"] * 6), "has the label 'cat'"),
     "float": (Own(PICTURES, [0.5] * 6), "has the label 0.5"),
     "attributes": (Own(PICTURES, torch.zeros(6, 40).long()), r"the label Tensor of shape \(40,\)"),
@@ -233,6 +232,13 @@ def test_a_bad_item_beyond_the_sampled_ones_is_named_by_its_number(tmp_path):
     many[131] = FLOATS[0] * 2 - 1
     with pytest.raises(ValueError, match="item 131 of Own holds float32 from -1 to"):
         opened(tmp_path, Own(many, [0] * 200))
+
+
+def test_rows_without_a_column_named_label_are_one_class_and_a_line_says_so(tmp_path, capsys):
+    rows = [{"img": picture, "fine_label": k % 2} for k, picture in enumerate(PICTURES)]
+    assert len(opened(tmp_path, Own(rows)).classes) == 1
+    said = capsys.readouterr().out
+    assert said.count("none of 'img', 'fine_label' is named 'label'") == 1
 
 
 def test_an_object_is_one_split(tmp_path):

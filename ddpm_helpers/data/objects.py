@@ -13,6 +13,7 @@ from .cache import Chunks, Source
 from .content import content_digest
 from .decode import NotAnImage, square
 from .layout import ONE_CLASS
+from .say import say_once
 
 IMAGES, LABELS = ("image", "img"), ("label", "labels")  # keys of items that are dictionaries
 UNLABELLED = -(2**63)  # no dataset uses this number
@@ -99,7 +100,7 @@ def _chunks(dataset: Any, name: str, size: int, fit: str) -> Chunks:
 def _item(dataset: Any, name: str, i: int, convert: Callable[[Any], Any]) -> tuple[Any, int]:
     """Image i as a PIL image, converted by `convert`, and its label."""
     try:
-        image, label = _image_and_label(dataset[i])
+        image, label = _image_and_label(dataset[i], name)
         return convert(_pil_image(image)), _whole_number(label)
     except UnusableItem as unusable:
         raise ValueError(f"item {i} of {name} {unusable}") from None
@@ -112,19 +113,18 @@ def _item(dataset: Any, name: str, i: int, convert: Callable[[Any], Any]) -> tup
         raise ValueError(f"item {i} of {name} cannot be read: {why}") from error
 
 
-def _image_and_label(item: Any) -> tuple[Any, Any]:
+def _image_and_label(item: Any, name: str) -> tuple[Any, Any]:
     """Image and label of an item: a pair, an image alone, or a dictionary `image`, `label`.
 
     The label is None if there is none.
     """
     if isinstance(item, Mapping):
         image, label = (next((k for k in keys if k in item), None) for keys in (IMAGES, LABELS))
-        if image is None or (label is None and len(item) > 1):
-            found = ", ".join(map(repr, item))
-            raise UnusableItem(
-                f"is a dictionary of {found}; it needs 'image', and 'label' if there are classes: "
-                "rename the one, remove the others"
-            )
+        found = ", ".join(map(repr, item))
+        if image is None:
+            raise UnusableItem(f"is a dictionary of {found}; it needs 'image'")
+        if label is None and len(item) > 1:
+            say_once(f"{name}: none of {found} is named 'label', so all images are one class", name)
         return item[image], None if label is None else item[label]
     if not isinstance(item, (tuple, list)):
         return item, None
