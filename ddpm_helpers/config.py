@@ -1,8 +1,7 @@
 """Every setting of the project: a type, a default and the reason for it.
 
-`TrainConfig` holds what a training run needs, `settings()` what comes from outside through the
-three environment variables DDPM_PRESET, DDPM_DATA and DDPM_CACHE. The project has no other
-variables, so this file lists all of its switches.
+`TrainConfig` holds the settings of a training run. `settings()` reads the three environment
+variables DDPM_PRESET, DDPM_DATA and DDPM_CACHE; the project reads no others.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ OF_SOURCE: dict[str, dict[str, Any]] = {
 }
 # Defaults that depend on the network: a width of 32 would be too narrow for a token.
 OF_NETWORK: dict[str, dict[str, Any]] = {"transformer": {"width": 128}}
-COUNTS = {  # whole numbers without an upper bound, and the least of each
+COUNTS = {  # integers with no maximum, and their minimum
     "image_size": 1, "timesteps": 1, "epochs": 1, "batch_size": 1, "width": 1, "accumulate": 1,
     "max_bad_steps": 1, "keep_checkpoints": 1, "stem_stride": 1, "limit": 1,
     "patch": 1, "depth": 1, "heads": 1,
     "warmup_steps": 0, "sample_every": 0, "save_every": 0,
 }  # fmt: skip
-LARGEST_SEED = 2**63 - 1  # of torch's generators
+LARGEST_SEED = 2**63 - 1  # torch's generators accept no larger one
 
 
 def _setting(default: Any, reason: str) -> Any:
@@ -67,36 +66,38 @@ class TrainConfig:
     """
 
     image_size: int = _setting(
-        64, "side of the images in pixels, a multiple of 8 * stem_stride, or of patch"
+        64, "image side in pixels: a multiple of 8 * stem_stride, or of patch for a transformer"
     )
     timesteps: int = _setting(500, "T: half of DDPM's 1000 steps, so sampling takes half as long")
     schedule: str = _setting(
-        "cosine", "noise schedule; shifted_cosine is cosine for 64×64, flow the straight path"
+        "cosine", "noise schedule; shifted_cosine adapts cosine to 64×64, flow is linear"
     )
     prediction: str = _setting("eps", "what the network predicts: eps, x_0, v or flow")
     epochs: int = _setting(20, "passes over the training images")
     batch_size: int = _setting(10, "images per update; 10 fits every graphics card")
     lr: float = _setting(1e-4, "peak learning rate")
-    seed: int = _setting(0, "decides initial weights, order, noise and timesteps")
-    rescale_zero_snr: bool = _setting(False, "no signal at all at t = T; not with eps")
+    seed: int = _setting(0, "random seed for initial weights, image order, noise and timesteps")
+    rescale_zero_snr: bool = _setting(False, "leave no signal at t = T; not with eps")
     t_sampling: str = _setting(
         "uniform",
-        "how t is drawn: uniform, stratified in a batch, logit_normal (for flow), or "
-        "log_normal (against grain)",
+        "how t is drawn: uniform, stratified within a batch, logit_normal (for flow) or "
+        "log_normal (reduces grain)",
     )
-    channels: int = _setting(3, "of the images and the network: 3 for colour, 1 for greyscale")
-    network: str = _setting("unet", "unet, or transformer: attention between patches of the image")
+    channels: int = _setting(3, "image and network channels: 3 for colour, 1 for greyscale")
+    network: str = _setting("unet", "unet, or transformer: attention between image patches")
     width: int = _setting(
-        64, "channels of the U-Net's first stage, or of each token; ResNet-18: 64"
+        64, "channels in the U-Net's first stage or in each token; ResNet-18 has 64"
     )
-    stem_stride: int = _setting(2, "what the stem divides the side by, 2 or 4; 4 costs a quarter")
-    patch: int = _setting(
-        4, "side in pixels of a transformer's patches; half costs 4 times as much"
+    stem_stride: int = _setting(
+        2, "stem downsampling factor, 2 or 4; 4 needs a quarter of the compute"
     )
-    depth: int = _setting(6, "blocks of a transformer")
-    heads: int = _setting(4, "of a transformer's attention; they divide its width")
+    patch: int = _setting(4, "transformer patch side in pixels; halving it costs 4 times as much")
+    depth: int = _setting(6, "number of transformer blocks")
+    heads: int = _setting(4, "number of attention heads; must divide the transformer's width")
     class_conditional: bool = _setting(True, "tell the network the class of each image")
-    label_dropout: float = _setting(0.1, "share of labels hidden in training; guidance needs some")
+    label_dropout: float = _setting(
+        0.1, "share of labels hidden in training; guidance needs it above 0"
+    )
     limit: int | None = _setting(None, "train on the first n images only")
     flip: bool = _setting(True, "mirror half of the images left to right; not for text or digits")
     optimizer: str = _setting("adamw", "adamw, or muon, which learns more from each image")
@@ -105,21 +106,31 @@ class TrainConfig:
     )
     warmup_steps: int = _setting(200, "updates of linear warm-up: Adam's averages start empty")
     weight_decay: float = _setting(0.0, "pulls weights to 0; diffusion networks rarely overfit")
-    grad_clip: float = _setting(1.0, "largest gradient norm, so that no odd batch undoes an hour")
+    grad_clip: float = _setting(
+        1.0, "maximum gradient norm, so that one bad batch cannot undo an hour"
+    )
     min_snr_gamma: float | None = _setting(None, "weight the loss by min(SNR, gamma); 5 is usual")
     ema_decay: float = _setting(0.999, "averaged weights span about 1 / (1 - decay) updates")
-    precision: str = _setting("auto", "fp32, bf16, or auto: bf16 where the hardware computes in it")
+    precision: str = _setting("auto", "fp32, bf16, or auto: bf16 if the hardware computes in bf16")
     teacher_steps: int | None = _setting(
-        None, "with --distill: how many steps of the teacher lead from T to 0"
+        None, "with --distill: number of teacher steps from T to 0"
     )
-    compile: bool = _setting(False, "torch.compile: takes minutes once, then 1.3 times as fast")
-    accumulate: int = _setting(1, "parts that a batch is split into: less memory, same training")
-    max_bad_steps: int = _setting(5, "batches in a row with NaN or Inf before training gives up")
-    keep_checkpoints: int = _setting(2, "newest checkpoints kept: if one is damaged, one is left")
+    compile: bool = _setting(
+        False, "torch.compile: compiles for minutes, then runs 1.3 times as fast"
+    )
+    accumulate: int = _setting(
+        1, "split each batch into this many parts: less memory, same training"
+    )
+    max_bad_steps: int = _setting(5, "stop after this many batches in a row with NaN or Inf")
+    keep_checkpoints: int = _setting(
+        2, "newest checkpoints to keep; with 2, one is left if one is damaged"
+    )
     sample_every: int = _setting(1, "epochs between sample grids in out_dir; 0 makes none")
-    keep_weights: bool = _setting(False, "keep the weights of epoch 1, 2, 5, 10, 20, 50, … too")
+    keep_weights: bool = _setting(False, "also keep the weights of epochs 1, 2, 5, 10, 20, 50, …")
     save_every: int = _setting(1, "epochs between checkpoints in out_dir; 0 saves at the end only")
-    save_minutes: float = _setting(10.0, "minutes between checkpoints, from step 1 on; 0 is never")
+    save_minutes: float = _setting(
+        10.0, "minutes between checkpoints, counted from step 1; 0 for none"
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -149,11 +160,11 @@ class TrainConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainConfig:
-        """A named configuration, with single fields changed.
+        """Return a named configuration with some fields changed.
 
         Args:
             name: classic (the defaults), ci (seconds), laptop (minutes on two cores) or gpu.
-            changes: fields to set on top of it.
+            changes: fields that replace the preset's values.
         Raises:
             ValueError: unknown preset, or a value that is out of range.
             TypeError: a field that does not exist.
@@ -173,7 +184,7 @@ class TrainConfig:
         Args:
             path: a .toml or .json file; fields that it leaves out take their defaults.
         Raises:
-            FileNotFoundError: no such file.
+            FileNotFoundError: the file does not exist.
             ValueError: not TOML or JSON, an unknown field, or a value of the wrong type.
         """
         path = user_path(path)
@@ -195,16 +206,16 @@ class TrainConfig:
         lines = []
         for f in fields(self):
             value = getattr(self, f.name)
-            start = "# " if value is None else ""  # TOML has no None: left out, it is the default
+            start = "# " if value is None else ""  # TOML has no None; the default is None
             text = repr(value) if isinstance(value, float) else json.dumps(value)  # inf is TOML
             lines.append(f"{start}{f.name} = {text}  # {f.metadata['help']}\n")
         return "".join(lines)
 
 
 def _plain(name: str, value: Any, kind: str) -> Any:
-    """A value as a plain int, float, bool or str, or one line that says which it must be."""
+    """Convert a value to a plain int, float, bool or str; raise ValueError for another type."""
     if getattr(value, "size", 0) == 1 or (isinstance(value, torch.Tensor) and value.numel() == 1):
-        value = value.item()  # of NumPy, or a tensor
+        value = value.item()  # a NumPy scalar or a tensor
     if kind == "float" and type(value) is int:
         return float(value)
     if type(value).__name__ != kind:
@@ -229,9 +240,9 @@ PRESETS = {
 
 
 def cache_dir() -> Path:
-    """Where caches and downloads live: DDPM_CACHE, else the platform's user cache folder.
+    """Return the folder of caches and downloads: DDPM_CACHE, else the user's cache folder.
 
-    A user without a home folder, as in some containers, has them in the temporary folder.
+    Without a home folder, as in some containers, it is in the temporary folder.
     """
     if place := os.environ.get("DDPM_CACHE"):
         return user_path(place)
@@ -254,9 +265,9 @@ class Settings:
     Attributes:
         preset: name of the training preset.
         data: a `source` for `ImageDataset`; a folder that exists is an absolute path.
-        cache_dir: where caches and downloads live.
+        cache_dir: folder of caches and downloads.
         train: the preset's `TrainConfig`, with the defaults of the data (see `OF_SOURCE`).
-        device: where tensors go.
+        device: the device for tensors.
     """
 
     preset: str
@@ -292,10 +303,10 @@ def settings() -> Settings:
 
 
 def _find_source(data: str) -> str:
-    """DDPM_DATA with a folder made absolute; a name, or a folder that does not exist, unchanged.
+    """Make a folder in DDPM_DATA absolute; return a name or a missing folder unchanged.
 
-    A relative path counts from the working folder or from one of the two above it: Jupyter starts
-    a kernel in notebooks/ or notebooks/solutions/, wherever `make lab` was called.
+    A relative path is looked up in the working folder and the two folders above it, because
+    Jupyter starts a kernel in notebooks/ or notebooks/solutions/.
     """
     if data in SOURCES:
         return data

@@ -195,7 +195,7 @@ def test_caches_that_cannot_be_removed_are_reported(tmp_path, capsys, monkeypatc
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.raises(OSError, match="1 of 1 caches in .* could not be removed"):
+    with pytest.raises(OSError, match="1 of 1 cache in .* could not be removed"):
         manage.clear(tmp_path)
     assert "Permission denied" in capsys.readouterr().out and path.exists()
 

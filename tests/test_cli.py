@@ -156,7 +156,7 @@ def test_data_prepares_a_source_and_lists_caches(tmp_path, monkeypatch, capsys):
     assert "1 image of 16×16" in capsys.readouterr().out
     for words in (["data"], ["data", "list"]):
         assert cli.main(words) == 0
-        assert "1 caches" in capsys.readouterr().out
+        assert ": 1 cache" in capsys.readouterr().out
     assert cli.main(["data", "clear"]) == 0
     assert not list((tmp_path / "cache").glob("*.npy")) and (folder / "red.png").exists()
 
@@ -168,14 +168,14 @@ def test_data_lists_and_clears_the_temporary_folder_too(tmp_path, monkeypatch, c
     assert cli.main(["data", "cartoons", "--image-size", "4"]) == 0
     assert "until then images are kept in" in capsys.readouterr().out
     assert cli.main(["data", "list"]) == 0
-    assert "1 caches" in capsys.readouterr().out
+    assert ": 1 cache" in capsys.readouterr().out
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file"))
     assert cli.main(["data", "list"]) == 2
     assert f"the cache folder {tmp_path / 'file'} is a file" in capsys.readouterr().err
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "other"))
     assert cli.main(["data", "clear"]) == 0
     assert cli.main(["data", "list"]) == 0
-    assert "1 caches" not in capsys.readouterr().out
+    assert ": 1 cache" not in capsys.readouterr().out
 
 
 def test_info_prints_what_a_bug_report_needs(capsys, monkeypatch):

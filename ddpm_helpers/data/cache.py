@@ -2,8 +2,8 @@
 
 The file name holds a digest of everything that changes a pixel. Both files are written under
 temporary names and then renamed, the manifest last, so a cache with a manifest is complete. The
-pixels' checksum takes a second, so it is compared only if the file's modification time differs
-from the one in the manifest. A cache that is damaged, or was made by another version, is rebuilt.
+checksum of the pixels takes a second, so it is compared only if the file's modification time
+has changed. A cache that is damaged, or was made by another version, is rebuilt.
 """
 
 import errno
@@ -25,7 +25,7 @@ from ddpm_helpers.files import write_atomic
 from .order import balanced_order
 from .squares import to_channels
 
-FORMAT = 4  # increase it when the files' layout changes, or the pixels that a source decodes to
+FORMAT = 4  # increase it when the file layout or the decoded pixels change
 
 Chunks = Iterator[tuple[np.ndarray, np.ndarray]]  # (n, C, S, S) uint8 and (n,) int64
 
@@ -35,16 +35,16 @@ class Source:
     """Images from which a cache can be made.
 
     Attributes:
-        name: of the source in messages, such as "cifar10" or the path of a folder.
+        name: the source's name in messages, such as "cifar10" or the path of a folder.
         identity: everything about the source that changes a pixel, as JSON values.
         classes: names, in the order of the labels.
-        chunks: size -> the images at that size and their labels, chunk by chunk.
+        chunks: function of the image size that yields images and labels in chunks.
         interleave: store the images in `balanced_order`, not in the order of the chunks.
         origin: identifies the source even after its images change, so that its older caches are
             removed; empty to keep them.
-        channels: C of the stored images; the chunks are converted to it.
-        relabel: all labels of the chunks -> labels from 0, and the names of the classes, for a
-            source that knows these only after reading.
+        channels: number of channels C of the stored images; chunks are converted to it.
+        relabel: function of all labels that returns labels from 0 and class names, for a source
+            that knows its classes only after reading.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Cached:
 
 
 def path_and_key(source: Source, size: int, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The path of a source's cache, and the key whose digest is in its name."""
+    """Return the path of a source's cache and the key whose digest is in its name."""
     shape = [source.channels, size, size]
     key = {"identity": source.identity, "shape": shape, "format": FORMAT}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -81,10 +81,10 @@ def open_cache(source: Source, size: int, folder: Path) -> Cached | None:
 
 
 def load(source: Source, size: int, folder: Path) -> Cached:
-    """Open a source's cache; make it first if there is none.
+    """Open a source's cache; make it first if it does not exist.
 
-    Several processes may do so at once: one makes the cache, the others wait and say so. If the
-    folder cannot be written to, a temporary one is used.
+    If several processes call this at once, one makes the cache and the others wait and print a
+    line. If the folder cannot be written to, a temporary folder is used.
 
     Raises:
         OSError: neither folder can be written to, or the disk is full.
@@ -102,9 +102,9 @@ def load(source: Source, size: int, folder: Path) -> Cached:
 
 
 def read(path: Path, key: dict[str, Any]) -> Cached | None:
-    """Open a cache; None if it is missing, incomplete or damaged, or if it has another key.
+    """Open a cache; return None if it is missing, incomplete, damaged or has a different key.
 
-    Args: what `path_and_key` returns.
+    The arguments are what `path_and_key` returns.
     """
     try:
         found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -117,37 +117,43 @@ def read(path: Path, key: dict[str, Any]) -> Cached | None:
         if touched and _checksum(path) != found["sha256"]:
             return None
         cached = Cached(path, images, labels, tuple(found["classes"]))
-    except (OSError, ValueError, LookupError, TypeError, OverflowError):  # an altered file
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        OverflowError,
+    ):  # the file has been modified
         return None
-    if touched:  # a copied file, for instance: compare its checksum only once
-        with suppress(OSError):  # a read-only folder: the next opening compares again
+    if touched:  # such as a copied file: do not compare its checksum again
+        with suppress(OSError):  # in a read-only folder, the checksum is compared each time
             _write_manifest(path, found | {"modified": path.stat().st_mtime_ns})
     return cached
 
 
 def map_images(path: Path) -> np.ndarray:
-    """Map the images of a .npy file; read them where a drive cannot map files."""
+    """Memory-map the images of a .npy file; load them if the drive cannot map files."""
     try:
         return np.load(path, mmap_mode="r")
-    except OSError:  # also if the file is missing: then reading it says so
+    except OSError:  # if the file is missing, this raises again
         return np.load(path)
 
 
 @contextmanager
 def locked(path: Path, doing: str) -> Iterator[None]:
-    """Hold a lock that other processes respect; it is released if this process is killed.
+    """Hold a lock between processes; the system releases it if this process is killed.
 
     Args:
-        path: of the lock file.
-        doing: what the holder of the lock is doing, for the message of a process that waits; if
-            empty, raise filelock's `Timeout` instead of waiting.
+        path: path of the lock file.
+        doing: description of the work, printed by processes that wait for the lock; if empty,
+            raise filelock's `Timeout` instead of waiting.
     """
     from filelock import FileLock, SoftFileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
     for kind, place in ((FileLock, path), (SoftFileLock, path.with_suffix(".softlock"))):
         lock = kind(place)
-        with suppress(NotImplementedError):  # of the first: a drive without locks
+        with suppress(NotImplementedError):  # the drive does not support file locks
             try:
                 lock.acquire(timeout=0.5)
             except Timeout:
@@ -163,7 +169,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
 
 
 def _make(source: Source, size: int, folder: Path) -> Cached:
-    """Make a source's cache under a lock, unless another process did meanwhile."""
+    """Make a source's cache under a lock, unless another process has made it meanwhile."""
     path, key = path_and_key(source, size, folder)
     with locked(path.with_suffix(".lock"), f"making the cache of {source.name}"):
         if not (ready := read(path, key)):
@@ -194,7 +200,7 @@ def _write(source: Source, size: int, path: Path, key: dict[str, Any]) -> None:
             "classes": classes,
             "labels": labels,
         }
-        path.with_suffix(".json").unlink(missing_ok=True)  # never an old one with new images
+        path.with_suffix(".json").unlink(missing_ok=True)  # so no old manifest describes new images
         os.replace(part, path)
         _write_manifest(path, found)
     finally:
@@ -203,7 +209,7 @@ def _write(source: Source, size: int, path: Path, key: dict[str, Any]) -> None:
 
 
 def _write_images(path: Path, chunks: Chunks, shape: tuple[int, ...]) -> list[int]:
-    """Write all chunks, then the header again with their number; returns the labels."""
+    """Write all chunks, then the header with the number of images; return the labels."""
     labels: list[int] = []
     with open(path, "wb") as file:
         file.write(_header((0, *shape)))
@@ -215,12 +221,12 @@ def _write_images(path: Path, chunks: Chunks, shape: tuple[int, ...]) -> list[in
         file.seek(0)
         file.write(_header((len(labels), *shape)))
         file.flush()
-        os.fsync(file.fileno())  # no manifest may reach the disk before its images
+        os.fsync(file.fileno())  # the images must reach the disk before the manifest
     return labels
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
-    """Header of a uint8 .npy file, of the same length for any number of images."""
+    """Header of a uint8 .npy file; its length does not depend on the number of images."""
     buffer = io.BytesIO()
     layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, layout)  # leaves room for a larger N
@@ -243,7 +249,7 @@ def _checksum(path: Path) -> str:
 
 
 def writable(folder: Path) -> Path:
-    """The folder, made if missing; a temporary one if it cannot be written to, and a line."""
+    """Make the folder and return it; if it is not writable, print so and return a temporary one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -260,7 +266,7 @@ def _refused(folder: Path, error: OSError) -> str:
 
 
 def temporary_folder() -> Path:
-    """This user's folder in the system's temporary one; a new folder if others can write to it."""
+    """The user's subfolder of the temporary folder; a new one if others can write to it."""
     if not hasattr(os, "getuid"):
         return Path(tempfile.gettempdir()) / "ddpm_helpers"
     folder = Path(tempfile.gettempdir()) / f"ddpm_helpers-{os.getuid()}"

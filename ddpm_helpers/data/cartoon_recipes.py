@@ -1,7 +1,7 @@
-"""Ten recipes: how each class is drawn, back to front, facing right.
+"""Ten recipes that draw one class each, from back to front, facing right.
 
-A recipe takes a fresh `Scene` and paints all its images at once. Numbers that vary from image
-to image come from `s.between`, colours from `s.pick`; the rest is the same for a whole class.
+A recipe takes an empty `Scene` and paints all its images at once. Numbers that vary from image
+to image come from `s.between`, colours from `s.pick`; everything else is fixed for a class.
 """
 
 import numpy as np

@@ -20,7 +20,7 @@ Colour = tuple[float, float, float] | np.ndarray  # RGB in [0, 1], (3,) or (B, 3
 
 
 def _field(value: Number) -> np.ndarray:
-    """A number per image as (B, 1, 1), to be broadcast over (B, 32, 32)."""
+    """Reshape one number per image to (B, 1, 1), which broadcasts over (B, 32, 32)."""
     return np.asarray(value, dtype=np.float32).reshape(-1, 1, 1)
 
 
@@ -28,8 +28,8 @@ class Scene:
     """A batch of images being painted, back to front.
 
     Args:
-        rng: the source of every random choice in this batch.
-        n: images in the batch, B.
+        rng: random generator for this batch.
+        n: number of images in the batch, B.
     """
 
     def __init__(self, rng: np.random.Generator, n: int):
@@ -46,7 +46,7 @@ class Scene:
         return self.rng.uniform(low, high, self.n).astype(np.float32)
 
     def chance(self, probability: float) -> np.ndarray:
-        """True for about this share of the images, (B,) bool."""
+        """True for each image with this probability, (B,) bool."""
         return self.rng.random(self.n) < probability
 
     def pick(self, palette: Sequence[str], jitter: float = 0.04) -> np.ndarray:

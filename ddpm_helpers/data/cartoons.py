@@ -19,13 +19,13 @@ from .squares import in_chunks
 
 CLASSES = tuple(RECIPES)
 COUNTS = {"train": 50_000, "test": 10_000}
-VERSION = 2  # changes whenever a pixel changes: caches are keyed by it
+VERSION = 2  # part of the cache key: increase it when a pixel changes
 
 _BLOCK = 500  # images drawn together, a multiple of the number of classes
 
 
 def source(split: str, n: int | None = None) -> Source:
-    """The first n cartoons of a split, all of them if None."""
+    """The first n cartoons of a split; all of them if n is None."""
     identity = {"kind": "cartoons", "version": VERSION, "split": split, "n": n}
     return Source("cartoons", identity, CLASSES, lambda size: in_chunks(*draw(split, n), size))
 
@@ -34,8 +34,8 @@ def draw(split: str, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Draw the first n cartoons of a split.
 
     Args:
-        split: "train" (50,000 images) or "test" (10,000, others).
-        n: how many, from 0 to the split's size; all of them if None.
+        split: "train" (50,000 images) or "test" (10,000 different images).
+        n: number of images, from 0 to the split's size; all of them if None.
     Returns:
         images, (n, 3, 32, 32) uint8, and labels, (n,) int64, indices into `CLASSES`. Every block
         of 500 holds each class 50 times, in shuffled order.

@@ -1,4 +1,4 @@
-"""A digest of what a dataset object holds, by which its cache is found again."""
+"""A digest of a dataset object's content, which identifies its cache."""
 
 import hashlib
 import os
@@ -11,21 +11,21 @@ from typing import Any
 
 import torch
 
-SAMPLED = 64  # items that are read: all of a small dataset
+SAMPLED = 64  # read this many items, or all of a smaller dataset
 
 
 def content_digest(dataset: Any, read: Callable[[int], Any]) -> str:
     """A digest that changes with the images and labels of a dataset.
 
-    It covers everything that the object holds, value by value, the size and modification time of
-    each file that it names, its repr, and `SAMPLED` evenly spaced items. Of an object that cannot
-    be pickled it covers the length, the repr and these items.
+    It covers the object's attributes, the size and modification time of each file that they name,
+    the repr, and `SAMPLED` evenly spaced items. If the object cannot be pickled, it covers only
+    the length, the repr and these items.
 
     Args:
         dataset: a map-style dataset.
-        read: i -> item i.
+        read: function of an index that returns the item.
     Raises:
-        ValueError: an item that changes from one reading to the next.
+        ValueError: reading an item twice gives different values.
     """
     whole = _Digest()
     for i in sorted({k * len(dataset) // SAMPLED for k in range(SAMPLED)}):
@@ -49,19 +49,19 @@ class _Digest:
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256()
 
-    def write(self, data: Any) -> int:  # as a file, for the pickler
+    def write(self, data: Any) -> int:  # the pickler calls it like a file's `write`
         self.sha256.update(data)
         return len(data)
 
     def add(self, value: Any) -> str:
         pickler = _Pickler(self, protocol=4)
-        pickler.fast = True  # no notes on which objects are the same one, only on their values
+        pickler.fast = True  # pickle values only, not which objects are identical
         pickler.dump(value)
         return self.sha256.hexdigest()
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles values that hold their address, or only a file's name, as what they stand for."""
+    """Pickles tensors, sets, functions and file names by content, not by address or order."""
 
     def persistent_id(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):

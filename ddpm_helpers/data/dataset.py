@@ -34,27 +34,27 @@ class ImageDataset(Dataset):
         image_size: side S of an image in pixels, at least 1.
         split: "train" or "test". A folder's test split is `test`, `testing`, `val`, `valid` or
             `validation` beside `train`, in upper or lower case, else a fixed tenth of each class.
-        root: folder in which CIFAR-10, MNIST and Fashion-MNIST are looked for, as in `cache_dir`,
-            and downloaded to; a folder source is relative to it.
+        root: folder to look for CIFAR-10, MNIST and Fashion-MNIST in, besides `cache_dir`, and to
+            download them to; a folder source is relative to it.
         cache_dir: folder of the cache; by default DDPM_CACHE or the user's cache folder.
-        limit: use the first `limit` images; all if None or if there are fewer. Each class has the
-            same share of them as of all: images are stored in `balanced_order`, and cartoons come
-            with 50 of each class in every 500.
-        fit: for a folder or an object: "crop" keeps each image's centre square, "pad" all of it,
-            between white bars.
+        limit: use the first `limit` images; all if None or if there are fewer. The class
+            proportions stay the same: images are stored in `balanced_order`, and every 500 cartoons
+            have 50 of each class.
+        fit: for a folder or an object: "crop" keeps the centre square of each image, "pad" keeps
+            the whole image and adds white bars.
         channels: 3 for colour, 1 for grey; images are converted to it. None is 1 for MNIST and
             Fashion-MNIST, 3 for all others.
     Attributes:
         images: (N, C, S, S) uint8, memory-mapped and read-only.
         labels: (N,) int64.
         classes: names, in the order of the labels; one class, "images", for data without labels.
-        source: the source in use: "auto" is resolved, a folder is an absolute path, an object is
-            named by its class.
-        name: short name of the source; of a folder, the last part of its path.
-        settings: the arguments source, root and fit as text, paths absolute, from which the same
-            source can be opened again; empty for an object, or a path that is not valid text.
+        source: the source in use: "auto" resolved, a folder as an absolute path, an object as its
+            class name.
+        name: short name of the source; for a folder, the last part of its path.
+        settings: arguments source, root and fit as text, with absolute paths, that open the same
+            source again; empty for an object or a path that is not valid text.
         image_shape: (C, S, S).
-        channels: C, 1 or 3.
+        channels: number of channels C, 1 or 3.
     Raises:
         ValueError: an unknown source, split or fit, a size or limit below 1, channels that are
             neither 1 nor 3, a folder with no images, or too few for a test split.
@@ -92,7 +92,7 @@ class ImageDataset(Dataset):
         ready = cache.open_cache(found, image_size, place)
         if ready is None:
             few = limit is not None and limit < cartoons.COUNTS[split]
-            if named and source == "cartoons" and few:  # draw no others
+            if named and source == "cartoons" and few:  # draw no more than needed
                 found = replace(cartoons.source(split, limit), channels=channels)
             ready = cache.load(found, image_size, place)
             manage.remove_older(ready.path, found.origin)
@@ -104,7 +104,7 @@ class ImageDataset(Dataset):
 
     def _use(self, path: Path, limit: int | None) -> None:
         self._path, self._limit = path, limit
-        self._resident: dict[torch.device, tuple[Tensor, Tensor]] = {}  # pixels, labels on a GPU
+        self._resident: dict[torch.device, tuple[Tensor, Tensor]] = {}  # pixels and labels on a GPU
         self.images = cache.map_images(path)[:limit]  # (N, C, S, S) uint8
 
     def __getstate__(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class ImageDataset(Dataset):
 
     @property
     def channels(self) -> int:
-        """C of the images: 3 in colour, 1 in grey."""
+        """Number of channels C: 3 for colour, 1 for grey."""
         return self.images.shape[1]
 
     def __len__(self) -> int:
@@ -159,14 +159,14 @@ class ImageDataset(Dataset):
         shuffle: bool = True,
         drop_last: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch, straight from the cache to the device.
+        """Yield the batches of one epoch, copied from the cache to the device.
 
         Args:
             batch_size: B, at least 1; the last batch may be smaller.
             seed: at least 0; the order depends on (seed, epoch) alone.
             epoch: at least 0; every epoch has its own order.
-            device: of the tensors; pixels are copied to it as bytes and converted there. A CUDA
-                device with enough free memory keeps all pixels after the first call.
+            device: device of the tensors; pixels are copied to it as bytes and converted there. A
+                CUDA device with enough free memory keeps all pixels after the first call.
             shuffle: False keeps the order of the cache, in which the classes are mixed.
             drop_last: leave out the last batch if it is smaller.
         Yields:
@@ -207,7 +207,7 @@ class ImageDataset(Dataset):
 
 
 def _has_room(device: torch.device, needed: int) -> bool:
-    """Whether pixels may stay on a device: on a CUDA device with four times their size free.
+    """Whether pixels may stay on a device: a CUDA device with four times their size free.
 
     The network and its activations need the rest.
     """
@@ -225,7 +225,7 @@ def to_bytes(x: Tensor) -> Tensor:
 
 
 def _settings(found: cache.Source, root: Any, fit: str) -> dict[str, str]:
-    """The arguments that open a source again, for a settings file; defaults are left out."""
+    """The arguments, without defaults, that open a source again; for a settings file."""
     if found.identity["kind"] == "dataset" or not _is_text(found.name):
         return {}  # an object, or a path that is not text, which no settings file can hold
     of_files = found.name in published.READERS and root is not None

@@ -25,7 +25,7 @@ TEMPORARY = {
     errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
     errno.ETIMEDOUT,
 }  # fmt: skip
-MAX_PIXELS = 89_000_000  # larger images are refused: one could take more than a gigabyte
+MAX_PIXELS = 89_000_000  # refuse larger images, which can take more than a gigabyte
 _LARGE, _one_large = 8_000_000, Lock()  # larger images are decoded one at a time
 
 
@@ -35,19 +35,19 @@ class NotAnImage(ValueError):
 
 @cache
 def readable() -> tuple[set[str], tuple[str, ...]]:
-    """Suffixes and formats that this Pillow decodes; there are builds without AVIF."""
+    """Suffixes and formats that this Pillow build can decode; some builds lack AVIF."""
     from PIL import Image
 
-    Image.init()  # all decoders, before threads need them
+    Image.init()  # load all decoders before threads use them
     formats = tuple(name for name in FORMATS if name in Image.OPEN)
     return SUFFIXES - (set() if "AVIF" in formats else {".avif"}), formats
 
 
 def decode(path: Path, size: int, fit: str) -> np.ndarray:
-    """Decode one image file to a square, (3, size, size) uint8, see `square`.
+    """Decode one image file to a square, (3, size, size) uint8, with `square`.
 
     Raises:
-        NotAnImage: the file is damaged, too large, or of another kind.
+        NotAnImage: the file is damaged, too large or not an image.
         OSError: a failure that is not the file's fault, such as too little memory.
     """
     from PIL import Image
@@ -71,15 +71,15 @@ def decode(path: Path, size: int, fit: str) -> np.ndarray:
 def square(image: Any, size: int, fit: str) -> np.ndarray:
     """Convert a PIL image to a square, (3, size, size) uint8.
 
-    It is turned as its EXIF block says, its transparent parts become white, and its colours are
-    converted from its colour profile to sRGB.
+    The image is rotated according to its EXIF block, transparent parts become white, and colours
+    are converted from its colour profile to sRGB.
 
     Args:
-        image: of any mode, except floating-point numbers.
+        image: PIL image of any mode except floating point.
         size: side of the square in pixels.
-        fit: "crop" keeps the centre square, "pad" the whole image between white bars.
+        fit: "crop" keeps the centre square, "pad" keeps the whole image and adds white bars.
     Raises:
-        ValueError: numbers that do not say which one is white.
+        ValueError: the range of the values does not tell which value is white.
     """
     from PIL import Image, ImageOps
 
@@ -94,7 +94,7 @@ def square(image: Any, size: int, fit: str) -> np.ndarray:
 
 
 def _upright(image: Any) -> Any:
-    """The image, turned as its EXIF block says; as it is if the block is damaged."""
+    """Rotate the image according to its EXIF block; leave it if the block is damaged."""
     from PIL import ImageOps
 
     image.load()
@@ -105,7 +105,7 @@ def _upright(image: Any) -> Any:
 
 
 def _on_white(image: Any) -> Any:
-    """The image with 8 bits, on a white background, as L, RGB or CMYK."""
+    """Convert the image to 8 bits on a white background, mode L, RGB or CMYK."""
     from PIL import Image
 
     if image.mode[0] in "IF":
@@ -120,7 +120,7 @@ def _on_white(image: Any) -> Any:
 
 
 def _eight_bits(image: Any) -> Any:
-    """Grey of 16 bits as 8 bits: 65,535 is white. Pillow's own conversion clips at 255."""
+    """Convert 16-bit grey to 8 bits: 65,535 is white. Pillow's conversion clips at 255."""
     from PIL import Image
 
     values = np.asarray(image)
@@ -135,7 +135,7 @@ def _eight_bits(image: Any) -> Any:
 def _to_srgb(image: Any, profile: bytes | None) -> Any:
     """Convert an image of mode L, RGB or CMYK from its profile's colours to sRGB, mode RGB.
 
-    Without a profile that can be used, the image is taken to be sRGB already.
+    Without a usable profile, the image is assumed to be sRGB.
     """
     from PIL import ImageCms
 
@@ -145,7 +145,7 @@ def _to_srgb(image: Any, profile: bytes | None) -> Any:
 
 @lru_cache(maxsize=64)  # the images of one camera share one profile
 def _transform(profile: bytes, mode: str) -> Any:
-    """The transform to sRGB; None if the profile is broken, or made for another mode."""
+    """The transform to sRGB; None if the profile is broken or is for a different mode."""
     from PIL import ImageCms
 
     try:

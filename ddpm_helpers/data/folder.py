@@ -16,13 +16,13 @@ from .layout import Labelled, Layout, Name, find_layout
 from .order import balanced_order
 from .say import count, printable, say_once
 
-LISTED = 20  # skipped files that are named; the others are only counted
-VERSION = 4  # increase it when layouts are read, or pixels decoded, differently
+LISTED = 20  # name this many skipped files; only count the others
+VERSION = 4  # increase it when reading layouts or decoding pixels changes
 CONVERT = "convert HEIC first, such as by `magick mogrify -format jpg *.HEIC`"
 IGNORED = {"__macosx", "thumbs.db"}  # beside hidden names, which begin with a dot
 RUN = {"config.toml", "history.jsonl"}  # a folder that holds both is a training run
 DRAWN = re.compile(r"samples_epoch_\d+\.png|learning\.gif")  # the sample grids of a run
-_CHUNK = 256  # files that are decoded ahead
+_CHUNK = 256  # decode this many files ahead
 
 
 def source(split: str, folder: Path, fit: str) -> Source:
@@ -50,7 +50,7 @@ def source(split: str, folder: Path, fit: str) -> Source:
 
 
 def read_layout(folder: Path) -> Layout:
-    """Splits, classes and images of a folder, with notes on what was left out.
+    """Find splits, classes and images of a folder, with notes on what was left out.
 
     Raises:
         ValueError: no images.
@@ -75,10 +75,10 @@ def describe(folder: Path, layout: Layout) -> None:
 
 
 def _listing(folder: Path) -> tuple[list[Name], Counter[str]]:
-    """Names of the images below a folder, and how many other files there are of each kind.
+    """Names of the images below a folder, and the number of other files of each kind.
 
-    Links are followed, except to a folder above them. Hidden files are ignored, and what a
-    training run wrote: folders of runs below this one, and the images of a run in this one.
+    Links are followed, except to a parent folder. Hidden files and the output of training runs
+    are ignored: run folders below this one, and a run's images in this one.
     """
     names, others = [], Counter[str]()
     suffixes = readable()[0]
@@ -132,14 +132,14 @@ def _lines(folder: Path, files: Labelled) -> list[str]:
         try:
             found = folder.joinpath(*name).stat()
             state: Any = (found.st_size, found.st_mtime_ns)
-        except FileNotFoundError:  # deleted meanwhile; decoding will report that
+        except FileNotFoundError:  # it has been deleted; decoding will report it
             state = None
         lines.append(f"{'/'.join(name)}\0{label}\0{state}\n")
     return lines
 
 
 def _chunks(folder: Path, files: Labelled, classes: tuple[str, ...], size: int, fit: str) -> Chunks:
-    """Decode in threads; skip and count files that are not images, and name the first ones."""
+    """Decode in threads; skip and count files that are not images, and name the first few."""
     from tqdm.auto import tqdm
 
     def read(file: tuple[Name, int]) -> np.ndarray | str:

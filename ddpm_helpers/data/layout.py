@@ -1,4 +1,4 @@
-"""Find the splits, classes and labels of a folder from the names of its images alone."""
+"""Find the splits, classes and labels of a folder from its image names alone."""
 
 import hashlib
 import re
@@ -14,8 +14,8 @@ TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")  # the first one with labels is used
 IMAGES = {"image", "images", "img", "imgs", "jpegimages"}
 ANNOTATIONS = re.compile(r"(ground_?truth|gt|mask|label|annotation|segmentation|trimap)", re.I)
-HELD_OUT = 10  # without a test split, one image in this many is held out
-ONE_CLASS = ("images",)  # of data without classes: renaming an album does not rename its class
+HELD_OUT = 10  # without a test split, hold out one image in this many
+ONE_CLASS = ("images",)  # the class of unlabelled data, whatever its folder is called
 
 Name = tuple[str, ...]  # the parts of an image's path below the folder
 Labelled = list[tuple[Name, int]]
@@ -23,12 +23,12 @@ Labelled = list[tuple[Name, int]]
 
 @dataclass
 class Layout:
-    """How a folder's images are divided: `find_layout` makes it.
+    """The splits and classes of a folder's images, as `find_layout` returns them.
 
     Attributes:
         classes: names of the class folders, sorted; `ONE_CLASS` if there are none.
         train, test: the images of each split with their labels, indices into `classes`.
-        notes: lines for the user.
+        notes: lines to print for the user.
     """
 
     classes: tuple[str, ...] = ONE_CLASS
@@ -40,9 +40,9 @@ class Layout:
 def find_layout(names: Iterable[Name]) -> Layout:
     """Find splits and classes from the names of a folder's images.
 
-    A folder that only wraps others is skipped. `train` and one of `TEST` beside it are splits; if
-    none of `TEST` has labels, a tenth of every class is held out as the test split. Other folders
-    are classes, except `images` beside masks or annotations.
+    A folder that only contains another folder is skipped. `train` and one of `TEST` beside it are
+    splits; if none of `TEST` has labels, a tenth of every class is held out for testing. Other
+    folders are classes, except `images` beside masks or annotations.
     """
     layout = Layout()
     top, inside = _descend((), sorted(names), layout.notes)
@@ -83,8 +83,8 @@ def _class_folders(names: list[Name]) -> tuple[str, ...]:
 def _split_folders(folders: set[str]) -> list[str]:
     """The folder of the train split, then those of test splits in the order of `TEST`.
 
-    Their names differ only in the word for the split, as train_set and test_set do. The list is
-    empty if one of the two kinds is missing.
+    Their names differ only in the word for the split, like train_set and test_set. The list is
+    empty if the train folder or all test folders are missing.
     """
     found = []
     for folder in folders:
@@ -136,7 +136,7 @@ def _descend(
 
 
 def _find_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> bool:
-    """Use the first test split that has labels; whether there is one."""
+    """Use the first test split that has labels; return whether there is one."""
     used = False
     for key, (top, names) in splits.items():
         if used:
@@ -174,7 +174,7 @@ def _label(layout: Layout, top: Name, names: list[Name]) -> Labelled:
 
 
 def _hold_out(layout: Layout, depth: int) -> None:
-    """Move a tenth of every class to the test split: those with the smallest hashes.
+    """Move a tenth of every class, the images with the smallest hashes, to the test split.
 
     Only the name below the first `depth` folders is hashed, so the split stays the same when the
     folder is moved or renamed. Every class keeps at least one image for training.
@@ -183,7 +183,7 @@ def _hold_out(layout: Layout, depth: int) -> None:
     start = 0
     for _, group in groupby(files, key=lambda file: file[1]):
         members = list(group)
-        end = start + len(members)  # tenths of the running sum add up to a tenth of all
+        end = start + len(members)  # rounding the running sum makes the total a tenth of all images
         tenth = end // HELD_OUT - start // HELD_OUT
         layout.test += members[: min(tenth, len(members) - 1)]
         start = end
@@ -198,5 +198,5 @@ def _hold_out(layout: Layout, depth: int) -> None:
 
 
 def _hash(name: Name) -> bytes:
-    """Hash of a name, the same for either way in which file systems store accents."""
+    """Hash of a name; it does not depend on how the file system stores accents."""
     return hashlib.sha256(class_name("/".join(name)).encode()).digest()

@@ -8,18 +8,19 @@ from pathlib import Path
 from ddpm_helpers.files import megabytes
 
 from . import cache
+from .say import count
 
 IN_USE = "in use"
 
 
 def places(folder: Path) -> list[Path]:
-    """The cache folder, and the temporary one if it holds caches."""
+    """The cache folder, and also the temporary folder if it holds caches."""
     temporary = cache.temporary_folder()
     return [folder, temporary] if temporary != folder and caches(temporary) else [folder]
 
 
 def caches(folder: Path, kind: str = "npy") -> list[Path]:
-    """The caches in a folder, sorted; with kind "part", what killed processes left."""
+    """The caches in a folder, sorted; with kind "part", files that killed processes left."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"the cache folder {folder} is a file; set DDPM_CACHE to a folder")
     name = re.compile(rf"[a-z0-9]+-\d+-[0-9a-f]{{16}}(\.ordered)?\.{kind}")
@@ -27,10 +28,10 @@ def caches(folder: Path, kind: str = "npy") -> list[Path]:
 
 
 def show(folder: Path) -> None:
-    """Print a line for the folder, then one for each cache."""
+    """Print a line for the folder and a line for each cache."""
     found = caches(folder)
     hint = "" if found else "; `ddpm data cartoons` makes one"
-    print(f"{folder}: {len(found)} caches{hint}")
+    print(f"{folder}: {count(len(found), 'cache')}{hint}")
     for path in found:
         print(f"  {megabytes(path.stat().st_size):>11}  {path.name}")
 
@@ -47,18 +48,18 @@ def clear(folder: Path) -> None:
             freed += size
     print(f"{folder}: {megabytes(freed)} freed")
     if refused:
-        raise OSError(f"{refused} of {len(found)} caches in {folder} could not be removed")
+        raise OSError(f"{refused} of {count(len(found), 'cache')} in {folder} could not be removed")
 
 
 def remove_older(path: Path, origin: str) -> None:
-    """Remove the caches of the same source and settings that were made before its images changed.
+    """Remove caches of the same source and settings that were made before its images changed.
 
-    A process that has one of them open can continue to use it, if the operating system allows it.
+    A process that has such a cache open can keep using it if the operating system allows it.
     """
     if not origin:
         return
     for other in caches(path.parent):
-        with suppress(OSError, ValueError, LookupError, TypeError):  # not a manifest: another's
+        with suppress(OSError, ValueError, LookupError, TypeError):  # not one of our manifests
             found, mine = (
                 json.loads(p.with_suffix(".json").read_text(encoding="utf-8"))
                 for p in (other, path)
@@ -69,7 +70,7 @@ def remove_older(path: Path, origin: str) -> None:
 
 
 def _remove(path: Path) -> str:
-    """Remove one cache's files; return why that failed, empty if it did not."""
+    """Remove the files of a cache; return the reason if that failed, else an empty string."""
     from filelock import Timeout
 
     try:

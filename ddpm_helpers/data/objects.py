@@ -1,4 +1,4 @@
-"""Images from a map-style dataset object: torchvision's, one of the Hub's, or your own."""
+"""Images from a map-style dataset object: from torchvision, from the Hub, or your own."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ from .decode import NotAnImage, square
 from .layout import ONE_CLASS
 from .say import say_once
 
-IMAGES, LABELS = ("image", "img"), ("label", "labels")  # keys of items that are dictionaries
+IMAGES, LABELS = ("image", "img"), ("label", "labels")  # keys, if items are dictionaries
 UNLABELLED = -(2**63)  # no dataset uses this number
-TOLERANCE = 0.5 / 255  # outside of [0, 1], rounds to 0 or 255
+TOLERANCE = 0.5 / 255  # a value this far outside [0, 1] still rounds to 0 or 255
 
 
 class UnusableItem(Exception):
@@ -27,15 +27,15 @@ class UnusableItem(Exception):
 def source(split: str, dataset: Any, fit: str) -> Source:
     """All images of a dataset object as one split.
 
-    Items are read one after another in this process, since a dataset need not be safe for threads.
-    Files that are not images are skipped and counted, and the first is named.
+    Items are read one by one in this process, because a dataset may not be thread-safe. Files
+    that are not images are skipped and counted, and the first one is named.
 
     Args:
-        split: "train", since an object is one split.
-        dataset: the object.
-        fit: as for `square`.
+        split: must be "train": an object is one split.
+        dataset: the map-style dataset.
+        fit: "crop" or "pad", as in `square`.
     Raises:
-        ValueError: an object that is not a map-style dataset, another split, or an item that
+        ValueError: the object is not a map-style dataset, the split is not "train", or an item
             cannot be converted.
     """
     name = _check_dataset(dataset, split)
@@ -58,7 +58,7 @@ def source(split: str, dataset: Any, fit: str) -> Source:
 
 
 def _check_dataset(dataset: Any, split: str) -> str:
-    """The name of a dataset object; a ValueError says what to pass instead of another object."""
+    """The name of a dataset object; a ValueError says what to pass if it is not a dataset."""
     name = type(dataset).__name__
     try:
         other = isinstance(dataset, (DataLoader, IterableDataset, Mapping))
@@ -104,19 +104,19 @@ def _item(dataset: Any, name: str, i: int, convert: Callable[[Any], Any]) -> tup
         return convert(_pil_image(image)), _whole_number(label)
     except UnusableItem as unusable:
         raise ValueError(f"item {i} of {name} {unusable}") from None
-    except (OSError, SyntaxError) as error:  # what PIL's decoders raise, without a number
+    except (OSError, SyntaxError) as error:  # PIL's decoders raise these without an errno
         if getattr(error, "errno", None) is not None:
             raise
         raise NotAnImage(" ".join(str(error).split())) from None
-    except Exception as error:  # whatever the dataset's own code raises
+    except Exception as error:  # the dataset's code may raise anything
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"item {i} of {name} cannot be read: {why}") from error
 
 
 def _image_and_label(item: Any, name: str) -> tuple[Any, Any]:
-    """Image and label of an item: a pair, an image alone, or a dictionary `image`, `label`.
+    """Image and label of an item: a pair, a single image, or a dictionary `image`, `label`.
 
-    The label is None if there is none.
+    A missing label is None.
     """
     if isinstance(item, Mapping):
         image, label = (next((k for k in keys if k in item), None) for keys in (IMAGES, LABELS))
@@ -169,7 +169,7 @@ def _pil_image(image: Any) -> Any:
 
 
 def _channels_last(array: np.ndarray, channels_first: bool) -> np.ndarray:
-    """(H, W, C); `channels_first` decides where both sides could be the channels."""
+    """Convert to (H, W, C); `channels_first` decides if both ends could be the channels."""
     if array.ndim == 2:
         return array[..., None]
     if array.ndim == 3 and 0 not in array.shape:
@@ -185,7 +185,7 @@ def _channels_last(array: np.ndarray, channels_first: bool) -> np.ndarray:
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
-    """uint8 as it is; floats in [0, 1] times 255, rounded."""
+    """Keep uint8; multiply floats in [0, 1] by 255 and round."""
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     low, high = float(array.min()), float(array.max())  # NaN if there is one
@@ -201,8 +201,8 @@ def class_names(dataset: Any) -> tuple[str, ...]:
     """The class names of a dataset, in the order of its labels; empty if it has none.
 
     They come from `classes`, `categories`, `class_to_idx` or `features["label"].names`, from the
-    dataset behind a Subset, or from the parts of a ConcatDataset if these agree. With a
-    target_transform, which may renumber classes, none are used.
+    dataset behind a Subset, or from the parts of a ConcatDataset if they agree. Names are not used
+    with a target_transform, which may renumber classes.
     """
     if getattr(dataset, "target_transform", None) is not None:
         return ()
@@ -223,7 +223,7 @@ def class_names(dataset: Any) -> tuple[str, ...]:
 
 
 def _words(names: Any) -> tuple[str, ...]:
-    """Names, or the first of each group of synonyms, such as ImageNet's."""
+    """Names, or the first name of each group of synonyms, as in ImageNet."""
     if not isinstance(names, (Sequence, np.ndarray)) or isinstance(names, str):
         return ()
     firsts = [name[0] if isinstance(name, (tuple, list)) and name else name for name in names]
@@ -233,7 +233,7 @@ def _words(names: Any) -> tuple[str, ...]:
 def _relabel(
     labels: list[int], names: tuple[str, ...], name: str
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Labels from 0 and the names of their classes: those given if they fit, else the numbers."""
+    """Labels from 0 and their class names: the given names if they fit, else the numbers."""
     found = sorted(set(labels))
     if found == [UNLABELLED]:
         return [0] * len(labels), ONE_CLASS

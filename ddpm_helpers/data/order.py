@@ -1,4 +1,4 @@
-"""An order of images whose first n have the classes in the proportions of all, for every n."""
+"""An image order in which the first n images have the same class proportions as all."""
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
@@ -15,16 +15,16 @@ def balanced_order(labels: Sequence[int] | np.ndarray) -> np.ndarray:
     Args:
         labels: (N,) integers.
     Returns:
-        (N,) int64: the places of the images, in their new order.
-    Source: Tijdeman 1980, "The chairman assignment problem". Image k of a class may come once
-    n·s > k, and must have come once n·s ≥ k + 1; of those that may, the one with the earliest
-    deadline is taken.
+        (N,) int64: indices of the images in their new order.
+    Source: Tijdeman 1980, "The chairman assignment problem". Image k of a class may be placed once
+    n·s > k and must be placed by n·s ≥ k + 1; of the allowed images, the one with the earliest
+    deadline is placed.
     """
-    by_class = np.argsort(labels, kind="stable")  # class after class
+    by_class = np.argsort(labels, kind="stable")  # sorted by class
     counts = np.unique(labels, return_counts=True)[1].tolist()
     N, starts = len(by_class), np.cumsum([0, *counts]).tolist()
     waiting = [(0, c, 0) for c in range(len(counts))]  # (first n, class, number in its class)
-    ready: list[tuple[int, int, int, int]] = []  # the same behind its deadline, the earliest first
+    ready: list[tuple[int, int, int, int]] = []  # (deadline, ...), earliest first
     rows = np.empty(N, np.int64)
     for n in range(N):
         while waiting and waiting[0][0] <= n:

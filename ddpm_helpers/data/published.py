@@ -20,15 +20,15 @@ READERS = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion_mnist": "FashionMNIS
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-TIMEOUT = 30.0  # seconds without a byte that end a download
+TIMEOUT = 30.0  # give up a download after this many seconds without data
 BORDER = 2  # black pixels around a digit: 28 + 4 = 32, a side that the network can halve
 
 
 def source(name: str, split: str, folders: Sequence[Path]) -> Source:
     """The images of one split, "train" or "test", of a published data set.
 
-    Its files are looked for in all folders, where torchvision keeps them, else downloaded to the
-    first. Digits and clothes are padded from 28×28 to 32×32.
+    The files are searched in all folders, in torchvision's layout; if missing, they are downloaded
+    to the first folder. Digits and clothes are padded from 28×28 to 32×32.
     """
     reader = _reader(name)
     classes = CLASSES if name == "cifar10" else tuple(reader.classes)
@@ -42,7 +42,7 @@ def source(name: str, split: str, folders: Sequence[Path]) -> Source:
 
 
 def find(name: str, folders: Sequence[Path]) -> Path | None:
-    """The first folder that holds the files of a data set, or its archive; None if none does."""
+    """The first folder that holds the files or the archive of a data set, or None."""
     reader = _reader(name)
     archive = getattr(reader, "filename", "no archive")
     places = ((folder, (_files(reader, folder), folder / archive)) for folder in folders)
@@ -50,7 +50,7 @@ def find(name: str, folders: Sequence[Path]) -> Path | None:
 
 
 def _reader(name: str) -> Any:
-    from torchvision import datasets  # takes a second: not at import
+    from torchvision import datasets  # slow: takes a second to import
 
     return getattr(datasets, READERS[name])
 
@@ -68,12 +68,12 @@ def _read(reader: Any, split: str, folder: Path) -> tuple[np.ndarray, np.ndarray
     try:
         try:
             found = reader(**options)
-        except RuntimeError:  # the files are not there, or not CIFAR-10's
+        except RuntimeError:  # the files are missing or damaged
             with locked(folder / f".{reader.__name__}.lock", f"downloading {reader.__name__}"):
                 found = _download(reader, options)
         images = torch.as_tensor(found.data).numpy()
         labels = torch.as_tensor(found.targets, dtype=torch.int64).numpy()
-    except Exception as error:  # of the network, of a damaged file, of the disk
+    except Exception as error:  # a network, file or disk error
         where, why = _files(reader, folder), " ".join(str(error).split())
         raise OSError(
             f"{reader.__name__} could not be read or downloaded ({why}): delete {where} if it is "
@@ -90,6 +90,6 @@ def _download(reader: Any, options: dict[str, Any]) -> Any:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none
     try:
-        return reader(**options, download=True)  # skips what another process has downloaded
+        return reader(**options, download=True)  # skips files that another process has downloaded
     finally:
         socket.setdefaulttimeout(before)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def printable(name: Any) -> str:
-    """A name as one line that this terminal can print, even if it is not valid text."""
+    """Convert a name to one line that this terminal can print, even if it is not valid text."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     text = str(name).encode(encoding, "backslashreplace").decode(encoding)
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -14,7 +14,7 @@ def printable(name: Any) -> str:
 
 @cache
 def say_once(line: str, about: Any = None) -> None:
-    """Print a line the first time that this process says it about the same thing."""
+    """Print a line once per process for the same `about`."""
     print(printable(line), flush=True)
 
 

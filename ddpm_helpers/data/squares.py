@@ -1,8 +1,8 @@
-"""Square images as arrays: another side, or another number of channels.
+"""Convert arrays of square images to a different size or number of channels.
 
 The resize filter is bicubic and antialiased. Bicubic keeps edges that a linear filter blurs when
 32×32 images grow to 64×64. Antialiasing widens the filter when images shrink, so that fine
-patterns fade instead of turning into false ones (aliasing).
+patterns fade and do not cause aliasing.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
 def in_chunks(
     images: np.ndarray, labels: np.ndarray, size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield square images at another size with their labels, 1,000 at a time."""
+    """Yield resized square images with their labels, 1,000 at a time."""
     for k in range(0, len(labels), 1000):
         yield resize(images[k : k + 1000], size), labels[k : k + 1000]
 
@@ -31,8 +31,8 @@ def in_chunks(
 def to_channels(images: np.ndarray, channels: int) -> np.ndarray:
     """Convert images (N, C, H, W) uint8 to (N, channels, H, W); C and channels are 1 or 3.
 
-    Grey is the luma of ITU-R 601, 0.299 R + 0.587 G + 0.114 B, rounded, as in Pillow's mode L. A
-    grey image in colour has three equal channels, so grey to colour and back changes nothing.
+    Grey is the luma of ITU-R 601, 0.299 R + 0.587 G + 0.114 B, rounded, as in Pillow's mode L. Grey
+    becomes three equal channels, so converting grey to colour and back changes nothing.
     """
     n, found, height, width = images.shape
     if found == channels:
