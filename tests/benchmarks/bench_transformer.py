@@ -40,12 +40,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "patch 16": {"patch": 16, "width": 256, "depth": 6, "heads": 8, "lr": 1e-3},
 }
 ORDER = (  # network, target and seed, what matters most first
-    ("patch 4", "v", 0), ("U-Net", "v", 0), ("patch 8", "v", 0), ("patch 8", "eps", 0),
-    ("patch 8", "x_0", 0), ("patch 2", "v", 0), ("patch 16", "x_0", 0), ("patch 16", "eps", 0),
-    ("patch 16", "v", 0), ("patch 4", "eps", 0), ("patch 4", "x_0", 0),
-    *((name, "v", seed) for seed in (1, 2) for name in ("U-Net", "patch 4", "patch 8", "patch 2")),
-    ("patch 2", "eps", 0), ("patch 2", "x_0", 0),
-)  # fmt: skip
+    *((name, "v", k) for k in range(3) for name in ("patch 4", "U-Net", "patch 8", "patch 2")),
+    *(("patch 8", target, 0) for target in ("x_0", "eps")),
+    *(("patch 16", target, 0) for target in ("x_0", "eps", "v")),
+    *((name, target, 0) for name in ("patch 4", "patch 2") for target in ("x_0", "eps")),
+)
 TS = (10, 25, 50, 100, 150, 200, 250, 300, 350, 400, 450, 475, 490)
 SHOWN = (("U-Net", "v"), ("patch 4", "v"), ("patch 8", "v"), ("patch 8", "x_0"), ("patch 8", "eps"))
 WAY: dict[str, Any] = {"sampler": "dpm++", "steps": 15}
