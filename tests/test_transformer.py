@@ -2,6 +2,7 @@
 
 import json
 import math
+from importlib.resources import files
 
 import pytest
 import torch
@@ -361,3 +362,21 @@ def test_onnx_gives_torchs_outputs(tmp_path):
     torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-3, atol=1e-3)
     about = json.loads(session.get_modelmeta().custom_metadata_map["ddpm_helpers"])
     assert about["network"] == "transformer"
+
+
+# ---- what notebook 12 shows ---------------------------------------------------------------------
+
+
+def test_the_networks_of_the_stored_race_cost_the_same_and_its_weights_load():
+    from ddpm_helpers.commands.info import forward_flops
+
+    stored = files("ddpm_helpers.evaluation")
+    race = json.loads((stored / "transformer_cartoons.json").read_text(encoding="utf-8"))
+    for name, net in race["networks"].items():
+        sizes = {key: net[key] for key in net.keys() - {"mflop", "lr"}}
+        kind = "unet" if name == "U-Net" else "transformer"
+        config = TrainConfig.preset("laptop", network=kind, **sizes)
+        assert forward_flops(config) / 1e6 == pytest.approx(net["mflop"])
+        assert 40 < net["mflop"] < 48, name
+    model, diffusion = load_pretrained(str(stored / "transformer_cartoons.safetensors"))
+    assert (model.patch, diffusion.prediction) == (4, "x_0") and len(model.classes) == 10

@@ -2,11 +2,14 @@
 
 Five networks cost about 44 MFLOP per 32×32 image (counted): a U-Net of width 16, and transformers
 whose width grows with the patch: 2 (32), 4 (64), 8 (128), 16 (256), 32 channels for each head. All
-make the same updates with the same batches. Each target is trained from seed 0, v from all seeds.
+make the same updates with the same batches. Each target is trained from seed 0, v from all seeds,
+and x_0 with patches of 16 too.
 An error of x_0 is weighted as v's: by 1 / (1 - alpha_bar), at most 10.
 
     python tests/benchmarks/bench_transformer.py --out runs/transformer \
       --numbers ddpm_helpers/evaluation/transformer_cartoons.json --picture images/transformer.png
+    python tests/benchmarks/bench_transformer.py --out runs/long --updates 3000 \
+      --only "patch 4, x_0, 0"  # the weights evaluation/transformer_cartoons.safetensors
 
 What --out has already is not trained again.
 """
@@ -43,10 +46,14 @@ ORDER = (  # network, target and seed, what matters most first
     *((name, "v", k) for k in range(3) for name in ("patch 4", "U-Net", "patch 8", "patch 2")),
     *(("patch 8", target, 0) for target in ("x_0", "eps")),
     *(("patch 16", target, 0) for target in ("x_0", "eps", "v")),
+    *(("patch 16", "x_0", k) for k in (1, 2)),
     *((name, target, 0) for name in ("patch 4", "patch 2") for target in ("x_0", "eps")),
 )
 TS = (10, 25, 50, 100, 150, 200, 250, 300, 350, 400, 450, 475, 490)
-SHOWN = (("U-Net", "v"), ("patch 4", "v"), ("patch 8", "v"), ("patch 8", "x_0"), ("patch 8", "eps"))
+SHOWN = (
+    *((name, "v") for name in ("U-Net", "patch 2", "patch 4", "patch 8")),
+    *((name, "x_0") for name in ("patch 4", "patch 8", "patch 16")),
+)
 WAY: dict[str, Any] = {"sampler": "dpm++", "steps": 15}
 MEASURED = 256  # images whose errors are measured for each t
 MOST = 10.0  # weight of an error of x_0
@@ -201,7 +208,7 @@ def write(
     if args.picture and samples:
         x = torch.cat([torch.load(file)[:10] for file in samples.values()])
         labels = [", ".join(one) for one in samples]
-        args.picture.write_bytes(figure_png(show_images(x, ncols=10, scale=2, row_labels=labels)))
+        args.picture.write_bytes(figure_png(show_images(x, ncols=10, row_labels=labels)))
 
 
 if __name__ == "__main__":
