@@ -1,4 +1,4 @@
-"""Checks for the notebooks' exercises, which name the mistake in a wrong answer.
+"""Checks for the exercises in the notebooks; they name the mistake in a wrong answer.
 
     from ddpm_helpers.exercises import check
 
@@ -21,23 +21,23 @@ __all__ = ["Case", "Exercise", "Verdict", "check", "exercises_of", "find_exercis
 def check(number: str, answer: Answer) -> None:
     """Print whether an answer is right, and if not, which mistake it makes.
 
-    An answer gets copies of the inputs, and it is wrong if it changes one of them. One that still
-    is the stub is "not done yet"; no error is raised for it.
+    The answer gets copies of the inputs and is wrong if it changes one of them. If the answer is
+    still the stub, this prints "not done yet" and raises no error.
 
     Args:
-        number: of the exercise, as the notebook gives it: "3.2".
-        answer: the function or class that was written for it.
+        number: number of the exercise in the notebook, such as "3.2".
+        answer: your function or class.
     Raises:
-        ValueError: no exercise has that number.
+        ValueError: no exercise has this number.
     """
     print(find_exercise(number).verdict(answer).message)
 
 
 def find_exercise(number: str) -> Exercise:
-    """The exercise that has a number.
+    """Find an exercise by its number.
 
     Raises:
-        ValueError: no exercise has that number.
+        ValueError: no exercise has this number.
     """
     known = {exercise.number: exercise for exercise in _exercises_beside(number)}
     if number not in known:
@@ -46,7 +46,7 @@ def find_exercise(number: str) -> Exercise:
 
 
 def _exercises_beside(number: str) -> list[Exercise]:
-    """The exercises of the notebook that a number belongs to."""
+    """The exercises of the notebook in an exercise's number."""
     notebook = number.partition(".")[0] if isinstance(number, str) else ""
     if notebook.isdecimal() and find_spec(f"{__name__}.{module_name(int(notebook))}"):
         return exercises_of(int(notebook))
@@ -54,7 +54,7 @@ def _exercises_beside(number: str) -> list[Exercise]:
 
 
 def exercises_of(notebook: int) -> list[Exercise]:
-    """The exercises of one notebook, in its order."""
+    """The exercises of one notebook, in order."""
     return import_module(f"{__name__}.{module_name(notebook)}").EXERCISES
 
 

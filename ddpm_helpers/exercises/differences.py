@@ -1,4 +1,4 @@
-"""Compare the results of two answers, and say in words how they differ."""
+"""Compare the results of two answers, and describe how they differ."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from ddpm_helpers.exercises.running import Problem, Raised
 
 
 class Difference(str):
-    """How a result differs, in words; empty if it does not.
+    """Description of how a result differs; empty if it is equal.
 
     Attributes:
-        source: "error" where an exception, a missing result, a dtype or a shape tells it,
-            otherwise "numbers".
+        source: "error" for an exception, a missing result, a dtype or a shape, else "numbers".
     """
 
     source: str = "error"
@@ -26,7 +25,7 @@ class _Numbers(Difference):
 
 
 def difference(got: Any, want: Any, tolerance: float, exact_dtype: bool = False) -> Difference:
-    """How two results differ; an empty text if they are equal within the tolerance."""
+    """Describe how two results differ; empty if they are equal within the tolerance."""
     if isinstance(got, Problem) or isinstance(want, Problem):
         return Difference("" if got == want else getattr(got, "text", f"got {short(got)}"))
     if isinstance(got, Raised) or isinstance(want, Raised):
@@ -47,7 +46,7 @@ def difference(got: Any, want: Any, tolerance: float, exact_dtype: bool = False)
 
 
 def as_tensor(value: Any) -> Tensor | None:
-    """A tensor on the CPU without a gradient, or None where a value is not made of numbers."""
+    """Convert a value to a detached CPU tensor; None if it does not hold numbers."""
     if isinstance(value, (str, bytes)):
         return None
     try:
@@ -57,7 +56,7 @@ def as_tensor(value: Any) -> Tensor | None:
 
 
 def short(value: Any) -> str:
-    """A value in at most 60 characters."""
+    """Show a value in at most 60 characters."""
     if isinstance(value, Tensor) and value.ndim:
         return f"a tensor of shape {tuple(value.shape)}"
     text = repr(value)

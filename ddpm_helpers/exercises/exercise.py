@@ -1,30 +1,30 @@
-"""An exercise: a solution, cases to try answers on, and mistakes that the check can name.
+"""An exercise: a solution, test cases, and mistakes that the check can name.
 
-How to add an exercise that a wrong answer cannot pass:
+How to add an exercise that no wrong answer passes:
 
-1. Write the stub in the notebook: shapes, dtypes, ranges, and what is returned. Say it where the
-   result needs a gradient or a dtype, and check it: `gradient`, `exact_dtype=True`.
-2. Choose the inputs of each `Case` so that every formula that differs, differs there. Random
-   values instead of 0 and 1; B, C, H and W all different, and larger than 1; timesteps whose
-   alpha_bar is neither near 0 nor near 1, and different in one batch; arguments of which none is
-   1, equal to another, or a divisor of another; both branches of every `if`, and the values where
-   they meet. Add the ends (t = 0, T, one image) as cases of their own.
-3. A stand-in for a network is a function of all its inputs, nonlinear, and as strict as a network:
+1. Write the stub in the notebook: shapes, dtypes, ranges, and the return value. If the result
+   needs a gradient or a dtype, say so and check it: `gradient`, `exact_dtype=True`.
+2. Choose the inputs of each `Case` so that every wrong formula gives a different result. Use
+   random values instead of 0 and 1; different B, C, H and W above 1; different timesteps in a
+   batch, with alpha_bar neither near 0 nor near 1; arguments that are not 1, not equal and not
+   divisors of each other; both branches of every `if`, and the values at which the branch changes.
+   Add the extreme values (t = 0, T, one image) as separate cases.
+3. Replace a network by a nonlinear function of all its inputs that is as strict as a network:
    `Net` here refuses float64, labels that are not int64, and a wrong shape.
 4. `mistakes` maps a sentence to an answer that makes the mistake. The sentence is printed only if
-   the learner's results equal the mistaken ones in all cases. So write the mistakes that keep
-   shapes right; what follows needs no entry, because `findings.py` says it for all exercises:
-   exchanged arguments, t - 1 for t, a wrong weight of an input, sign, factor or root of the
-   result, an argument that is never used, values that are right for the first image alone.
-5. Where several results are right (another generator, n - 1 or n), compare what the task asks for:
-   let `use` return properties as a dict, or list the other right answers in `also_right`.
-6. Never test in `use` with `assert`, and take nothing apart there: return what the answer gave, and
-   the check compares it part by part, so that a missing part is not an error of the check.
-7. Arguments are copied before each case and compared afterwards. An answer that changed one is
+   the learner's results equal the mistaken ones in all cases. So list the mistakes that give the
+   right shape. `findings.py` already names these for all exercises: swapped arguments, t - 1 for
+   t, a wrong weight of an input, a wrong sign, factor or root of the result, an unused argument,
+   values that are right for the first image only.
+5. If several results are right (a different generator, n - 1 or n), compare what the task asks
+   for: let `use` return properties as a dict, or list the other right answers in `also_right`.
+6. Do not use `assert` in `use` or unpack the answer's result there: return the result. The check
+   compares it part by part, so a missing part does not crash the check.
+7. Arguments are copied before each case and compared afterwards. An answer that changes one is
    wrong in every exercise.
 8. Run `pytest tests/test_exercises.py -k "3.2"`: it changes the solution in
-   `notebooks/solutions` in a hundred ways (a root, a sign, an index, an argument ...), and fails if
-   a changed one passes, or if two mistakes of the table cannot be told apart.
+   `notebooks/solutions` in a hundred ways (a root, a sign, an index, an argument ...). It fails if
+   a changed solution passes, or if two listed mistakes give equal results.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
     Attributes:
         state: "right", "wrong" or "not done yet".
         message: one or two lines for the learner.
-        source: what a wrong answer's message rests on: "mistake" (an entry of the table),
+        source: source of the message about a wrong answer: "mistake" (a listed mistake),
             "finding" (`findings.py`), "error" (an exception, a dtype, a shape, an overwritten
             argument), or "numbers".
     """
@@ -60,14 +60,14 @@ class Exercise:
     """An exercise: its solution, its cases and the mistakes that `check` can name.
 
     Attributes:
-        number: of the notebook and of the exercise in it: "3.2".
+        number: notebook and number of the exercise, such as "3.2".
         title: what the function does, in a few words.
-        solution: a right answer; the package's own function where there is one.
-        cases: inputs for which each mistake gives results of its own.
-        mistakes: sentence that names a mistake and its cure -> an answer that makes it.
-        tolerance: the relative and absolute difference below which numbers count as equal.
+        solution: a right answer; the package's function if there is one.
+        cases: inputs for which all mistakes give different results.
+        mistakes: dict from a sentence that names a mistake and its fix to an answer that makes it.
+        tolerance: relative and absolute difference below which numbers count as equal.
         exact_dtype: whether results must have the solution's dtype.
-        also_right: other answers whose results count as right.
+        also_right: other answers that count as right.
     """
 
     number: str
@@ -80,7 +80,7 @@ class Exercise:
     also_right: Sequence[Answer] = ()
 
     def verdict(self, answer: Answer) -> Verdict:
-        """Run an answer on all cases, and name its mistake if it is a known one.
+        """Run an answer on all cases, and name its mistake if it is known.
 
         Nothing is printed, and errors in the answer are caught.
         """
@@ -107,7 +107,7 @@ class Exercise:
 
     @cached_property
     def _mistaken(self) -> dict[str, list[Outcome]]:
-        """The results of each known mistake, by its sentence."""
+        """The results of each known mistake, keyed by its sentence."""
         return {
             sentence: [run(case, mistake) for case in self.cases]
             for sentence, mistake in self.mistakes.items()
@@ -124,7 +124,7 @@ class Exercise:
         return Verdict("wrong", message, "error")
 
     def _cause(self, answer: Answer, outcomes: Sequence[Outcome]) -> tuple[str, str]:
-        """Where the explanation comes from, and the explanation."""
+        """The source of the explanation, and the explanation."""
         for sentence, mistaken in self._mistaken.items():
             if self._same(outcomes, mistaken):
                 return "mistake", sentence

@@ -35,30 +35,30 @@ EXERCISES = [
             Case("an image with values beyond -1 and 1", (2 * noise(3, 4, 5),)),
         ],
         {
-            "values outside of [0, 1] are left: add .clamp(0, 1) at the end": lambda x: (x + 1) / 2,
-            "everything below 0 has become black: shift and halve first, then cut off":
+            "values outside [0, 1] are kept: add .clamp(0, 1) at the end": lambda x: (x + 1) / 2,
+            "everything below 0 has become black: shift and halve first, then clip":
                 lambda x: x.clamp(0, 1),
-            "it is shifted by 1 but not halved, so bright pixels are all cut off":
+            "values are shifted by 1 but not halved, so all bright pixels are clipped":
                 lambda x: (x + 1).clamp(0, 1),
-            "it is halved before the shift by 1; halve last, or shift by one half":
+            "values are halved before the shift by 1; halve last, or shift by 1/2":
                 lambda x: (x / 2 + 1).clamp(0, 1),
-            "each image is scaled by its own extremes; the range is [-1, 1] for all":
+            "each image is scaled by its minimum and maximum; the range is always [-1, 1]":
                 lambda x: (x - x.min()) / (x.max() - x.min()),
-            "it is cut off after the shift, at 1, before it is halved: halve first":
+            "values are clipped at 1 after the shift, before they are halved: halve first":
                 lambda x: (x + 1).clamp(0, 1) / 2,
-            "it is cut off at [-1, 1], but not shifted and halved":
+            "values are clipped to [-1, 1], but not shifted and halved":
                 lambda x: x.clamp(-1, 1),
-            "only the lower end is cut off: values above 1 are left":
+            "only values below 0 are clipped: clip values above 1 too":
                 lambda x: ((x + 1) / 2).clamp(min=0),
-            "only the upper end is cut off: values below 0 are left":
+            "only values above 1 are clipped: clip values below 0 too":
                 lambda x: ((x + 1) / 2).clamp(max=1),
-            "it is not shifted: 0 has to become 0.5":
+            "the values are not shifted: 0 must become 0.5":
                 lambda x: (x / 2).clamp(0, 1),
-            "the values are turned into bytes; here they stay in [0, 1]":
+            "the values are converted to bytes; they must be in [0, 1]":
                 lambda x: ((x + 1) * 127.5).clamp(0, 255),
-            "this is a sigmoid, which is never 0 or 1: shift, halve and cut off":
+            "this is a sigmoid, which is never 0 or 1: shift, halve and clip":
                 torch.sigmoid,
-            "the values turn around: what is bright becomes dark":
+            "the values are inverted: bright pixels become dark":
                 lambda x: ((1 - x) / 2).clamp(0, 1),
         },
     ),
@@ -70,7 +70,7 @@ EXERCISES = [
         {
             "the weights are the shares themselves; equation (0.1) has their square roots":
                 lambda x_0, eps, share: share * x_0 + (1 - share) * eps,
-            "the two weights are swapped: share belongs to the image, equation (0.1)":
+            "the two weights are swapped: sqrt(share) multiplies the image, equation (0.1)":
                 lambda x_0, eps, share: _mix(eps, x_0, share),
             "the weight of the noise is 1 - sqrt(share); equation (0.1) has sqrt(1 - share)":
                 lambda x_0, eps, share: share**0.5 * x_0 + (1 - share**0.5) * eps,
@@ -80,11 +80,11 @@ EXERCISES = [
                 lambda x_0, eps, share: share**2 * x_0 + (1 - share) ** 2 * eps,
             "both have the weight sqrt(share); the noise has sqrt(1 - share), equation (0.1)":
                 lambda x_0, eps, share: share**0.5 * (x_0 + eps),
-            "this is the root of the sum; (0.1) has a root for each weight":
+            "this is the root of the sum; (0.1) takes the root of each weight":
                 lambda x_0, eps, share: (share * x_0 + (1 - share) * eps).abs().sqrt(),
             "new noise is drawn: use the eps that is given":
                 lambda x_0, eps, share: _mix(x_0, torch.randn_like(x_0), share),
-            "the mixture is cut off at -1 and 1: noise lies outside, leave it":
+            "the mixture is clipped to [-1, 1]: do not clip, noise may lie outside":
                 lambda x_0, eps, share: _mix(x_0, eps, share).clamp(-1, 1),
         },
     ),
@@ -94,7 +94,7 @@ EXERCISES = [
         _guess_x_0,
         [_at(0.81), _at(0.3), _at(1.0)],
         {
-            "the noise is subtracted, but the image stays pale: divide by sqrt(share), (0.2)":
+            "the noise is subtracted, but the image is too faint: divide by sqrt(share), (0.2)":
                 lambda x_t, eps_pred, share: x_t - (1 - share) ** 0.5 * eps_pred,
             "only the noise is divided: put brackets around the difference, (0.2)":
                 lambda x_t, eps_pred, share: x_t - (1 - share) ** 0.5 * eps_pred / share**0.5,
@@ -104,15 +104,15 @@ EXERCISES = [
                 lambda x_t, eps_pred, share: (x_t - eps_pred) / share**0.5,
             "the noise is added; (0.2) subtracts it":
                 lambda x_t, eps_pred, share: _guess_x_0(x_t, -eps_pred, share),
-            "this uses the shares where their square roots belong, equation (0.2)":
+            "this uses the shares instead of their square roots, equation (0.2)":
                 lambda x_t, eps_pred, share: (x_t - (1 - share) * eps_pred) / share,
             "this divides by share; (0.2) divides by its square root":
                 lambda x_t, eps_pred, share: (x_t - (1 - share) ** 0.5 * eps_pred) / share,
-            "the noise lacks the root of its weight, equation (0.2)":
+            "the weight of the noise lacks its root, equation (0.2)":
                 lambda x_t, eps_pred, share: (x_t - (1 - share) * eps_pred) / share**0.5,
             "this multiplies by sqrt(share); (0.2) divides by it":
                 lambda x_t, eps_pred, share: (x_t - (1 - share) ** 0.5 * eps_pred) * share**0.5,
-            "the two weights are swapped: the noise has sqrt(1 - share) in x_t, the image "
+            "the two weights are swapped: in x_t, the noise has sqrt(1 - share), the image "
             "sqrt(share)":
                 lambda x_t, eps_pred, share: (
                     (x_t - share**0.5 * eps_pred) / max(1 - share, 1e-9) ** 0.5),
@@ -120,9 +120,9 @@ EXERCISES = [
                 lambda x_t, eps_pred, share: (x_t - (1 - share**0.5) * eps_pred) / share**0.5,
             "the noise is subtracted with the weight of the image":
                 lambda x_t, eps_pred, share: (x_t - share**0.5 * eps_pred) / share**0.5,
-            "this mixes the two, as in (0.1); (0.2) takes the mixture apart":
+            "this mixes image and noise, as in (0.1); (0.2) undoes the mixture":
                 lambda x_t, eps_pred, share: _mix(x_t, eps_pred, share),
-            "the guess is cut off at -1 and 1; (0.2) does not do that":
+            "the guess is clipped to [-1, 1]; (0.2) does not do that":
                 lambda x_t, eps_pred, share: _guess_x_0(x_t, eps_pred, share).clamp(-1, 1),
         },
     ),

@@ -38,7 +38,7 @@ def _to_floats(x: Tensor) -> Tensor:
 
 @dataclass
 class _Mirrored:
-    """Images as floats, half of them mirrored; other values of the last fields are mistakes."""
+    """Images as floats, half of them mirrored; change the last fields to make mistakes."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -59,7 +59,7 @@ class _Mirrored:
 
 @dataclass
 class _OneGenerator(_Mirrored):
-    """Draws from one generator, so that an item depends on what was read before it."""
+    """Draws from one generator, so an item depends on the items read before."""
 
     def __post_init__(self) -> None:
         generator = np.random.default_rng(self.seed)
@@ -96,7 +96,7 @@ EPOCHS = (0, 1, 2, 5, 10, 11, 100)
 
 
 def _orders(answer: Answer, n: int) -> Any:
-    """What the task asks of an order; any generator that is seeded by the pair will do."""
+    """Properties that the task asks for; any generator seeded by the pair has them."""
     orders: dict[tuple[int, int], tuple] = {}
     for seed in (0, 1, 2, 5, 11):
         for epoch in EPOCHS:
@@ -110,7 +110,7 @@ def _orders(answer: Answer, n: int) -> Any:
     by_epoch = [{orders[seed, epoch] for epoch in EPOCHS} for seed in (0, 1, 2)]
     return {
         "whole numbers": all(type(i) is int for order in orders.values() for i in order),
-        "no number twice": all(len(set(o)) == n for o in orders.values()),
+        "no number is repeated": all(len(set(o)) == n for o in orders.values()),
         "smallest and largest": sorted({f(o) for o in orders.values() for f in (min, max)}),
         "the same order for the same seed and epoch": again == orders[1, 2],
         "mixed, not in rising order": min(steps) > 3,
@@ -121,7 +121,7 @@ def _orders(answer: Answer, n: int) -> Any:
 
 
 def _seeded(seed_of: Callable[[int, int], Any]) -> Answer:
-    """An order whose generator has another seed."""
+    """An order whose generator has a different seed."""
     return lambda seed, epoch, n: np.random.default_rng(seed_of(seed, epoch)).permutation(n)
 
 
@@ -136,9 +136,9 @@ EXERCISES = [
             Case("values beyond -1 and 1", (torch.tensor([-7.0, -1.02, 1.02, 1.5, 4.0]),)),
         ],
         {
-            "decimals are cut off, so many bytes come back one too small: round first, (1.1)":
+            "decimals are truncated, so many bytes come back one too small: round first, (1.1)":
                 lambda x: ((x.clamp(-1, 1) + 1) * 127.5).to(torch.uint8),
-            "values beyond [-1, 1] wrap around, white turns black: clamp before the conversion":
+            "values outside [-1, 1] wrap around, so white turns black: clamp before the conversion":
                 lambda x: ((x + 1) * 127.5).round().long().to(torch.uint8),
             "this converts back from [0, 1]; here the range is [-1, 1], equation (1.1)":
                 lambda x: (x.clamp(0, 1) * 255).round().to(torch.uint8),
@@ -146,7 +146,7 @@ EXERCISES = [
                 lambda x: ((x.clamp(-1, 1) + 1) * 128).round().clamp(max=255).to(torch.uint8),
             "a factor of 127 makes bright pixels one or two too dark; (1.1) has 127.5":
                 lambda x: ((x.clamp(-1, 1) + 1) * 127).round().to(torch.uint8),
-            "it is rounded before it is stretched to 0..255, so only a few greys are left":
+            "values are rounded before they are scaled to 0..255, so few grey levels are left":
                 lambda x: ((x.clamp(-1, 1) + 1).round() * 127.5).to(torch.uint8),
             "this rounds up; the nearest byte may be the one below":
                 lambda x: ((x.clamp(-1, 1) + 1) * 127.5).ceil().to(torch.uint8),
@@ -163,22 +163,22 @@ EXERCISES = [
         _Mirrored,
         [_twelve(0), _twelve(2)],
         {
-            "images are turned upside down: the last axis runs from left to right":
+            "images are upside down: flip the last axis, which runs from left to right":
                 partial(_Mirrored, axis=-2),
-            "colours are exchanged: the last axis runs from left to right":
+            "the colours are flipped: flip the last axis, which runs from left to right":
                 partial(_Mirrored, axis=0),
-            "all images are mirrored, or none: the number i belongs in the seed":
+            "all images are mirrored, or none: the seed must include i":
                 partial(_Mirrored, draw=lambda seed, i: _uniform(seed)),
-            "every seed mirrors the same images: the pair (seed, i) is needed":
+            "every seed mirrors the same images: use the pair (seed, i)":
                 partial(_Mirrored, draw=lambda seed, i: _uniform(i)),
             "seed 0 with image 1 is seed 1 with image 0: use the pair (seed, i), not the sum":
                 partial(_Mirrored, draw=lambda seed, i: _uniform(seed + i)),
             "the pair is (i, seed) here; the task asks for (seed, i)":
                 partial(_Mirrored, draw=lambda seed, i: _uniform(i, seed)),
-            "an image that is read twice comes in two versions: draw with "
+            "reading an image twice gives two versions: draw with "
             "np.random.default_rng((seed, i))":
                 partial(_Mirrored, draw=lambda seed, i: torch.rand(()).item()),
-            "one generator serves all images, so an image depends on what was read before: "
+            "all images share one generator, so an image depends on what was read before: "
             "make one from (seed, i) in __getitem__":
                 _OneGenerator,
             "the other half is mirrored: mirror where the number is below 0.5":
@@ -187,9 +187,9 @@ EXERCISES = [
             "every image is mirrored": partial(_Mirrored, draw=lambda seed, i: 0.0),
             "the images are still bytes: convert them by (1.1)":
                 partial(_Mirrored, convert=lambda x: x),
-            "the images lie in 0..1; the range is -1..1, equation (1.1)":
+            "the images are in [0, 1]; the range is [-1, 1], equation (1.1)":
                 partial(_Mirrored, convert=lambda x: x.float() / 255),
-            "the images lie in 0..2: subtract 1, equation (1.1)":
+            "the images are in [0, 2]: subtract 1, equation (1.1)":
                 partial(_Mirrored, convert=lambda x: x.float() / 127.5),
             "the images are floats, but still in 0..255: convert them by (1.1)":
                 partial(_Mirrored, convert=lambda x: x.float()),
@@ -202,9 +202,9 @@ EXERCISES = [
         _order,
         [Case("five seeds, seven epochs, 20 images", (20,), _orders)],
         {
-            "every epoch has the same order: epoch belongs in the seed, equation (1.2)":
+            "every epoch has the same order: the seed must include epoch, equation (1.2)":
                 _seeded(lambda seed, epoch: seed),
-            "every seed has the same order: seed belongs in it as well, equation (1.2)":
+            "every seed has the same order: use seed in the generator's seed too, equation (1.2)":
                 _seeded(lambda seed, epoch: epoch),
             "different pairs of seed and epoch have the same order: use the pair as the seed, "
             "not one number that is computed from both":
@@ -212,12 +212,12 @@ EXERCISES = [
             "the order is the same for every seed and epoch: make the generator from "
             "(seed, epoch)":
                 lambda seed, epoch, n: np.random.default_rng(0).permutation(n),
-            "some images come twice and others never: take a permutation":
+            "some images come twice and others never: use a permutation":
                 lambda seed, epoch, n: np.random.default_rng((seed, epoch)).integers(0, n, n),
-            "a second call gives another order: make a generator from (seed, epoch)":
+            "a second call gives a different order: make a generator from (seed, epoch)":
                 lambda seed, epoch, n: torch.randperm(n),
-            "the images are not mixed": lambda seed, epoch, n: np.arange(n),
-            "this goes from 1 to n: images are numbered 0..n-1":
+            "the images are not shuffled": lambda seed, epoch, n: np.arange(n),
+            "this runs from 1 to n: images are numbered 0..n-1":
                 lambda seed, epoch, n: _order(seed, epoch, n) + 1,
             "some images of 0..n-1 are missing": lambda seed, epoch, n:
                 _order(seed, epoch, n - 1),

@@ -1,4 +1,4 @@
-"""Exercises of notebook 02: from betas to alpha_bar and back, and a repair."""
+"""Exercises of notebook 02: betas, alpha_bar, and zero terminal SNR."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ EXERCISES = [
                 lambda betas: 1 - betas.cumprod(0),
             "this is the running sum of the alphas; (2.5) is their product":
                 lambda betas: (1 - betas).cumsum(0),
-            "the entry of t = 0 is missing: keep all T + 1 betas, and alpha_bar[0] is 1":
+            "the entry for t = 0 is missing: use all T + 1 betas, so alpha_bar[0] is 1":
                 lambda betas: _alpha_bar(betas[1:]),
-            "every entry is one place too late: alpha_bar[t] includes alpha_t":
+            "every entry is shifted by one: alpha_bar[t] must include alpha_t":
                 lambda betas: torch.cat([torch.ones(1).double(), _alpha_bar(betas)[:-1]]),
-            "there is one entry too many: betas[0] = 0 gives alpha_bar[0] = 1 by itself":
+            "there is one entry too many: betas[0] = 0 already gives alpha_bar[0] = 1":
                 lambda betas: torch.cat([torch.ones(1).double(), _alpha_bar(betas)]),
             "these are the alphas of single timesteps: take their running product, equation (2.5)":
                 lambda betas: 1 - betas,
@@ -90,7 +90,7 @@ EXERCISES = [
                 _alpha_bar(betas).sqrt(),
             "this is the product of 1 - beta^2; alpha is 1 - beta":
                 lambda betas: (1 - betas**2).cumprod(0),
-            "this is exp of minus the sum of the betas, which is nearly the product, but not it":
+            "this is exp(-sum of the betas), which only approximates the product":
                 lambda betas: (-betas.cumsum(0)).exp(),
         },
         tolerance=1e-9,
@@ -114,14 +114,14 @@ EXERCISES = [
                 lambda T: _betas_of(_cosine_curve(T, turn=math.pi)),
             "the offset is 0.08; equation (2.7) has 0.008":
                 lambda T: _betas_of(_cosine_curve(T, offset=0.08)),
-            "the entry of t = 0 is missing: betas[0] = 0, then T more":
+            "the entry for t = 0 is missing: return betas[0] = 0 and T more":
                 lambda T: beta_schedule("cosine", T)[1:],
             "this is 1 - alpha_bar_t; (2.8) has 1 - alpha_bar_t / alpha_bar_{t-1}":
                 lambda T: (1 - _cosine_curve(T)).clamp(max=0.999),
             "this is the curve alpha_bar itself: convert it to betas by (2.8)": _cosine_curve,
             "this is the curve alpha_bar, clipped: convert it to betas by (2.8)":
                 lambda T: _cosine_curve(T).clamp(max=0.999),
-            "the fraction is turned around: (2.8) divides the later value by the earlier one":
+            "the fraction is inverted: (2.8) divides the later value by the earlier one":
                 lambda T: torch.cat([torch.zeros(1).double(),
                     (1 - _cosine_curve(T)[:-1] / _cosine_curve(T)[1:]).clamp(max=0.999)]),
             "this is the difference of neighbours; (2.8) has 1 minus their ratio":
@@ -149,7 +149,7 @@ EXERCISES = [
                 _with_bar(lambda bar: (bar.sqrt() - bar[-1].sqrt()) ** 2),
             "alpha_bar itself is shifted; (2.11) shifts its square root":
                 _with_bar(lambda bar: _stretched(bar)),
-            "the stretch keeps the value at t = 0; (2.11) keeps the one at t = 1":
+            "the stretch keeps the value at t = 0; (2.11) keeps the value at t = 1":
                 _with_bar(lambda bar: ((bar.sqrt() - bar[-1].sqrt()) / (1 - bar[-1].sqrt())) ** 2),
             "only the last beta has become 1; (2.11) changes all timesteps a little":
                 lambda betas: torch.cat([betas[:-1], betas.new_ones(1)]),
@@ -157,8 +157,8 @@ EXERCISES = [
                 _with_bar(lambda bar: _stretched(bar.sqrt())),
             "the result is clipped at 0.999: without a clip, the last beta is 1":
                 _with_bar(lambda bar: _stretched(bar.sqrt()) ** 2, clip=0.999),
-            "the first value is read after the shift, so the stretch is without effect: keep it "
-            "in a variable of its own before you change the tensor":
+            "the first value is read after the shift, so the stretch has no effect: store it "
+            "in a variable before you change the tensor":
                 _with_bar(lambda bar: (bar.sqrt() - bar[-1].sqrt()) ** 2
                     * (bar[0].sqrt() - bar[-1].sqrt()) / bar[0].sqrt()),
             "this is alpha_bar: turn it back into betas, as in (2.8)":

@@ -16,7 +16,7 @@ ALPHA_BAR = DiffusionUtils(500, "cosine").alpha_bar  # (T + 1,) float64
 
 
 def _at(*timesteps: int) -> Case:
-    """A batch of one image for each timestep; of four images, as wide as the batch is long."""
+    """A batch with one image per timestep; with four images, B equals W."""
     x, other = noise(2, len(timesteps), 3, 5, 4, seed=1)
     times = " and ".join([", ".join(map(str, timesteps[:-1])), str(timesteps[-1])]).lstrip(" and")
     return Case(f"t = {times}", (x, torch.tensor(timesteps), other, ALPHA_BAR))
@@ -34,7 +34,7 @@ def _ideal(
     number: Callable[[Tensor], Tensor] = lambda weights: torch.special.entr(weights).sum().exp(),
     power: int = 2,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Weights, mean and number still possible; with other parts its mistakes."""
+    """Weights, mean and number still possible; change the arguments to make mistakes."""
     distance = (x_t - scale(bar) * points).norm(dim=1) ** power  # (N,)
     weights = shares(-distance / divisor(bar))
     return weights, mean(weights, points), number(weights)
@@ -91,24 +91,24 @@ EXERCISES = [
         _by(_mix),
         [_at(0), _at(1, 100, 250, 500), _at(150, 320)],
         {
-            "this uses alpha_bar where its square root belongs, equation (2.5)":
+            "this uses alpha_bar instead of its square root, equation (2.5)":
                 _by(lambda x_0, eps, bar: bar * x_0 + (1 - bar) * eps),
             "the weight of the noise is 1 - sqrt(alpha_bar); (2.5) has sqrt(1 - alpha_bar)":
                 _by(lambda x_0, eps, bar: bar.sqrt() * x_0 + (1 - bar.sqrt()) * eps),
-            "the noise lacks the root of its weight: it is sqrt(1 - alpha_bar), equation (2.5)":
+            "the weight of the noise lacks its root: it is sqrt(1 - alpha_bar), equation (2.5)":
                 _by(lambda x_0, eps, bar: bar.sqrt() * x_0 + (1 - bar) * eps),
-            "the image lacks the root of its weight: it is sqrt(alpha_bar), equation (2.5)":
+            "the weight of the image lacks its root: it is sqrt(alpha_bar), equation (2.5)":
                 _by(lambda x_0, eps, bar: bar * x_0 + (1 - bar).sqrt() * eps),
             "the image has the weight 1; its weight in (2.5) is sqrt(alpha_bar)":
                 _by(lambda x_0, eps, bar: x_0 + (1 - bar).sqrt() * eps),
             "the noise has the weight 1; its weight in (2.5) is sqrt(1 - alpha_bar)":
                 _by(lambda x_0, eps, bar: bar.sqrt() * x_0 + eps),
-            "the two weights are swapped: sqrt(alpha_bar) belongs to the image, equation (2.5)":
+            "the two weights are swapped: sqrt(alpha_bar) multiplies the image, equation (2.5)":
                 _by(lambda x_0, eps, bar: _mix(eps, x_0, bar)),
             "t - 1 reads the previous entry, at t = 0 the last one: the table has T + 1 entries, "
             "use alpha_bar[t]":
                 lambda x_0, t, eps, bar: _by(_mix)(x_0, t - 1, eps, bar),
-            "alpha_bar is treated as a table of alphas: it is the product already":
+            "alpha_bar is used like alphas: it is already their product":
                 lambda x_0, t, eps, bar: _by(_mix)(x_0, t, eps, bar.cumprod(0)),
             FIRST: _first_timestep(_by(_mix)),
             "all images share the noise of the first one":
@@ -116,7 +116,7 @@ EXERCISES = [
             COLUMNS: _along_columns(_mix),
             "fresh noise is drawn: use the eps that is given":
                 lambda x_0, t, eps, bar: _by(_mix)(x_0, t, torch.randn_like(x_0), bar),
-            "x_t is cut off at -1 and 1: noise lies outside, leave it":
+            "x_t is clipped to [-1, 1]: do not clip, noise may lie outside":
                 _by(lambda x_0, eps, bar: _mix(x_0, eps, bar).clamp(-1, 1)),
         },
         exact_dtype=True,
@@ -132,9 +132,9 @@ EXERCISES = [
             Case("x_t far from all points", (4000 * SEEN, CLOUD, 0.6)),
         ],
         {
-            "the points shrink by sqrt(alpha_bar), not by alpha_bar, equation (3.1)":
+            "the points are scaled by alpha_bar; (3.1) has sqrt(alpha_bar)":
                 partial(_ideal, scale=lambda bar: bar),
-            "the points are not made smaller: x_t holds sqrt(alpha_bar) times the clean point":
+            "the points are not scaled: x_t holds sqrt(alpha_bar) times the clean point":
                 partial(_ideal, scale=lambda bar: 1.0),
             "the factor 2 in the exponent is missing, equation (3.1)":
                 partial(_ideal, divisor=lambda bar: 1 - bar),
@@ -144,16 +144,16 @@ EXERCISES = [
             "the exponent is divided by alpha_bar; (3.1) has the variance of the noise, "
             "1 - alpha_bar":
                 partial(_ideal, divisor=lambda bar: 2 * bar),
-            "nothing divides the exponent; (3.1) has 2 (1 - alpha_bar)":
+            "the exponent is not divided; (3.1) divides by 2 (1 - alpha_bar)":
                 partial(_ideal, divisor=lambda bar: 1.0),
             "the sign of the exponent is wrong: far points get the largest weights":
                 partial(_ideal, divisor=lambda bar: -2 * (1 - bar)),
             "the distance is not squared, equation (3.1)": partial(_ideal, power=1),
-            "far from all points every exponential is 0, and 0/0 is no weight: use softmax":
+            "far from all points every exponential is 0, and 0 / 0 is NaN: use softmax":
                 partial(_ideal, shares=_divided),
             "the weights do not add up to 1: divide by their sum":
                 partial(_ideal, shares=lambda logits: logits.exp()),
-            "the mean is that of all points: multiply each by its weight":
+            "this is the unweighted mean of all points: multiply each point by its weight":
                 partial(_ideal, mean=lambda weights, points: points.mean(0)),
             "this is the likeliest point, not the mean, equation (3.2)":
                 partial(_ideal, mean=lambda weights, points: points[weights.argmax()]),
@@ -161,13 +161,13 @@ EXERCISES = [
                 partial(_ideal, mean=lambda weights, points: weights @ points / len(points)),
             "this is the entropy; (3.3) has its exponential":
                 partial(_ideal, number=lambda weights: torch.special.entr(weights).sum()),
-            "a weight of 0 makes the entropy not a number: torch.special.entr is right there":
+            "a weight of 0 makes the entropy NaN: use torch.special.entr, which gives 0":
                 partial(_ideal, number=lambda weights: (-(weights * weights.log()).sum()).exp()),
-            "the sign of the entropy is wrong: this is one over the number":
+            "the sign of the entropy is wrong: this is the inverse of the number":
                 partial(_ideal, number=lambda weights: (-torch.special.entr(weights).sum()).exp()),
             "this is 1 / sum of squared weights, another measure; (3.3) has the entropy":
                 partial(_ideal, number=lambda weights: 1 / weights.square().sum()),
-            "the logarithm is that to base 2, but the exponential that to base e":
+            "the logarithm has base 2, but the exponential has base e":
                 partial(_ideal, number=lambda weights:
                     (torch.special.entr(weights).sum() / torch.tensor(2.0).log()).exp()),
             "this counts the weights above 0; (3.3) counts unequal weights as fewer":
@@ -188,11 +188,11 @@ EXERCISES = [
                 _by(lambda eps, x_t, bar: x_t - (1 - bar).sqrt() * eps / bar.sqrt()),
             "eps is subtracted with weight 1; its weight in x_t is sqrt(1 - alpha_bar)":
                 _by(lambda eps, x_t, bar: (x_t - eps) / bar.sqrt()),
-            "this uses alpha_bar where its square root belongs, equation (2.10)":
+            "this uses alpha_bar instead of its square root, equation (2.10)":
                 _by(lambda eps, x_t, bar: (x_t - (1 - bar) * eps) / bar),
             "this divides by alpha_bar; (2.10) divides by its square root":
                 _by(lambda eps, x_t, bar: (x_t - (1 - bar).sqrt() * eps) / bar),
-            "eps lacks the root of its weight: it is sqrt(1 - alpha_bar), equation (2.10)":
+            "the weight of eps lacks its root: it is sqrt(1 - alpha_bar), equation (2.10)":
                 _by(lambda eps, x_t, bar: (x_t - (1 - bar) * eps) / bar.sqrt()),
             "the weight of eps is 1 - sqrt(alpha_bar); (2.10) has sqrt(1 - alpha_bar)":
                 _by(lambda eps, x_t, bar: (x_t - (1 - bar.sqrt()) * eps) / bar.sqrt()),
@@ -205,7 +205,7 @@ EXERCISES = [
             "eps is treated as if it were v": _by(lambda eps, x_t, bar: _unturn(eps, x_t, bar)),
             FIRST: _first_timestep(_by(_unmix)),
             COLUMNS: _along_columns(_unmix),
-            "x_0 is cut off at -1 and 1; (2.10) does not do that":
+            "x_0 is clipped to [-1, 1]; (2.10) does not do that":
                 _by(lambda eps, x_t, bar: _unmix(eps, x_t, bar).clamp(-1, 1)),
         },
         tolerance=1e-4,
@@ -224,9 +224,9 @@ EXERCISES = [
             "the two weights are swapped": _by(lambda v, x_t, bar: _unturn(v, x_t, 1 - bar)),
             "v is treated as if it were eps, equation (2.10); solve (2.5) and (3.4) together":
                 _by(lambda v, x_t, bar: (x_t - (1 - bar).sqrt() * v) / bar.sqrt()),
-            "this uses alpha_bar where its square root belongs":
+            "this uses alpha_bar instead of its square root":
                 _by(lambda v, x_t, bar: bar * x_t - (1 - bar) * v),
-            "the sign is wrong as a whole": _by(lambda v, x_t, bar: -_unturn(v, x_t, bar)),
+            "the whole result has the wrong sign": _by(lambda v, x_t, bar: -_unturn(v, x_t, bar)),
             "x_t has the weight 1; it is sqrt(alpha_bar)":
                 _by(lambda v, x_t, bar: x_t - (1 - bar).sqrt() * v),
             "v is subtracted with weight 1; its weight is sqrt(1 - alpha_bar)":
@@ -236,7 +236,7 @@ EXERCISES = [
                 _by(lambda v, x_t, bar: _unturn(v, x_t, bar) / bar.sqrt()),
             FIRST: _first_timestep(_by(_unturn)),
             COLUMNS: _along_columns(_unturn),
-            "x_0 is cut off at -1 and 1; the task does not ask for that":
+            "x_0 is clipped to [-1, 1]; the task does not ask for that":
                 _by(lambda v, x_t, bar: _unturn(v, x_t, bar).clamp(-1, 1)),
         },
         exact_dtype=True,

@@ -40,7 +40,7 @@ def _scores(q: Tensor, k: Tensor) -> Tensor:
 
 
 def _unshuffle(axes: str, cut: tuple[int, int] = (-1, 2)) -> Answer:
-    """An answer that splits H and W, permutes as einsum does, and merges; i and j have size 2."""
+    """An answer that splits H and W, permutes like einsum, and merges; i and j have size 2."""
 
     def answer(x: Tensor) -> Tensor:
         return torch.einsum(axes, x.unflatten(3, cut).unflatten(2, cut)).flatten(1, 3)
@@ -60,15 +60,15 @@ EXERCISES = [
             *on_gpu("timesteps on the GPU", (torch.tensor([7, 300]), 6)),
         ],
         {
-            "sines and cosines alternate here; in (4.1) all sines come first, then all cosines":
+            "sines and cosines alternate; in (4.1) all sines come first, then all cosines":
                 partial(_embedding, join=lambda sin, cos: torch.stack([sin, cos], 2).flatten(1)),
             "the cosines come first here; in (4.1) the sines do":
                 partial(_embedding, join=lambda sin, cos: torch.cat([cos, sin], 1)),
-            "these are sines twice; the second half of (4.1) are cosines":
+            "both halves are sines; the second half of (4.1) is cosines":
                 partial(_embedding, join=lambda sin, cos: torch.cat([sin, sin], 1)),
-            "these are cosines twice; the first half of (4.1) are sines":
+            "both halves are cosines; the first half of (4.1) is sines":
                 partial(_embedding, join=lambda sin, cos: torch.cat([cos, cos], 1)),
-            "sines and cosines are joined along the batch: use axis 1":
+            "sines and cosines are concatenated along the batch: use dim=1":
                 partial(_embedding, join=lambda sin, cos: torch.cat([sin, cos], 0)),
             "the exponent of (4.1) is -k / (dim / 2), not -k / dim: "
             "the slowest wave is a hundred times too fast":
@@ -124,15 +124,15 @@ EXERCISES = [
                 lambda q, k, v: _scores(q, k).softmax(dim=0) @ v,
             "the softmax is missing, equation (4.3)":
                 lambda q, k, v: _scores(q, k) @ v,
-            "queries and keys are exchanged: row i of Q K^T belongs to query i":
+            "queries and keys are swapped: row i of Q K^T is for query i":
                 lambda q, k, v: attention(k, q, v),
             "the division comes after the softmax; divide the scores before it":
                 lambda q, k, v: (q @ k.transpose(1, 2)).softmax(-1) / math.sqrt(q.shape[-1]) @ v,
             "the weights are transposed after the softmax":
                 lambda q, k, v: _scores(q, k).softmax(-1).transpose(1, 2) @ v,
-            "these are the keys, weighted; (4.3) weights the values":
+            "the weights multiply the keys; in (4.3) they multiply the values":
                 lambda q, k, v: attention(q, k, k),
-            "the scores are those of the queries with themselves: use q and k":
+            "the scores compare queries with queries: use q and k":
                 lambda q, k, v: attention(q, q, v),
             "the scores have the wrong sign": lambda q, k, v: attention(-q, k, v),
             "`exp` overflows for large scores: use softmax, or subtract the largest score first":
@@ -155,16 +155,16 @@ EXERCISES = [
             "these are the four quarters of the image: the small axis of size 2 comes after "
             "H/2, not before it":
                 _unshuffle("bcihjw -> bcijhw", cut=(2, -1)),
-            "the colours are the inner axis here: the new channels are ordered (C, 2, 2)":
+            "the colours are the inner axis: the new channels have the order (C, 2, 2)":
                 _unshuffle("bchiwj -> bijchw"),
             "the pixel below comes before the pixel to the right: the order is (C, row, column)":
                 _unshuffle("bchiwj -> bcjihw"),
             "colours are the inner axis, and the pixel below comes before the pixel to the "
             "right: the order is (C, row, column)":
                 _unshuffle("bchiwj -> bjichw"),
-            "colours stand between row and column: the order is (C, row, column)":
+            "the colour axis is between row and column: the order is (C, row, column)":
                 _unshuffle("bchiwj -> bicjhw"),
-            "this averages the four pixels; each of them becomes a channel":
+            "this averages the four pixels; each must become a channel":
                 lambda x: F.avg_pool2d(x, 2),
         },
     ),

@@ -57,7 +57,7 @@ def _eps_loss(
     shown: Formula = _mix, target: Formula = _last, time: Callable[[Tensor], Tensor] = lambda t: t,
     reduce: Callable[[Tensor], Tensor] = lambda difference: difference.square().mean(),
 ) -> Tensor:  # fmt: skip
-    """The loss, and with other arguments its mistakes."""
+    """The loss; change the arguments to make mistakes."""
     bar = alpha_bar[t].view(-1, 1, 1, 1).float()  # (B, 1, 1, 1)
     guess = model(shown(x_0, eps, bar).float(), time(t))
     return reduce(guess - target(x_0, eps, bar))
@@ -71,7 +71,7 @@ def _cosine_rate(
     done: Callable[[int, int, int], float] = lambda k, K, W: (k - W) / (K - W), half: float = 0.5,
     fall: Callable[[float], float] | None = None,
 ) -> float:  # fmt: skip
-    """Warm-up, then a cosine; with other arguments the mistakes."""
+    """Warm-up, then a cosine; change the arguments to make mistakes."""
     if k <= W:
         return lr * rise(k, W)
     if fall:
@@ -100,7 +100,7 @@ def _clip(gradients: Sequence[Tensor], longest: float) -> list[Tensor]:
 
 
 def _by_length(length: Callable[[Tensor], float]) -> Answer:
-    """Clips by another length of all values."""
+    """Clips by a different norm of all values."""
 
     def answer(gradients: Sequence[Tensor], longest: float) -> list[Tensor]:
         values = torch.cat([g.flatten() for g in gradients])
@@ -135,18 +135,18 @@ EXERCISES = [
                 partial(_eps_loss, shown=_first),
             "the network's input is the noise; it must be x_t, equation (5.1)":
                 partial(_eps_loss, shown=_last),
-            "this uses alpha_bar where its square root belongs, equation (5.1)":
+            "this uses alpha_bar instead of its square root, equation (5.1)":
                 partial(_eps_loss, shown=lambda x_0, eps, bar: bar * x_0 + (1 - bar) * eps),
-            "the two weights are swapped: sqrt(alpha_bar) belongs to the image, equation (5.1)":
+            "the two weights are swapped: sqrt(alpha_bar) multiplies the image, equation (5.1)":
                 partial(_eps_loss, shown=lambda x_0, eps, bar: _mix(eps, x_0, bar)),
-            "the noise lacks the root of its weight: it is sqrt(1 - alpha_bar), equation (5.1)":
+            "the weight of the noise lacks its root: it is sqrt(1 - alpha_bar), equation (5.1)":
                 partial(_eps_loss, shown=lambda x_0, eps, bar: bar.sqrt() * x_0 + (1 - bar) * eps),
-            "the image lacks the root of its weight: it is sqrt(alpha_bar), equation (5.1)":
+            "the weight of the image lacks its root: it is sqrt(alpha_bar), equation (5.1)":
                 partial(_eps_loss, shown=lambda x_0, eps, bar: bar * x_0 + (1 - bar).sqrt() * eps),
             "the weight of the noise is 1 - sqrt(alpha_bar); (5.1) has sqrt(1 - alpha_bar)":
                 partial(_eps_loss, shown=lambda x_0, eps, bar:
                     bar.sqrt() * x_0 + (1 - bar.sqrt()) * eps),
-            "the weights are missing: this adds the noise to the image; see (5.1)":
+            "the weights are missing: this adds noise and image unweighted; see (5.1)":
                 partial(_eps_loss, shown=lambda x_0, eps, bar: x_0 + eps),
             "the image has the weight 1; its weight in (5.1) is sqrt(alpha_bar)":
                 partial(_eps_loss, shown=lambda x_0, eps, bar: x_0 + (1 - bar).sqrt() * eps),
@@ -173,17 +173,17 @@ EXERCISES = [
                 partial(_eps_loss, reduce=lambda d: d.square().mean() / 2),
             "all images get the timestep of the first one":
                 lambda model, x_0, t, *rest: _eps_loss(model, x_0, t[:1].expand(len(t)), *rest),
-            "x_t is noised to the timestep of the first image for all: use alpha_bar[t]":
+            "all images are noised to the timestep of the first one: use alpha_bar[t]":
                 lambda model, x_0, t, eps, bar: _eps_loss(
                     model, x_0, t[:1].expand(len(t)), eps, bar, time=lambda first: t),
-            "alpha_bar is treated as a table of alphas: it is the product already":
+            "alpha_bar is used like alphas: it is already their product":
                 lambda model, x_0, t, eps, bar: _eps_loss(model, x_0, t, eps, bar.cumprod(0)),
             "the network gets t - 1, but x_t was noised to t":
                 partial(_eps_loss, time=lambda t: t - 1),
             "fresh noise is drawn: use the eps that is given, as the target and in x_t":
                 lambda model, x_0, t, eps, bar: (
                     _eps_loss(model, x_0, t, torch.randn_like(eps), bar)),
-            "the noise in x_t is drawn anew, so it is not the target: use the eps that is given":
+            "x_t has new noise, so the target does not match: use the eps that is given":
                 partial(_eps_loss, shown=lambda x_0, eps, bar:
                     _mix(x_0, torch.randn_like(eps), bar)),
         },
@@ -210,7 +210,7 @@ EXERCISES = [
                 partial(_cosine_rate, fall=lambda done: math.cos(math.pi / 2 * done)),
             "the 1 + is missing, so the rate falls below 0: (5.4) has 1 + cos":
                 partial(_cosine_rate, fall=lambda done: math.cos(math.pi * done) / 2),
-            "the 1 + is missing, and the half: (5.4) has (1 + cos) / 2":
+            "the 1 + and the division by 2 are missing: (5.4) has (1 + cos) / 2":
                 partial(_cosine_rate, fall=lambda done: math.cos(math.pi * done)),
             "the rate rises after the warm-up: (5.4) has 1 + cos, not 1 - cos":
                 partial(_cosine_rate, fall=lambda done: (1 - math.cos(math.pi * done)) / 2),
@@ -221,11 +221,11 @@ EXERCISES = [
                 partial(_cosine_rate, done=lambda k, K, W: k / K),
             "the cosine is over at update K + W: (5.4) divides by K - W":
                 partial(_cosine_rate, done=lambda k, K, W: (k - W) / K),
-            "the cosine counts from update 0: (5.4) has k - W above the line":
+            "the cosine counts from update 0: (5.4) has k - W in the numerator":
                 partial(_cosine_rate, done=lambda k, K, W: k / (K - W)),
-            "the cosine makes a whole turn, and the rate climbs again: (5.4) has pi, not 2 pi":
+            "the cosine runs a full period, so the rate rises again: (5.4) has pi, not 2 pi":
                 partial(_cosine_rate, turns=1.0),
-            "the cosine makes half a turn too little: pi is missing, equation (5.4)":
+            "pi is missing in the cosine, equation (5.4)":
                 partial(_cosine_rate, turns=0.5 / math.pi),
             "1 + cos goes from 2 to 0: halve it, equation (5.4)":
                 partial(_cosine_rate, half=1.0),
@@ -236,9 +236,9 @@ EXERCISES = [
                 partial(_cosine_rate, rise=lambda k, W: k / (W + 1)),
             "the warm-up rises to the peak at update K, not at W: (5.4) has k / W":
                 lambda k, K, lr, W: lr * k / K if k <= W else _cosine_rate(k, K, lr, W),
-            "the warm-up has the rate of the peak: it is lr * k / W":
+            "the warm-up uses the peak rate: it is lr * k / W":
                 partial(_cosine_rate, rise=lambda k, W: 1.0),
-            "1 + cos stands without brackets: (5.4) multiplies all of it by lr / 2":
+            "1 + cos needs brackets: (5.4) multiplies both terms by lr / 2":
                 lambda k, K, lr, W: (
                     lr * k / W if k <= W else lr / 2 + math.cos(math.pi * (k - W) / (K - W))),
             "the rate is not multiplied by lr":
@@ -249,7 +249,7 @@ EXERCISES = [
             "warm-up and cosine are multiplied: (5.4) has two cases":
                 lambda k, K, lr, W: (
                     lr * min(k / W, 1) * (1 + math.cos(math.pi * (k - W) / (K - W))) / 2),
-            "k + 1 is used in the warm-up: k counts from 1 already":
+            "the warm-up uses k + 1: k already counts from 1":
                 lambda k, K, lr, W: (
                     lr * (k + 1) / W if k < W else _cosine_rate(k, K, lr, W)),
             "the two cases are swapped: the warm-up is for k <= W":
@@ -263,20 +263,20 @@ EXERCISES = [
         _clip,
         [
             Case("a gradient that is too long", _gradients(10.0, 2.5)),
-            Case("one a little too long", _gradients(1.0, 0.7)),
-            Case("one below 1, and yet too long", _gradients(0.065, 0.5)),
-            Case("one that is short enough", _gradients(0.1, 2.5)),
-            Case("one that is much shorter", _gradients(0.01, 0.7)),
+            Case("a gradient that is a little too long", _gradients(1.0, 0.7)),
+            Case("a gradient shorter than 1 that is too long", _gradients(0.065, 0.5)),
+            Case("a gradient that is short enough", _gradients(0.1, 2.5)),
+            Case("a gradient that is much shorter", _gradients(0.01, 0.7)),
         ],
         {
-            "each tensor is clipped alone, which turns the gradient: use one length for all":
+            "each tensor is clipped separately, which changes the direction: use one length":
                 lambda gs, longest: [_clip([g], longest)[0] for g in gs],
-            "single values are clipped, which turns the gradient: multiply all by one number":
+            "single values are clipped, which changes the direction: scale all by one number":
                 lambda gs, longest: [g.clamp(-longest, longest) for g in gs],
             "short gradients are made longer: the factor is at most 1":
                 lambda gs, longest: [g * longest / _length(gs) for g in gs],
-            "short gradients are made longer, and long ones stay: the smaller of the two "
-            "factors is needed":
+            "short gradients are made longer, and long ones are kept: use the smaller of the two "
+            "factors":
                 lambda gs, longest: [g * max(1, longest / _length(gs)) for g in gs],
             "the length is the root of the sum of squares; the root is missing":
                 lambda gs, longest: [g * min(1, longest / _length(gs) ** 2) for g in gs],
@@ -285,9 +285,9 @@ EXERCISES = [
             "all gradients get the length 1: scale by longest / length, and only those that are "
             "too long":
                 lambda gs, longest: [g / _length(gs) for g in gs],
-            "the factor is turned around: it is longest / length":
+            "the factor is inverted: it is longest / length":
                 lambda gs, longest: [g * min(1, _length(gs) / longest) for g in gs],
-            "the length is that of the root mean square; take the sum of the squares":
+            "the length is a root mean square; use the sum of the squares, not the mean":
                 _by_length(lambda values: values.square().mean().sqrt().item()),
             "the length is the sum of absolute values; take the root of the sum of squares":
                 _by_length(lambda values: values.abs().sum().item()),
@@ -296,12 +296,12 @@ EXERCISES = [
             "the lengths of the tensors are added; add their squares, and take the root":
                 lambda gs, longest: [
                     g * min(1, longest / sum(_length([h]) for h in gs)) for g in gs],
-            "the length is that of the first tensor: add the squares of all tensors":
+            "only the first tensor's length is used: add the squares of all tensors":
                 lambda gs, longest: [g * min(1, longest / _length(gs[:1])) for g in gs],
-            "the length is that of the last tensor: add the squares of all tensors":
+            "only the last tensor's length is used: add the squares of all tensors":
                 lambda gs, longest: [g * min(1, longest / _length(gs[-1:])) for g in gs],
             "the gradient has not changed": lambda gs, longest: list(gs),
-            "gradients that are too long are set to 0: scale them":
+            "gradients that are too long are set to 0: scale them instead":
                 lambda gs, longest: [g * (_length(gs) <= longest) for g in gs],
         },
     ),

@@ -42,7 +42,7 @@ def _possible(
     number: Callable[[Tensor], Tensor] = lambda w: torch.special.entr(w).sum(1).exp(),
     power: int = 2,
 ) -> Tensor:  # fmt: skip
-    """The number at each place, (K,); with other parts its mistakes."""
+    """The number at each place, (K,); change the arguments to make mistakes."""
     images = images[labels == y]  # (n, D)
     bars = bars[:, None]  # (K, 1)
     away = (walk[:, None] - scale(bars)[..., None] * images).norm(dim=2) ** power  # (K, n)
@@ -50,7 +50,7 @@ def _possible(
 
 
 def _masked_too_late(walk: Tensor, images: Tensor, labels: Tensor, y: int, bars: Tensor) -> Tensor:
-    """The shares among all images, of which those of class y are counted."""
+    """Softmax over all images, then count only those of class y."""
 
     def number(weights: Tensor) -> Tensor:
         return torch.special.entr(weights[:, labels == y]).sum(1).exp()
@@ -60,7 +60,7 @@ def _masked_too_late(walk: Tensor, images: Tensor, labels: Tensor, y: int, bars:
 
 # ---- 6.2: the posterior ----------------------------------------------------------------------
 
-Numbers = Callable[[Tensor, Tensor, Tensor], Tensor]  # of alpha_bar[t], alpha_bar[t - 1], beta
+Numbers = Callable[[Tensor, Tensor, Tensor], Tensor]  # alpha_bar[t], alpha_bar[t - 1], beta
 
 
 def _a(bar: Tensor, before: Tensor, beta: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def _posterior(
     x_0: Tensor, x_t: Tensor, t: int, alpha_bar: Tensor, *,
     a: Numbers = _a, b: Numbers = _b, variance: Numbers = _beta_tilde,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Mean and variance, and with other arguments their mistakes."""
+    """Mean and variance; change the arguments to make mistakes."""
     bar, before = alpha_bar[t], alpha_bar[t - 1]
     given = (bar, before, 1 - bar / before)
     return a(*given) * x_0 + b(*given) * x_t, variance(*given)
@@ -93,7 +93,7 @@ def _from(t: int) -> Case:
 
 
 def _stepped(*timesteps: int) -> Case:
-    """Guesses of x_0 that leave [-1, 1]."""
+    """Guesses of x_0, some outside [-1, 1]."""
     x_0, x_t, z = _images(3, len(timesteps))
     text = f"t = {', '.join(map(str, timesteps))}"
     return Case(text, (2 * x_0, x_t, torch.tensor(timesteps), z, PROCESS))
@@ -103,7 +103,7 @@ def _step(
     x_0: Tensor, x_t: Tensor, t: Tensor, z: Tensor, diffusion: DiffusionUtils, *,
     clip: str = "x_0", weight: Callable[[Tensor], Tensor] = Tensor.sqrt,
 ) -> Tensor:  # fmt: skip
-    """The step, and with other arguments its mistakes."""
+    """The step; change the arguments to make mistakes."""
     x_0 = x_0.clamp(-1, 1) if clip == "x_0" else x_0
     mean, variance = diffusion.posterior(x_0, x_t, t)
     mean = mean.clamp(-1, 1) if clip == "mean" else mean
@@ -136,7 +136,7 @@ def _ddim(
     x_0: Tensor, x_t: Tensor, t: int, s: int, alpha_bar: Tensor, *,
     solve: Callable[..., Tensor] = _eps_in, mix: Callable[..., Tensor] = _mix,
 ) -> Tensor:  # fmt: skip
-    """The step, and with other formulas its mistakes."""
+    """The step; change the formulas to make mistakes."""
     bars = alpha_bar[t], alpha_bar[s]
     return mix(x_0, solve(x_0, x_t, *bars), *bars)
 
@@ -153,44 +153,44 @@ EXERCISES = [
             _walk("places far from all images", 2, far=4000),
         ],
         {
-            "the images of other classes count, too: keep those with labels == y":
+            "the images of other classes are counted too: keep only those with labels == y":
                 lambda walk, images, labels, y, bars: (
                     _possible(walk, images, torch.full_like(labels, y), y, bars)),
-            "the shares of the class do not add up to 1: leave the other images out before softmax":
+            "the shares of the class do not add up to 1: remove other classes before softmax":
                 _masked_too_late,
             "these are the images of the other classes: keep those with labels == y":
                 lambda walk, images, labels, y, bars: (
                     _possible(walk, images, labels != y, True, bars)),
-            "the images shrink by sqrt(alpha_bar), not by alpha_bar, equation (3.1)":
+            "the images are scaled by alpha_bar; (3.1) has sqrt(alpha_bar)":
                 partial(_possible, scale=lambda bars: bars),
-            "the images are not made smaller: x_t holds sqrt(alpha_bar) times the clean image":
+            "the images are not scaled: x_t holds sqrt(alpha_bar) times the clean image":
                 partial(_possible, scale=torch.ones_like),
             "the factor 2 in the exponent is missing, equation (3.1)":
                 partial(_possible, divisor=lambda bars: 1 - bars),
             "the exponent is divided by the standard deviation; (3.1) has the variance, "
             "1 - alpha_bar":
                 partial(_possible, divisor=lambda bars: 2 * (1 - bars).sqrt()),
-            "nothing divides the exponent; (3.1) has 2 (1 - alpha_bar)":
+            "the exponent is not divided; (3.1) divides by 2 (1 - alpha_bar)":
                 partial(_possible, divisor=torch.ones_like),
             "the sign of the exponent is wrong: far images get the largest shares":
                 partial(_possible, divisor=lambda bars: -2 * (1 - bars)),
             "the distance is not squared, equation (3.1)": partial(_possible, power=1),
             "softmax runs over the places; the shares of all images at one place add up to 1":
                 partial(_possible, shares=lambda logits: logits.softmax(0)),
-            "far from all images every exponential is 0, and 0/0 is no share: use softmax":
+            "far from all images every exponential is 0, and 0 / 0 is NaN: use softmax":
                 partial(_possible, shares=lambda logits: (
                     logits.exp() / logits.exp().sum(1, keepdim=True))),
             "the shares do not add up to 1: divide by their sum":
                 partial(_possible, shares=torch.exp),
             "this is the entropy; (3.3) has its exponential":
                 partial(_possible, number=lambda w: torch.special.entr(w).sum(1)),
-            "a share of 0 makes the entropy not a number: torch.special.entr is right there":
+            "a share of 0 makes the entropy NaN: use torch.special.entr, which gives 0":
                 partial(_possible, number=lambda w: (-(w * w.log()).sum(1)).exp()),
-            "the sign of the entropy is wrong: this is one over the number":
+            "the sign of the entropy is wrong: this is the inverse of the number":
                 partial(_possible, number=lambda w: (-torch.special.entr(w).sum(1)).exp()),
             "this is 1 / sum of squared shares, another measure; (3.3) has the entropy":
                 partial(_possible, number=lambda w: 1 / w.square().sum(1)),
-            "the logarithm is that to base 2, but the exponential that to base e":
+            "the logarithm has base 2, but the exponential has base e":
                 partial(_possible, number=lambda w: (
                     (torch.special.entr(w).sum(1) / torch.tensor(2.0).log()).exp())),
             "this counts the shares above 0; (3.3) counts unequal shares as fewer":
@@ -206,9 +206,9 @@ EXERCISES = [
         _posterior,
         [_from(t) for t in (1, 2, 4, 5)],
         {
-            "a_t and b_t are swapped: a_t belongs to x_0, equation (6.11)":
+            "a_t and b_t are swapped: a_t multiplies x_0, equation (6.11)":
                 lambda x_0, x_t, t, alpha_bar: _posterior(x_t, x_0, t, alpha_bar),
-            "a_t has sqrt(alpha_bar[t]) where sqrt(alpha_bar[t - 1]) belongs, equation (6.11)":
+            "a_t has sqrt(alpha_bar[t]) instead of sqrt(alpha_bar[t - 1]), equation (6.11)":
                 partial(_posterior, a=lambda bar, before, beta: bar.sqrt() * beta / (1 - bar)),
             "a_t lacks the root of alpha_bar[t - 1], equation (6.11)":
                 partial(_posterior, a=lambda bar, before, beta: before * beta / (1 - bar)),
@@ -222,17 +222,17 @@ EXERCISES = [
             "b_t lacks its root of alpha_t, equation (6.11)":
                 partial(_posterior, b=lambda bar, before, beta:
                     (1 - beta) * (1 - before) / (1 - bar)),
-            "b_t has sqrt(alpha_bar[t]) where sqrt(alpha_t) belongs, equation (6.11)":
+            "b_t has sqrt(alpha_bar[t]) instead of sqrt(alpha_t), equation (6.11)":
                 partial(_posterior, b=lambda bar, before, beta:
                     bar.sqrt() * (1 - before) / (1 - bar)),
             "b_t lacks its factor sqrt(alpha_t), equation (6.11)":
                 partial(_posterior, b=lambda bar, before, beta: (1 - before) / (1 - bar)),
             "b_t lacks its fraction (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t]), equation (6.11)":
                 partial(_posterior, b=lambda bar, before, beta: (1 - beta).sqrt()),
-            "b_t has sqrt(beta_t) where sqrt(alpha_t) belongs, equation (6.11)":
+            "b_t has sqrt(beta_t) instead of sqrt(alpha_t), equation (6.11)":
                 partial(_posterior, b=lambda bar, before, beta:
                     beta.sqrt() * (1 - before) / (1 - bar)),
-            "t counts from 1 here, and alpha_bar[0] = 1 belongs to the clean image: "
+            "t counts from 1, and alpha_bar[0] = 1 is for the clean image: "
             "the step from t to t - 1 uses alpha_bar[t] and alpha_bar[t - 1]":
                 lambda x_0, x_t, t, alpha_bar: _posterior(x_0, x_t, t + 1, alpha_bar),
             "this variance is beta_t; (6.10) multiplies it by "
@@ -240,18 +240,18 @@ EXERCISES = [
                 partial(_posterior, variance=lambda bar, before, beta: beta),
             "the variance lacks its factor beta_t, equation (6.10)":
                 partial(_posterior, variance=lambda bar, before, beta: (1 - before) / (1 - bar)),
-            "the fraction in the variance is turned around: (6.10) has 1 - alpha_bar[t - 1] above":
+            "the fraction in the variance is inverted: (6.10) has 1 - alpha_bar[t - 1] above":
                 partial(_posterior, variance=lambda bar, before, beta:
                     (1 - bar) / (1 - before) * beta),
-            "the variance is 1 - alpha_bar[t]; (6.10) is much smaller":
+            "this variance is 1 - alpha_bar[t]; (6.10) is much smaller":
                 partial(_posterior, variance=lambda bar, before, beta: 1 - bar),
             "this is the standard deviation; (6.10) is its square":
                 partial(_posterior, variance=lambda *given: _beta_tilde(*given).sqrt()),
             "this is the logarithm of the variance; (6.10) has none":
                 partial(_posterior, variance=lambda *given: _beta_tilde(*given).log()),
-            "the two are swapped: the mean comes first":
+            "mean and variance are swapped: return the mean first":
                 lambda *given: _posterior(*given)[::-1],
-            "this is the jump back from x_0 to t - 1 without x_t: the mean has a part of x_t":
+            "this noises x_0 to t - 1 without x_t: the mean has a term with x_t":
                 partial(_posterior, b=lambda bar, before, beta: 0 * beta),
         },
     ),
@@ -267,15 +267,15 @@ EXERCISES = [
                 partial(_step, clip="mean"),
             "the result is clipped; clip the predicted x_0, equation (6.14)":
                 lambda *given: _step(*given, clip="nothing").clamp(-1, 1),
-            "the result is clipped as well; clip x_0 alone, equation (6.14)":
+            "the result is clipped as well; clip only x_0, equation (6.14)":
                 lambda *given: _step(*given).clamp(-1, 1),
             "x_0 is clipped to 0..1; images lie in -1..1":
                 lambda x_0, *given: _step(x_0.clamp(0, 1), *given),
-            "x_t is clipped as well: it is noisy, leave it; clip x_0 alone, equation (6.14)":
+            "x_t is clipped as well: it is noisy, so clip only x_0, equation (6.14)":
                 lambda x_0, x_t, *given: _step(x_0, x_t.clamp(-1, 1), *given),
-            "x_t is clipped, and x_0 is not: it is the other way round, equation (6.14)":
+            "x_t is clipped instead of x_0, equation (6.14)":
                 lambda x_0, x_t, *given: _step(x_0, x_t.clamp(-1, 1), *given, clip="nothing"),
-            "the noise is multiplied by the variance; its square root belongs there":
+            "the noise is multiplied by the variance; multiply it by its square root":
                 partial(_step, weight=lambda variance: variance),
             "this variance is beta_t, and noise is added at the last step, too: at t = 1 the "
             "posterior's variance is 0":
@@ -288,9 +288,9 @@ EXERCISES = [
                 partial(_step, weight=lambda variance: -variance.sqrt()),
             "fresh noise is drawn: use the z that is given":
                 lambda x_0, x_t, t, z, d: _step(x_0, x_t, t, torch.randn_like(z), d),
-            "x_0 and x_t are exchanged in `posterior`: x_0 comes first":
+            "x_0 and x_t are swapped in `posterior`: x_0 comes first":
                 lambda x_0, x_t, t, z, d: _step(x_t, x_0.clamp(-1, 1), t, z, d, clip="nothing"),
-            "this is the clipped x_0, not a step towards it: the mean is `posterior`'s":
+            "this is the clipped x_0, not a step towards it: use the mean from `posterior`":
                 lambda x_0, x_t, t, z, d: x_0.clamp(-1, 1),
         },
     ),
@@ -300,17 +300,17 @@ EXERCISES = [
         _ddim,
         [_jumped(4, 2), _jumped(5, 1), _jumped(3, 0)],
         {
-            "this uses x_t where its noise belongs: first solve (2.5) for eps":
+            "this uses x_t instead of its noise: first solve (2.5) for eps":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: x_t),
             "the weights are those of timestep t, so x_t does not change: mix with those of s, "
             "equation (6.15)":
                 lambda x_0, x_t, t, s, bar: x_t,
-            "this uses alpha_bar[s] where its square root belongs, equation (6.15)":
+            "this uses alpha_bar[s] instead of its square root, equation (6.15)":
                 partial(_ddim, mix=lambda x_0, eps, bar_t, bar_s: bar_s * x_0 + (1 - bar_s) * eps),
-            "the noise is mixed in with its weight at t: (6.15) has sqrt(1 - alpha_bar[s])":
+            "the noise has its weight at t: (6.15) has sqrt(1 - alpha_bar[s])":
                 partial(_ddim, mix=lambda x_0, eps, bar_t, bar_s:
                     bar_s.sqrt() * x_0 + (1 - bar_t).sqrt() * eps),
-            "x_0 is mixed in with its weight at t: (6.15) has sqrt(alpha_bar[s])":
+            "x_0 has its weight at t: (6.15) has sqrt(alpha_bar[s])":
                 partial(_ddim, mix=lambda x_0, eps, bar_t, bar_s:
                     bar_t.sqrt() * x_0 + (1 - bar_s).sqrt() * eps),
             "the weight of the noise lacks its root: (6.15) has sqrt(1 - alpha_bar[s])":
@@ -319,23 +319,23 @@ EXERCISES = [
             "the weight of x_0 lacks its root: (6.15) has sqrt(alpha_bar[s])":
                 partial(_ddim, mix=lambda x_0, eps, bar_t, bar_s:
                     bar_s * x_0 + (1 - bar_s).sqrt() * eps),
-            "the two weights are swapped: sqrt(alpha_bar[s]) belongs to x_0, equation (6.15)":
+            "the two weights are swapped: sqrt(alpha_bar[s]) multiplies x_0, equation (6.15)":
                 partial(_ddim, mix=lambda x_0, eps, bar_t, bar_s: _mix(eps, x_0, bar_t, bar_s)),
             "fresh noise is drawn; DDIM keeps the noise in x_t, equation (6.15)":
                 partial(_ddim, solve=lambda x_0, *given: torch.randn_like(x_0)),
-            "there is no noise in the result: mix eps in, equation (6.15)":
+            "the result has no noise: add eps, equation (6.15)":
                 partial(_ddim, solve=lambda x_0, *given: 0 * x_0),
-            "eps is solved for with alpha_bar[s]; x_t is a mixture by alpha_bar[t], (2.5)":
+            "eps is computed with alpha_bar[s]; x_t has the weights of alpha_bar[t], (2.5)":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
                     (x_t - bar_s.sqrt() * x_0) / (1 - bar_s).sqrt())),
-            "t and s are exchanged: the noise comes from t, the result is at s":
+            "t and s are swapped: the noise comes from t, the result is at s":
                 lambda x_0, x_t, t, s, bar: _ddim(x_0, x_t, s, t, bar),
             "eps is not divided: (2.5) gives x_t minus the image, over sqrt(1 - alpha_bar[t])":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: x_t - bar_t.sqrt() * x_0),
             "eps is divided by 1 - alpha_bar[t]; (2.5) divides by its square root":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
                     (x_t - bar_t.sqrt() * x_0) / (1 - bar_t))),
-            "x_0 lacks the root of its weight in x_t: (2.5) has sqrt(alpha_bar[t])":
+            "the weight of x_0 in x_t lacks its root: (2.5) has sqrt(alpha_bar[t])":
                 partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
                     (x_t - bar_t * x_0) / (1 - bar_t).sqrt())),
             "x_0 is subtracted with weight 1; in x_t it has sqrt(alpha_bar[t]), (2.5)":

@@ -18,7 +18,7 @@ from ddpm_helpers.exercises.running import Answer, Case, Problem, noise, on_gpu
 
 
 def _hidden(answer: Answer, y: Tensor, share: float, batches: int = 1) -> Any:
-    """What an answer does to labels 0..9, in numbers that do not depend on the draws."""
+    """Properties of an answer's output for labels 0..9 that do not depend on the draws."""
     outs = [answer(y, share) for _ in range(batches)]
     wrong = (out for out in outs if not isinstance(out, Tensor) or out.shape != y.shape)
     for out in wrong:
@@ -29,12 +29,12 @@ def _hidden(answer: Answer, y: Tensor, share: float, batches: int = 1) -> Any:
     first, second = numbers[:, : len(y) // 2], numbers[:, len(y) // 2 :]
     return {
         "the labels' dtype": str(out.dtype),
-        "the share that is hidden, to a tenth": round(numbers.mean().item(), 1),
-        "what stands in their place": out[hidden.flatten()].unique().tolist(),
+        "the hidden share, rounded to a tenth": round(numbers.mean().item(), 1),
+        "the value of hidden labels": out[hidden.flatten()].unique().tolist(),
         "the share in the first half of a batch": round(first.mean().item(), 1),
         "the share in the second half of a batch": round(second.mean().item(), 1),
-        "a part of a batch is hidden": bool((hidden.any(1) & ~hidden.all(1)).any()),
-        "each batch is drawn anew": batches == 1 or bool((hidden != hidden[0]).any()),
+        "only part of a batch is hidden": bool((hidden.any(1) & ~hidden.all(1)).any()),
+        "each batch has new draws": batches == 1 or bool((hidden != hidden[0]).any()),
     }
 
 
@@ -80,12 +80,12 @@ def _arc(
     total: Callable[[Tensor], Tensor] = torch.sin,
     share: Callable[[Tensor], Tensor] = torch.sin, angle: Callable[[Tensor], Tensor] = torch.acos,
 ) -> Tensor:  # fmt: skip
-    """The point, and with other arguments its mistakes."""
+    """The point; change the arguments to make mistakes."""
     phi = angle(cosine(a, b))
     return (share((1 - m) * phi) * a + share(m * phi) * b) / total(phi)
 
 
-# ---- 8.4: what is known, pasted at its noise level ---------------------------------------
+# ---- 8.4: the known part, pasted at its noise level --------------------------------------
 
 
 def _pasted(bar_s: float) -> Case:
@@ -100,7 +100,7 @@ def _paste(sampled: Tensor, x_0: Tensor, mask: Tensor, bar_s: float, z: Tensor) 
 
 
 def _known(formula: Callable[[Tensor, Tensor, float], Tensor]) -> Answer:
-    """Pastes another mixture of x_0 and z."""
+    """Pastes a different mixture of x_0 and z."""
     return lambda x, x_0, mask, bar, z: torch.where(mask, x, formula(x_0, z, bar))
 
 
@@ -115,13 +115,13 @@ EXERCISES = [
             *on_gpu("labels on the GPU", (torch.arange(20) % 10, 1.0)),
         ],
         {
-            "one draw decides for the whole batch: draw a number for each image":
+            "one number decides for the whole batch: draw a number for each image":
                 lambda y, share: torch.full_like(y, -1) if torch.rand(()) < share else y.clone(),
-            "hidden labels become class 0, an airplane for the network: "
+            "hidden labels become class 0, which the network takes for an airplane: "
             '"no label" is -1 here':
                 partial(_dropout, null=0),
             'hidden labels become 10; "no label" is -1 here': partial(_dropout, null=10),
-            "the share is kept and the rest hidden: reverse the comparison":
+            "this share is kept and the rest is hidden: reverse the comparison":
                 lambda y, share: torch.where(
                     torch.rand(y.shape, device=y.device) < share, y, -1),
             "no label is hidden": lambda y, share: y.clone(),
@@ -140,19 +140,19 @@ EXERCISES = [
         _guided,
         [_predictions(w) for w in (0.0, 1.0, 2.5, 7.0)],
         {
-            "w = 0 gives the prediction with the class here, and w = 1 the one without: it is the "
-            "other way round, equation (8.4)": lambda a, b, w: _guided(b, a, w),
-            "the weight is 1 + w, that of Ho and Salimans, whose w is ours minus 1: start from the "
+            "w = 0 must give the prediction without a class and w = 1 the prediction with it: "
+            "the two are swapped, equation (8.4)": lambda a, b, w: _guided(b, a, w),
+            "the weight is 1 + w, as in Ho and Salimans, whose w is ours minus 1: start from the "
             "prediction without a class, equation (8.4)": lambda a, b, w: a + w * (a - b),
-            "the direction alone is not a prediction: add it to the one without a class, "
+            "this is only the difference: add it to the prediction without a class, "
             "equation (8.4)": lambda a, b, w: w * (a - b),
-            "the difference is turned around: it is with the class minus without, equation (8.4)":
+            "the difference has the wrong sign: subtract the prediction without a class, (8.4)":
                 lambda a, b, w: b + w * (b - a),
-            "the two are added with weights 1 and w; (8.4) adds w times the difference":
+            "the predictions are added with weights 1 and w; (8.4) adds w times the difference":
                 lambda a, b, w: b + w * a,
-            "w multiplies the whole sum: put it before the difference alone, equation (8.4)":
+            "w multiplies the whole sum: multiply only the difference, equation (8.4)":
                 lambda a, b, w: w * a,
-            "w is cut off at 1: it may be larger, that is what guidance is for":
+            "w is clipped at 1: guidance uses larger values too":
                 lambda a, b, w: _guided(a, b, min(w, 1.0)),
         },
     ),
@@ -165,21 +165,21 @@ EXERCISES = [
             Case("two short vectors", (*(0.1 * noise(2, 3, 4, 5, seed=4).double()), 0.3)),
         ],
         {
-            "this is the straight line, whose middle is too short: take the arc, "
+            "this is a straight line, whose middle is too short: use the arc, "
             "equation (8.5)": lambda a, b, m: a.lerp(b, m),
             "m = 0 must give a and m = 1 b: the two shares are swapped":
                 lambda a, b, m: _slerp(b, a, m),
             "the cosine lacks the norms: divide a . b by |a| |b|, equation (8.5)":
                 partial(_arc, cosine=lambda a, b: (a * b).sum()),
-            "the angle is taken row by row: a noise is one vector of all its values":
+            "the angle is computed for each row: use one vector of all values of a noise":
                 partial(_arc, cosine=lambda a, b: cosine_similarity(a, b, dim=-1)[..., None]),
-            "the angle is taken pixel by pixel: a noise is one vector of all its values":
+            "the angle is computed for each pixel: use one vector of all values of a noise":
                 partial(_arc, cosine=lambda a, b: cosine_similarity(a, b, dim=0)),
-            "the angle is taken channel by channel: a noise is one vector of all its values":
+            "the angle is computed for each channel: use one vector of all values of a noise":
                 partial(_arc, cosine=lambda a, b:
                     cosine_similarity(a.flatten(1), b.flatten(1), dim=1)[:, None, None]),
-            "this is the line, stretched to the length of a: its points do not lie evenly on "
-            "the arc; take the sines of (8.5)":
+            "this is a straight line scaled to the length of a: its points are not evenly "
+            "spaced on the arc; use the sines of (8.5)":
                 lambda a, b, m: a.lerp(b, m) / a.lerp(b, m).norm() * a.norm(),
             "the sum is not divided by sin(phi), equation (8.5)":
                 partial(_arc, total=torch.ones_like),
@@ -191,7 +191,7 @@ EXERCISES = [
                 partial(_arc, angle=lambda cosine: cosine),
             "this is the arc sine; the angle is the arc cosine of (8.5)":
                 partial(_arc, angle=torch.asin),
-            "the weights are the roots of 1 - m and m, as of two variances; see (8.5)":
+            "the weights are the roots of 1 - m and m, as if these were variances; see (8.5)":
                 lambda a, b, m: (1 - m) ** 0.5 * a + m**0.5 * b,
         },
     ),
@@ -205,11 +205,11 @@ EXERCISES = [
                 lambda x, x_0, mask, bar, z: _paste(x, x_0, ~mask, bar, z),
             "the known part is pasted clean: noise it to timestep s first, equation (8.6)":
                 _known(lambda x_0, z, bar: x_0),
-            "this uses alpha_bar where its square root belongs, equation (8.6)":
+            "this uses alpha_bar instead of its square root, equation (8.6)":
                 _known(lambda x_0, z, bar: bar * x_0 + (1 - bar) * z),
-            "the noise lacks the root of its weight: it is sqrt(1 - alpha_bar), equation (8.6)":
+            "the weight of the noise lacks its root: it is sqrt(1 - alpha_bar), equation (8.6)":
                 _known(lambda x_0, z, bar: bar**0.5 * x_0 + (1 - bar) * z),
-            "the image lacks the root of its weight: it is sqrt(alpha_bar), equation (8.6)":
+            "the weight of the image lacks its root: it is sqrt(alpha_bar), equation (8.6)":
                 _known(lambda x_0, z, bar: bar * x_0 + (1 - bar) ** 0.5 * z),
             "the weight of the noise is 1 - sqrt(alpha_bar); (8.6) has sqrt(1 - alpha_bar)":
                 _known(lambda x_0, z, bar: bar**0.5 * x_0 + (1 - bar**0.5) * z),
@@ -217,15 +217,15 @@ EXERCISES = [
                 _known(lambda x_0, z, bar: x_0 + (1 - bar) ** 0.5 * z),
             "the noise has the weight 1; its weight in (8.6) is sqrt(1 - alpha_bar)":
                 _known(lambda x_0, z, bar: bar**0.5 * x_0 + z),
-            "the two weights are swapped: sqrt(alpha_bar) belongs to the image, equation (8.6)":
+            "the two weights are swapped: sqrt(alpha_bar) multiplies the image, equation (8.6)":
                 _known(lambda x_0, z, bar: (1 - bar) ** 0.5 * x_0 + bar**0.5 * z),
             "the known part is the noise alone: mix it with the image, equation (8.6)":
                 _known(lambda x_0, z, bar: z),
             "fresh noise is drawn: use the z that is given":
                 _known(lambda x_0, z, bar: bar**0.5 * x_0 + (1 - bar) ** 0.5 * torch.randn_like(z)),
-            "the part that is filled in gets noise too: it is noisy already":
+            "the part that is filled in gets noise too: it is already noisy":
                 lambda x, x_0, mask, bar, z: _paste(x + (1 - bar) ** 0.5 * z, x_0, mask, bar, z),
-            "the known part is added to the sampled one: take one or the other, pixel by pixel":
+            "the known part is added to the sampled part: choose one of them for each pixel":
                 lambda x, x_0, mask, bar, z: x + ~mask * _paste(x, x_0, mask, bar, z),
             "nothing is pasted": lambda x, x_0, mask, bar, z: x,
             "everything is pasted: the mask has no effect":

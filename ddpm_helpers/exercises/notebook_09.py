@@ -46,7 +46,7 @@ def _frechet(
     means: Callable[[Tensor, Tensor], Tensor] = _square_of_means,
     covariance: Callable[[Tensor], Tensor] = lambda x: torch.cov(x.T),
 ) -> Tensor:  # fmt: skip
-    """The distance, and with other arguments its mistakes."""
+    """The distance; change the arguments to make mistakes."""
     C_a, C_b = covariance(a), covariance(b)
     return means(a, b) + C_a.trace() + C_b.trace() - factor * roots(C_a, C_b)
 
@@ -69,7 +69,7 @@ def _within_largest_radius(points: Tensor, cloud: Tensor) -> float:
 
 
 def _share_among(points: Tensor, cloud: Tensor, radius_of: Tensor) -> float:
-    """The share of the points within another set's radii of a cloud."""
+    """The share of points within the radii, of one set or another, around a cloud."""
     radius = torch.cdist(radius_of, radius_of).kthvalue(4, dim=1).values  # (n,)
     return (torch.cdist(points, cloud) <= radius[:, None]).any(1).double().mean().item()
 
@@ -81,7 +81,7 @@ def _within_all(points: Tensor, cloud: Tensor) -> float:
 
 # ---- 9.3: copies -------------------------------------------------------------------------
 
-STRENGTHS = torch.tensor([0.2, 0.6, 0.65, 0.9, 1.2, 2.0])  # of the noise on a training image
+STRENGTHS = torch.tensor([0.2, 0.6, 0.65, 0.9, 1.2, 2.0])  # noise strength on a training image
 
 
 def _near(n: int, m: int, scale: float = 1.0) -> Case:
@@ -93,7 +93,7 @@ def _near(n: int, m: int, scale: float = 1.0) -> Case:
 
 
 def _line(samples: list[float], training: list[float]) -> tuple[Tensor, Tensor]:
-    """Images of one value."""
+    """Images of one value each."""
     return torch.tensor(samples).view(-1, 1, 1, 1), torch.tensor(training).view(-1, 1, 1, 1)
 
 
@@ -109,7 +109,7 @@ def _copies(
     measure: Callable[[Tensor], Tensor] = lambda rms: rms,
     second: Callable[[Tensor], Tensor] = lambda rms: rms.topk(2, largest=False).values[:, 1],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The nearest training image, its distance, whether it was copied; with others its mistakes."""
+    """Nearest training image, distance, whether copied; change the arguments to make mistakes."""
     away = _distances(x, training)  # (n, N)
     nearest = away.min(1)
     return nearest.indices, measure(nearest.values), copied(nearest.values, second(away))
@@ -125,7 +125,7 @@ def _distances(x: Tensor, training: Tensor) -> Tensor:
 
 
 def _with_values(values: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-    """The right images and copies, with other distances."""
+    """The right images and copies, but different distances."""
     return lambda x, training: (
         _copies(x, training)[0], values(x, training), _copies(x, training)[2])  # fmt: skip
 
@@ -152,7 +152,7 @@ def _per_dimension(difference: Tensor) -> Tensor:
     return difference.square().flatten(1).mean(1)
 
 
-Numbers = Callable[[Tensor, Tensor, Tensor], Tensor]  # of alpha_bar[t], alpha_bar[t - 1], beta
+Numbers = Callable[[Tensor, Tensor, Tensor], Tensor]  # alpha_bar[t], alpha_bar[t - 1], beta
 
 
 def _bits(
@@ -160,7 +160,7 @@ def _bits(
     log_2: float = math.log(2), power: int = 2, a: Numbers = _a, variance: Numbers = _beta_tilde,
     reduce: Callable[[Tensor], Tensor] = _per_dimension, half: float = 0.5,
 ) -> Tensor:  # fmt: skip
-    """L_{t-1} in bits per dimension, and with other arguments its mistakes."""
+    """L_{t-1} in bits per dimension; change the arguments to make mistakes."""
     bar, before = alpha_bar[t], alpha_bar[t - 1]
     given = (bar, before, 1 - bar / before)
     return half * a(*given) ** power / variance(*given) * reduce(x_0 - guess) / log_2
@@ -173,12 +173,12 @@ EXERCISES = [
         lambda a, b: torch.tensor(frechet_distance(a, b), dtype=torch.float64),
         [
             _apart("other means", 11, shift=1.5),
-            _apart("another width, as many images in both sets", 14, scale=2.0),
+            _apart("a different width, equally many images in both sets", 14, scale=2.0),
             Case("features in which the sets differ unevenly",
                  (_points(14, 4, 3) * torch.tensor([1, 3, 0.2, 2.0]), _points(19, 4, 4, 0.7))),
         ],
         {
-            "the root is taken entry by entry: it is the root of a matrix, whose trace is the "
+            "the root is taken of each entry: use the matrix root, whose trace is the "
             "sum of the roots of the eigenvalues of C_a C_b":
                 partial(_frechet, roots=lambda C_a, C_b: (C_a @ C_b).abs().sqrt().trace()),
             "the root is missing: this is the trace of C_a C_b, equation (9.2)":
@@ -186,7 +186,7 @@ EXERCISES = [
             "C_a and C_b are multiplied entry by entry: (9.2) has the matrix product, @":
                 partial(_frechet, roots=lambda C_a, C_b: (
                     _roots(C_a * C_b, torch.eye(len(C_a), dtype=C_a.dtype)))),
-            "the roots are those of the singular values of C_a C_b: take its eigenvalues":
+            "this uses the singular values of C_a C_b: use its eigenvalues":
                 partial(_frechet, roots=lambda C_a, C_b: (
                     torch.linalg.svdvals(C_a @ C_b).sqrt().sum())),
             "the eigenvalues of C_a and C_b are multiplied one by one: take those of the product":
@@ -198,24 +198,24 @@ EXERCISES = [
                 lambda a, b: _frechet(a, b) + _off_the_diagonal(a) + _off_the_diagonal(b),
             "the root is taken of the sum of the eigenvalues; (9.2) is the sum of their roots":
                 partial(_frechet, roots=lambda C_a, C_b: (C_a @ C_b).trace().sqrt()),
-            "the eigenvalues' product is taken, not the sum of their roots":
+            "this is the product of the eigenvalues, not the sum of their roots":
                 partial(_frechet, roots=lambda C_a, C_b: torch.linalg.det(C_a @ C_b).sqrt()),
-            "only the variances of single features are used: the covariances belong to (9.2)":
+            "only the variances of single features are used: (9.2) uses the covariances too":
                 partial(_frechet, roots=lambda C_a, C_b: (C_a.diag() * C_b.diag()).sqrt().sum()),
-            "the distance of the means lacks its square, equation (9.2)":
+            "the distance of the means is not squared, equation (9.2)":
                 partial(_frechet, means=lambda a, b: _square_of_means(a, b).sqrt()),
             "the squared distance of the means is a sum over the features, not a mean":
                 partial(_frechet, means=lambda a, b: _square_of_means(a, b) / a.shape[1]),
             "the distance of the means is missing, equation (9.2)":
                 partial(_frechet, means=lambda a, b: a.new_zeros(())),
-            "the means run over all values: take them for each feature, mean(0)":
+            "the means are over all values: compute one mean per feature, mean(0)":
                 partial(_frechet, means=lambda a, b: (a.mean() - b.mean()).square()),
             "the root lacks its factor 2, equation (9.2)": partial(_frechet, factor=1.0),
-            "the root is missing from the sum, equation (9.2)": partial(_frechet, factor=0.0),
+            "the term with the root is missing, equation (9.2)": partial(_frechet, factor=0.0),
             "the root is added; (9.2) subtracts it": partial(_frechet, factor=-2.0),
             "this is the distance of the means alone; (9.2) has the covariances too":
                 _square_of_means,
-            "this is the root of the distance; (9.2) has none":
+            "this is the root of the distance; (9.2) has no root":
                 lambda a, b: _frechet(a, b).sqrt(),
             "these are sums of products, not divided by n: use `torch.cov`":
                 partial(_frechet, covariance=lambda x: (x - x.mean(0)).T @ (x - x.mean(0))),
@@ -236,27 +236,27 @@ EXERCISES = [
             Case("fakes that are too wild", (REAL, WIDE)),
         ],
         {
-            "the two are swapped: precision is the share of the fakes that lie among the "
+            "precision and recall are swapped: precision is the share of the fakes among the "
             "real ones": lambda real, fake: precision_recall(fake, real),
-            "each point counts as its own first neighbour: take the fourth smallest distance":
+            "each point counts as its own first neighbour: use the fourth smallest distance":
                 partial(precision_recall, k=2),
-            "the radius goes to the fourth neighbour: kthvalue counts from 1, and the smallest "
-            "is the point itself": partial(precision_recall, k=4),
-            "the radius is the distance to the nearest neighbour; take the third":
+            "the radius reaches the fourth neighbour: kthvalue counts from 1, and the smallest "
+            "distance is to the point itself": partial(precision_recall, k=4),
+            "the radius is the distance to the nearest neighbour; use the third":
                 partial(precision_recall, k=1),
-            "one mean radius for all: each point has its own, wide where the set is sparse":
+            "all points have the mean radius: each needs its own, larger where the set is sparse":
                 lambda real, fake: (
                     _within_mean_radius(fake, real), _within_mean_radius(real, fake)),
-            "the share of the pairs is counted; a point counts once, if it lies near *any* point "
+            "this is a share of pairs; a point counts once, if it is near *any* point "
             "of the cloud":
                 lambda real, fake: (_within_all(fake, real), _within_all(real, fake)),
-            "the radii belong to the points, not to the cloud: each point of the cloud has its own":
+            "the radii are those of the points: use the radius of each point of the cloud":
                 lambda real, fake: (
                     _share_among(fake, real, fake), _share_among(real, fake, real)),
-            "one radius for all, the largest: each point of the cloud has its own":
+            "all points have the largest radius: use the radius of each point of the cloud":
                 lambda real, fake: (
                     _within_largest_radius(fake, real), _within_largest_radius(real, fake)),
-            "these are per cent; 0..1 is asked for":
+            "these are percentages; return shares in 0..1":
                 lambda real, fake: tuple(100 * share for share in precision_recall(real, fake)),
             "precision is returned twice": lambda real, fake: precision_recall(real, fake)[:1] * 2,
             "recall is returned twice": lambda real, fake: precision_recall(real, fake)[1:2] * 2,
@@ -276,26 +276,26 @@ EXERCISES = [
                 partial(_copies, measure=lambda rms: rms.new_tensor(60).sqrt() * rms),
             "the root of the sum is divided by the number of values; divide by its root":
                 partial(_copies, measure=lambda rms: rms / rms.new_tensor(60).sqrt()),
-            "this is the mean square: its root is in the units of the pixels":
+            "this is the mean square: take its root, which has the units of the pixels":
                 partial(_copies, measure=Tensor.square),
-            "this is the mean distance to all training images: take the smallest":
+            "this is the mean distance to all training images: use the smallest":
                 _with_values(lambda x, training: _distances(x, training).mean(1)),
-            "the distance is that to the second nearest: sort from the smallest":
+            "this is the distance to the second nearest image: sort from the smallest":
                 _with_values(lambda x, training: _distances(x, training).sort(1).values[:, 1]),
-            "the distance comes first here: return the number of the image, then the distance":
+            "the distance is returned first: return the index of the image, then the distance":
                 lambda x, training: tuple(_copies(x, training)[k] for k in (1, 0, 2)),
-            "a copy is *less* than half as far: exactly half is none, equation (9.4)":
+            "a copy is *less* than half as far: exactly half is not a copy, equation (9.4)":
                 partial(_copies, copied=lambda nearest, second: nearest <= second / 2),
             "every sample that is nearer to one image than to the others counts as a copy: (9.4) "
             "asks for less than half":
                 partial(_copies, copied=lambda nearest, second: nearest < second),
             "the sample must be less than *half* as far, not a third, equation (9.4)":
                 partial(_copies, copied=lambda nearest, second: nearest < second / 3),
-            "the squares of the distances are compared, so the half became a root of it: compare "
+            "squared distances are compared, so the ratio is the root of 1/2: compare "
             "the distances":
                 partial(_copies, copied=lambda nearest, second:
                     nearest.square() < second.square() / 2),
-            "a copy is *nearer*: the comparison is turned around, equation (9.4)":
+            "a copy is *nearer*: the comparison is the wrong way round, equation (9.4)":
                 partial(_copies, copied=lambda nearest, second: nearest > second / 2),
             "one threshold in pixels for all: (9.4) compares with each sample's own second "
             "nearest":
@@ -303,7 +303,7 @@ EXERCISES = [
             "this compares with the mean distance to all training images; (9.4) has the second "
             "nearest":
                 partial(_copies, second=lambda rms: rms.mean(1)),
-            "this compares with the third nearest: counting starts at 0":
+            "this compares with the third nearest image: indices start at 0":
                 partial(_copies, second=lambda rms:
                     rms.topk(min(3, rms.shape[1]), largest=False).values[:, -1]),
             "this compares with the most distant training image; (9.4) has the second nearest":
@@ -317,20 +317,20 @@ EXERCISES = [
         _bits,
         [_term(t) for t in (2, 4, 5)],
         {
-            "these are nats: divide by log 2": partial(_bits, log_2=1.0),
+            "the result is in nats: divide by log 2": partial(_bits, log_2=1.0),
             "this multiplies by log 2; divide by it": partial(_bits, log_2=1 / math.log(2)),
             "this divides by 2, not by log 2": partial(_bits, log_2=2.0),
-            "this is the sum over all values: per dimension means their mean":
+            "this is the sum over all values: bits per dimension are the mean":
                 partial(_bits, reduce=lambda d: d.square().flatten(1).sum(1)),
-            "this is the mean over the batch too: one number for each image":
+            "this averages over the batch too: return one number per image":
                 partial(_bits, reduce=lambda d: d.square().mean()),
             "differences of both signs cancel in a mean: square them first":
                 partial(_bits, reduce=lambda d: d.flatten(1).mean(1)),
             "this has absolute differences; (9.6) has squares":
                 partial(_bits, reduce=lambda d: d.abs().flatten(1).mean(1)),
-            "a_t lacks its square, equation (9.6)": partial(_bits, power=1),
+            "a_t is not squared, equation (9.6)": partial(_bits, power=1),
             "a_t is missing, equation (9.6)": partial(_bits, power=0),
-            "a_t has sqrt(alpha_bar[t]) where sqrt(alpha_bar[t - 1]) belongs":
+            "a_t has sqrt(alpha_bar[t]) instead of sqrt(alpha_bar[t - 1])":
                 partial(_bits, a=lambda bar, before, beta: bar.sqrt() * beta / (1 - bar)),
             "a_t lacks its root of alpha_bar[t - 1]":
                 partial(_bits, a=lambda bar, before, beta: before * beta / (1 - bar)),
@@ -347,7 +347,7 @@ EXERCISES = [
             "this multiplies by the variance: a_t^2 / 2 b, without brackets, does not divide by "
             "b":
                 partial(_bits, variance=lambda *given: 1 / _beta_tilde(*given)),
-            "the half of (9.6) is missing": partial(_bits, half=1.0),
+            "the factor 1/2 of (9.6) is missing": partial(_bits, half=1.0),
         },
         tolerance=1e-4,
     ),
