@@ -206,10 +206,11 @@ def ddim(bug="", table=cosine, steps=20, eta=0.0, calls="once", result="x", **si
             none, with_y = (model(x, full(x, t), y, context_mask=torch.full_like(y, m))
                             for m in (1, 0))  # fmt: skip
         else:  # keywords, a doubled batch
+            y = torch.arange(len(x)) % 10
+            empty = {"labels twice": y, "class 0 for none": 0 * y}.get(bug, 0 * y + 10)
             both = model(
-                x=torch.cat([x, x]), timesteps=full(x, t).repeat(2),
-                y=torch.cat([torch.full((len(x),), 10), torch.arange(len(x)) % 10]),
-            )  # fmt: skip
+                x=torch.cat([x, x]), timesteps=full(x, t).repeat(2), y=torch.cat([empty, y])
+            )
             none, with_y = both.chunk(2)
         w = 3.0
         if bug == "branches swapped":
@@ -222,6 +223,8 @@ def ddim(bug="", table=cosine, steps=20, eta=0.0, calls="once", result="x", **si
         assert next(model.eval().parameters()).device == x.device
         for i, (t, s) in enumerate(zip(ts, [*ts[1:], -1], strict=True)):
             at, to = float(bar[t]), float(bar[s]) if s >= 0 else 1.0
+            if bug == "alpha_bar of t - 1" and t:
+                to = float(bar[t - 1])
             if s < 0 and bug == "alpha_bar[-1]":
                 to = float(bar[-1])
             if s < 0 and bug == "first entry":
@@ -240,12 +243,17 @@ def ddim(bug="", table=cosine, steps=20, eta=0.0, calls="once", result="x", **si
             along = -along if bug == "direction backwards" else along
             along = 0.0 if bug == "no direction" else along
             scale = {"image of t": math.sqrt(at), "image without root": to}.get(bug, math.sqrt(to))
-            x = scale * x_0 + along * eps
+            if bug == "alpha of one row" and t:
+                alpha = at / float(bar[t - 1])
+                x = math.sqrt(to) * (1 - alpha) * x_0 + math.sqrt(alpha) * (1 - to) * x
+                x = x / (1 - at)
+            else:
+                x = scale * x_0 + along * eps
             if bug != "no noise":
                 x = x + sigma * torch.randn_like(x)
         return finish(x, bug, result)
 
-    return Case(sample, bar)
+    return Case(sample, bar, {"null": 10} if calls == "keywords" else {})
 
 
 def finish(x, bug, result):
@@ -535,10 +543,16 @@ def flow(bug="", method="euler", steps=20, up=True, scale=1.0, shape="batch", si
 # ---- several steps of history -------------------------------------------------------------
 
 
-def plms(bug="", steps=25, T=1000, end="x_0"):
-    """Liu et al. 2022: Adams-Bashforth on eps, over steps of DDIM."""
-    bar = linear(T)
+def plms(bug="", steps=25, T=1000, end="x_0", start="one call", cut=False):
+    """Liu et al. 2022: Adams-Bashforth on eps, over steps of DDIM; the first may take two calls."""
+    bar = (1 - torch.linspace(0.1 / T, 20 / T, T).double()).cumprod(0)
     ts = [round(i * T / steps) - 1 for i in range(steps, 0, -1)]
+
+    def step(x, t, s, eps):
+        at, to = float(bar[t]), float(bar[s]) if s >= 0 else 1.0
+        to = float(bar[0]) if s < 0 and end == "first entry" else to
+        x_0 = (x - math.sqrt(1 - at) * eps) / math.sqrt(at)
+        return math.sqrt(to) * x_0 + math.sqrt(1 - to) * eps
 
     def sample(model, x):
         old = []
@@ -553,11 +567,10 @@ def plms(bug="", steps=25, T=1000, end="x_0"):
                 weights = [weights[0] + 2 * weights[1], -weights[1], *weights[2:]]
             total = sum(weights)
             out = sum(w / total * e for w, e in zip(weights, recent, strict=True))
-            at, to = float(bar[t]), float(bar[s]) if s >= 0 else 1.0
-            to = float(bar[0]) if s < 0 and end == "first entry" else to
-            x_0 = (x - math.sqrt(1 - at) * out) / math.sqrt(at)
-            x = math.sqrt(to) * x_0 + math.sqrt(1 - to) * out
-        return x
+            if len(old) == 1 and start == "two calls":
+                out = (eps + model(step(x, t, s, eps), full(x, s))) / 2
+            x = step(x, t, s, out)
+        return x.clamp(-1, 1) if cut else x
 
     return Case(sample, bar, {"prediction": "eps"})
 
@@ -628,6 +641,9 @@ HEALTHY = [
     ("flow", {"scale": 999.0}), ("flow", {"scale": 1000.0, "up": False}),
     ("flow", {"order": "tx", "shape": "zero"}), ("flow", {"sign": -1.0}), ("flow", {"steps": 2}),
     ("plms", {}), ("plms", {"steps": 50}), ("plms", {"steps": 100}),
+    ("plms", {"end": "first entry", "cut": True}),
+    *(("plms", {"T": T, "steps": steps, "start": "two calls"})
+      for T, steps in ((100, 10), (200, 10), (250, 25), (1000, 20))),
     *(("dpm", {"spacing": spacing, "steps": steps})
       for spacing in ("t", "lambda") for steps in (12, 25)),
     ("dpm", {"table": cosine, "T": 200}), ("ddim", {"table": cosine, "T": 100, "steps": 100}),
@@ -743,6 +759,12 @@ PLANTED = [
     *planted("ancestral", {"sign of v": "wrong sign", "sign of the output": "wrong sign"},
              {"kind": "v"}),
     *planted("ancestral", {"alphas_cumprod_prev not shifted": "not shifted"}, {}, {"kind": "v"}),
+    *planted("ddim", {"alpha_bar of t - 1": "arrives at t - 1, but|from t to t - 1, but"},
+             {}, {"table": linear, "eta": 1.0, "steps": 50}),
+    *planted("ddim", {"alpha of one row": "from t to t - 1, but"},
+             {"table": linear, "eta": 1.0}, {"table": linear, "eta": 1.0, "T": 300}),
+    *planted("ddim", {"labels twice": "get the same labels", "class 0 for none": "never passed"},
+             {"calls": "keywords"}, {"calls": "keywords", "eta": 1.0}),
     *planted("ddim", {"leading": "the walk begins"}, {"table": linear, "steps": 25}),
     *planted("ddim", {"sigma, not squared": "sigma, not sigma^2"}, {"eta": 1.0}, {"eta": 0.5}),
     *planted("ddim", {"x * 255": "x * 255", "clamped and times 255": "x * 255",
@@ -760,7 +782,8 @@ PLANTED = [
         "sign of the second order": "sign is wrong",
     }, {}, {"table": cosine, "T": 300, "steps": 20}),
     *planted("plms", {"newest dropped": HISTORY, "history out of order": HISTORY,
-                      "sign of a weight": HISTORY}, {}, {"steps": 50}),
+                      "sign of a weight": HISTORY},
+             {}, {"steps": 50}, {"T": 200, "steps": 20, "start": "two calls"}),
 ]  # fmt: skip
 
 

@@ -60,6 +60,8 @@ def bad(*_):
          "passed its network (16, 3, 16, 8), expected (B, 3, 16, 16)"),
         (lambda: d.check_sampler(lambda m, x: m(x, torch.arange(16)), BAR),
          "passed its network t of shape (16,) for a batch of 16; expected one t"),
+        (lambda: d.check_sampler(lambda m, x: torch.cat([m(image[None], 3) for image in x]), BAR),
+         "its network (1, 3, 16, 16), expected all 16 images, once or doubled: draw the whole"),
         (lambda: d.check_sampler(lambda m, x: m(x, 0.25), BAR), "a fraction of T"),
         (lambda: d.check_sampler(ddim(BAR), "cosine"), "must be a table of numbers, got str"),
         (lambda: d.check_sampler(ddim(BAR), BAR[None]), "(T,) or (T + 1,), got (1, 200)"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddpm_helpers.doctor.bench import Bench
-from ddpm_helpers.doctor.finding import Alarm, broken
+from ddpm_helpers.doctor.finding import Alarm, broken, first_alarm
 from ddpm_helpers.doctor.oracle import Record
 
 NUDGE = 0.01  # change of an output
@@ -38,6 +39,29 @@ def find_branches(record: Record, n: int, null: int | None) -> tuple[int, list[T
     return None
 
 
+def _without_a_class(record: Record, n: int, null: int) -> Alarm | None:
+    """Guidance whose two branches get equal labels, or never the one that means none."""
+    pairs: list[list[tuple[Any, Any]]] = []  # of the labels of each step: both branches' values
+    for k, given in enumerate(record.labels):
+        doubled = [v for v in given if isinstance(v, Tensor) and v.ndim and len(v) == 2 * n]
+        if doubled:
+            pairs.append([(v[:n], v[n:]) for v in doubled])
+        elif k + 1 < len(record.told) and same_input(record, k):
+            pairs.append(list(zip_longest(given, record.labels[k + 1])))
+    values = [v for pair in pairs for both in pair for v in both]
+    if not values or not all(isinstance(v, Tensor) for v in values):
+        return None
+    alike = all(torch.equal(a, b) for pair in pairs for a, b in pair)
+    passed = any(torch.is_floating_point(v) or bool((v == null).any()) for v in values)
+    return first_alarm(
+        (alike, broken, "both branches of guidance get the same labels, so that w does nothing",
+         f"Pass null = {null} to one of them"),
+        (not passed and max(map(len, pairs)) == 1, broken,
+         f"null = {null} is never passed to the network: no branch of guidance is without a class",
+         f"Pass {null} to one of them, as training hides labels"),
+    )  # fmt: skip
+
+
 def same_input(record: Record, k: int) -> bool:
     """Whether call k and the next get the same x_t and t."""
     return record.told[k] == record.told[k + 1] and torch.equal(record.x[k], record.x[k + 1])
@@ -61,8 +85,13 @@ def _classes(first: Tensor | None, second: Tensor | None, null: int | None) -> l
 
 
 def check_branches(bench: Bench, record: Record) -> Alarm | None:
-    """Change the output of the branch with the class alone: x must follow, not flee."""
+    """Change the output of the branch with the class alone: x must follow, not flee.
+
+    Before that, ask whether there is a branch without a class, if it is known how that is told.
+    """
     n = len(bench.x_0)
+    if bench.null is not None and (alarm := _without_a_class(record, n, bench.null)):
+        return alarm
     if (found := find_branches(record, n, bench.null)) is None:
         return None
     k, rows = found

@@ -205,7 +205,7 @@ BY_EPS = Formula(
 MEAN = "the posterior's mean has"
 POSTERIOR = Formula(
     "the posterior's mean",
-    "They are sqrt(alpha_bar_s) beta / (1 - alpha_bar_t) and "
+    "The weights are sqrt(alpha_bar_s) beta / (1 - alpha_bar_t) and "
     "sqrt(alpha) (1 - alpha_bar_s) / (1 - alpha_bar_t)",
     {"a": Term(f"{MEAN} x_0 times", "alpha_bar", "s"),
      "b": Term(f"{MEAN} x_0 times", "beta_t", power=1),
@@ -246,6 +246,11 @@ def _mistakes(term: Term) -> Iterator[tuple[int, str, Term]]:
     if term.base in ("alpha_t", "beta_t"):
         for row in ("t-1", "t+1"):
             yield 0, " of a neighbouring row", replace(term, row=row)
+        yield (
+            0,
+            " of the way from t to t - 1, but the next call is elsewhere",
+            replace(term, row="t+0"),
+        )
     elif term.row == "s":
         yield 0, f" {OF_T}", replace(term, row="t")
         yield 0, f" {OF_T}", replace(term, row="t", less=False)
@@ -309,6 +314,8 @@ def _changes(formula: Formula) -> Iterator[tuple[str, str, int, dict[str, Term]]
         f" {OF_T}": "alpha_bar of the step before is that of t: it is not shifted by one row",
         " of a neighbouring row+1": "alpha_t and beta_t are those of a neighbouring row",
         " of a neighbouring row-1": "alpha_t and beta_t are those of a neighbouring row",
+        " of the way from t to t - 1, but the next call is elsewhere+0": "alpha_t and beta_t are "
+        "those of the way from t to t - 1, but the next call is elsewhere",
         ": alpha_t stands where alpha_bar belongs": "alpha_t stands where alpha_bar belongs",
     }
     for key, words in every.items():
@@ -445,7 +452,7 @@ def name_fault(moves: Sequence[Move], bars: Bars, kind: str, calls: int = 1) -> 
     named = {fault.sentence: fault.repair for fault in best}
     if not 0 < len(named) < 4:
         return _noise_factor(steps) if mean_is_right else None
-    return broken, "; or ".join(named), next(iter(named.values()))
+    return broken, "; or ".join(named), ". ".join(dict.fromkeys(named.values()))
 
 
 def _eta(moves: list[Move]) -> float | None:

@@ -127,6 +127,11 @@ class Oracle(nn.Module):
     def forward(self, *args: Any, **options: Any) -> Tensor:
         """Predict; see `find_arguments` for what a sampler may pass."""
         given, t, labels = find_arguments(args, options, self.x_0.shape[1:])
+        if len(given) % len(self.x_0):
+            raise ContractError(
+                f"the sampler passed its network {shape_of(given)}, expected all "
+                f"{len(self.x_0)} images, once or doubled: draw the whole batch in one loop"
+            )
         number = len(self.record.told)
         if number == self.calls:
             self.record.x.append(self.values(given))

@@ -78,6 +78,7 @@ def check_sampler_all(sample_fn: SampleFn, alpha_bar: Any, **options: Any) -> li
     }  # fmt: skip
     alarms = list(dict.fromkeys(_alarms(bench, record, numbers)))
     if alarms:
+        alarms.sort(key=lambda alarm: "normalised" in alarm[1])  # a wrong step may scale as well
         alarms.sort(key=lambda alarm: -VERDICTS.index(alarm[0]("sampler", "", "-").verdict))
         return [verdict("sampler", *words, **numbers) for verdict, *words in alarms]
     fine = "it ends at x_0 with a perfect network: error {error:.0e} after {calls:.0f} calls"
@@ -124,14 +125,17 @@ def _alarms(bench: Bench, record: Record, numbers: dict[str, float]) -> Iterator
         moves = measure(record, bench.run_changed(reading))
     if alarm := _start(bench, record):
         yield alarm
-    end = None if bench.ends_right(record) else _last_step(bench, record, moves[-1])
+    end = None if bench.ends_right(record) else _last_step(bench, record, moves[-1], reading)
     if of_steps or not (reading or all(move.right for move in moves[:-1])):
-        yield of_steps or _inaccurate(bench, record, moves) or _unknown(moves[:-1])
+        yield (
+            of_steps or _inaccurate(bench, record, moves)
+            or _arrives_elsewhere(bench, moves[:-1]) or _unknown(moves[:-1])
+        )  # fmt: skip
         if end and "at the last step" in end[1]:
             yield end
         return
     rest = (
-        end, _earlier_answers(bench, reading, record, moves),
+        _earlier_answers(bench, reading, record, moves), end,
         _unclipped(bench, reading, numbers), _begins_late(bench, record),
     )  # fmt: skip
     yield from filter(None, rest)
@@ -318,6 +322,26 @@ def _differ(found: float, right: float) -> str:
     return f"{found:.3f}"
 
 
+def _arrives_elsewhere(bench: Bench, steps: list[Move]) -> Alarm | None:
+    """Whether steps are right but for the row of the table at which they end."""
+    if bench.bars.function is not None:
+        return None
+    wrong = [move for move in steps if not move.right]
+    signal, noise = bench.bars.table.sqrt(), (1 - bench.bars.table).sqrt()  # (T,)
+    rows = [int(((signal - m.A).abs() + (noise - m.level).abs()).argmin()) for m in wrong]
+    ways = {move.t - row for move, row in zip(wrong, rows, strict=True)}
+    fits = [replace(m, bar_s=bench.bars.at(s)).right for m, s in zip(wrong, rows, strict=True)]
+    if len(ways) > 1 or not all(fits):
+        return None
+    t, way = wrong[0].t, ways.pop()
+    return (
+        broken,
+        f"each step arrives at t - {way:g}, but the next call is elsewhere: from t = {t:g} the "
+        f"step goes to {t - way:g}, and the network is given {wrong[0].s:g}",
+        f"Take alpha_bar of the t of the next call for that of t - {way:g}",
+    )
+
+
 def _unknown(steps: list[Move]) -> Alarm:
     worst = max(steps, key=lambda move: move.away / (move.spare + 0.01 * move.turn))
     return (
@@ -331,8 +355,10 @@ def _unknown(steps: list[Move]) -> Alarm:
 UNSURE = "the last step ends at"
 
 
-def _last_step(bench: Bench, record: Record, last: Move) -> Alarm:
+def _last_step(bench: Bench, record: Record, last: Move, reading: Reading | None = None) -> Alarm:
     """What is wrong with the step to the result, if those before are right."""
+    if float(record.result.abs().max()) == 1 and not bench.rounded:  # clipped: images are too large
+        last = bench.moves(reading=reading, contrast=FAINT)[-1]
     bars, told = bench.bars, record.told
     end = record.bars[-1]
     unchanged = last.level > 1e-3 and correlation(record.x[-1], record.x[-2]) > 1 - 1e-5

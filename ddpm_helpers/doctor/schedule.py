@@ -30,7 +30,6 @@ TABLES: dict[str, Callable[[Tensor], Tensor]] = {
     "cumprod(betas)": lambda betas: betas.cumprod(0),
     "sqrt(alpha_bar)": lambda betas: (1 - betas).cumprod(0).sqrt(),
     "1 - alpha_bar": lambda betas: 1 - (1 - betas).cumprod(0),
-    "sqrt(1 - alpha_bar)": lambda betas: (1 - (1 - betas).cumprod(0)).sqrt(),
     "alpha_bar in reverse order": lambda betas: (1 - betas).cumprod(0).flip(0),
     "alpha_bar with sqrt(beta) for beta": lambda betas: (1 - betas.sqrt()).cumprod(0),
 }
@@ -58,13 +57,13 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
         )  # fmt: skip
     last, end, begin = float(bar[-1]), math.sqrt(bar[-1]), math.sqrt(1 - bar[bars.first])
     rises = bool((bar[1:] > bar[:-1]).any())
-    how = "rises: this looks like betas" if last > bar[0] else "does not fall everywhere"
     named = _looks_like(bar[bars.first :])
     shares = f"{end:.2g} of the image is left at T (sqrt(alpha_bar[T]))"
     return decide(
         "schedule",
         (named is not None, broken, f"the table looks like {named}", "It is cumprod(1 - beta)"),
-        (rises, broken, f"alpha_bar {how}", "It is cumprod(1 - beta), which only falls"),
+        (rises, broken, "alpha_bar does not fall everywhere",
+         "It is cumprod(1 - beta), which only falls"),
         (last == 0 and prediction == "eps", broken,
          "nothing is left at T, so x_0 cannot be computed from a prediction of eps",
          "Let it predict v, flow or x_0, or end a little above 0"),

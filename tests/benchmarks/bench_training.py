@@ -225,8 +225,11 @@ def main() -> None:
     parser.add_argument("--optimizer", default="adamw", help="of our training: adamw or muon")
     for name in ("image-size", "width", "stem-stride"):
         parser.add_argument(f"--{name}", type=int, help="instead of the preset's")
-    parser.add_argument("--ours", action="store_true", help="only what `steps()` and the optimiser "
-                        "cost, without other networks")
+    parser.add_argument(
+        "--ours",
+        action="store_true",
+        help="only what `steps()` and the optimiser cost, without other networks",
+    )
     parser.add_argument("--fast-peers", action="store_true", help="compiled, in bf16, as well")
     args = parser.parse_args()
     config = TrainConfig.preset(
