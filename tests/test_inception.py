@@ -70,12 +70,12 @@ def test_other_inception_weights_are_never_opened(monkeypatch, sets, tmp_path, i
     monkeypatch.setitem(sys.modules, "torch_fidelity", fake)
     x, d = torch.zeros(12, 3, 4, 4), DiffusionUtils(5, prediction="x_0")
     inception_weights.write_bytes(b"numberz")
-    with pytest.raises(ValueError, match="is altered: its sha256 .* releases page of torch-fid"):
+    with pytest.raises(ValueError, match="modified: its sha256 .* releases page of torch-fid"):
         inception_scores(x, x, inception_weights)
     with pytest.raises(FileNotFoundError, match="no Inception weights at .*nowhere.pth; get weigh"):
         inception_scores(x, x, tmp_path / "nowhere.pth")
     said = []  # evaluate asks before it draws or says anything
-    with pytest.raises(ValueError, match="is altered"):
+    with pytest.raises(ValueError, match="has been modified"):
         evaluate(d, None, *sets, n=12, inception=inception_weights, say=said.append)
     assert not said
     monkeypatch.undo()

@@ -125,7 +125,7 @@ def test_shipped_weights_are_checked_against_the_manifest(net, tmp_path, monkeyp
     flipped = bytearray(path.read_bytes())
     flipped[-1] ^= 1
     path.write_bytes(bytes(flipped))
-    with pytest.raises(ValueError, match="w.safetensors is altered: sha256"):
+    with pytest.raises(ValueError, match="w.safetensors has been modified: sha256"):
         load_pretrained("mine")
 
 

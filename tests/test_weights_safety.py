@@ -132,7 +132,7 @@ def test_one_altered_bit_of_the_numbers_or_the_description_is_seen(tmp_path):
         damaged = bytearray(raw)
         damaged[place] ^= 1
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="w.safetensors is altered: its sha256"):
+        with pytest.raises(ValueError, match="w.safetensors has been modified: its sha256"):
             load_pretrained(path)
 
 

@@ -1,4 +1,4 @@
-"""How good a trained network is: losses, distances between sets of images, memorisation."""
+"""Measure a trained network: losses, distances between sets of images, memorisation."""
 
 from ddpm_helpers.evaluation.classifier import Classifier, load_classifier
 from ddpm_helpers.evaluation.clinic import clinic, clinic_table

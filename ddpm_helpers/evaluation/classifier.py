@@ -1,7 +1,7 @@
-"""A small classifier whose features serve to compare sets of images.
+"""A small classifier whose features are used to compare sets of images.
 
-It takes the place of the Inception network in FID, without a download: a distance between its
-features is not an FID and must not be compared with one. `tools/train_classifier.py` made both.
+It replaces the Inception network of FID and needs no download. A distance between its features is
+not an FID; do not compare it with one. `tools/train_classifier.py` trained both classifiers.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ SHIPPED = {
     "cartoons": HERE / "cartoon_classifier.safetensors",
     "photographs": HERE / "photo_classifier.safetensors",
 }
-FEATURES, SIDE = 64, 32  # features of an image; the image's side in pixels
+FEATURES, SIDE = 64, 32  # features per image; image side in pixels
 
 
 class Classifier(nn.Module):
     """Five convolutions and two linear layers: images to features to class scores.
 
     Args:
-        classes: their names; an image gets a score for each.
+        classes: class names; an image gets a score for each class.
     Attributes:
-        accuracy: on the test images, in 0..1; None if it is not known.
+        accuracy: accuracy on the test images, in 0..1; None if unknown.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -48,16 +48,15 @@ class Classifier(nn.Module):
         self.accuracy: float | None = None
 
     def features(self, x: Tensor) -> Tensor:
-        """Compute the features from which distances are computed.
+        """Compute the features that distances use.
 
         Args:
             x: (B, C, S, S) in [-1, 1]; resized to 32×32 first. Greyscale images, C = 1, are
-                repeated to three equal channels, as a screen does: the classifier was trained on
-                colour images only.
+                repeated to three equal channels: the classifier was trained on colour images only.
         Returns:
             (B, 64).
         Raises:
-            ValueError: other than one or three channels.
+            ValueError: x does not have one or three channels.
         """
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise ValueError(
@@ -71,7 +70,7 @@ class Classifier(nn.Module):
         return F.silu(self.describe(pooled))  # (B, 64)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From images (B, C, S, S) in [-1, 1] to logits (B, classes)."""
+        """Map images (B, C, S, S) in [-1, 1] to logits (B, classes)."""
         return self.head(self.features(x))
 
 
@@ -79,10 +78,10 @@ def load_classifier(name_or_path: str | Path = "cartoons") -> Classifier:
     """Load a trained classifier, in eval mode on the CPU.
 
     Args:
-        name_or_path: cartoons, photographs, or a file of `tools/train_classifier.py`.
+        name_or_path: cartoons, photographs, or a file from `tools/train_classifier.py`.
     Raises:
         FileNotFoundError: neither a shipped name nor a file.
-        ValueError: the file is damaged, or not a classifier of this project.
+        ValueError: the file is damaged or does not hold a classifier of this project.
     """
     path = SHIPPED.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
@@ -100,9 +99,9 @@ def load_classifier(name_or_path: str | Path = "cartoons") -> Classifier:
 
 
 def classifier_for(ds: ImageDataset) -> Classifier:
-    """Load the shipped classifier of cartoons for cartoons, that of photographs for all other data.
+    """Load the cartoon classifier for cartoons and the photograph classifier for all other data.
 
-    Its features can compare images of any class; its scores mean something only if the dataset
-    has the same `classes`.
+    The features can compare images of any class; the scores are only useful if the dataset has the
+    same `classes`.
     """
     return load_classifier("cartoons" if ds.source == "cartoons" else "photographs")

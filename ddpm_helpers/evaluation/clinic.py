@@ -1,7 +1,7 @@
-"""The clinic for "my FID does not match": what each common mistake does to a distance.
+"""Find out why "my FID does not match": measure the effect of common mistakes on a distance.
 
-Every mistake is made on purpose with real images, so the error that it causes is measured, in the
-features of our own classifier, on any data.
+Each mistake is made on purpose with real images, so its error can be measured on any data, with
+the features of our own classifier.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ddpm_helpers.evaluation.distances import frechet_distance
 from ddpm_helpers.evaluation.sets import rows_like, take
 
 Spoil = Callable[[Tensor], Tensor]  # images (n, C, S, S) in [-1, 1] to images
-Sets = dict[str, tuple[Tensor, Tensor]]  # features (pairs, n, 64) of the reference, of the other
+Sets = dict[str, tuple[Tensor, Tensor]]  # features (pairs, n, 64) of reference and other set
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The Fréchet distances that one cause gives.
+    """The Fréchet distances for one cause.
 
     Attributes:
-        cause: in words.
-        sizes: images in the reference set, and in the other.
-        distances: one for each pair of sets.
-        error: mean and standard deviation of their differences from the noise floor, pair by pair.
+        cause: description of the cause.
+        sizes: number of images in the reference set and in the other set.
+        distances: one distance for each pair of sets.
+        error: mean and standard deviation, over pairs, of the difference from the noise floor.
     """
 
     cause: str
@@ -64,18 +64,18 @@ def clinic(
     samples: Mapping[str, Tensor] | None = None,
     classifier: Classifier | None = None,
 ) -> list[Finding]:
-    """Measure what each common cause of a wrong distance does, with real images.
+    """Measure the effect of each common cause of a wrong distance, with real images.
 
     A pair is n test images, the reference, and n training images, both with the class counts
     of the test split.
 
     Args:
         train, test: the two splits of any data.
-        n: images in a set, at least 20; by default 300, or as many as there are.
-        pairs: pairs of sets, drawn at random, at least 2.
-        seed: of the draws.
-        samples: more sets to compare with the references, by name: (n, C, S, S) in [-1, 1], whose
-            labels are those of `take(test, n)`.
+        n: images in a set, at least 20; by default 300, or all if there are fewer.
+        pairs: number of random pairs of sets, at least 2.
+        seed: random seed for the pairs.
+        samples: dict of more sets to compare with the references: (n, C, S, S) in [-1, 1], with
+            the labels of `take(test, n)`.
         classifier: by default the shipped one for this data.
     Returns:
         One finding for each cause, the noise floor first.
@@ -112,7 +112,7 @@ def clinic(
 
 
 def clinic_table(findings: Sequence[Finding]) -> str:
-    """A text table of findings: each distance, and its difference from the noise floor."""
+    """Make a text table of each distance and its difference from the noise floor."""
     lines = [f"{'cause':<48}{'n':>9}{'Fréchet distance':>18}{'error':>18}"]
     for one in findings:
         sizes = str(one.sizes[0]) if one.sizes[0] == one.sizes[1] else "{}, {}".format(*one.sizes)
@@ -125,7 +125,7 @@ def clinic_table(findings: Sequence[Finding]) -> str:
 
 
 def jpeg(quality: int) -> Spoil:
-    """Images as they look after they were saved as JPEG of a quality in 1..95."""
+    """Save images as JPEG with a quality in 1..95, and load them again."""
 
     def spoil(x: Tensor) -> Tensor:
         from PIL import Image
@@ -143,7 +143,7 @@ def jpeg(quality: int) -> Spoil:
 
 
 def halve(mode: str) -> Spoil:
-    """Images at half their size: `antialias` (bilinear too), `bilinear` or `nearest`."""
+    """Halve the image size by `antialias` (antialiased bilinear), `bilinear` or `nearest`."""
 
     def spoil(x: Tensor) -> Tensor:
         size = (x.shape[-2] // 2, x.shape[-1] // 2)
@@ -155,9 +155,9 @@ def halve(mode: str) -> Spoil:
 
 
 def _truncated(x: Tensor) -> Tensor:
-    """Floats between the levels, as samples are, made bytes by cutting off instead of rounding."""
+    """Move values between grey levels, like samples, and truncate them instead of rounding."""
     noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 0.5
-    levels = (x + 1) * 127.5 + noise  # rounded, these are the original bytes
+    levels = (x + 1) * 127.5 + noise  # rounding gives the original bytes
     return levels.floor().clamp(0, 255) / 127.5 - 1
 
 
@@ -178,7 +178,7 @@ def _labels(train: ImageDataset, test: ImageDataset, n: int | None) -> tuple[int
 
 
 def _sizes(y: Tensor, real: Tensor, same: Tensor) -> Sets:
-    """Sets that are smaller than n, in the proportions of the classes."""
+    """Sets smaller than n with the same class proportions."""
     n, order = len(y), torch.from_numpy(balanced_order(y.numpy()))
     sets = {}
     for m in (n // 4, FEATURES - 2):
@@ -196,19 +196,19 @@ def _splits(
     rng: np.random.Generator,
     classifier: Classifier,
 ) -> Sets:
-    """Reference images that are training images, and images that both sets share."""
+    """References made of training images, and sets that share images."""
     twice, sets = torch.cat([y, y]), {}
     half = torch.from_numpy(balanced_order(y.numpy()))[: len(y) // 2]
     shared = same.index_copy(1, half, real[:, half])
     if (np.bincount(train.labels) >= np.bincount(twice, minlength=len(train.classes))).all():
-        rows = np.stack([rows_like(train, twice, rng) for _ in same])  # (pairs, 2 n), none twice
+        rows = np.stack([rows_like(train, twice, rng) for _ in same])  # (pairs, 2 n), no row twice
         a, b = features_of_rows(train, rows, classifier)[0].chunk(2, 1)
         sets["reference from the training split"] = a, b
     return sets | {"half of the images in both sets": (real, shared)}
 
 
 def _findings(sets: Sets) -> list[Finding]:
-    """Fréchet distances, and their differences from those of the first entry, the floor."""
+    """Fréchet distances, and their differences from the first entry, the noise floor."""
     found: list[Finding] = []
     for cause, (real, other) in sets.items():
         distances = [frechet_distance(a, b) for a, b in zip(real, other, strict=True)]

@@ -24,11 +24,11 @@ class Comparison:
 
     Attributes:
         n: images in each set.
-        frechet: Fréchet distance. Not an FID: other features, other numbers.
-        kernel: kernel distance; around 0 for two sets drawn from one source at random.
-        precision, recall: of the second set, each in 0..1.
-        accuracy: share of the second set that the classifier gives the right label; None if no
-            labels were given, or if the classifier does not know the classes.
+        frechet: Fréchet distance. It is not an FID, which uses different features.
+        kernel: kernel distance; around 0 for two random sets from one source.
+        precision, recall: precision and recall of the second set, each in 0..1.
+        accuracy: share of the second set that the classifier labels correctly; None if no labels
+            were given or the classifier does not know the classes.
     """
 
     n: int
@@ -41,7 +41,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Floor:
-    """Measures of pairs of real sets: what perfect samples would get at this n.
+    """Measures of pairs of real sets: the values of perfect samples at this n.
 
     Attributes:
         pairs: number of pairs.
@@ -55,10 +55,10 @@ class Floor:
 
 @torch.no_grad()
 def features_and_classes(classifier: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the classifier's features of many images, and the classes that it predicts.
+    """Compute the classifier's features and predicted classes for many images.
 
     Args:
-        classifier: as `load_classifier` returns it.
+        classifier: classifier from `load_classifier`.
         x: images (n, C, S, S), C = 1 or 3, in [-1, 1] or uint8.
     Returns:
         features (n, 64) and class numbers (n,).
@@ -77,11 +77,11 @@ def features_and_classes(classifier: Classifier, x: Tensor) -> tuple[Tensor, Ten
 def compare(
     real: Tensor, fake: Tensor, y: Tensor | None = None, classifier: Classifier | None = None
 ) -> Comparison:
-    """Compare samples with as many real images.
+    """Compare samples with the same number of real images.
 
     Args:
         real, fake: images (n, C, S, S), C = 1 or 3, in [-1, 1] or uint8; n at least 4.
-        y: the labels of the fake ones, (n,), or None.
+        y: labels of the fake images, (n,), or None.
         classifier: by default the shipped one for cartoons.
     Returns:
         The measures, with n.
@@ -107,20 +107,20 @@ def noise_floor(
     seed: int = 0,
     classifier: Classifier | None = None,
 ) -> Floor:
-    """Compare random training images with random test images, pair by pair of sets.
+    """Compare sets of random training images with sets of random test images.
 
-    A distance of samples is judged by this: it is good if it lies within a few standard deviations
-    of the mean. If a split has hardly more than n images, the pairs share most of them, and
-    the standard deviation comes out too small.
+    A distance of samples is good if it is within a few standard deviations of the mean. If a split
+    has hardly more than n images, the pairs share most of them, and the standard deviation is too
+    small.
 
     Args:
         train, test: the two splits.
-        y: labels of the samples, (n,): every set has n images, as many of each class.
-        y_train: labels of the training images, if they have other proportions.
-        reference: the test images with which samples are compared, (n, C, S, S); by default
-            every pair has its own. One set may lie far from the mean: judge by the same one.
+        y: labels of the samples, (n,): every set has n images with these labels.
+        y_train: labels of the training images, if their class proportions differ.
+        reference: test images that samples are compared with, (n, C, S, S); by default each pair
+            has its own. One set may be far from the mean, so use the same set for samples.
         pairs: number of pairs, at least 2.
-        seed: of the draws.
+        seed: random seed for the sets.
         classifier: by default the shipped one for this data.
     Returns:
         Mean and standard deviation of each measure over the pairs.
@@ -158,7 +158,8 @@ def features_of_rows(
 ) -> tuple[Tensor, Tensor]:
     """Features and predicted classes of the images in rows, (pairs, n): (pairs, n, 64), (pairs, n).
 
-    An image in several pairs is computed once. `change` is applied first, to images in [-1, 1].
+    Features of an image in several pairs are computed once. `change` is applied to the images
+    first, in [-1, 1].
     """
     once, places = np.unique(rows, return_inverse=True)
     x = torch.from_numpy(np.asarray(ds.images[once]))
@@ -170,7 +171,7 @@ def features_of_rows(
 
 
 def _measures(a: Tensor, b: Tensor, named: Tensor, y: Tensor | None) -> Comparison:
-    """The measures of real features a and fake features b, (n, 64), which are named (n,)."""
+    """The measures of real features a and fake features b, (n, 64), with predicted classes (n,)."""
     precision, recall = precision_recall(a, b)
     right = None if y is None else float((named == y).double().mean())
     frechet, kernel = frechet_distance(a, b), kernel_distance(a, b)
@@ -193,7 +194,7 @@ def _check_sets(real: Tensor, fake: Tensor, y: Tensor | None) -> None:
 
 
 def table(rows: dict[str, Comparison], floor: Floor) -> str:
-    """A text table of comparisons with the test images, above the noise floor."""
+    """Make a text table of comparisons with the test images, followed by the noise floor."""
     names = ("frechet", "kernel", "precision", "recall", "accuracy")
     lines = [f"{'compared with test':<20}{'n':>6}" + "".join(f"{name:>16}" for name in names)]
     for name, row in rows.items():

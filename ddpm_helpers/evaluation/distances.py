@@ -11,16 +11,16 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
         |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
 
-    It falls as n grows, even for perfect samples: compare only values at the same n and the same
-    class counts, and state the noise floor with them (`noise_floor`).
+    It falls as n grows, even for perfect samples. Compare only values at the same n and the same
+    class counts, and report the noise floor (`noise_floor`) with them.
 
     Args:
         a, b: features, (n, d) and (m, d), at least 2 each; n and m well above d.
     Returns:
         A number of at least 0, in the features' units squared.
     Raises:
-        ValueError: sets that are too small, not finite, or of different width.
-    Source: Heusel et al. 2017, eq. 6; the root through one symmetric matrix,
+        ValueError: the sets are too small, not finite, or have different d.
+    Source: Heusel et al. 2017, eq. 6; the root is computed from a symmetric matrix,
         tr((C_a C_b)^(1/2)) = tr((C_a^(1/2) C_b C_a^(1/2))^(1/2)).
     """
     a, b = _pair(a, b)
@@ -35,8 +35,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 def kernel_distance(a: Tensor, b: Tensor) -> float:
     """Compute the kernel distance (KID's formula): squared MMD with k(x, y) = (x . y / d + 1)^3.
 
-    Unbiased: 0 on average for two sets that are drawn from one source at random, for every n, so
-    it may be negative. Sets with equal class counts are not drawn at random: they lie below 0.
+    Unbiased: 0 on average for two random sets from one source, for every n, so it may be
+    negative. Sets with equal class counts are not random: their average is below 0.
 
     Args:
         a, b: features, (n, d) and (m, d), at least 2 each.
@@ -54,17 +54,18 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
-    """Compute the share of fakes that lie among the real ones, and the reverse.
+    """Compute the share of fakes that are among the real images, and the reverse.
 
-    "Among" a set means: at most as far from one of its points as that point's k-th neighbour in it.
+    A point is among a set if its distance to some point of the set is at most that point's
+    distance to its k-th neighbour in the set.
 
     Args:
         real, fake: features, (n, d) and (m, d), more than k each.
-        k: neighbours.
+        k: number of neighbours, at least 1.
     Returns:
-        precision (are the fakes realistic?) and recall (are all kinds covered?), each in 0..1.
+        precision (are the fakes realistic?) and recall (do they cover all kinds?), each in 0..1.
     Raises:
-        ValueError: as `frechet_distance`, or sets of at most k.
+        ValueError: as `frechet_distance`, or a set has at most k points.
     Source: Kynkäänniemi et al. 2019, section 2.
     """
     real, fake = _pair(real, fake)
@@ -75,7 +76,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
 
 def _among(points: Tensor, cloud: Tensor, k: int) -> float:
     """The share of points within some cloud point's distance to its k-th neighbour in the cloud."""
-    radius = torch.cdist(cloud, cloud).kthvalue(k + 1, dim=1).values  # itself comes first
+    radius = torch.cdist(cloud, cloud).kthvalue(k + 1, dim=1).values  # the point itself is first
     return float((torch.cdist(points, cloud) <= radius).any(1).double().mean())
 
 

@@ -25,9 +25,9 @@ WHERE = f"get {WEIGHTS} from the releases page of torch-fidelity"
 
 
 class Bytes(Dataset):
-    """Images as torch-fidelity reads them: uint8 (3, S, S), from floats in [-1, 1] or uint8.
+    """Images for torch-fidelity: uint8 (3, S, S), from floats in [-1, 1] or uint8.
 
-    Greyscale images are repeated to three equal channels, as Inception takes no others.
+    Greyscale images are repeated to three equal channels, because Inception needs three.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -42,15 +42,15 @@ class Bytes(Dataset):
 
 
 def check_inception(weights: str | Path, n: int) -> None:
-    """Refuse arguments that `inception_scores` would refuse, before any image is drawn.
+    """Check the arguments of `inception_scores` before any image is drawn.
 
     Args:
-        weights: the file of Inception's weights.
-        n: images in the smaller set.
+        weights: file with Inception's weights.
+        n: number of images in the smaller set.
     Raises:
-        ValueError: torch-fidelity is not installed, the file is not the one that it published,
-            or n is below 10.
-        FileNotFoundError: no such file.
+        ValueError: torch-fidelity is not installed, the file is not the published one, or n is
+            below 10.
+        FileNotFoundError: the file does not exist.
     """
     if n < LEAST:
         raise ValueError(f"Inception's scores need at least {LEAST} images in each set, got {n}")
@@ -64,18 +64,19 @@ def check_inception(weights: str | Path, n: int) -> None:
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(wanted):
-        raise ValueError(f"{path} is altered: its sha256 is {found}, not {wanted}…; {WHERE}")
+        raise ValueError(f"{path} has been modified: its sha256 is {found}, not {wanted}…; {WHERE}")
 
 
 def inception_scores(x: Tensor, reference: Tensor, weights: str | Path) -> dict[str, float]:
-    """Compare samples with reference images by the features of the Inception network.
+    """Compare samples with reference images by features of the Inception network.
 
     Args:
         x: samples, (n, C, S, S) in [-1, 1] or uint8, C = 1 or 3; n at least 10.
-        reference: real images, (m, C, S, S), the same.
-        weights: the file of Inception's weights that torch-fidelity published.
+        reference: real images, (m, C, S, S), m at least 10, same range.
+        weights: file with Inception's weights, as published by torch-fidelity.
     Returns:
-        `fid`, `kid`, `inception_score`. They depend on n: compare only sets of the same size.
+        A dict of `fid`, `kid` and `inception_score`. They depend on n: compare only sets of equal
+        size.
     Raises:
         ValueError, FileNotFoundError: as `check_inception`.
     Source: Heusel et al. 2017 (FID), Bińkowski et al. 2018 (KID), Salimans et al. 2016 (IS).

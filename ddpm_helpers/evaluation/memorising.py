@@ -14,7 +14,7 @@ from ddpm_helpers.checks import count as check_count
 from ddpm_helpers.checks import number as check_number
 from ddpm_helpers.data.dataset import to_float
 
-CHUNK = 5000  # training images that are compared at a time
+CHUNK = 5000  # compare this many training images at a time
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Neighbours:
     """The nearest training images of each sample.
 
     Attributes:
-        index: (n, k) int64, their indices, the nearest first.
+        index: (n, k) int64, indices of the training images, nearest first.
         distance: (n, k), root mean square difference of pixels in [-1, 1].
     """
 
@@ -35,10 +35,10 @@ class Copies:
     """Which samples are copies of a training image.
 
     Attributes:
-        copied: (n,) bool, whether each sample is one.
-        index: (n,) int64, the nearest training image of each.
+        copied: (n,) bool, whether each sample is a copy.
+        index: (n,) int64, index of the nearest training image.
         distance, second: (n,), root mean square difference from the nearest training image, and
-            from the nearest one that differs from it.
+            from the second nearest one; equal images count once.
     """
 
     copied: Tensor
@@ -58,11 +58,11 @@ def nearest_neighbours(x: Tensor, images: Tensor | np.ndarray, k: int = 1) -> Ne
     Args:
         x: samples, (n, C, H, W), uint8 or in [-1, 1].
         images: training images, (N, C, H, W), uint8 or in [-1, 1], such as `ds.images`.
-        k: how many, 1..N.
+        k: number of training images to find, in 1..N.
     Returns:
-        Their indices and distances.
+        Indices and distances of the training images.
     Raises:
-        ValueError: images of different shape, or k out of range.
+        ValueError: x and images have different shapes, or k is out of range.
     """
     if tuple(x.shape[1:]) != tuple(images.shape[1:]):
         shapes = f"{tuple(x.shape)} and {tuple(images.shape)}"
@@ -78,26 +78,26 @@ def nearest_neighbours(x: Tensor, images: Tensor | np.ndarray, k: int = 1) -> Ne
 
 
 def find_copies(x: Tensor, images: Tensor | np.ndarray, ratio: float = 1 / 2) -> Copies:
-    """Find the samples that are copies: far nearer to one training image than to any other.
+    """Find samples that are copies: much nearer to one training image than to any other.
 
         copied = distance to the nearest < ratio * distance to the second nearest
 
     The rule needs no threshold in pixels, which would depend on the data and on N: a new image is
     about as far from its second neighbour as from its first. Apply it to test images too: their
-    share is the rule's error (at most 2 % of cartoons if N is at least 100). Equal training images
-    count as one.
+    share of copies is the rule's error (at most 2 % for cartoons if N is at least 100). Equal
+    training images count as one.
 
     Args:
         x: samples, (n, C, H, W), uint8 or in [-1, 1].
         images: training images, (N, C, H, W), uint8 or in [-1, 1]; at least two different ones.
-        ratio: in 0..1.
+        ratio: largest ratio of the two distances for a copy, in 0..1.
     Raises:
-        ValueError: images of different shape, fewer than two different ones, or ratio outside 0..1.
-    Source: Yoon et al. 2023, section 3. They take 1/3, which misses copies with grain.
+        ValueError: the shapes differ, fewer than two images differ, or ratio is outside 0..1.
+    Source: Yoon et al. 2023, section 3. They use 1/3, which misses grainy copies.
     """
     ratio = check_number("ratio", ratio, 0, 1)
     digests = [hashlib.sha1(np.asarray(image).tobytes()).digest() for image in images]
-    _, first = np.unique(np.array(digests), return_index=True)  # one of each group of equal images
+    _, first = np.unique(np.array(digests), return_index=True)  # drop duplicates
     if len(first) < 2:
         raise ValueError(f"images must hold at least two different images, got {len(first)}")
     first = np.sort(first)
@@ -108,5 +108,5 @@ def find_copies(x: Tensor, images: Tensor | np.ndarray, ratio: float = 1 / 2) ->
 
 
 def _rows(x: Tensor) -> Tensor:
-    """Images, uint8 or in [-1, 1], as float32 (n, C * H * W) in [-1, 1]."""
+    """Convert images, uint8 or in [-1, 1], to float32 (n, C * H * W) in [-1, 1]."""
     return (to_float(x) if x.dtype == torch.uint8 else x.float()).flatten(1)

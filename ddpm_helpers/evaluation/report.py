@@ -1,4 +1,4 @@
-"""Measure what `ddpm evaluate` reports: the loss per timestep, and samples beside real images."""
+"""Measure what `ddpm evaluate` reports: loss per timestep, and samples against real images."""
 
 from __future__ import annotations
 
@@ -39,19 +39,18 @@ def loss_per_step(
     n: int = 256,
     seed: int = 0,
 ) -> Tensor:
-    """Measure the loss at chosen timesteps, on n images in the proportions of the classes.
+    """Measure the loss at chosen timesteps, on n images with the dataset's class proportions.
 
     Args:
-        diffusion, model: the network and its diffusion; the network gets the labels if it takes
-            any.
-        ds: images that the network was not trained on.
+        diffusion, model: the network and its diffusion; a network with classes gets the labels.
+        ds: dataset that the network was not trained on.
         ts: timesteps, each in 1..T.
         n: number of images; all timesteps use the same images and the same noise.
-        seed: of the noise.
+        seed: noise seed.
     Returns:
         (len(ts),), the mean of `DiffusionUtils.loss` over the images.
     Raises:
-        ValueError: n = 0, or a timestep out of range.
+        ValueError: n is 0, or a timestep is out of range.
     """
     x_0, y = take(ds, n)
     eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
@@ -91,22 +90,22 @@ def evaluate(
         diffusion, model: the network and its diffusion.
         train, test: the two splits of its data. If test has fewer than 50 images, only the loss
             is measured.
-        n: images in each compared set, at least 5, with `inception` at least 10; by default
-            1,000, or as many as there are.
-        batch_size: images that are drawn at a time.
-        pairs: pairs of real sets for the noise floor, see `noise_floor`.
+        n: images in each compared set, at least 5, or 10 with `inception`; by default 1,000, or all
+            if there are fewer.
+        batch_size: number of images drawn at a time.
+        pairs: number of pairs of real sets for `noise_floor`.
         inception: file of Inception's weights, to add FID, KID and Inception score (see
             `inception_scores`); None leaves them out.
         anyway: compare even if the splits hold the classes in different proportions.
         say: called with each line of the report.
-        keep: called with the numbers after each part, so that they are kept if a later part fails.
+        keep: called with the numbers after each part, to save them in case a later part fails.
         options: as for `sample`, without y; by default 50 steps of dpm++.
     Returns:
-        The numbers, as plain values: `loss` by timestep, and, where there are enough test images,
-        the measures of the `samples` and the `mean` and `std` of the `floor`.
+        A dict of plain numbers: `loss` by timestep, and, if there are enough test images, the
+        measures of the `samples` and the `mean` and `std` of the `floor`.
     Raises:
-        ValueError: n out of range, a class that the network does not know, splits with the classes
-            in different proportions (unless `anyway`), or as `sample` or `inception_scores`.
+        ValueError: n is out of range, the network does not know a class, the splits have different
+            class proportions (unless `anyway`), or as `sample` or `inception_scores`.
         FileNotFoundError: as `inception_scores`.
     """
     if len(test) < FEW:
@@ -157,7 +156,7 @@ def evaluate(
 def say_counts(
     sets: dict[str, Tensor], classes: Sequence[str], say: Callable[[str], None]
 ) -> dict[str, dict[str, int]]:
-    """Say how many images of each class every set holds, by its labels (n,); return the counts."""
+    """Print how many images of each class each set has, from labels (n,); return the counts."""
     counts = {name: class_counts(y, classes) for name, y in sets.items()}
     for name, count in counts.items():
         say(f"{name}, {len(sets[name])} images: " + ", ".join(f"{k} {c}" for k, c in count.items()))
@@ -167,7 +166,7 @@ def say_counts(
 def _losses(
     diffusion: DiffusionUtils, model: Model, test: ImageDataset, n: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The loss at eleven timesteps, on n test images."""
+    """Measure and print the loss at eleven timesteps, on n test images."""
     ts = sorted({max(1, diffusion.T * i // 10) for i in range(11)})
     loss = loss_per_step(diffusion, model, test, ts, n=n).tolist()
     values = dict(zip(ts, loss, strict=True))

@@ -1,4 +1,4 @@
-"""The sets that are compared: images of a dataset, and samples."""
+"""Make the sets to compare: images of a dataset, and samples."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SAME = 0.05  # shares of a class that differ by at most this, plus one image, co
 
 
 def take(ds: ImageDataset, n: int) -> tuple[Tensor, Tensor]:
-    """Take the first n images of a dataset in the proportions of its classes, and their labels.
+    """Take the first n images of a dataset with its class proportions, and their labels.
 
     Args:
         ds: a dataset.
         n: number of images, in 1..len(ds).
     Returns:
-        (n, C, S, S) in [-1, 1] and (n,) int64, in the order of the dataset. A class with a share s
-        of the dataset has n·s of the images, rounded up or down.
+        images (n, C, S, S) in [-1, 1] and labels (n,) int64, in the order of the dataset. A class
+        with a share s of the dataset has n·s of the images, rounded up or down.
     Raises:
-        ValueError: n below 1, or more than there are.
+        ValueError: n is below 1 or above len(ds).
     """
     n = check_count("n (of the images there are)", n, most=len(ds))
     return _gather(ds, np.sort(balanced_order(ds.labels)[:n]))
@@ -41,18 +41,18 @@ def _gather(ds: ImageDataset, rows: np.ndarray) -> tuple[Tensor, Tensor]:
 
 
 def class_counts(y: Tensor, classes: Sequence[str]) -> dict[str, int]:
-    """Count the labels of each class; classes without any are left out."""
+    """Count the labels of each class; skip classes without labels."""
     counts = torch.bincount(y, minlength=len(classes)).tolist()
     return {name: count for name, count in zip(classes, counts, strict=True) if count}
 
 
 def check_shares(name_a: str, a: Tensor, name_b: str, b: Tensor, classes: Sequence[str]) -> None:
-    """Refuse two sets with different proportions of the classes: their distance would measure that.
+    """Raise an error if class proportions differ, since the distance would measure this.
 
     Args:
-        a, b: labels of the sets, (n,) each, which the message calls name_a and name_b.
+        a, b: labels of the sets, (n,) each; the message calls the sets name_a and name_b.
     Raises:
-        ValueError: the shares of a class differ by over 5 percentage points plus one image.
+        ValueError: the shares of a class differ by more than 5 percentage points plus one image.
     """
     shares = [torch.bincount(y, minlength=len(classes)) / len(y) for y in (a, b)]
     worst = int((shares[0] - shares[1]).abs().argmax())
@@ -65,23 +65,23 @@ def check_shares(name_a: str, a: Tensor, name_b: str, b: Tensor, classes: Sequen
 
 
 def class_numbers_of(model: Model, ds: ImageDataset, y: Tensor) -> Tensor:
-    """Translate a dataset's labels into the network's numbers of the same classes.
+    """Translate a dataset's labels to the network's numbers for the same classes.
 
     Args:
-        model: its `classes`, if it has any, are the names that it was trained with.
+        model: the network; its `classes`, if any, are the names it was trained with.
         ds: the dataset.
         y: labels of the dataset, (n,).
     Returns:
         (n,) int64.
     Raises:
-        ValueError: the network does not know one of the classes.
+        ValueError: the network does not know a class.
     """
     known = list(getattr(model, "classes", ()))
     most = getattr(model, "num_classes", None) or 0
     if not known and len(ds.classes) > most:
         raise ValueError(f"the network has {most} classes, the dataset {len(ds.classes)}")
     if not known or known == list(ds.classes) or len(known) == len(ds.classes) == 1:
-        return y  # one class has the name of its folder, which may have been renamed
+        return y  # a single class is named after its folder, which may be renamed
     if missing := [name for name in ds.classes if name not in known]:
         raise ValueError(
             f"the network does not know the class {missing[0]!r}; it knows {', '.join(known)}"
@@ -90,7 +90,7 @@ def class_numbers_of(model: Model, ds: ImageDataset, y: Tensor) -> Tensor:
 
 
 def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
-    """Take the first images of given classes, without repeats.
+    """Take the first images with given classes, without repeats.
 
     Args:
         ds: a dataset with these classes.
@@ -104,12 +104,12 @@ def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
 
 
 def rows_like(ds: ImageDataset, y: Tensor, rng: np.random.Generator | None = None) -> np.ndarray:
-    """The rows of images of given classes, without repeats.
+    """Find rows of images with given classes, without repeats.
 
     Args:
         ds: a dataset with these classes.
         y: class numbers, (n,).
-        rng: draws the images at random; None takes the first of each class.
+        rng: random generator for the rows; None takes the first images of each class.
     Returns:
         (n,) int64; row i has class y[i].
     Raises:
@@ -143,8 +143,8 @@ def draw_samples(
     Args:
         diffusion, model: as for sampling.
         n: number of images, at least 1.
-        y: their classes, (n,), by default all classes in turn; ignored without classes.
-        batch_size: images at a time, at least 1.
+        y: class numbers, (n,), by default all classes in turn; ignored without classes.
+        batch_size: number of images at a time, at least 1.
         seed: as for `sample`.
         options: as for `sample`.
     Yields:

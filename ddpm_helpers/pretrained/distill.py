@@ -1,4 +1,4 @@
-"""A student that starts as a copy of its teacher and learns to sample in few steps."""
+"""Build a student: a copy of its teacher that learns to sample in few steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def distill_model(
     Args:
         name_or_path: the teacher's weights, as for `load_pretrained`; the student starts from them.
         classes, say: as for `fine_tune_model`.
-        steps: how many the teacher takes from T to 0, in 1..T.
+        steps: number of teacher steps from T to 0, in 1..T.
     Returns:
         The student, ready to train, and a `ConsistencyDistillation` whose teacher is on the fastest
         device.

@@ -1,4 +1,4 @@
-"""Fine-tuning: networks that start from trained weights and learn other images."""
+"""Fine-tuning: train a network with stored weights on other images."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def fine_tune_model(
     *,
     say: Callable[[str], object] = print,
 ) -> tuple[Network, DiffusionUtils]:
-    """Load a network to fine-tune, with one row of the label embedding for each class of new data.
+    """Load a network to fine-tune, with one label embedding row for each class of the new data.
 
-    A class that the weights know by name keeps its row; so does the only class of an album, under
-    any name. A new class starts as a copy of the row for "no label", so that at first it draws what
-    is drawn without a class. All other weights, and the row for "no label", are the stored ones.
+    A class whose name the weights know keeps its row; so does a single class replaced by a single
+    class. A new class starts as a copy of the row for "no label", so at first it draws the same
+    images as without a class. All other weights, and the row for "no label", are kept.
 
     Args:
         name_or_path: as for `load_pretrained`.
         classes: names of the new data's classes, in the order of their labels, such as
             `ds.classes`; None for a network that takes no labels.
-        say: called with one line that says which rows were kept; print by default.
+        say: function that gets one line about the rows that were kept; print by default.
     Returns:
         The network, ready to train, and the `DiffusionUtils` that it was trained with.
     Raises:
@@ -48,16 +48,16 @@ def set_classes(model: Network, classes: Sequence[str] | None) -> str:
     """Replace a network's label embedding, in place.
 
     Args:
-        model: the network; if the names of its classes are unknown, their numbers are used.
+        model: the network; if it has no class names, class numbers are used.
         classes: names of the new classes; None removes the embedding, and the network then draws
-            what it drew for "no label".
+            the same images as for "no label".
     Returns:
         One line that says which rows were kept, and which are new.
     """
     numbers = range(model.num_classes or 0)
     known = list(map(class_name, model.classes if model.classes and numbers else numbers))
     classes = None if classes is None else list(map(class_name, classes))
-    if classes and len(known) == len(classes) == 1:  # an album, named like its folder
+    if classes and len(known) == len(classes) == 1:  # an album's class is named after its folder
         known = classes
     # Row 0 is "no label". A row of zeros adds nothing, so the network draws as it did without one.
     rows = torch.zeros(1, model.time.dim) if model.label is None else model.label.weight.detach()
@@ -93,14 +93,14 @@ def _some(names: Sequence[str], shown: int = 5) -> str:
 
 
 def config_for_weights(name_or_path: str | Path, config: TrainConfig) -> TrainConfig:
-    """Copy a configuration, with the network and diffusion that stored weights have.
+    """Copy a configuration and replace network and diffusion by those of stored weights.
 
     Args:
         name_or_path: as for `load_pretrained`.
-        config: decides everything else, such as epochs and lr.
+        config: all other settings, such as epochs and lr.
     Raises:
         FileNotFoundError, ValueError: as for `load_pretrained`; or the weights were trained with a
-            table of betas, which no configuration can name.
+            table of betas, which a configuration cannot hold.
     """
     about = description(name_or_path)
     decided = {"network": about["network"]}

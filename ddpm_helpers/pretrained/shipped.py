@@ -1,4 +1,4 @@
-"""The trained weights that come with the package, and the ladders of their trainings."""
+"""The trained weights that come with the package, and their quality during training."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def available_weights() -> dict[str, dict[str, Any]]:
 
 
 def shipped_ladder(name: str = "cartoons") -> dict[str, Any]:
-    """What more training buys, measured on weights that one training kept along the way.
+    """Load the quality after more and more epochs, measured on weights of one training.
 
     Args:
         name: cartoons or cifar10-64.
     Returns:
         `n`, `options` of the sampler, `noise_floor` and `rungs`, one for each measured epoch.
     Raises:
-        FileNotFoundError: no ladder of that name; the message lists the existing ones.
+        FileNotFoundError: there is no ladder of this name; the message lists the shipped ones.
     """
     found = {p.stem.removeprefix("ladder_"): p for p in sorted(HERE.glob("ladder_*.json"))}
     if name not in found:

@@ -23,7 +23,7 @@ from ddpm_helpers.model.wrapped import unwrapped
 from ddpm_helpers.pretrained import shipped
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-HUB_WEIGHTS = "model.safetensors"  # the name in a folder of huggingface_hub.PyTorchModelHubMixin
+HUB_WEIGHTS = "model.safetensors"  # file name that huggingface_hub.PyTorchModelHubMixin uses
 _HEADER = "ddpm_helpers"  # the metadata entry that holds the description
 NAMED_SOURCES = ("cartoons", "cifar10", "mnist", "fashion_mnist")  # the same data everywhere
 # Whole numbers, at least 1.
@@ -39,15 +39,15 @@ def save_weights(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Write a network's weights with everything that is needed to build it again.
+    """Save a network's weights with everything needed to build the network again.
 
     Args:
         path: file to write, ending in .safetensors; written atomically.
         model: the network, usually with averaged weights. If it is inside torch.compile or
             DataParallel, the network inside is saved.
-        diffusion: the one that it was trained with.
+        diffusion: the `DiffusionUtils` that it was trained with.
         trained: facts about the training (data, updates, classes …), plain JSON values.
-        dtype: of the stored numbers; torch.float16 halves the file.
+        dtype: dtype of the stored weights; torch.float16 halves the file size.
     Returns:
         The path.
     """
@@ -65,19 +65,19 @@ def load_pretrained(name_or_path: str | Path) -> tuple[Network, DiffusionUtils]:
 
     Args:
         name_or_path: a shipped name (see `available_weights()`), a .safetensors file, the folder
-            of a training run, or one for the Hugging Face Hub (`ddpm export --to hub`).
+            of a training run, or a folder for the Hugging Face Hub (`ddpm export --to hub`).
     Returns:
         The network, float32, in eval mode on the CPU, and the `DiffusionUtils` it was trained
         with. `model.classes` holds the names of its classes.
     Raises:
         FileNotFoundError: neither a shipped name nor a file; the message lists the names.
-        ValueError: the file is altered or truncated, its description cannot be built, or it was
-            not written by `save_weights`.
+        ValueError: the file is modified or truncated, its network cannot be built, or it was not
+            written by `save_weights`.
     """
     path, about, tensors = _read(name_or_path)
     diffusion = _build(path, DiffusionUtils, about["diffusion"])
     kind = NETWORKS[about["network"]]
-    with torch.device("meta"):  # shapes without memory: the described sizes are not trusted yet
+    with torch.device("meta"):  # allocate no memory: the sizes in the file are not checked yet
         described = _build(path, kind, about["model"])
     if why := misfit(described.state_dict(), tensors):
         raise ValueError(f"{path} does not fit its network: {why}")
@@ -86,21 +86,21 @@ def load_pretrained(name_or_path: str | Path) -> tuple[Network, DiffusionUtils]:
             raise ValueError(f"{path}: {key} is {value.dtype}, not a 16 or 32 bit float")
         if not value.isfinite().all():
             raise ValueError(f"{path}: {key} holds NaN or infinite numbers")
-    model = kind(**about["model"]).float()  # whatever torch's default dtype is
+    model = kind(**about["model"]).float()  # also with another default dtype
     model.load_state_dict({k: v.float() for k, v in tensors.items()})
     model.classes = tuple(about["trained"].get("classes", ()))
     return model.eval().requires_grad_(False), diffusion
 
 
 def with_defaults(kind: Callable[..., Any], stored: dict[str, Any]) -> dict[str, Any]:
-    """Add to a stored configuration the defaults of the arguments that it lacks."""
+    """Add the defaults of missing arguments to a stored configuration."""
     parameters = inspect.signature(kind).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return defaults | stored
 
 
 def description(name_or_path: str | Path) -> dict[str, Any]:
-    """What a weights file says about itself: `network`, `model`, `diffusion` and `trained`.
+    """Read the description in a weights file: `network`, `model`, `diffusion` and `trained`.
 
     Args, Raises: as for `load_pretrained`.
     """
@@ -110,15 +110,15 @@ def description(name_or_path: str | Path) -> dict[str, Any]:
 def data_of_weights(
     name_or_path: str | Path, data: str | None = None, root: str | None = None
 ) -> dict[str, Any]:
-    """Find the arguments of `ImageDataset` that open the data which weights were trained on.
+    """Find the `ImageDataset` arguments that open the data these weights were trained on.
 
     Args:
-        name_or_path: as for `load_pretrained`. A run's folder knows all of them; other weights know
-            the name of their data alone, which finds a built-in source but no folder.
-        data: another source to open instead.
-        root: another place where the source's files are.
+        name_or_path: as for `load_pretrained`. A run folder holds all arguments; other weights only
+            hold the name of their data, which finds a built-in source but not a folder.
+        data: source to open instead.
+        root: folder with the source's files, instead of the stored one.
     Returns:
-        `channels`, and as far as known `source`, `root` and `fit`.
+        A dict with `channels`, and with `source`, `root` and `fit` if they are known.
     Raises:
         FileNotFoundError, ValueError: as for `load_pretrained`.
     """
@@ -131,7 +131,7 @@ def data_of_weights(
 
 
 def _find(name_or_path: str | Path) -> tuple[Path, str | None]:
-    """The file, and the sha256 that it must have if it is a shipped one."""
+    """The file, and its expected sha256 if the file is a shipped one."""
     known = shipped.available_weights()
     if entry := known.get(str(name_or_path)):
         return shipped.HERE / entry["file"], entry["sha256"]
@@ -146,11 +146,11 @@ def _find(name_or_path: str | Path) -> tuple[Path, str | None]:
 
 
 def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
-    """Path, description and tensors; the file is read once, so what is checked is what is used."""
+    """Path, description and tensors; the file is read once, so the checked bytes are used."""
     path, wanted = _find(name_or_path)
     raw = path.read_bytes()
     if wanted is not None and (found := hashlib.sha256(raw).hexdigest()) != wanted:
-        raise ValueError(f"{path.name} is altered: sha256 {found}, not {wanted}")
+        raise ValueError(f"{path.name} has been modified: sha256 {found}, not {wanted}")
     if raw.startswith(b"PK"):
         raise ValueError(
             f"{path} is not a complete safetensors file: it looks like a checkpoint, which "
@@ -162,14 +162,14 @@ def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Ten
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
     about = _description(path, raw)
     if about.get("sha256", (found := _digest(about, tensors))) != found:
-        raise ValueError(f"{path} is altered: its sha256 is {found}, not {about['sha256']}")
-    about = {"network": "unet"} | about  # what older files hold
+        raise ValueError(f"{path} has been modified: its sha256 is {found}, not {about['sha256']}")
+    about = {"network": "unet"} | about  # older files lack it
     checks.one_of(f"network of {path}", about["network"], NETWORKS)
     return path, about, tensors
 
 
 def _description(path: Path, raw: bytes) -> dict[str, Any]:
-    """The description in the header of a file that safetensors has read."""
+    """The description in the metadata of a safetensors file."""
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     if _HEADER not in (entries := header.get("__metadata__") or {}):
         raise ValueError(f"{path} holds no description of a network")
@@ -187,7 +187,7 @@ def _description(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def _digest(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """The sha256 of a description and of the tensors' bytes, in the order of their names."""
+    """The sha256 of a description and of the tensors' bytes, sorted by name."""
     words = json.dumps({key: value for key, value in about.items() if key != "sha256"})
     digest = hashlib.sha256(words.encode())
     for name in sorted(tensors):
@@ -197,7 +197,7 @@ def _digest(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
 
 
 def _build(path: Path, kind: Callable[..., Built], config: dict[str, Any]) -> Built:
-    """Build what a description asks for; a ValueError names the file and the reason."""
+    """Build an object from its description; a ValueError names the file and the reason."""
     try:
         for name in _SIZES & set(config):
             checks.count(name, config[name])
@@ -208,7 +208,7 @@ def _build(path: Path, kind: Callable[..., Built], config: dict[str, Any]) -> Bu
 
 
 def misfit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    """Describe the first weight of another shape, missing or unexpected; empty if all fit."""
+    """Describe the first weight that has the wrong shape, is missing or unexpected, or ""."""
     for key in expected | found:
         want = tuple(expected[key].shape) if key in expected else "no such weight"
         got = tuple(found[key].shape) if key in found else "nothing"

@@ -11,24 +11,24 @@ from typing import TextIO
 
 from ddpm_helpers.training.metrics import StepRecord
 
-SECONDS = 30.0  # between two lines where there is no terminal, as in a job's log
-EVERY = 10  # updates between two changes of the numbers beside the bar
+SECONDS = 30.0  # seconds between two lines without a terminal, as in a job's log
+EVERY = 10  # updates between two refreshes of the numbers beside the bar
 
 
 def say(line: str, stream: TextIO | None = None) -> None:
-    """Print a line, on stderr unless told otherwise; a closed or missing stream is no error."""
-    with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: a signal during another print
+    """Print a line, on stderr by default; ignore a closed or missing stream."""
+    with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: a signal interrupted a print
         if (stream := stream or sys.stderr) is not None:
             print(line, file=stream, flush=True)
 
 
 class Progress:
-    """Shows updates done and left, time left, the loss and its running mean, images per second.
+    """Show updates done and left, time left, loss, mean loss and images per second.
 
     Args:
-        step: updates done so far.
-        total: updates of the whole run.
-        quiet: show nothing.
+        step: number of updates done so far.
+        total: number of updates in the whole run.
+        quiet: if True, show nothing.
     """
 
     def __init__(self, step: int, total: int, *, quiet: bool = False) -> None:
@@ -58,14 +58,14 @@ class Progress:
             self.bar.set_postfix(shown | {"images/s": speed})
         elif self.bar.disable and not self.quiet and time.monotonic() - self.said >= SECONDS:
             self.said = time.monotonic()
-            seconds = (self.said - self.started) / (record.step - self.first)  # an update
+            seconds = (self.said - self.started) / (record.step - self.first)  # seconds per update
             left = timedelta(seconds=round(seconds * (self.total - record.step)))
             line = f"step {record.step:,} of {self.total:,}: loss {self.smooth:.4f}"
             say(f"{line}, {speed} images/s, {left} left")
 
 
 def _can_redraw() -> bool:
-    """Whether a bar that redraws itself can be shown: in a terminal, or in Jupyter."""
+    """Whether a progress bar can be shown: in a terminal or in Jupyter."""
     kernel = sys.modules.get("ipykernel.zmqshell")
     terminal = sys.stderr is not None and sys.stderr.isatty()
     return terminal or bool(kernel and kernel.ZMQInteractiveShell.initialized())

@@ -1,4 +1,4 @@
-"""A run's folder: the files that it holds, when each is due, and that one process trains in it."""
+"""A run's folder: its files, when to write them, and a lock so only one process trains in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ddpm_helpers.training.training_data import TrainingData
 WEIGHTS = "weights.safetensors"
 HISTORY = "history.jsonl"
 LOCK = ".lock"  # locked by the operating system while a process trains in the folder
-RESULTS = rf"{checkpoint.NAMES.pattern}|weights(_epoch_\d+)?\.safetensors"  # took time to make
+RESULTS = rf"{checkpoint.NAMES.pattern}|weights(_epoch_\d+)?\.safetensors"  # results of training
 OURS = rf"{RESULTS}|history\.jsonl|config\.toml|samples_epoch_\d+\.png|learning\.gif"
 
 
@@ -41,28 +41,27 @@ class RunFolder:
 
     Args:
         path: the folder.
-        config: when files are due, and how many checkpoints are kept.
-        overwrite: when the training starts, remove the run that the folder holds.
+        config: decides when files are written and how many checkpoints are kept.
+        overwrite: remove the run in the folder when training starts.
     Attributes:
-        newest: step of checkpoint.pt; None if there is none, or it is damaged.
-        is_ours: whether the run in the folder is this one.
+        newest: step of checkpoint.pt; None if it is missing or damaged.
+        is_ours: whether the folder holds this run.
     """
 
     def __init__(self, path: str | Path, config: TrainConfig, *, overwrite: bool = False) -> None:
         self.path, self.config, self.overwrite = user_path(path), config, overwrite
         self.is_ours = False
         self.newest: int | None = None
-        self._save_at = 0.0  # when a checkpoint is due by the clock: the first one at once
+        self._save_at = 0.0  # time of the next checkpoint; the first one is due at once
 
     @contextmanager
     def in_use(self, history: Sequence[StepRecord], dataset: TrainingData) -> Iterator[None]:
-        """Train in the folder: lock it, take it, and write the settings and history of now.
+        """Lock the folder, take it, and write the current settings and history.
 
-        A run that was killed may have written records and temporary files after its last
-        checkpoint: they go.
+        Records and temporary files that a killed run wrote after its last checkpoint are removed.
 
         Raises:
-            BlockingIOError, FileExistsError: it belongs to another process or run.
+            BlockingIOError, FileExistsError: the folder is used by another process or run.
         """
         with self.locked():
             self.take()
@@ -75,15 +74,15 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training in the folder; the system unlocks it after a kill.
+        """Stop other processes from training in the folder; the lock ends with the process.
 
         Raises:
-            BlockingIOError: another process trains in it.
+            BlockingIOError: another process is training in the folder.
         """
         from filelock import FileLock, Timeout
 
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / LOCK, is_singleton=True)  # one lock for this whole process
+        lock = FileLock(self.path / LOCK, is_singleton=True)  # one lock per process
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -103,10 +102,10 @@ class RunFolder:
             lock.release()
 
     def take(self) -> None:
-        """Make the folder this run's own.
+        """Mark the folder as this run's, and remove an old run if `overwrite` is True.
 
         Raises:
-            FileExistsError: it holds another run, which is not to be overwritten.
+            FileExistsError: the folder holds another run and `overwrite` is False.
         """
         if self.is_ours:
             return
@@ -126,9 +125,9 @@ class RunFolder:
             )
 
     def due(self, step: int, steps_per_epoch: int, total_steps: int) -> set[str]:
-        """What to write after an update: "checkpoint", "grid", "kept weights", "animation".
+        """List what to write after an update: "checkpoint", "grid", "kept weights", "animation".
 
-        A checkpoint is due after the first update, which shows early that saving works, then every
+        A checkpoint is due after the first update, to test early that saving works, then every
         `save_minutes` and `save_every` epochs; a grid every `sample_every` epochs. After the last
         update everything is due.
         """
@@ -148,7 +147,7 @@ class RunFolder:
         return {name for name, is_due in found.items() if is_due}
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write checkpoint.pt, and keep the newest config.keep_checkpoints.
+        """Write checkpoint.pt, and keep the newest `config.keep_checkpoints` checkpoints.
 
         Raises:
             OSError: the disk is full or not writable; the previous checkpoint is untouched.
@@ -159,12 +158,12 @@ class RunFolder:
             old.unlink()
 
     def note_saved(self, step: int | None) -> None:
-        """Note the step of checkpoint.pt (None: it is damaged), and restart the clock."""
+        """Store the step of checkpoint.pt (None if damaged), and restart the clock."""
         self.newest = step
         self._save_at = time.monotonic() + 60 * self.config.save_minutes
 
     def write_record(self, record: StepRecord) -> None:
-        """Add a record to history.jsonl.
+        """Append a record to history.jsonl.
 
         Raises:
             OSError: the disk is full.
@@ -185,7 +184,7 @@ class RunFolder:
         write_atomic(self.path / f"samples_epoch_{epoch:04d}.png", content.getvalue())
 
     def write_animation(self) -> None:
-        """Join the sample grids, if there are at least two, into learning.gif."""
+        """Join two or more sample grids into learning.gif."""
         from PIL import Image
 
         frames = []
@@ -194,7 +193,7 @@ class RunFolder:
                 frames.append(image.convert("RGB"))
         if len(frames) < 2:
             return
-        times = [400] * (len(frames) - 1) + [2000]  # milliseconds; the last one is shown longest
+        times = [400] * (len(frames) - 1) + [2000]  # milliseconds; the last grid stays longer
         content = io.BytesIO()
         frames[0].save(
             content, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
@@ -206,18 +205,18 @@ class RunFolder:
 
 
 def is_rung(epoch: int) -> bool:
-    """Whether an epoch is 1, 2 or 5 times a power of ten."""
+    """Whether an epoch is 1, 2 or 5 times a power of 10."""
     return str(epoch).rstrip("0") in ("1", "2", "5")
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Read the records of a history.jsonl, without a last line that a kill cut off."""
+    """Read the records of a history.jsonl; ignore an incomplete last line."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _line(record: StepRecord) -> str:
-    """A record as JSON. JSON has no NaN: bad losses, and quarters without a t, become null."""
+    """Convert a record to JSON; NaN (a bad loss, or a quarter without a t) becomes null."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, tuple):

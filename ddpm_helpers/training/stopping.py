@@ -1,4 +1,4 @@
-"""How a run ends early: signals that wait for the update, and out of memory in one line."""
+"""How a run ends early: signals stop it after an update; running out of memory is one line."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from ddpm_helpers.training.progress import say
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-# Ctrl-C, the end of a preemptible machine, a closed terminal (which Windows does not have).
+# Ctrl-C, the end of a preemptible machine, a closed terminal (not on Windows).
 SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
-PATIENCE = 1.0  # seconds in which a second Ctrl-C counts as the first one, pressed twice
+PATIENCE = 1.0  # ignore a second Ctrl-C within this many seconds
 
 
 class StopFlag:
-    """A flag that signals set: the training reads it after each update.
+    """A flag that signals set; training reads it after each update.
 
     The first signal prints a line. A second Ctrl-C, more than a second later, raises
-    KeyboardInterrupt at once; without it, a compiler that works for minutes could not be stopped.
+    KeyboardInterrupt at once, which also stops a compilation that takes minutes.
 
     Args:
         quiet: print nothing.
     Attributes:
-        signal: number of the first signal; None if none came.
-        held: whether signals set the flag now.
+        signal: number of the first signal, or None.
+        held: whether signals currently set the flag.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -44,10 +44,10 @@ class StopFlag:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """In this block signals set the flag, which starts empty; a nested block changes nothing.
+        """Clear the flag and let signals set it inside this block; nested blocks do nothing.
 
         A signal that the process ignores stays ignored. Python delivers signals to the main thread
-        only: in any other, this does nothing.
+        only, so this does nothing in other threads.
         """
         if self.held or threading.current_thread() is not threading.main_thread():
             yield
@@ -63,7 +63,7 @@ class StopFlag:
             self.held = False
 
     def signal_for_all(self, accelerator: Accelerator) -> int | None:
-        """The signal that arrived, or SIGTERM if only another process got one; None if none did."""
+        """The signal that arrived, SIGTERM if only another process got a signal, or None."""
         if accelerator.num_processes == 1:
             return self.signal
         votes = torch.tensor(float(self.signal is not None), device=accelerator.device)
@@ -82,23 +82,23 @@ class StopFlag:
 
 @contextmanager
 def explain_oom(what: str, device: torch.device, advice: str) -> Iterator[None]:
-    """Turn running out of memory into a one-line error, and free what was allocated in the block.
+    """Turn out-of-memory errors into one line, and free what was allocated in the block.
 
     Args:
-        what: was being done.
-        device: the one that computes.
-        advice: what needs less memory.
+        what: description of the block, for the message.
+        device: device that computes.
+        advice: how to use less memory, for the message.
     Raises:
-        torch.OutOfMemoryError: the line.
+        torch.OutOfMemoryError: memory ran out.
     """
     try:
         yield
     except RuntimeError as error:
-        words = str(error).lower()  # of the CPU on Linux, on Windows, of MPS
+        words = str(error).lower()  # messages of CPU on Linux, CPU on Windows, MPS
         full = any(w in words for w in ("allocate memory", "not enough memory", "out of memory"))
         if not full and not isinstance(error, torch.OutOfMemoryError):
             raise
-        traceback.clear_frames(error.__traceback__)  # they keep every tensor of the stack alive
+        traceback.clear_frames(error.__traceback__)  # frames keep their tensors alive
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What a dataset must offer for training, and how a checkpoint recognises it."""
+"""The interface of a dataset for training, and how a checkpoint recognises the dataset."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor
 
 from ddpm_helpers.config import TrainConfig
 
-PROBES = 64  # images that tell one dataset from another
+PROBES = 64  # compare this many images to recognise a dataset
 NEEDED = ("__len__", "batches", "classes", "image_shape", "name")
 
 
 @runtime_checkable
 class TrainingData(Protocol):
-    """Labelled images in whole batches: what `TrainingPipeline` needs of a dataset.
+    """The dataset interface that `TrainingPipeline` needs: labelled images in batches.
 
-    `ImageDataset` is one. If a dataset also has arrays `images` and `labels`, a checkpoint
+    `ImageDataset` implements it. If a dataset also has arrays `images` and `labels`, a checkpoint
     recognises it by their content, else by its name.
 
     Attributes:
         classes: names, in the order of the labels.
         image_shape: (C, S, S) of an image.
-        name: a word for the data; weights that were trained on it store it.
+        name: short name of the data, stored in weights that are trained on it.
     """
 
     classes: Sequence[str]
@@ -41,10 +41,10 @@ class TrainingData(Protocol):
     def batches(
         self, batch_size: int, *, seed: int, epoch: int = 0, device: Any = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch in batches of batch_size, the last of which holds the rest.
+        """Yield one epoch in batches of batch_size; the last batch may be smaller.
 
-        Whatever is drawn at random must depend on (seed, epoch) alone, because a resumed run skips
-        the batches that it has seen already.
+        Random choices must depend on (seed, epoch) alone, because a resumed run skips the batches
+        that it has already used.
 
         Yields:
             x_0, float32 (B, C, S, S) in [-1, 1], and y, int64 (B,), both on `device`.
@@ -53,7 +53,7 @@ class TrainingData(Protocol):
 
 
 def check_dataset(dataset: Any) -> None:
-    """Refuse a dataset that cannot be trained on, in one line."""
+    """Raise a one-line error for a dataset that cannot be trained on."""
     if lacks := [f"`{name}`" for name in NEEDED if not hasattr(dataset, name)]:
         raise ValueError(
             f"the dataset, of type {type(dataset).__name__}, lacks {', '.join(lacks)}: use an "
@@ -68,11 +68,11 @@ def check_dataset(dataset: Any) -> None:
 def batches_from(
     dataset: TrainingData, config: TrainConfig, step: int, shape: tuple[int, ...], device: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches after the first `step` updates, epoch after epoch without end; each is checked.
+    """Yield checked batches after the first `step` updates, epoch after epoch without end.
 
     Args:
-        shape: (C, S, S), which every image must have.
-        device: of the batches.
+        shape: required image shape, (C, S, S).
+        device: device of the batches.
     """
     per_epoch = math.ceil(len(dataset) / config.batch_size)
     first, done = divmod(step, per_epoch)
@@ -91,7 +91,7 @@ def batches_from(
 
 
 def _check_batch(x_0: Tensor, y: Tensor, shape: tuple[int, ...]) -> None:
-    """Refuse a batch that is not what `TrainingData.batches` describes."""
+    """Raise an error for a batch that does not fit `TrainingData.batches`."""
     if x_0.dtype != torch.float32 or x_0.shape[1:] != shape:
         raise ValueError(
             f"batches must yield x_0, float32 (B, {', '.join(map(str, shape))}) in [-1, 1]; "
@@ -105,11 +105,11 @@ def _check_batch(x_0: Tensor, y: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def identify(dataset: Any) -> dict[str, Any]:
-    """What a checkpoint stores about a dataset, to recognise it when its folder was renamed.
+    """Describe a dataset for a checkpoint, so it is recognised even if its folder is renamed.
 
     Returns:
         `name`, `images` (their number), and, if the dataset has arrays `images` and `labels`, the
-        mean `brightness` in 0..255 and the `labels` of up to 64 images, spread evenly.
+        mean `brightness` in 0..255 and the `labels` of up to 64 evenly spaced images.
     """
     found = {"name": dataset.name, "images": len(dataset)}
     images, labels = getattr(dataset, "images", None), getattr(dataset, "labels", None)
@@ -121,14 +121,14 @@ def identify(dataset: Any) -> dict[str, Any]:
 
 
 def check_same_data(file: str, saved: dict[str, Any], own: dict[str, Any]) -> None:
-    """Refuse a checkpoint of other data: other images, labels or order.
+    """Raise an error if a checkpoint's data has different images, labels or order.
 
-    Another decoder may change a mean brightness by up to one level. Without arrays to compare, the
-    names decide.
+    A different decoder may change a mean brightness by up to one level. Without arrays, only the
+    names are compared.
 
     Args:
         file: name of the checkpoint, for the message.
-        saved, own: what `identify` returned, then and now.
+        saved, own: results of `identify` for the checkpoint's data and for the current data.
     """
     if "brightness" in saved and "brightness" in own:
         same = saved["labels"] == own["labels"] and np.allclose(
