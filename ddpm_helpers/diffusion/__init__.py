@@ -1,4 +1,4 @@
-"""Schedules, noising, the loss and the samplers; nothing here knows the network."""
+"""Schedules, noising, the loss and the samplers, for any network."""
 
 from ddpm_helpers.diffusion.distillation import ConsistencyDistillation
 from ddpm_helpers.diffusion.ideal import IdealDenoiser

@@ -1,4 +1,4 @@
-"""Consistency distillation: a network learns to do in one call what its teacher does in many."""
+"""Consistency distillation: a network learns to do in one call what its teacher needs many for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ddpm_helpers.diffusion.process import DiffusionUtils
 from ddpm_helpers.diffusion.schedules import sub_sequence
 from ddpm_helpers.diffusion.walk import Labels, Model, network_output
 
-SECOND = 0.7  # where the second of two calls starts, as a share of T: measured in docs/flow.md
+SECOND = 0.7  # start of the second of two calls, as a share of T: measured in docs/flow.md
 
 
 class ConsistencyDistillation(DiffusionUtils):
@@ -30,17 +30,17 @@ class ConsistencyDistillation(DiffusionUtils):
     or 4 steps: each step predicts an image and adds fresh noise to it.
 
     Args:
-        diffusion: the one that the teacher was trained with; only the loss is replaced.
-        teacher: callable `model(x_t, t, y)`, on the device of the training; None makes x_s from
-            the true image and the noise of x_t: consistency training, which is less accurate.
-        steps: how many the teacher takes from T to 0, in 1..T. Many follow its path closely; with
-            few, good images reach large t after fewer updates, and the last step leaves no grain.
+        diffusion: the teacher's diffusion; only the loss is replaced.
+        teacher: callable `model(x_t, t, y)` on the training device; None makes x_s from the true
+            image and the noise of x_t, which is consistency training and less accurate.
+        steps: number of teacher steps from T to 0, in 1..T. Many steps follow its path closely;
+            with few steps, large t learns in fewer updates and the last step leaves no grain.
     Attributes:
-        teacher_steps: steps; `TrainingPipeline` wants the same in its `TrainConfig`.
-        few_steps: the two timesteps from which `few_step_options` sample.
+        teacher_steps: steps; the `TrainConfig` of `TrainingPipeline` must have the same value.
+        few_steps: the two timesteps that `few_step_options` sample from.
     Raises:
-        ValueError: steps out of range, or a prediction other than v or flow: eps says nothing
-            about the image at T, and a predicted x_0 is not tied to x_t at 0.
+        ValueError: steps is out of range, or the prediction is not v or flow: eps does not
+            determine the image at T, and a predicted x_0 can differ from x_t at 0.
     Source: Song et al. 2023 (Consistency Models), algorithm 2; starting from trained weights, any t
         above s, and more weight where there is little noise, as in Geng et al. 2024 (ECT).
     """
@@ -66,14 +66,14 @@ class ConsistencyDistillation(DiffusionUtils):
         *,
         min_snr_gamma: float | None = None,
     ) -> Tensor:
-        """Compute each image's mean squared error, with the student's image at s in place of x_0.
+        """Compute each image's mean squared error, with the student's image at s instead of x_0.
 
-        Args, Returns, Raises: as for `DiffusionUtils.loss`, with t in 1..T.
+        Arguments, result and errors are those of `DiffusionUtils.loss`, with t in 1..T.
         """
         x_t, eps = self.add_noise(x_0, t, eps)
         s = self.grid[torch.searchsorted(self.grid, t.cpu()) - 1]  # (B,), the next one below t
         with torch.no_grad():
-            if self.teacher is not None:  # its image and its noise, not the true ones
+            if self.teacher is not None:  # use the teacher's image and noise, not the true ones
                 x_0 = self._predicted_image(self.teacher, x_t, t, y)
                 eps = self._noise_in_x_t(x_0, x_t, t)
             x_s, _ = self.add_noise(x_0, s, eps)
@@ -82,11 +82,11 @@ class ConsistencyDistillation(DiffusionUtils):
         return super().loss(model, goal, t, rest, y, min_snr_gamma=min_snr_gamma)
 
     def _predicted_image(self, model: Model, x_t: Tensor, t: Tensor, y: Labels | None) -> Tensor:
-        """The image that a network predicts from x_t, clipped to [-1, 1] as in sampling."""
+        """Predict the image from x_t, clipped to [-1, 1] as in sampling."""
         output = network_output(model, x_t, to_device(t, x_t.device), y)
         return self.predict_x_0(output, x_t, t).clamp(-1, 1)
 
     def _noise_in_x_t(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The noise in x_t if x_0 is its clean image; t in 1..T."""
+        """Compute the noise in x_t for the clean image x_0; t in 1..T."""
         signal, noise = self._rates(t, x_t, least=1)
         return (x_t - signal * x_0) / noise

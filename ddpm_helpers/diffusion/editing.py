@@ -1,4 +1,4 @@
-"""Editing images with a trained network: interpolate, redraw, inpaint, and invert."""
+"""Edit images with a trained network: interpolate, redraw, inpaint, and invert."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ddpm_helpers.diffusion.walk import Model, device_and_precision, picture_noi
 
 
 def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
-    """Spherical interpolation between two noises; unlike a linear one, it keeps the noise's norm.
+    """Interpolate between two noises on an arc, which keeps the norm of the noise.
 
         (sin((1 - w) * angle) * a + sin(w * angle) * b) / sin(angle)
 
     Args:
         a, b: one noise each, (C, H, W).
-        weights: (n,), 0 gives a and 1 gives b.
+        weights: (n,) floats; 0 gives a and 1 gives b.
     Returns:
         (n, C, H, W), start noises for `sample`.
     Raises:
-        ValueError: shapes that differ, or no single arc between a and b: b = -a, or one is 0.
+        ValueError: the shapes differ, or the arc is not unique: b = -a, or a or b is 0.
     Source: Shoemake 1985; for noises, Song et al. 2021 (DDIM), appendix D.5.
     """
     if a.shape != b.shape:
@@ -37,7 +37,7 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     angle = cosine.clamp(-1, 1).acos()
     if not angle < math.pi - 1e-3:  # NaN too
         raise ValueError(f"no arc leads from a to b: the cosine of their angle is {cosine:.4f}")
-    if angle < 1e-3:  # almost the same direction: a line is as good, without a tiny sine below it
+    if angle < 1e-3:  # almost the same direction: use a line, which does not divide by a tiny sine
         return (1 - w) * a + w * b
     return (((1 - w) * angle).sin() * a + (w * angle).sin() * b) / angle.sin()
 
@@ -57,18 +57,18 @@ def sdedit(
     """Redraw images: noise them to timestep t and sample from there.
 
     Args:
-        diffusion, model: as for sampling.
+        diffusion, model: as for `DiffusionUtils.sample`.
         images: (n, C, H, W) in [-1, 1]: photographs, drawings, scribbles.
         t: the timestep to noise them to, 1..T: a small t keeps most of the image, T almost nothing.
-        steps: how many to take from t down, 1..t; None takes all t; or the timesteps to visit.
-        spacing: trailing begins at t; with leading, as with timesteps of your own, the images are
-            noised to the first one that is visited, which may be lower.
-        seed, first: of the noise; image i is the same whatever n and first are.
-        options: of `sample_steps`, except x_T and shape, which follow from the images.
+        steps: number of steps from t down, 1..t; None takes all t; or a list of timesteps to visit.
+        spacing: trailing starts at t. With leading, or a list of timesteps, the images are noised
+            to the first timestep that is visited, which may be lower.
+        seed, first: noise seed and number of the first image, as for `sample_steps`.
+        options: as for `sample_steps`, except x_T and shape, which the images determine.
     Returns:
         (n, C, H, W).
     Raises:
-        ValueError: t or steps out of range, or as `sample_steps`.
+        ValueError: t or steps is out of range, or as `sample_steps`.
     Source: Meng et al. 2022 (SDEdit).
     """
     checks.images("images", images)
@@ -96,23 +96,23 @@ def inpaint(
     x_T: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
-    """Fill in what a mask hides, so that it fits the rest.
+    """Fill in the masked part of images so that it fits the rest.
 
     After every step of ddpm, the known part is replaced by the given image, noised. To make both
-    parts agree, each step but the last is taken `repeats` times, with noise added back in between.
+    parts fit, each step but the last is taken `repeats` times, with noise added back in between.
 
     Args:
-        diffusion, model: as for sampling.
-        images: (n, C, H, W) in [-1, 1]; what lies under the mask is ignored.
-        mask: True (or 1) where to fill in: a tensor, array or list (H, W), (1, 1, H, W),
+        diffusion, model: as for `DiffusionUtils.sample`.
+        images: (n, C, H, W) in [-1, 1]; masked pixels are ignored.
+        mask: tensor, array or list that is True (or 1) where to fill in: (H, W), (1, 1, H, W),
             (n, 1, H, W) or (n, C, H, W).
         steps, spacing, seed, first, x_T: as for `sample_steps`.
-        repeats: at least 1; 1 takes every step once.
+        repeats: how often each step is taken, at least 1.
         options: y, guidance, guidance_interval and clip, as for `sample_steps`.
     Returns:
         (n, C, H, W), the given images where the mask is False.
     Raises:
-        ValueError: a mask that does not fit the images, a number out of range, or as
+        ValueError: the mask does not fit the images, a number is out of range, or as
             `sample_steps`.
     Source: Lugmayr et al. 2022 (RePaint), algorithm 1, with jumps of one step.
     """
@@ -153,19 +153,19 @@ def ddim_invert(
     clip: bool = False,
     **options: Any,
 ) -> Tensor:
-    """Find the noise from which DDIM draws the given images: take its steps upwards.
+    """Find the noise from which DDIM draws the given images: run its steps in reverse.
 
     Each step solves DDIM's equation for x_t, which is on both sides, by `repeats` fixed-point
-    iterations. The prediction enters as eps where the signal is stronger than the noise, and as
-    x_0 where it is weaker: in each case the form in which its error matters less. Sampling from
-    the result with sampler="ddim", the same clip and the same options gives the images back.
+    iterations. The prediction is used as eps if the signal is stronger than the noise, else as x_0,
+    so that its error matters less. Sampling from the result with sampler="ddim", the same clip and
+    the same options gives the images back.
 
     Args:
-        diffusion, model: as for sampling.
+        diffusion, model: as for `DiffusionUtils.sample`.
         images: (n, C, H, W) in [-1, 1].
         steps, spacing: as for `sample_steps`.
         repeats: network calls per step; 1 is the usual, less exact inversion.
-        clip: bound the predicted x_0 to [-1, 1]; images then come back less exactly.
+        clip: clip the predicted x_0 to [-1, 1]; the images are then recovered less exactly.
         options: y, guidance and guidance_interval, as for `sample_steps`.
     Returns:
         x_T, (n, C, H, W).
@@ -195,7 +195,7 @@ def ddim_invert(
 
 
 def _fitting_mask(mask: Tensor, images: Tensor) -> Tensor:
-    """The mask as bool, of a shape that broadcasts to the images'."""
+    """Convert the mask to bool, with a shape that broadcasts to the images."""
     n, c, h, w = images.shape
     mask = torch.as_tensor(mask)
     if tuple(mask.shape) not in {(h, w), (n, 1, h, w), (1, 1, h, w), (n, c, h, w)}:

@@ -1,4 +1,4 @@
-"""The ideal denoiser: what a perfect network would predict if the clean image is one of a set."""
+"""The ideal denoiser: the prediction of a perfect network if the clean image is one of a set."""
 
 from __future__ import annotations
 
@@ -14,34 +14,33 @@ from ddpm_helpers.checks import NO_LABEL
 from ddpm_helpers.diffusion.process import DiffusionUtils
 from ddpm_helpers.diffusion.walk import Labels
 
-BLOCK = 2**18  # values that are converted to float64 at a time, 2 MB
-ROWS = 64  # noisy images that are compared with the set at a time
-NEGLIGIBLE = 1e-25  # a block whose weights are all smaller does not change the mean in float64
-LEAST_VARIANCE = 1e-10  # stands for 1 - alpha_bar[0] = 0, so that t = 0 is the limit of small t
+BLOCK = 2**18  # convert this many values to float64 at a time, 2 MB
+ROWS = 64  # compare this many noisy images with the set at a time
+NEGLIGIBLE = 1e-25  # weights below this do not change the mean in float64
+LEAST_VARIANCE = 1e-10  # replaces 1 - alpha_bar[0] = 0, so that t = 0 is the limit of small t
 
 
 class IdealDenoiser:
-    """The denoiser with the least squared error, if every image of a set is equally likely.
+    """The denoiser with the smallest squared error if all images of a set are equally likely.
 
         w_i(x_t) = softmax_i(-|x_t - sqrt(alpha_bar[t]) * x_i|^2 / (2 * (1 - alpha_bar[t])))
         E[x_0 | x_t] = sum_i w_i(x_t) * x_i
 
     Use it like a network: for `DiffusionUtils.sample`, `loss`, guidance and evaluation. It needs no
-    training, and it cannot draw anything but the images of its set. Everything is computed in
-    float64 and in blocks; the set is never copied as a whole.
+    training and can only draw the images of its set. It computes in float64 and in blocks, and
+    never copies the whole set.
 
     Args:
-        diffusion: its alpha_bar and its prediction are used.
+        diffusion: gives alpha_bar and the kind of prediction.
         images: the set, (N, C, H, W), N at least 1: floats in [-1, 1], or uint8 in 0..255 such as
-            `ds.images`. A memory map is read in blocks; a tensor decides on which device.
-        labels: the class of each image, (N,) whole numbers, -1 for none; None for a set without
-            classes.
+            `ds.images`. A memory map is read in blocks; a tensor is used on its device.
+        labels: class of each image, (N,) integers, -1 for no class; None for a set without classes.
     Attributes:
         image_shape: (C, H, W).
-        num_classes: the largest label + 1; None without classes.
+        num_classes: largest label + 1; None without classes.
         classes: names of the classes, class 0 first; empty until you set it.
     Raises:
-        ValueError: images or labels that do not fit.
+        ValueError: images or labels have the wrong shape, dtype or values.
     Source: the posterior mean of a mixture of Gaussians; for diffusion models, Karras et al. 2022
         (EDM), appendix B.3.
     """
@@ -55,8 +54,8 @@ class IdealDenoiser:
         self.diffusion = diffusion
         self.images = _checked_images(images)
         self.image_shape = tuple(self.images.shape[1:])
-        # x_i = scale * stored values + shift. Sums over the set are taken of the stored values,
-        # because a query would spend most of its time on bringing each of them to [-1, 1].
+        # x_i = scale * stored values + shift. Sums use the stored values, because converting each
+        # of them to [-1, 1] would take most of the time of a query.
         self._scale, self._shift = (
             (1 / 127.5, -1.0) if self.images.dtype == torch.uint8 else (1.0, 0.0)
         )
@@ -72,16 +71,17 @@ class IdealDenoiser:
         self.classes: tuple[str, ...] = ()
 
     def __call__(self, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
-        """Predict eps, x_0, v or flow, whichever `diffusion.prediction` says.
+        """Predict eps, x_0, v or flow, as given by `diffusion.prediction`.
 
         Args:
             x_t: noisy images, (B, C, H, W).
-            t: their timesteps, (B,) int64 in 0..T. At 0, eps is 0 and x_0 the nearest image.
+            t: timesteps of x_t, (B,) int64 in 0..T. At 0, eps is 0 and x_0 is the nearest image.
             y: class labels, (B,), which restrict the set; -1 or None for the whole set.
         Returns:
             (B, C, H, W), in x_t's dtype.
         Raises:
-            ValueError: t outside 0..T, another shape than the set's, or labels of no image.
+            ValueError: t is outside 0..T, x_t does not have the set's shape, or no image has a
+                label in y.
         """
         x = x_t.to(self.images.device).double()
         x_0, bar = self.mean(x, t, y), self._alpha_bar(t, x).reshape(-1, 1, 1, 1)
@@ -90,7 +90,7 @@ class IdealDenoiser:
         return self.diffusion.target(x_0, eps, t).to(x_t)
 
     def mean(self, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
-        """E[x_0 | x_t], the mean of the images that are still possible.
+        """Compute E[x_0 | x_t], the mean of the images that are still possible.
 
         Args, Raises: as for a call.
         Returns:
@@ -99,7 +99,7 @@ class IdealDenoiser:
         return self._in_parts(self._mean, x_t, t, y).reshape(x_t.shape).to(x_t)
 
     def weights(self, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
-        """How likely each image of the set is, if x_t is one of them with noise.
+        """Compute the probability of each image of the set, if x_t is one of them with noise.
 
         Args, Raises: as for a call.
         Returns:
@@ -108,7 +108,7 @@ class IdealDenoiser:
         return self._in_parts(self._weights, x_t, t, y)
 
     def possible(self, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
-        """The number of images that are still possible: exp(entropy of the weights), in 1..N.
+        """Compute how many images are still possible: exp(entropy of the weights), in 1..N.
 
         Args, Raises: as for a call.
         Returns:
@@ -162,7 +162,7 @@ class IdealDenoiser:
     def _blocks(self, needed: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Yield rows of the set and their stored values in float64, (n, D), or skip them.
 
-        Every block lies in the same memory: new memory for each costs more than the conversion.
+        All blocks share one buffer: allocating memory for each takes longer than the conversion.
         """
         images = self.images.flatten(1)  # (N, D)
         size = max(1, BLOCK // images.shape[1])
@@ -180,14 +180,14 @@ class IdealDenoiser:
         )
 
     def _need_images(self, y: Tensor) -> None:
-        """Refuse labels that no image of the set has."""
+        """Raise an error for labels that no image of the set has."""
         for label in y.unique().tolist():
             if label != NO_LABEL and not (self.labels == label).any():
                 raise ValueError(f"no image of the set has the label {label}")
 
 
 def count_possible(weights: Tensor) -> Tensor:
-    """exp(entropy) of each row of weights, (B, N): how many images they are spread over, (B,)."""
+    """Compute exp(entropy) of each row of weights, (B, N): the effective number of images, (B,)."""
     return torch.special.entr(weights).sum(1).exp()
 
 
@@ -197,7 +197,9 @@ def _variance(bar: Tensor) -> Tensor:
 
 def _checked_images(images: Tensor | np.ndarray) -> Tensor:
     if isinstance(images, np.ndarray):
-        with warnings.catch_warnings():  # about a map that is read-only: nothing is written to it
+        with (
+            warnings.catch_warnings()
+        ):  # torch warns about a read-only map; nothing is written to it
             warnings.simplefilter("ignore")
             images = torch.from_numpy(images)
     if not isinstance(images, Tensor):

@@ -21,11 +21,11 @@ class Bits:
     """The terms of the bound, in bits per dimension, for each image.
 
     Attributes:
-        ts: the timesteps at which the terms were measured, rising, 1 first.
+        ts: measured timesteps, increasing, starting at 1.
         terms: (n, len(ts)): L_0 (the decoder) at t = 1, L_{t-1} at t.
-        prior: (n,), L_T: what noising to T leaves of the image.
-        total: (n,), the bound: prior plus all T terms, where those between measured timesteps
-            are interpolated linearly.
+        prior: (n,), L_T: information about the image that is left at T.
+        total: (n,), the bound: prior plus all T terms; terms between measured timesteps are
+            interpolated linearly.
     """
 
     ts: list[int]
@@ -50,20 +50,22 @@ def bits_per_dim(
         bound = KL(q(x_T | x_0) || N(0, 1)) - log p(x_0 | x_1)
                 + sum over t = 2..T of KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
 
-    Each image gets one noise per timestep. At t = 1, where the posterior has no variance, that of
+    Each image gets one noise per timestep. At t = 1 the posterior variance is 0, so the variance at
     t = 2 is used, and p gives each grey level the mass of its interval of width 2/255.
 
     Args:
-        diffusion, model: as for sampling; T at least 2. With alpha_bar[T] = 0 the prior term is 0.
+        diffusion, model: as for `DiffusionUtils.sample`; T at least 2. If alpha_bar[T] = 0, the
+            prior term is 0.
         x_0: images with 256 grey levels, (n, C, H, W) in [-1, 1].
         y: class numbers or names, (n,), or one for all; None passes no labels.
-        ts: timesteps to measure, in 1..T; 1, 2 and T are added; None takes all. Each costs a call.
-        clip: bound the predicted x_0 to [-1, 1].
-        seed: of the noise.
+        ts: timesteps to measure, in 1..T; 1, 2 and T are added; None measures all. Each timestep
+            needs one network call.
+        clip: clip the predicted x_0 to [-1, 1].
+        seed: noise seed.
     Returns:
         The terms and their sum, as `Bits`.
     Raises:
-        ValueError: T below 2, no images, labels that do not fit, timesteps out of range.
+        ValueError: T is below 2, x_0 is empty, or labels or timesteps are out of range.
     Source: Ho et al. 2020, eq. 5 and 13; Nichol & Dhariwal 2021, section 3 and its code.
     """
     T = diffusion.T
@@ -84,13 +86,13 @@ def bits_per_dim(
         guess = guess.clamp(-1, 1) if clip else guess
         terms.append(_term(diffusion, x_0, x_t, guess, t_all).flatten(1).mean(1) / math.log(2))
     values, prior = torch.stack(terms, 1), _prior(diffusion, x_0)
-    # The trapezoids give each of the two ends half of its weight in the sum over 1..T.
+    # The trapezoidal rule weights both ends by 1/2; the sum over 1..T weights them by 1.
     inside = torch.trapezoid(values, values.new_tensor(asked))
     return Bits(asked, values, prior, prior + inside + (values[:, 0] + values[:, -1]) / 2)
 
 
 def _term(d: DiffusionUtils, x_0: Tensor, x_t: Tensor, guess: Tensor, t: Tensor) -> Tensor:
-    """The term of the bound at timestep t for every pixel, in nats: shape of x_0."""
+    """Compute the term of the bound at timestep t for every pixel, in nats: shape of x_0."""
     if int(t[0]) == 1:
         _, variance = d.posterior(x_0, x_t, t + 1)
         return -_log_mass(x_0, guess, variance.sqrt())
@@ -100,7 +102,7 @@ def _term(d: DiffusionUtils, x_0: Tensor, x_t: Tensor, guess: Tensor, t: Tensor)
 
 
 def _log_mass(x: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
-    """Log-probability of x's grey level under N(mean, sigma^2); black and white have the tails."""
+    """Log-probability of x's grey level under N(mean, sigma^2); black and white get the tails."""
     above = torch.special.ndtr((x + _HALF_LEVEL - mean) / sigma).where(x < 0.999, 1.0)
     below = torch.special.ndtr((x - _HALF_LEVEL - mean) / sigma).where(x > -0.999, 0.0)
     return (above - below).clamp(min=1e-12).log()

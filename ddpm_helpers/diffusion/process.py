@@ -47,21 +47,22 @@ class DiffusionUtils:
     Args:
         timesteps: T, at least 1.
         schedule: linear, cosine, quadratic, exponential, sigmoid, shifted_cosine or flow; or a
-            table of betas (T + 1,) with betas[0] = 0.
+            table of betas, (T + 1,), with betas[0] = 0.
         prediction: what the network predicts: eps (the noise), x_0 (the clean image), v, or flow,
-            the velocity eps - x_0 of the straight path between the two.
-        rescale_zero_snr: change the schedule so that alpha_bar[T] = 0 exactly, as it is with flow;
-            refused with eps, which says nothing about x_0 there.
-        few_steps: the timesteps of ddpm that the network is distilled for, decreasing, in 1..T;
-            None for other networks.
+            the velocity eps - x_0 of the straight path from image to noise.
+        rescale_zero_snr: change the schedule so that alpha_bar[T] = 0 exactly, as with flow; not
+            allowed with eps, which does not determine x_0 there.
+        few_steps: the ddpm timesteps that the network is distilled for, decreasing, in 1..T; None
+            for other networks.
     Attributes:
         T: number of timesteps.
         betas, alphas, alpha_bar: float64 (T + 1,) on the CPU; alpha_bar[0] = 1 exactly.
         prediction, few_steps: as given.
-        schedule: its name, or the betas that were given, as a list.
-        config: the arguments as plain values: enough to build the same object again.
+        schedule: name of the schedule, or the given betas as a list.
+        config: the arguments as plain values, which build the same object again.
     Raises:
-        ValueError: unknown schedule or prediction, T below 1, or a table that is not a schedule.
+        ValueError: the schedule or prediction is unknown, T is below 1, or a table is not a
+            schedule.
     Source: Ho et al. 2020, section 2; v: Salimans & Ho 2022, section 4; flow: Liu et al. 2023.
     """
 
@@ -119,7 +120,7 @@ class DiffusionUtils:
         Returns:
             x_t and the eps that was used, each of x_0's shape.
         Raises:
-            ValueError: t outside 0..T, or shapes that differ.
+            ValueError: t is outside 0..T, or the shapes differ.
         Source: Ho et al. 2020, eq. 4.
         """
         signal, noise = self._rates(t, x_0)
@@ -128,16 +129,16 @@ class DiffusionUtils:
         return signal * x_0 + noise * eps, eps
 
     def posterior(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The Gaussian q(x_{t-1} | x_t, x_0): where x_{t-1} lies if x_t and x_0 are known.
+        """Compute the Gaussian q(x_{t-1} | x_t, x_0): the posterior of x_{t-1} given x_t and x_0.
 
         Args:
             x_0: clean images, known or predicted, (B, C, H, W).
             x_t: the same images at timestep t, shape of x_0.
-            t: timesteps, (B,) int64 in 1..T; at 1 the answer is x_0 with variance 0.
+            t: timesteps, (B,) int64 in 1..T; at 1 the mean is x_0 and the variance is 0.
         Returns:
             mean, shape of x_0, and variance, (B, 1, 1, 1).
         Raises:
-            ValueError: t outside 1..T, or shapes that differ.
+            ValueError: t is outside 1..T, or the shapes differ.
         Source: Ho et al. 2020, eq. 6 and 7.
         """
         return self.posterior_between(x_0, x_t, t, t - 1)
@@ -145,7 +146,7 @@ class DiffusionUtils:
     def posterior_between(
         self, x_0: Tensor, x_t: Tensor, t: Tensor, s: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The Gaussian q(x_s | x_t, x_0) for any earlier timestep s < t.
+        """Compute the Gaussian q(x_s | x_t, x_0) for any earlier timestep s < t.
 
         Args:
             x_0, x_t: (B, C, H, W).
@@ -153,7 +154,7 @@ class DiffusionUtils:
         Returns:
             mean, shape of x_0, and variance, (B, 1, 1, 1).
         Raises:
-            ValueError: timesteps out of range or order, or shapes that differ.
+            ValueError: timesteps are out of range or not s < t, or the shapes differ.
         Source: Ho et al. 2020, eq. 7, on a sub-sequence (Nichol & Dhariwal 2021, eq. 19).
         """
         checks.same_shape("x_0", x_0, "x_t", x_t)
@@ -169,7 +170,7 @@ class DiffusionUtils:
     # ---- what the network predicts -------------------------------------------------------
 
     def target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network should output at x_t = add_noise(x_0, t, eps).
+        """Compute the network's target output at x_t = add_noise(x_0, t, eps).
 
             eps  |  x_0  |  v = sqrt(alpha_bar[t]) * eps - sqrt(1 - alpha_bar[t]) * x_0
             flow: u = eps - x_0
@@ -181,7 +182,7 @@ class DiffusionUtils:
         Returns:
             The target, shape of x_0.
         Raises:
-            ValueError: t outside 0..T, or shapes that differ.
+            ValueError: t is outside 0..T, or the shapes differ.
         Source: v: Salimans & Ho 2022, section 4; flow: Liu et al. 2023, eq. 1.
         """
         checks.same_shape("eps", eps, "x_0", x_0)
@@ -193,16 +194,16 @@ class DiffusionUtils:
         return eps if self.prediction == "eps" else x_0
 
     def predict_x_0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The clean images that follow from a network output.
+        """Compute the clean images from a network output.
 
         Args:
-            output: the network's output, a prediction of the chosen kind, (B, C, H, W).
-            x_t: the noisy images that it was given, shape of output.
-            t: timesteps, (B,) int64 in 0..T; at 0, all but x_0 give x_t unchanged.
+            output: the network's output, as set by `prediction`, (B, C, H, W).
+            x_t: the network's input, shape of output.
+            t: timesteps, (B,) int64 in 0..T; at 0, x_t is returned unless x_0 is predicted.
         Returns:
             x_0, shape of x_t, not clipped.
         Raises:
-            ValueError: t outside 0..T, or shapes that differ.
+            ValueError: t is outside 0..T, or the shapes differ.
         Source: Ho et al. 2020, eq. 4 solved for x_0; Salimans & Ho 2022, appendix D.
         """
         checks.same_shape("output", output, "x_t", x_t)
@@ -214,17 +215,17 @@ class DiffusionUtils:
         return output if self.prediction == "x_0" else signal * x_t - noise * output
 
     def predict_eps(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The noise that follows from a network output.
+        """Compute the noise from a network output.
 
         Args:
-            output: the network's output, a prediction of the chosen kind, (B, C, H, W).
-            x_t: the noisy images that it was given, shape of output.
-            t: timesteps, (B,) int64 in 0..T; in 1..T if the network predicts x_0, which at t = 0
-                says nothing about the noise.
+            output: the network's output, as set by `prediction`, (B, C, H, W).
+            x_t: the network's input, shape of output.
+            t: timesteps, (B,) int64 in 0..T; in 1..T if the network predicts x_0, which does not
+                determine the noise at t = 0.
         Returns:
             eps, shape of x_t.
         Raises:
-            ValueError: t out of range, or shapes that differ.
+            ValueError: t is out of range, or the shapes differ.
         """
         checks.same_shape("output", output, "x_t", x_t)
         least = 1 if self.prediction == "x_0" else 0
@@ -252,16 +253,16 @@ class DiffusionUtils:
         Args:
             model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None.
             x_0: clean images, (B, C, H, W) in [-1, 1].
-            t: timesteps, (B,) int64 in 0..T; keep them on the CPU:
-                checking t on a GPU waits for it.
+            t: timesteps, (B,) int64 in 0..T; keep them on the CPU, because checking t on a GPU
+                waits for the GPU.
             eps: the noise, shape of x_0.
             y: class labels, a tensor (B,) int64, passed on without checks; or as for
                 `sample_steps`.
-            min_snr_gamma: weight the errors by `min_snr_weight`; None leaves them as they are.
+            min_snr_gamma: weight the errors by `min_snr_weight`; None applies no weight.
         Returns:
             (B,), in float32 or better.
         Raises:
-            ValueError: t outside 0..T, shapes that differ, or a gamma that is not above 0.
+            ValueError: t is outside 0..T, the shapes differ, or gamma is not above 0.
         Source: Ho et al. 2020, eq. 14.
         """
         x_t, eps = self.add_noise(x_0, t, eps)
@@ -284,7 +285,7 @@ class DiffusionUtils:
         Returns:
             (B,) float64 on the CPU, finite at both ends.
         Raises:
-            ValueError: t outside 0..T, or a gamma that is not above 0.
+            ValueError: t is outside 0..T, or gamma is not above 0.
         Source: Hang et al. 2023, section 3.4.
         """
         if not 0 < gamma < float("inf"):
@@ -310,11 +311,11 @@ class DiffusionUtils:
 
         Args:
             model, x_0, y: as for `loss`.
-            generator: where t, uniform in 1..T, and then eps come from; the global one if None.
+            generator: draws t, uniform in 1..T, and then eps; None uses the global generator.
         Returns:
             A scalar.
         Raises:
-            ValueError: shapes that differ.
+            ValueError: the shapes differ.
         Source: Ho et al. 2020, algorithm 1.
         """
         checks.images("x_0", x_0)
@@ -346,7 +347,7 @@ class DiffusionUtils:
     ) -> Iterator[Step]:
         """Draw n images from noise, step by step.
 
-        The first `Step` has x_t = x_T at the largest timestep, usually T; the last one has t = 0
+        The first `Step` has x_t = x_T at the largest timestep, usually T; the last `Step` has t = 0
         and the result as x_t, so k steps yield k + 1 of them. Each also holds the x_0 predicted
         from its x_t. The network stays in its mode (train or eval); no gradients are recorded.
 
@@ -357,26 +358,26 @@ class DiffusionUtils:
             n: number of images, at least 1.
             sampler: ddpm (ancestral), ddim, heun (up to two network calls per step, see
                 `network_calls`; with the schedule flow, in the time of flow matching) or dpm++.
-            steps: how many, 1..T; None takes all T; or the timesteps to visit, decreasing, such as
-                [500, 300, 100]; the 0 at the end is added.
-            eta: noise of ddim, 0 (none, the default) to 1 (as much as ddpm).
+            steps: number of steps, 1..T; None takes all T; or a decreasing list of timesteps to
+                visit, such as [500, 300, 100], without the 0 at the end.
+            eta: noise of ddim, from 0 (none, the default) to 1 (as much as ddpm).
             guidance: scale of classifier-free guidance; 1 is the plain class-conditional
-                prediction, 0 ignores y, above 1 exaggerates the class. Anything but 1 needs y,
+                prediction, 0 ignores y, above 1 exaggerates the class. Values other than 1 need y
                 and a network that takes -1 for "no label".
-            y: class numbers or names (of `model.classes`), (n,), or one for all; None passes no
+            y: class numbers or names (from `model.classes`), (n,), or one for all; None passes no
                 labels.
-            seed: at least 0, of any size; image i of a seed is the same whatever n, first and the
-                batch are. None draws a seed from torch's global generator.
-            x_T: start noise, (n, C, H, W), instead of the seed's; the seed still decides the
-                noise of the steps.
-            clip: bound the predicted x_0 to [-1, 1] before the step is taken from it.
-            shape: one image's (C, H, W); by default `model.image_shape`, or x_T's.
+            seed: noise seed, at least 0, of any size; image i of a seed does not depend on n, first
+                or the batch. None draws a seed from torch's global generator.
+            x_T: start noise, (n, C, H, W), instead of the seed's noise; the seed still determines
+                the noise of the steps.
+            clip: clip the predicted x_0 to [-1, 1] before each step.
+            shape: shape of one image, (C, H, W); by default `model.image_shape`, or x_T's.
             first: number of the first image: n = 16, first = 16 gives the second 16 of a seed.
-            spacing: how a number of steps is spread: trailing begins at T, leading lower (Lin et
-                al. 2024).
-            variance: of ddpm's noise: posterior (the default) or beta.
-            guidance_interval: (low, high), the timesteps at which guidance is used; at the others,
-                the prediction is plain class-conditional (Kynkäänniemi et al. 2024). None: all.
+            spacing: how a number of steps is spread: trailing starts at T, leading starts lower
+                (Lin et al. 2024).
+            variance: variance of ddpm's noise: posterior (the default) or beta.
+            guidance_interval: (low, high), the timesteps that use guidance; the others use the
+                plain class-conditional prediction (Kynkäänniemi et al. 2024). None means all.
         Returns:
             An iterator of `Step(t, x_t, x_0_pred)`.
         Raises:
@@ -394,12 +395,12 @@ class DiffusionUtils:
         return run(denoise, start, ts, self.alpha_bar, noise)
 
     def sample(self, model: Model, n: int, **options: Any) -> Tensor:
-        """Draw n images from noise: the last x_t of `sample_steps`.
+        """Draw n images from noise, and return the last x_t of `sample_steps`.
 
         Args:
             model, n, options: as for `sample_steps`.
         Returns:
-            (n, C, H, W), in [-1, 1] if clip is left on.
+            (n, C, H, W), in [-1, 1] if clip is True.
         Raises:
             ValueError: as `sample_steps`.
         """
@@ -420,10 +421,10 @@ class DiffusionUtils:
         """Make a function from n noisy images to their predicted x_0, the only one a sampler calls.
 
         Args:
-            model, n, y, guidance, guidance_interval, clip: as for `sample_steps`. Where guidance is
-                used, the network gets a batch twice as large.
+            model, n, y, guidance, guidance_interval, clip: as for `sample_steps`. With guidance,
+                the network gets a batch twice as large.
         Returns:
-            A function of x_t, (n, C, H, W), and one timestep for all; it gives x_0, shape of x_t.
+            A function of x_t, (n, C, H, W), and one timestep; it returns x_0, shape of x_t.
         Raises:
             ValueError: as `sample_steps`.
         Source: guidance: Ho & Salimans 2022, eq. 6, with w = guidance - 1.
@@ -451,7 +452,7 @@ class DiffusionUtils:
 
     @property
     def few_step_options(self) -> dict[str, Any]:
-        """The options of `sample` that the network was distilled for; empty for other networks."""
+        """Options of `sample` that the network was distilled for; empty for other networks."""
         return {"sampler": "ddpm", "steps": self.few_steps} if self.few_steps else {}
 
     # ---- tables --------------------------------------------------------------------------
@@ -491,14 +492,15 @@ def network_calls(
     sampler: str = "ddpm",
     spacing: str = "trailing",
 ) -> int:
-    """Count a sampler's network calls, which are what takes its time.
+    """Count a sampler's network calls, which take most of its time.
 
     Args:
-        diffusion: its alpha_bar decides which steps heun corrects: those to s > 0 over which the
-            noise-to-signal ratio falls at most 4-fold; with the schedule flow, all but the last.
+        diffusion: its alpha_bar decides which steps heun corrects: steps to s > 0 that reduce the
+            noise-to-signal ratio at most 4-fold; with the schedule flow, all but the last.
         steps, sampler, spacing: as for `DiffusionUtils.sample_steps`.
     Returns:
-        One call per step, for heun up to two. With guidance, a call takes twice as many images.
+        Number of calls: one per step, for heun up to two. With guidance, a call has twice as many
+        images.
     Raises:
         ValueError: as `sample_steps`.
     """

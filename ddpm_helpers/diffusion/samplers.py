@@ -1,12 +1,12 @@
 """The samplers: each goes down the timesteps from noise to images and yields a `Step` at each.
 
-They know neither network nor schedule, only numbers. All take the same arguments:
+They do not depend on a network or schedule. All take the same arguments:
 
-    denoise: (x_t, t) -> the predicted x_0, shape of x_t.
-    x_t: where to start, (n, C, H, W), at timestep ts[0].
-    ts: decreasing timesteps, the last one 0.
+    denoise: function of x_t and t that returns the predicted x_0, shape of x_t.
+    x_t: start images, (n, C, H, W), at timestep ts[0].
+    ts: decreasing timesteps, ending with 0.
     bar: alpha_bar, float64 (T + 1,) on the CPU; bar[0] = 1, and bar[T] may be 0.
-    noise: () -> the next standard normal batch, shape of x_t.
+    noise: function that returns the next standard normal batch, shape of x_t.
 
 At each timestep t, a sampler predicts x_0 and takes a step to the next one, s < t.
 """
@@ -25,7 +25,7 @@ Denoise = Callable[[Tensor, int], Tensor]
 Noise = Callable[[], Tensor]
 
 VARIANCES = ("posterior", "beta")  # the two choices of Ho et al. 2020, section 3.2
-HEUN_RATIO = 4.0  # a step over which sigma falls by a larger factor is not corrected
+HEUN_RATIO = 4.0  # steps that reduce sigma by a larger factor are not corrected
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Step:
     Attributes:
         t: the timestep, from where the walk starts (usually T) down to 0.
         x_t: the images at timestep t, (n, C, H, W); at t = 0 the result.
-        x_0_pred: the clean images predicted from x_t (clipped, if asked for); at t = 0 the result.
+        x_0_pred: the clean images predicted from x_t (clipped if `clip`); at t = 0 the result.
     """
 
     t: int
@@ -44,12 +44,12 @@ class Step:
 
 
 def posterior_coefficients(bar_t: Tensor, bar_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The Gaussian q(x_s | x_t, x_0), s < t: weights of x_0 and of x_t in its mean, its variance.
+    """Compute the weights of x_0 and x_t in the mean of q(x_s | x_t, x_0), s < t, and its variance.
 
     Args:
         bar_t, bar_s: alpha_bar at t and at s, of any shape.
     Returns:
-        Three tensors of that shape. At s = 0 they are 1, 0 and 0.
+        Three tensors of the same shape. At s = 0 they are 1, 0 and 0.
     Source: Ho et al. 2020, eq. 7, on a sub-sequence (Nichol & Dhariwal 2021, eq. 19).
     """
     alpha = bar_t / bar_s  # how much of x_s is left in x_t; alphas[t] if s = t - 1
@@ -64,8 +64,8 @@ def ddpm(
 ) -> Iterator[Step]:  # fmt: skip
     """Ancestral sampling: draw x_s from q(x_s | x_t, x_0) with the predicted x_0.
 
-    Source: Ho et al. 2020, algorithm 2. sigma^2 is the posterior variance of eq. 7, optimal for
-    data that are a single image, or beta_t, optimal for data that are standard normal.
+    Source: Ho et al. 2020, algorithm 2. sigma^2 is the posterior variance of eq. 7, optimal if the
+    data are a single image, or beta_t, optimal for standard normal data.
     """
     for t, s in pairwise(ts):
         x_0 = denoise(x_t, t)  # (n, C, H, W)
@@ -86,7 +86,7 @@ def ddim(
 
         x_s = sqrt(bar_s) * x_0 + sqrt(1 - bar_s - sigma^2) * eps + sigma * z
 
-    eps follows from x_t and the (clipped) x_0, so that the three always agree.
+    eps is computed from x_t and the (clipped) x_0, so the three are always consistent.
     Source: Song et al. 2021 (DDIM), eq. 12 and 16.
     """
     for t, s in pairwise(ts):
@@ -104,13 +104,13 @@ def heun(
     denoise: Denoise, x_t: Tensor, ts: list[int], bar: Tensor, noise: Noise,
     *, time: str = "sigma",
 ) -> Iterator[Step]:  # fmt: skip
-    """A step of DDIM, then the same step again with the mean of the slopes at both of its ends.
+    """Heun's method: a step of DDIM, then the same step with the mean slope of both ends.
 
     With a = sqrt(bar_t) and b = sqrt(1 - bar_t), DDIM is Euler's method for dz / dsigma = eps,
     where z = x_t / a and sigma = b / a. It is also Euler's method for dz / ds = eps - x_0, where
     z = x_t / (a + b) and s = b / (a + b) is the time of flow matching. Averaging two slopes gives
     different results in `time` sigma and in `time` flow, which is s: 1 where sigma is infinite.
-    Two network calls per step where `is_corrected`, one elsewhere.
+    Steps with `is_corrected` need two network calls, other steps one.
     Source: Karras et al. 2022 (EDM), algorithm 1.
     """
     a, b = bar.sqrt(), (1 - bar).sqrt()  # (T + 1,)
@@ -132,9 +132,9 @@ def heun(
 def is_corrected(bar_t: Tensor, bar_s: Tensor, time: str = "sigma") -> bool:
     """Whether Heun's step from t to s is corrected: if s > 0 and sigma falls <= HEUN_RATIO-fold.
 
-    Over a larger fall, the slope at s is a bad estimate for so long a step. The inequality is
-    squared and free of divisions, since sigma is infinite at alpha_bar = 0. In the time of flow
-    matching every step is corrected but the one to t = 0.
+    For a larger fall, the slope at s is a bad estimate for so long a step. The inequality is
+    squared and has no division, because sigma is infinite at alpha_bar = 0. In the time of flow
+    matching, all steps except the step to t = 0 are corrected.
     """
     if time == "flow":
         return bool(bar_s < 1)
@@ -149,8 +149,8 @@ def dpm_plus_plus(
         x_s = (noise_s / noise_t) * x_t - sqrt(bar_s) * (exp(-h) - 1) * D,  h = lambda_s - lambda_t
         D = x_0 + (h / 2 h_last) * (x_0 - x_0_last)
 
-    lambda = log(sqrt(bar) / sqrt(1 - bar)), noise = sqrt(1 - bar). The first step and the last,
-    whose h is infinite, take D = x_0.
+    lambda = log(sqrt(bar) / sqrt(1 - bar)), noise = sqrt(1 - bar). The first step, and the last
+    step, whose h is infinite, use D = x_0.
     Source: Lu et al. 2022 (DPM-Solver++), algorithm 2.
     """
     lam = 0.5 * (bar / (1 - bar)).log()  # (T + 1,), inf at t = 0, -inf where bar = 0

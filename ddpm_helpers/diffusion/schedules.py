@@ -1,7 +1,7 @@
-"""Noise schedules: how much of the image is left at each timestep, and which ones are visited.
+"""Noise schedules, and the timesteps that a sampler visits.
 
-A schedule is a table of betas of length T + 1 with betas[0] = 0, so that a timestep t is its own
-index and alpha_bar[0] = 1 needs no special case.
+A schedule is a table of T + 1 betas with betas[0] = 0, so betas[t] belongs to timestep t and
+alpha_bar[0] = 1 needs no special case.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ddpm_helpers import checks
 
 BETA_START, BETA_END = 1e-4, 0.02
 COSINE_S, BETA_MAX = 0.008, 0.999
-SHIFT = 2  # how many times larger the images are than those that cosine was made for
+SHIFT = 2  # image side divided by the side that cosine was made for
 SPACINGS = ("trailing", "leading")
 
 
@@ -32,7 +32,7 @@ def beta_schedule(name: str, T: int) -> Tensor:
         float64 (T + 1,): betas[0] = 0, and 0 < betas[t] <= 0.999 for t in 1..T; but betas[T] = 1
         with flow, which leaves nothing of the image at T.
     Raises:
-        ValueError: unknown name, or a T that is not a whole number of at least 1.
+        ValueError: the name is unknown, or T is not an integer of at least 1.
     """
     schedule = SCHEDULES[checks.one_of("schedule", name, SCHEDULES)]
     T = checks.count("timesteps", T)
@@ -40,7 +40,7 @@ def beta_schedule(name: str, T: int) -> Tensor:
 
 
 def linear(T: int) -> Tensor:
-    """Rise in equal steps from 1e-4 to 0.02, whatever T is: a small T leaves signal at the end.
+    """Betas rise in equal steps from 1e-4 to 0.02 for every T: a small T leaves signal at the end.
 
     Source: Ho et al. 2020, section 4 (T = 1000).
     """
@@ -58,12 +58,12 @@ def cosine(T: int) -> Tensor:
 
 
 def shifted_cosine(T: int) -> Tensor:
-    """The cosine schedule with more noise at every timestep, for images of 64×64.
+    """The cosine schedule with more noise at every timestep, for 64×64 images.
 
         SNR[t] = cosine's SNR[t] / SHIFT ** 2,   SNR = alpha_bar / (1 - alpha_bar)
 
     Neighbouring pixels of a larger image are nearly equal, so averaging them removes noise: an
-    image of twice the side needs noise of twice the standard deviation to hide as much.
+    image with twice the side needs noise with twice the standard deviation to hide as much.
 
     Source: Hoogeboom et al. 2023 (simple diffusion), section 3.1.
     """
@@ -72,7 +72,7 @@ def shifted_cosine(T: int) -> Tensor:
 
 
 def quadratic(T: int) -> Tensor:
-    """Square roots of the betas grow in equal steps from sqrt(1e-4) to sqrt(0.02).
+    """The square roots of the betas rise in equal steps from sqrt(1e-4) to sqrt(0.02).
 
     Source: Song et al. 2021 (DDIM), appendix D.3, with the end points of Ho et al. 2020.
     """
@@ -80,7 +80,7 @@ def quadratic(T: int) -> Tensor:
 
 
 def exponential(T: int) -> Tensor:
-    """Logarithms of the betas grow in equal steps from log(1e-4) to log(0.02).
+    """The logarithms of the betas rise in equal steps from log(1e-4) to log(0.02).
 
     Source: the geometric noise levels of Song & Ermon 2019, section 4.3, applied to betas.
     """
@@ -88,7 +88,7 @@ def exponential(T: int) -> Tensor:
 
 
 def sigmoid(T: int) -> Tensor:
-    """An S-shaped rise from 1e-4 to 0.02: the logistic function over -6..6.
+    """Betas rise from 1e-4 to 0.02 in an S shape: the logistic function over -6..6.
 
     Source: Xu et al. 2022 (GeoDiff), as in its published code.
     """
@@ -102,7 +102,7 @@ def flow(T: int) -> Tensor:
         alpha_bar[t] = (1 - s) ** 2 / ((1 - s) ** 2 + s ** 2)
 
     The noised image of this schedule is that path divided by sqrt((1 - s) ** 2 + s ** 2), one
-    number per timestep, which keeps data of variance 1 at variance 1.
+    number per timestep, so data with variance 1 keep variance 1.
 
     Source: Lipman et al. 2023, section 4.1, with sigma_min = 0; Liu et al. 2023, eq. 1.
     """
@@ -130,9 +130,9 @@ def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
     Args:
         betas: float64 (T + 1,), betas[0] = 0, T at least 2.
     Returns:
-        float64 (T + 1,), with betas[1] as before and betas[T] = 1.
+        float64 (T + 1,), with betas[1] unchanged and betas[T] = 1.
     Raises:
-        ValueError: not a table of betas, or T below 2.
+        ValueError: betas is not a table of betas, or T is below 2.
     Source: Lin et al. 2024, algorithm 1.
     """
     betas = check_betas(betas)
@@ -148,7 +148,7 @@ def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
 
 
 def check_betas(betas: object) -> Tensor:
-    """A table of betas as float64 (T + 1,) on the CPU; a ValueError says what is wrong with it."""
+    """Convert a table of betas to float64 (T + 1,) on the CPU; raise ValueError if invalid."""
     try:
         table = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
@@ -175,18 +175,18 @@ def sub_sequence(
 
     Args:
         T: the schedule's number of timesteps.
-        steps: how many to take, 1..T; None takes all; or the timesteps, decreasing, in 1..T.
+        steps: number of steps, 1..T; None takes all; or decreasing timesteps in 1..T.
         spacing: how a number of steps is spread: trailing starts at T; leading ends at 1 and
             starts lower, where some of the image may be left.
     Returns:
-        Decreasing timesteps, 0 last.
+        Decreasing timesteps, ending with 0.
     Raises:
-        ValueError: a number out of range, timesteps that do not decrease, or an unknown spacing.
+        ValueError: a number is out of range, timesteps do not decrease, or spacing is unknown.
     Source: Lin et al. 2024, table 2.
     """
     checks.one_of("spacing", spacing, SPACINGS)
     if isinstance(steps, (Tensor, np.ndarray)) and steps.ndim == 0:
-        steps = steps.item()  # a number in an array
+        steps = steps.item()  # a NumPy or tensor scalar
     if isinstance(steps, (Sequence, Tensor, np.ndarray)) and not isinstance(steps, str):
         ts = [checks.count("each of steps", t, most=T) for t in steps]
         if not ts or any(s >= t for t, s in pairwise(ts)):
@@ -204,7 +204,7 @@ def _squared_cosine(T: int) -> Tensor:
 
 
 def _betas_of(alpha_bar: Tensor) -> Tensor:
-    """The betas (T,) of a decreasing alpha_bar (T + 1,), which may have a factor; at most 0.999."""
+    """Compute betas (T,), at most 0.999, from decreasing alpha_bar (T + 1,) up to a factor."""
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=BETA_MAX)
 
 

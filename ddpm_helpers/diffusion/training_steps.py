@@ -1,4 +1,4 @@
-"""The timesteps of a training batch."""
+"""Draw the timesteps of a training batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def draw_steps(
     """Draw the timesteps of a training batch at random.
 
         uniform: every t in 1..T is equally likely, and all are drawn independently.
-        stratified: one t from each n-th part of 1..T, in random order: every batch holds small and
+        stratified: one t from each n-th part of 1..T, in random order: every batch has small and
             large t, so its loss varies less.
         logit_normal: stratified too, with t / T = 1 / (1 + exp(-z)), z ~ N(0, 1), rounded up: more
             t near T / 2, where a network that predicts the flow has most to learn.
@@ -29,13 +29,13 @@ def draw_steps(
 
     Args:
         n: number of images.
-        alpha_bar: the schedule, (T + 1,); only log_normal reads more of it than its length.
+        alpha_bar: the schedule, (T + 1,); only log_normal uses its values.
         t_sampling: uniform, stratified, logit_normal or log_normal.
-        generator: of the draws; the global one of the CPU if None.
+        generator: random generator; None uses the global CPU generator.
     Returns:
         (n,) int64 in 1..T, on the generator's device.
     Raises:
-        ValueError: an unknown t_sampling.
+        ValueError: t_sampling is unknown.
     Source: stratified: Kingma et al. 2021 (VDM), appendix I.1; logit-normal: Esser et al. 2024
         (Stable Diffusion 3), section 3.1, with location 0 and scale 1; log-normal: Karras et al.
         2022 (EDM), table 1, whose N(-1.2, 1.2²) gives short trainings too few large t.

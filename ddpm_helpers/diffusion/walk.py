@@ -1,6 +1,6 @@
-"""The inputs of a sampler: the noise of each image, calls of the network, and checked options.
+"""The inputs of a sampler: the noise of each image, network calls, and checked options.
 
-The options themselves are declared, with their defaults, by `DiffusionUtils.sample_steps`.
+`DiffusionUtils.sample_steps` declares the options and their defaults.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def picture_noise(
     The numbers are drawn on the CPU in float32, so they are the same on every device.
 
     Args:
-        seed: at least 0, of any size; None draws one from torch's global generator.
+        seed: noise seed, at least 0, of any size; None draws one from torch's global generator.
         n: number of images, which are numbered first, first + 1, …
-        shape: of one image, (C, H, W).
-        device, dtype: of the batches.
+        shape: shape of one image, (C, H, W).
+        device, dtype: device and dtype of the batches.
         first: number of the first image, at least 0.
     Returns:
-        A function; each call gives the next batch, (n, C, H, W).
+        A function that returns the next batch, (n, C, H, W), at each call.
     Raises:
-        ValueError: negative seed or first.
+        ValueError: seed or first is negative.
     """
     first = checks.count("first", first, least=0)
     seed = int(torch.randint(2**62, ())) if seed is None else checks.count("seed", seed, least=0)
@@ -68,7 +68,7 @@ def network_output(model: Model, x_t: Tensor, t: Tensor, y: Labels | None = None
         t: timesteps, (B,) int64, on x_t's device.
         y: labels, (B,) int64 on x_t's device, passed on without checks; or a number, name or list.
     Returns:
-        The output, of x_t's shape (else a ValueError) and dtype.
+        The output, with x_t's dtype and shape; another shape raises ValueError.
     """
     if y is not None and not isinstance(y, Tensor):
         y = checks.labels(y, len(x_t), model, x_t.device)
@@ -78,24 +78,24 @@ def network_output(model: Model, x_t: Tensor, t: Tensor, y: Labels | None = None
 
 
 def device_and_precision(model: Model, x: Tensor | None = None) -> tuple[torch.device, torch.dtype]:
-    """Where a network's images are made, and in which dtype: its own, at least float32.
+    """The device and dtype of a network's images: the network's own, at least float32.
 
     Args:
-        x: decides for a network without parameters.
+        x: gives the device and dtype for a network without parameters.
     """
     device, dtype = device_and_dtype(model, x)
     return device, torch.promote_types(dtype, torch.float32)
 
 
 def heun_time(schedule: object) -> str:
-    """The time in which heun averages slopes, for the schedule of that name."""
+    """The time in which heun averages slopes, for a schedule."""
     return "flow" if schedule == "flow" else "sigma"
 
 
 def choose_sampler(
     name: str, eta: float | None, variance: str | None, schedule: object
 ) -> Callable[..., Iterator[Step]]:
-    """Choose a sampler and give it its own setting: eta of ddim, variance of ddpm, time of heun."""
+    """Choose a sampler and pass its setting: eta for ddim, variance for ddpm, time for heun."""
     run = SAMPLERS[checks.one_of("sampler", name, SAMPLERS)]
     for setting, value, owner in (("eta", eta, "ddim"), ("variance", variance, "ddpm")):
         if value is not None and name != owner:
@@ -112,7 +112,7 @@ def choose_sampler(
 def guided_range(
     guidance: float, interval: tuple[int, int] | None, y: Labels | None, T: int
 ) -> range:
-    """The timesteps at which guidance is used."""
+    """The timesteps that use guidance."""
     if y is None and guidance != 1:
         raise ValueError(f"guidance = {guidance} needs y: it exaggerates what the class changes")
     try:
@@ -127,7 +127,7 @@ def guided_range(
 def image_shape(
     model: Any, shape: Sequence[int] | None, x_T: Tensor | None, n: int
 ) -> tuple[int, ...]:
-    """One image's (C, H, W): the argument's, else the network's, else x_T's, which must agree."""
+    """The (C, H, W) of an image: the argument, the network's, or x_T's, which must agree."""
     known = shape if shape is not None else getattr(model, "image_shape", None)
     if known is None and x_T is not None:
         known = x_T.shape[1:]
