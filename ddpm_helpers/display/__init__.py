@@ -1,1 +1,1 @@
-"""Figures and sliders: the only part of the package that needs matplotlib and ipywidgets."""
+"""Figures and sliders; only this package imports matplotlib and ipywidgets."""

@@ -1,4 +1,4 @@
-"""The basis of all displays: pixels, tiles, and the figures of a notebook."""
+"""Shared parts of all displays: pixels, tiles, and figures for notebooks."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from torch import Tensor
 
 from ddpm_helpers.data.dataset import to_bytes
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart; each has its own dashes.
+# Okabe & Ito's colours, which colour-blind readers can distinguish; each has its own dashes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DPI = 100
-DENSITY = 2  # stored pixels per screen pixel, in each direction, of a figure in a notebook
-SMALL = 3000  # a chart with fewer points is smaller as SVG than as PNG
+DENSITY = 2  # stored pixels per screen pixel, in each direction, for figures in notebooks
+SMALL = 3000  # charts with fewer points are smaller as SVG than as PNG
 STYLE: dict[Any, Any] = {
-    "axes.formatter.min_exponent": 5,  # ticks of log axes: 0.6 and 100, not 6×10⁻¹ and 10²
+    "axes.formatter.min_exponent": 5,  # log axes show 0.6 and 100, not 6×10⁻¹ and 10²
     "axes.formatter.useoffset": False,
     "axes.prop_cycle": cycler(color=COLOURS),
-    "figure.facecolor": "white",  # readable on a dark page
+    "figure.facecolor": "white",  # also readable on a dark page
     "figure.dpi": DPI,
-    "svg.hashsalt": "ddpm_helpers",  # the same file every time
+    "svg.hashsalt": "ddpm_helpers",  # makes SVG files reproducible
 }
 
 
 class Picture(Figure):
-    """A Figure that pyplot does not know: shown once, as the last value of a cell, and freed."""
+    """A Figure that pyplot does not manage: shown as the last value of a cell, then freed."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         return _png_for_page(self)
 
 
 def notebook_figures() -> None:
-    """Set how this notebook shows figures, its own pyplot figures included.
+    """Set how this notebook shows figures, including your pyplot figures.
 
-    Figures with images become PNG at twice the density of the screen, charts with few points
-    SVG. Ticks are plain decimals, and lines have colours that colour-blind readers can tell apart.
-    Outside a notebook only ticks and colours are set.
+    Figures with images become PNG at twice the screen density; charts with few points become SVG.
+    Ticks are plain decimals, and colour-blind readers can distinguish the lines. Outside a
+    notebook, only ticks and colours are set.
     """
     matplotlib.rcParams.update(STYLE)
     try:
@@ -66,7 +66,7 @@ def notebook_figures() -> None:
 
 
 def is_small_chart(figure: Figure) -> bool:
-    """Whether a figure has no images, and so few points that it is small as SVG."""
+    """Whether a figure has no images and few points, so that it is small as SVG."""
     points = 0
     for ax in figure.axes:
         if ax.images:
@@ -84,7 +84,7 @@ def _page_png_unless_svg(figure: Figure) -> tuple[bytes, dict[str, int]] | None:
 
 
 def _png_for_page(figure: Figure) -> tuple[bytes, dict[str, int]]:
-    """PNG bytes at twice the density, and the size on the page."""
+    """PNG bytes at twice the screen density, and the size on the page."""
     png = figure_png(figure, DENSITY)
     width, height = (int.from_bytes(png[k : k + 4], "big") // DENSITY for k in (16, 20))
     return png, {"width": width, "height": height}
@@ -99,7 +99,7 @@ def _svg_for_page(figure: Figure) -> str | None:
 
 
 def new_figure(width: float, height: float, **options: Any) -> Figure:
-    """An empty figure of width × height inches, unknown to pyplot."""
+    """Make an empty figure of width × height inches that pyplot does not manage."""
     options.setdefault("layout", "constrained")
     figure = Picture(figsize=(width, height), dpi=DPI, **options)
     FigureCanvasAgg(figure)
@@ -107,7 +107,7 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
 
 
 def line_style(i: int, every: int | list[int] = 1) -> dict[str, Any]:
-    """Colour, dashes and marker of the i-th line of a figure, as arguments of `ax.plot`.
+    """Colour, dashes and marker of line i of a figure, as arguments of `ax.plot`.
 
     Args:
         i: number of the line, from 0; colours repeat after seven.
@@ -121,10 +121,10 @@ def line_style(i: int, every: int | list[int] = 1) -> dict[str, Any]:
 
 
 def figure_png(figure: Figure, density: int = 1) -> bytes:
-    """A figure as PNG bytes, optimised for size without loss, because notebooks hold many.
+    """Convert a figure to PNG bytes with the smallest lossless size, because notebooks hold many.
 
     Args:
-        figure: a figure; one of pyplot's is cut to what it shows.
+        figure: a figure; a pyplot figure is cropped to its content.
         density: stored pixels per screen pixel, in each direction.
     """
     file, smaller = io.BytesIO(), io.BytesIO()
@@ -150,9 +150,9 @@ def to_uint8(x: Tensor | np.ndarray) -> np.ndarray:
     Returns:
         uint8 (N, H, W, C); -1 becomes 0 and 1 becomes 255.
     Raises:
-        ValueError: another shape, or NaN.
+        ValueError: x has the wrong shape or dtype, or holds NaN.
     """
-    # Arrays are copied: torch warns about read-only memory, such as a cache's.
+    # Arrays are copied because torch warns about read-only memory, such as a cache.
     x = (x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))).detach().cpu()
     if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
         raise ValueError(f"images must be (N, C, H, W) with C = 1 or 3, got {tuple(x.shape)}")
@@ -166,7 +166,7 @@ def to_uint8(x: Tensor | np.ndarray) -> np.ndarray:
 
 
 def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
-    """(..., H, W, C) -> (..., H * scale, W * scale, C), every pixel a crisp square."""
+    """Enlarge (..., H, W, C) to (..., H * scale, W * scale, C); each pixel becomes a square."""
     return pixels.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
@@ -176,8 +176,8 @@ def tile(pixels: np.ndarray, ncols: int, gap: int = 0, heads: Sequence[int] = ()
     Args:
         pixels: uint8 (N, H, W, C).
         ncols: images per row.
-        gap: white pixels between neighbours.
-        heads: white pixels above each row, for its titles.
+        gap: white pixels between images.
+        heads: white pixels above each row, for titles.
     Returns:
         uint8 (height, width, 3).
     """

@@ -1,4 +1,4 @@
-"""Figures with axes: schedules over t, and the loss over a training run."""
+"""Charts: schedules over t, and the loss over a training run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def plot_schedules(
     """Plot alpha_bar over the timesteps, one line per schedule.
 
     Args:
-        diffusions: {name: schedule}; with different T, they are drawn over t / T.
-        ax: axes to draw into, instead of a figure of its own.
-        title: above the axes.
+        diffusions: {name: schedule}; schedules with different T are drawn over t / T.
+        ax: axes to draw into; None makes a new figure.
+        title: title of the axes.
     Returns:
         The figure.
     Raises:
-        ValueError: nothing to draw.
+        ValueError: diffusions is empty.
     Source: Nichol & Dhariwal 2021, figure 5.
     """
     ax = _curves(diffusions, lambda bar: bar, ax)
@@ -48,7 +48,7 @@ def plot_snr(diffusions: Mapping[str, DiffusionUtils]) -> Figure:
 
 
 def _snr(bar: np.ndarray) -> np.ndarray:
-    inside = (bar > 0) & (bar < 1)  # infinite at t = 0; 0 where no signal is left
+    inside = (bar > 0) & (bar < 1)  # the ratio is infinite at t = 0, and 0 without signal
     return np.divide(bar, 1 - bar, out=np.full_like(bar, np.nan), where=inside)
 
 
@@ -61,7 +61,7 @@ def _curves(
     ax = new_figure(6.4, 3.8).add_subplot() if ax is None else ax
     for i, (name, one) in enumerate(diffusions.items()):
         t = np.arange(one.T + 1) / (1 if len(lengths) == 1 else one.T)
-        marks = np.linspace(0, one.T, 9).round().astype(int).tolist()  # both ends are marked
+        marks = np.linspace(0, one.T, 9).round().astype(int).tolist()  # mark both ends
         ax.plot(t, value(one.alpha_bar.numpy()), label=name, **line_style(i, marks))
     ax.set_xlabel("timestep t" if len(lengths) == 1 else "t / T")
     ax.grid(alpha=0.3)
@@ -72,16 +72,16 @@ def _curves(
 def plot_history(
     history: Sequence[Any], *, ax: Axes | None = None, title: str | None = None
 ) -> Figure:
-    """Plot the training loss of each update and smoothed, on a log axis.
+    """Plot the training loss of each update and its running mean, on a log axis.
 
     Args:
         history: records with `step` and `loss`, such as `TrainingPipeline.history`.
-        ax: axes to draw into, instead of a figure of its own.
-        title: above the axes.
+        ax: axes to draw into; None makes a new figure.
+        title: title of the axes.
     Returns:
         The figure.
     Raises:
-        ValueError: an empty history.
+        ValueError: history is empty.
     """
     if not history:
         raise ValueError("an empty history: train first")

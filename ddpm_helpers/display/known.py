@@ -1,4 +1,4 @@
-"""What can be known at timestep t: figures and sliders for `IdealDenoiser`."""
+"""Figures and sliders for `IdealDenoiser`: what x_t tells about the clean image."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from ddpm_helpers.display.widgets import Blitter, ImageSliders
 
 
 class PlaneView:
-    """Points in the plane, one noised point, and what it tells about the clean one.
+    """Points in the plane, one noised point, and what it tells about the clean point.
 
-    Large circles are the data, with an area proportional to their weight. Small dots show where
-    each of them would be at t without noise. The cross is x_t and the star is E[x_0 | x_t].
+    Large circles are the data, with an area proportional to their weight. Small dots show the data
+    at t without noise. The cross is x_t and the star is E[x_0 | x_t].
 
     Args:
-        ax: the axes to draw in.
+        ax: axes to draw in.
         ideal: an `IdealDenoiser` of images of shape (2, 1, 1).
         limit: the axes run from -limit to limit.
     """
@@ -57,11 +57,11 @@ class PlaneView:
         ]  # fmt: skip
 
     def show(self, x_t: Tensor, t: int) -> None:
-        """Move everything to one noised point.
+        """Redraw everything for a noised point.
 
         Args:
             x_t: shape (2,).
-            t: its timestep, 0..T.
+            t: timestep of x_t, 0..T.
         """
         asked = x_t.view(1, 2, 1, 1), torch.tensor([t])
         points = self._ideal.images.flatten(1)  # (N, 2)
@@ -77,12 +77,12 @@ class PlaneView:
 
 
 def plane_panels(ideal: IdealDenoiser, x_t: Tensor, ts: Sequence[int]) -> Figure:
-    """Panels side by side, each a `PlaneView` of one noised point.
+    """Show a `PlaneView` for each of several noised points, side by side.
 
     Args:
         ideal: an `IdealDenoiser` of points in the plane.
         x_t: one point for each panel, shape (K, 2).
-        ts: their timesteps.
+        ts: timestep of each point.
     """
     figure = new_figure(3.2 * len(ts), 3.4)
     axes = figure.subplots(1, len(ts), sharey=True, squeeze=False)[0]
@@ -93,13 +93,13 @@ def plane_panels(ideal: IdealDenoiser, x_t: Tensor, ts: Sequence[int]) -> Figure
 
 
 class PlaneSlider(ImageSliders):
-    """A `PlaneView` whose noised point and timestep you move with three sliders.
+    """A `PlaneView` with three sliders for the noised point and the timestep.
 
     Args:
         ideal: an `IdealDenoiser` of points in the plane, images of shape (2, 1, 1).
-        t: where the slider of t starts.
+        t: start value of the slider for t.
     Raises:
-        ValueError: images of another shape, or t outside 0..T.
+        ValueError: the images have the wrong shape, or t is outside 0..T.
     """
 
     def __init__(self, ideal: IdealDenoiser, *, t: int = 150) -> None:
@@ -125,16 +125,16 @@ class PlaneSlider(ImageSliders):
 def likeliest(
     ideal: IdealDenoiser, x_t: Tensor, t: Tensor, n: int = 8
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Each x_t, the ideal answer to it, and the n images with the largest weights.
+    """Compute rows of images: x_t, the ideal prediction, and the n images with the largest weights.
 
     Args:
         ideal: the denoiser.
         x_t: noised images, shape (B, C, H, W).
-        t: their timesteps, (B,) int64 in 0..T.
-        n: how many images; all of them where the set has fewer.
+        t: timesteps of x_t, (B,) int64 in 0..T.
+        n: number of images; all of them if the set has fewer.
     Returns:
-        Rows of images, (B, 2 + n, C, H, W): x_t, E[x_0 | x_t], then the likeliest; the weights of
-        those, (B, n); and how many images are still possible, (B,).
+        Rows of images, (B, 2 + n, C, H, W): x_t, E[x_0 | x_t], then the likeliest images; the
+        weights of these images, (B, n); and the number of images still possible, (B,).
     """
     weights = ideal.weights(x_t, t)  # (B, N)
     best = weights.topk(min(n, weights.shape[1]))
@@ -148,7 +148,7 @@ def likeliest(
 def _noised(
     ideal: IdealDenoiser, x_0: Tensor, ts: Sequence[int], seed: int
 ) -> tuple[Tensor, Tensor]:
-    """One clean image, (1, C, H, W), with the same noise at each timestep of ts."""
+    """Noise a clean image, (1, C, H, W), to each timestep of ts with the same noise."""
     eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
     t = torch.tensor(ts)
     shape = len(ts), *x_0.shape[1:]
@@ -164,13 +164,13 @@ def _number(n: float) -> str:
 
 
 def possible_rows(ideal: IdealDenoiser, x_0: Tensor, ts: Sequence[int], *, seed: int = 0) -> Figure:
-    """One row for each t: the clean image, x_t, the ideal answer, and the eight likeliest images.
+    """Show one row per t: clean image, x_t, ideal prediction, and the eight likeliest images.
 
     Args:
         ideal: the denoiser.
         x_0: one clean image, shape (1, C, H, W).
         ts: the timesteps, each in 0..T.
-        seed: of the noise, which is the same in every row.
+        seed: noise seed; the noise is the same in every row.
     """
     rows, weights, left = likeliest(ideal, *_noised(ideal, x_0, ts, seed))
     rows = torch.cat([x_0.expand(len(ts), 1, *x_0.shape[1:]), rows], 1)  # (K, 11, C, H, W)
@@ -184,15 +184,15 @@ def possible_rows(ideal: IdealDenoiser, x_0: Tensor, ts: Sequence[int], *, seed:
 
 
 class PossibleSlider(ImageSliders):
-    """A row of `possible_rows` with sliders over t and the seed of the noise.
+    """A row of `possible_rows` with sliders for t and the noise seed.
 
-    All rows are computed when the slider is made.
+    All rows are computed when the slider is created.
 
     Args:
         ideal: the denoiser.
         x_0: one clean image, shape (1, C, H, W).
         every: timesteps between two rows.
-        seeds: how many different noises.
+        seeds: number of noise seeds.
     """
 
     def __init__(
@@ -217,6 +217,6 @@ class PossibleSlider(ImageSliders):
         super().__init__([of_t, of_seed], 996, [self.caption])
 
     def frame(self, t: int, seed: int) -> bytes:
-        """The row at timestep t with the noise of a seed, as PNG bytes."""
+        """The row at timestep t with the noise of this seed, as PNG bytes."""
         self.caption.value = self._captions[t, seed]
         return self._frames[t, seed]

@@ -1,4 +1,4 @@
-"""A live view of a training in a notebook: one figure, redrawn in place."""
+"""A live view of training in a notebook: one figure, redrawn in place."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ddpm_helpers.training import StepRecord, TrainingPipeline
 
 
 class LiveView:
-    """The loss curve and the latest sample grid: `pipeline.fit(watch=LiveView())`.
+    """Show the loss curve and the latest sample grid: `pipeline.fit(watch=LiveView())`.
 
-    The cell shows one figure at any time; a notebook that runs headless keeps the last.
+    The cell shows one figure at a time; a headless notebook keeps the last figure.
 
     Args:
-        every: updates between two redraws, at least 1.
+        every: redraw after this many updates, at least 1.
     Raises:
-        ValueError: every below 1.
+        ValueError: every is below 1.
     """
 
     def __init__(self, every: int = 25) -> None:
@@ -28,7 +28,7 @@ class LiveView:
         self._shown: Any = None
 
     def __call__(self, pipeline: TrainingPipeline, record: StepRecord) -> None:
-        """Redraw after every n-th update, and after the last one."""
+        """Redraw after every n-th update and after the last update."""
         stopped = pipeline.stopped_by is not None and record.step == pipeline.step
         over = record.step == pipeline.total_steps or stopped
         if not pipeline.is_main or (record.step % self.every and not over):
@@ -43,10 +43,10 @@ class LiveView:
 
 
 def draw(pipeline: TrainingPipeline) -> Figure:
-    """Loss curve on the left; on the right the latest sample grid, if there is one yet.
+    """Show the loss curve on the left, and the latest sample grid, if any, on the right.
 
     Raises:
-        ValueError: an empty history.
+        ValueError: the history is empty.
     """
     figure = new_figure(10, 3.6)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1))

@@ -1,7 +1,7 @@
-"""Figures of images, schedules and training: each takes data and returns a Figure.
+"""Figures of images, schedules and training: each function takes data and returns a Figure.
 
-pyplot does not know the figures: make one the last value of a cell (no semicolon) or `display(...)`
-it, and it is shown once. You need not close them.
+pyplot does not manage these figures. To show a figure once, make it the last value of a cell (no
+semicolon) or call `display(...)`. You need not close it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = [
     "plot_schedules", "plot_snr", "show_images", "to_uint8",
 ]  # fmt: skip
 
-_GAP, _HEAD, _LETTER = 4, 18, 7.2  # screen pixels: between images, a line of text, a letter
-_TILE = 96  # screen pixels that an image is wide at least, unless a scale is given
-_POINTS = 9  # size of titles and labels
+_GAP, _HEAD, _LETTER = 4, 18, 7.2  # screen pixels: gap between images, text line, letter
+_TILE = 96  # minimum image width in screen pixels, unless a scale is given
+_POINTS = 9  # font size of titles and labels
 
 
 def show_images(
@@ -48,21 +48,21 @@ def show_images(
     row_labels: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Show a grid of images, each pixel a crisp square.
+    """Show a grid of images without smoothing.
 
     Args:
-        x: (N, C, H, W), or one image (C, H, W), in [-1, 1] (clipped outside), or uint8; C = 1
-            is shown in grey.
-        titles: one above each image; rows whose titles are all empty leave no room for them.
+        x: (N, C, H, W), or one image (C, H, W), in [-1, 1] (values outside are clipped), or uint8;
+            C = 1 is shown in grey.
+        titles: titles above the images; rows with only empty titles need no space.
         ncols: images per row; by default up to 8.
-        title: above the whole figure.
-        scale: screen pixels per image pixel; by default an image is at least 96 wide.
-        row_labels: one to the left of each row.
-        ax: axes to draw into, instead of a figure of its own.
+        title: title of the whole figure.
+        scale: screen pixels per image pixel; by default an image is at least 96 pixels wide.
+        row_labels: labels to the left of the rows.
+        ax: axes to draw into; None makes a new figure.
     Returns:
         The figure.
     Raises:
-        ValueError: wrong shape, NaN, or a number of titles or labels that does not fit.
+        ValueError: x has the wrong shape or holds NaN, or the number of titles or labels is wrong.
     """
     pixels = to_uint8(x[None] if x.ndim == 3 else x)
     n, height, width, _ = pixels.shape
@@ -97,19 +97,19 @@ def _fitting(name: str, texts: Sequence[str] | None, count: int, of: str) -> lis
 
 
 def _text_width(texts: Sequence[str]) -> float:
-    """Screen pixels of the widest of some texts, as they are drawn; 0 if there is none."""
+    """Width of the widest text in screen pixels; 0 without texts."""
     figure = new_figure(1, 1, layout="none")
     drawn = [figure.text(0, 0, text, fontsize=_POINTS) for text in set(texts) if text.strip()]
     return max((text.get_window_extent().width for text in drawn), default=0)
 
 
 def _title_size(titles: Sequence[str], room: float) -> float:
-    """Points at which the widest title takes no more than `room` pixels: at most 9, at least 5."""
+    """Font size, from 5 to 9 points, at which the widest title fits into `room` pixels."""
     return max(5.0, _POINTS * room / max(room, _text_width(titles)))
 
 
 def _sheet_axes(sheet: np.ndarray, title: str | None, labels: Sequence[str]) -> Axes:
-    """Axes in which one pixel of the sheet is one pixel of the screen, with room for the texts."""
+    """Make axes that show the sheet at one screen pixel per pixel, with room for the texts."""
     height, width = sheet.shape[:2]
     left = 12 + (8 + math.ceil(_text_width(labels)) if any(labels) else 0)
     top = 34 if title else 8
@@ -132,15 +132,15 @@ def noising_strip(
     """Show images at chosen timesteps of the forward process, with the same noise at each.
 
     Args:
-        x_0: one clean image (C, H, W) or several (B, C, H, W), in [-1, 1]; one row each.
-        diffusion: a schedule, or {name: schedule}, which gives each its own rows.
+        x_0: one clean image (C, H, W) or several (B, C, H, W), in [-1, 1]; one row per image.
+        diffusion: a schedule, or {name: schedule} for separate rows per schedule.
         ts: timesteps, each in 0..T.
-        seed: of the noise.
+        seed: noise seed.
         options: as for `show_images`.
     Returns:
         The figure; its columns are the timesteps.
     Raises:
-        ValueError: a timestep outside 0..T, or wrong shapes.
+        ValueError: a timestep is outside 0..T, or a shape is wrong.
     """
     x_0 = (x_0[None] if x_0.ndim == 3 else x_0).cpu()
     named = diffusion if isinstance(diffusion, Mapping) else {"": diffusion}
@@ -162,14 +162,14 @@ def denoising_path(
     """Show the steps from noise to one image: x_t above, the predicted x_0 below.
 
     Args:
-        steps: the `Step`s of one walk, as `sample_steps` yields them.
-        n_frames: how many of them to show, first and last included.
-        picture: index in the batch.
+        steps: all `Step`s that one call of `sample_steps` yields.
+        n_frames: number of steps to show, including the first and the last.
+        picture: index of the image in the batch.
         options: as for `show_images`.
     Returns:
         The figure.
     Raises:
-        ValueError: no steps, or an image that the batch does not have.
+        ValueError: steps is empty, or the batch has no such image.
     """
     steps = list(steps)
     if not steps:
@@ -188,13 +188,13 @@ def class_grid(ds: Any, per_class: int = 8, **options: Any) -> Figure:
     """Show the first images of each class, one row per class.
 
     Args:
-        ds: an `ImageDataset`: `images` uint8 (N, C, H, W), `labels` and `classes` are used.
-        per_class: images per row; classes with fewer leave white space.
+        ds: an `ImageDataset`, or an object with its `images` (uint8), `labels` and `classes`.
+        per_class: images per row; white space if a class has fewer.
         options: as for `show_images`.
     Returns:
         The figure.
     Raises:
-        ValueError: no images.
+        ValueError: there are no images to show.
     """
     labels = np.asarray(ds.labels)
     found = {name: np.flatnonzero(labels == k)[:per_class] for k, name in enumerate(ds.classes)}

@@ -1,4 +1,4 @@
-"""Sliders for notebooks. The method `frame(value)` of each returns the PNG that it shows.
+"""Sliders for notebooks. The method `frame(value)` of each slider returns the PNG that it shows.
 
 A focused slider moves with the arrow keys, Page Up / Page Down, Home and End.
 """
@@ -33,11 +33,11 @@ from ddpm_helpers.display.canvas import (
 
 
 class ImageSliders(ipywidgets.VBox):
-    """Sliders above an image; subclasses define `frame`, which takes a value of each slider.
+    """Sliders above an image; subclasses define `frame`, which takes one value per slider.
 
     Args:
         sliders: integer or floating-point sliders.
-        width: of the image, in screen pixels.
+        width: width of the image in screen pixels.
         above: widgets between the sliders and the image.
     Attributes:
         sliders, image: the widgets; `slider` is the first of the sliders.
@@ -57,14 +57,14 @@ class ImageSliders(ipywidgets.VBox):
         self._show()
         super().__init__([*self.sliders, *above, self.image])
 
-    def __repr__(self) -> str:  # what a page without widgets shows in its place
+    def __repr__(self) -> str:  # shown on pages without widgets
         over = ", ".join(slider.description for slider in self.sliders)
         if len(self.sliders) == 1:
             over += f" = {self.slider.min}..{self.slider.max}"
         return f"{type(self).__name__} over {over} (moves in JupyterLab)"
 
     def frame(self, *values: Any) -> bytes:
-        """The image at these values of the sliders, as PNG bytes."""
+        """The image for these slider values, as PNG bytes."""
         raise NotImplementedError
 
     def _show(self, change: Any = None) -> None:
@@ -72,13 +72,13 @@ class ImageSliders(ipywidgets.VBox):
 
 
 class Blitter:
-    """A figure whose background is drawn once and whose moving artists are drawn on top of it."""
+    """A figure with a background that is drawn once, and moving artists on top."""
 
     def __init__(self, figure: Figure, moving: Sequence[Artist]) -> None:
-        self.canvas = FigureCanvasAgg(figure)  # its own: pyplot would close a canvas it knows
+        self.canvas = FigureCanvasAgg(figure)  # a separate canvas, which pyplot does not close
         self.moving = list(moving)
         for artist in self.moving:
-            artist.set_animated(True)  # left out of the background
+            artist.set_animated(True)  # not part of the background
         self.canvas.draw()
         self.background: Any = self.canvas.copy_from_bbox(figure.bbox)  # type: ignore[attr-defined]
 
@@ -90,15 +90,15 @@ class Blitter:
 
 
 class NoisingSlider(ImageSliders):
-    """One image at every timestep t: x_t, the histogram of its values, and alpha_bar at t.
+    """Show an image at timestep t: x_t, the histogram of its values, and alpha_bar at t.
 
     Args:
         x_0: one clean image, (C, H, W) or (1, C, H, W), in [-1, 1].
         diffusion: the schedule; t runs over 0..T.
-        t: where the slider starts.
-        seed: of the noise, which is the same at every timestep and in every run.
+        t: start value of the slider.
+        seed: noise seed; the noise is the same at every timestep and in every run.
     Raises:
-        ValueError: more than one image, or t outside 0..T.
+        ValueError: x_0 holds more than one image, or t is outside 0..T.
     """
 
     def __init__(self, x_0: Tensor, diffusion: DiffusionUtils, *, t: int = 0, seed: int = 0):
@@ -145,7 +145,7 @@ class NoisingSlider(ImageSliders):
         ax.set(xlabel="pixel value", ylabel="density", xlim=(-4, 4), ylim=(0, 1.1))
         ax.set_title("histogram of the values", fontsize=11)
         ax.legend(loc="upper right", fontsize=8, frameon=False)
-        return [self._bars, line, self._moments]  # the line stays above the bars
+        return [self._bars, line, self._moments]  # draw the line above the bars
 
     def _curve(self, figure: Figure) -> list[Artist]:
         ax = figure.add_axes((636 / 840, 0.16, 190 / 840, 0.70))
@@ -165,20 +165,20 @@ def _rgb(x: Tensor) -> np.ndarray:
 
 
 def _density(x: Tensor, edges: np.ndarray) -> np.ndarray:
-    """Histogram of all values of x, as a density; values beyond the edges count as missing."""
+    """Histogram of all values of x, as a density, normalised by all values of x."""
     counts = np.histogram(x.numpy(), edges)[0]
     return counts / (x.numel() * (edges[1] - edges[0]))
 
 
 class ScheduleSlider(ImageSliders):
-    """alpha_bar of several schedules, with a slider over T, or over t.
+    """Show alpha_bar of several schedules, with a slider for T or for t.
 
     Args:
         schedules: names, for a slider over T in 10..1000; or {name: DiffusionUtils}, all of the
             same T, for a slider over t in 0..T.
-        value: where the slider starts; by default 500, or the middle of 0..T.
+        value: start value of the slider; by default 500, or the middle of 0..T.
     Raises:
-        ValueError: no schedules, an unknown name, or a value out of range.
+        ValueError: there are no schedules, a name is unknown, or value is out of range.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class ScheduleSlider(ImageSliders):
         super().__init__([bar], 800)
 
     def frame(self, value: int) -> bytes:
-        """The curves at t = value, or with T = value, as PNG bytes."""
+        """The curves at t = value or for T = value, as PNG bytes."""
         checks.count(self._letter, value, self._least, self._most)
         rows = [f"{self._letter} = {value}"]
         for name, line, dot in zip(self._names, self._lines, self._dots, strict=True):
@@ -232,18 +232,18 @@ class ScheduleSlider(ImageSliders):
 
 
 class FrameSlider(ImageSliders):
-    """Images made beforehand, such as the steps of a denoising, with a slider and a play button.
+    """Show prepared images, such as denoising steps, with a slider and a play button.
 
     Args:
-        frames: one for each value of the slider: images (N, C, H, W) or one image (C, H, W),
-            in [-1, 1] or uint8, shown side by side; or a Figure.
-        captions: a text for each frame.
-        name: the slider's label.
-        interval: milliseconds per frame while it plays.
-        width: of the frame on the screen; by default small images are enlarged to at least 96
-            pixels each, and larger ones keep their size.
+        frames: one frame per slider value: images (N, C, H, W) or one image (C, H, W), in [-1, 1]
+            or uint8, shown side by side; or a Figure.
+        captions: one text per frame.
+        name: label of the slider.
+        interval: milliseconds per frame while playing.
+        width: width of the frame on the screen; by default small images are enlarged to at least
+            96 pixels each, and larger images keep their size.
     Raises:
-        ValueError: no frames, or captions that do not fit.
+        ValueError: there are no frames, or the number of captions is wrong.
     """
 
     def __init__(
@@ -265,13 +265,13 @@ class FrameSlider(ImageSliders):
         self.caption = ipywidgets.Label(captions[0])
         last = len(frames) - 1
         self.play = ipywidgets.Play(min=0, max=last, interval=interval, repeat=False)
-        own_width = int.from_bytes(self._frames[0][16:20], "big")  # in the header of every PNG
+        own_width = int.from_bytes(self._frames[0][16:20], "big")  # read from the PNG header
         super().__init__([ipywidgets.IntSlider(0, 0, last, description=name)], width or own_width)
         ipywidgets.jslink((self.play, "value"), (self.slider, "value"))
         self.children = [ipywidgets.HBox([self.play, self.slider]), self.caption, self.image]
 
     def frame(self, value: int) -> bytes:
-        """Frame number value, in 0..len - 1, as PNG bytes."""
+        """The frame with index value, in 0..len - 1, as PNG bytes."""
         return self._frames[checks.count("frame", value, 0, len(self._frames) - 1)]
 
     def _show(self, change: Any = None) -> None:
