@@ -123,7 +123,7 @@ EQUAL = {
             "a number: 1.0 -> 0.0",
             "a number: 1.0 -> 0.5",
             "a number: 0 -> -1",
-            "another variable: length in line 4, column 43 -> longest",
+            "another variable: length in line 3, column 43 -> longest",
         ],
     ),
     "6.1": (
