@@ -11,7 +11,7 @@ from torch import nn
 
 from ddpm_helpers.doctor import check_sampler, oracle
 
-SAMPLE = 9  # of so many entries of the tables, one is in `make test`
+SAMPLE = 9  # every ninth entry of the tables is in `make test`
 DOCS = Path(__file__).parents[1] / "docs" / "doctor.md"
 
 

@@ -117,13 +117,7 @@ def read(path: Path, key: dict[str, Any]) -> Cached | None:
         if touched and _checksum(path) != found["sha256"]:
             return None
         cached = Cached(path, images, labels, tuple(found["classes"]))
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        OverflowError,
-    ):  # the file has been modified
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):  # it has been modified
         return None
     if touched:  # such as a copied file: do not compare its checksum again
         with suppress(OSError):  # in a read-only folder, the checksum is compared each time

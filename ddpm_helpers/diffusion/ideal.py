@@ -197,9 +197,7 @@ def _variance(bar: Tensor) -> Tensor:
 
 def _checked_images(images: Tensor | np.ndarray) -> Tensor:
     if isinstance(images, np.ndarray):
-        with (
-            warnings.catch_warnings()
-        ):  # torch warns about a read-only map; nothing is written to it
+        with warnings.catch_warnings():  # about a read-only map, to which nothing is written
             warnings.simplefilter("ignore")
             images = torch.from_numpy(images)
     if not isinstance(images, Tensor):

@@ -194,7 +194,7 @@ def class_grid(ds: Any, per_class: int = 8, **options: Any) -> Figure:
     Returns:
         The figure.
     Raises:
-        ValueError: there are no images to show.
+        ValueError: ds has no images.
     """
     labels = np.asarray(ds.labels)
     found = {name: np.flatnonzero(labels == k)[:per_class] for k, name in enumerate(ds.classes)}

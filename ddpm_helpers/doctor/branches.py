@@ -27,11 +27,9 @@ def find_branches(record: Record, n: int, null: int | None) -> tuple[int, list[T
         called with None or without a label, or with one label for all while the other has several.
     """
     for k in sorted(range(len(record.told)), key=lambda k: abs(k - len(record.told) // 2)):
-        labels = [v for v in record.labels[k] if not isinstance(v, (str, bool))]
-        for value in labels:
-            if isinstance(value, Tensor) and value.ndim and len(value) == 2 * n:
-                rows = _classes(value[:n], value[n:], null)
-                return None if rows is None else (k, [torch.cat(rows)])
+        for value in _doubled(record.labels[k], n):
+            rows = _classes(value[:n], value[n:], null)
+            return None if rows is None else (k, [torch.cat(rows)])
         if k + 1 < len(record.told) and same_input(record, k):
             first, second = (_first_tensor(record.labels[i]) for i in (k, k + 1))
             pair = _classes(first, second, null)
@@ -43,8 +41,7 @@ def _without_a_class(record: Record, n: int, null: int) -> Alarm | None:
     """Guidance whose two branches get equal labels, or never the one that means none."""
     pairs: list[list[tuple[Any, Any]]] = []  # of the labels of each step: both branches' values
     for k, given in enumerate(record.labels):
-        doubled = [v for v in given if isinstance(v, Tensor) and v.ndim and len(v) == 2 * n]
-        if doubled:
+        if doubled := _doubled(given, n):
             pairs.append([(v[:n], v[n:]) for v in doubled])
         elif k + 1 < len(record.told) and same_input(record, k):
             pairs.append(list(zip_longest(given, record.labels[k + 1])))
@@ -65,6 +62,11 @@ def _without_a_class(record: Record, n: int, null: int) -> Alarm | None:
 def same_input(record: Record, k: int) -> bool:
     """Whether call k and the next get the same x_t and t."""
     return record.told[k] == record.told[k + 1] and torch.equal(record.x[k], record.x[k + 1])
+
+
+def _doubled(labels: list[Any], n: int) -> list[Tensor]:
+    """The labels of a call that computes both branches of n images at once."""
+    return [v for v in labels if isinstance(v, Tensor) and v.ndim and len(v) == 2 * n]
 
 
 def _first_tensor(labels: list[Any]) -> Tensor | None:

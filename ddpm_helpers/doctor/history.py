@@ -163,9 +163,9 @@ def _as_eps(record: Record, x: list[Tensor], x_0: list[Tensor]) -> list[Tensor]:
 def _steps(
     record: Record, other: Record, calls: int, first: int, as_eps: bool
 ) -> Iterator[list[Weights]]:
-    """The steps of a sampler with so many calls in each, in several measures of time.
+    """The weights of each step's answers, for each measure of time, if a step makes `calls` calls.
 
-    Nothing if the answers do not explain x: a step is not so.
+    Nothing if the answers do not explain x: then a step makes another number of calls.
     """
     x, x_0 = _differences(record, other)
     bars = record.bars

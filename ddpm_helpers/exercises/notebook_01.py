@@ -136,7 +136,7 @@ EXERCISES = [
             Case("values beyond -1 and 1", (torch.tensor([-7.0, -1.02, 1.02, 1.5, 4.0]),)),
         ],
         {
-            "decimals are truncated, so many bytes come back one too small: round first, (1.1)":
+            "decimals are truncated, and many bytes come back one too small: round first, (1.1)":
                 lambda x: ((x.clamp(-1, 1) + 1) * 127.5).to(torch.uint8),
             "values outside [-1, 1] wrap around, so white turns black: clamp before the conversion":
                 lambda x: ((x + 1) * 127.5).round().long().to(torch.uint8),

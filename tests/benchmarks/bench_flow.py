@@ -31,7 +31,7 @@ WAYS = (("dpm++", 15), ("ddim", 15), ("ddim", 4))
 
 
 def trained(config: TrainConfig, ds: ImageDataset, steps: int) -> TrainingPipeline:
-    """A training of so many steps, its learning rate at 0 in the end."""
+    """Train for `steps` updates, with a learning rate that falls to 0."""
     parts = build_model(config, len(ds.classes)), build_diffusion(config)
     pipeline = TrainingPipeline(*parts, ds, config)
     pipeline.total_steps = steps

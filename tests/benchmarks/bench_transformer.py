@@ -78,7 +78,7 @@ def config_of(name: str, target: str, seed: int, batch: int) -> TrainConfig:
 
 
 def train(config: TrainConfig, ds: ImageDataset, updates: int) -> tuple[TrainingPipeline, float]:
-    """A training of so many updates, and the images that it took per second of processor time."""
+    """Train for `updates` updates; also return the images per second of processor time."""
     kind = WeightedLikeV if config.prediction == "x_0" else DiffusionUtils
     diffusion = kind(config.timesteps, config.schedule, prediction=config.prediction)
     pipeline = TrainingPipeline(build_model(config, len(ds.classes)), diffusion, ds, config)

@@ -34,6 +34,7 @@ export function panels(page) {
   let racedWith = 0; // updates of the network that it used; 0 for the exact mean
   let pace = null; // {began, from}: when the training that goes on began, and at which update
   let crowds = null; // walks of the healthy and of the broken loop
+  let arrivals = []; // what `nearest` says of the ends of both
   let exactErrors = null;
   let asked = 0;
 
@@ -215,6 +216,7 @@ export function panels(page) {
       return [...brokenWalk(mistake, bar, network, noise(), noise, options)].map(({ x_t }) => x_t);
     };
     crowds = { healthy: walked(null), broken: walked(bug) };
+    arrivals = [crowds.healthy, crowds.broken].map((path) => nearest(path.at(-1), world.data.points));
     endsTable();
     explain();
     page.state().run = 1;
@@ -225,8 +227,8 @@ export function panels(page) {
 
   function endsTable() {
     const loop = BUGS[page.state().bug].ddpm ? "ddpm" : "ddim";
-    const rows = [[`correct ${loop}`, "quiet", crowds.healthy], ["broken", "broken", crowds.broken]].map(([title, colour, path]) => {
-      const { distance, reached } = nearest(path.at(-1), world.data.points);
+    const rows = [[`correct ${loop}`, "quiet"], ["broken", "broken"]].map(([title, colour], i) => {
+      const { distance, reached } = arrivals[i];
       return `<tr><th scope=row><span class=line style="color:var(--${colour})"></span>${title}</th><td>${distance.toFixed(3)}</td><td>${reached}</td></tr>`;
     });
     $("ends").innerHTML = "<thead><tr><th scope=col>loop</th><th scope=col>distance from the data</th>"
@@ -245,8 +247,7 @@ export function panels(page) {
   function explain() {
     const { doctor, repair, seen, fewer } = BUGS[page.state().bug];
     const sigma = lastNoise(alphaBar("cosine", BROKEN_T)).toFixed(4);
-    const count = (path) => nearest(path.at(-1), world.data.points).reached;
-    const hidden = fewer && crowds && count(crowds.broken) > 0.85 * count(crowds.healthy);
+    const hidden = fewer && crowds && arrivals[1].reached > 0.85 * arrivals[0].reached;
     $("seen").textContent = seen + (hidden ? " These data have too few points to show it: choose three classes, or letters." : "");
     $("doctor").textContent = `The doctor says: ${doctor.replace("{sigma}", sigma)}. ${repair}.`;
   }

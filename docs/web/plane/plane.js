@@ -15,7 +15,7 @@ const $ = (id) => document.getElementById(id);
 const { hypot, max, round, sqrt } = Math;
 const CLOUD = 400; // points of the cloud, at most
 const PLAY_MS = 5000;
-const CALM_JUMPS = 10; // with reduced motion, t moves in so many jumps
+const CALM_JUMPS = 10; // of t, where reduced motion is asked for
 const ARROWS = 15; // of the field, in a row
 const HELP = {
   x_0: "The star: E[x_0 | x_t], the sum of all data points times their weights w.",
