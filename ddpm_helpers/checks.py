@@ -1,4 +1,4 @@
-"""Checks of arguments: each returns the value, or raises one line that names it and the choices.
+"""Check arguments: each function returns the value, or raises a one-line error that names it.
 
 For example, `n = checks.count("n", n)` may raise "n must be a whole number at least 1, got 0".
 """
@@ -20,7 +20,7 @@ NO_LABEL = -1  # the label of an image without a class
 
 
 def count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """A whole number in least..most."""
+    """Check that value is a whole number in least..most, and return it as an int."""
     span = f"at least {least}" if most is None else f"in {least}..{most}"
     try:
         number = operator.index(value)
@@ -32,7 +32,7 @@ def count(name: str, value: Any, least: int = 1, most: int | None = None) -> int
 
 
 def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
-    """A finite number in least..most; a tensor that holds one number counts as a number."""
+    """Check that value is a finite number in least..most, or such a tensor, (); return a float."""
     if isinstance(value, Tensor) and value.ndim == 0:
         value = value.item()
     if not isinstance(value, Real) or not math.isfinite(value):
@@ -45,14 +45,14 @@ def number(name: str, value: Any, least: float = -math.inf, most: float = math.i
 
 
 def one_of(name: str, value: Any, choices: Collection[str]) -> str:
-    """One of several names."""
+    """Check that value is one of the choices."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")
     return value
 
 
 def same_shape(name: str, a: Tensor, other: str, b: Tensor) -> Tensor:
-    """A tensor a of the same shape as b, which the message calls `other`."""
+    """Check that a has the shape of b, which the message calls `other`; return a."""
     if a.shape != b.shape:
         raise ValueError(
             f"{name} must have the shape of {other}, {tuple(b.shape)}; got {tuple(a.shape)}"
@@ -61,7 +61,7 @@ def same_shape(name: str, a: Tensor, other: str, b: Tensor) -> Tensor:
 
 
 def images(name: str, x: Tensor) -> Tensor:
-    """A batch of floating-point images, (B, C, H, W)."""
+    """Check that x is a batch of floating-point images, (B, C, H, W)."""
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(
             f"{name} must be float images (B, C, H, W), got {x.dtype} {tuple(x.shape)}"
@@ -72,18 +72,18 @@ def images(name: str, x: Tensor) -> Tensor:
 def labels(
     y: Tensor | Sequence[int | str] | int | str, n: int, model: Any, device: torch.device
 ) -> Tensor:
-    """One class label for each of n images.
+    """Convert class numbers or names to one label for each of n images.
 
     Args:
-        y: class numbers or names, one for each image or one for all; NO_LABEL for no class.
+        y: class numbers or names, (n,), or a single label for all images; NO_LABEL for no class.
         n: number of images.
-        model: its `num_classes` is the number of classes (None: it takes no labels), its `classes`
-            their names; if it has no `num_classes`, every number is accepted.
-        device: where the labels go.
+        model: `num_classes` is the number of classes (None: it takes no labels) and `classes` holds
+            their names; without `num_classes`, every number is accepted.
+        device: device of the labels.
     Returns:
         int64 (n,).
     Raises:
-        ValueError: an unknown class, a wrong number of labels, or a network that takes none.
+        ValueError: a class is unknown, the number of labels is wrong, or the network takes none.
     """
     classes = getattr(model, "num_classes", math.inf)
     if classes is None:
@@ -107,21 +107,21 @@ def labels(
 
 
 def class_name(name: Any) -> str:
-    """A class name as text: in Unicode's form NFC, whichever way a drive stores accents.
+    """Convert a class name to text in Unicode's form NFC, because drives store accents differently.
 
-    A number becomes its digits, and bytes of a file name that are not text become escapes.
+    A number becomes its digits. Bytes of a file name that are not text become escapes.
     """
     text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
     return unicodedata.normalize("NFC", text)
 
 
 def class_number(word: str, classes: float, names: Sequence[str]) -> int:
-    """The number of the class that `word` names, or else the number that `word` spells.
+    """Find the number of the class called `word`; if there is none, read `word` as a number.
 
-    `classes` is the number of classes, infinite if it is not known; `names` may be empty.
+    `classes` is the number of classes, infinite if it is unknown; `names` may be empty.
 
     Raises:
-        ValueError: neither a name nor a number in 0..classes-1.
+        ValueError: `word` is neither a class name nor a number in 0..classes-1.
     """
     known = [class_name(name) for name in names]
     if class_name(word) in known:
@@ -133,7 +133,7 @@ def class_number(word: str, classes: float, names: Sequence[str]) -> int:
 
 
 def _without_names(y: Any, classes: float, names: Sequence[str]) -> Any:
-    """y with every word replaced by the class number it stands for, where that can be known."""
+    """Replace the class names in y by their numbers, if the names are known."""
     if isinstance(y, np.ndarray):
         y = y.tolist()
     if isinstance(y, (list, tuple)):

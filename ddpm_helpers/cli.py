@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,28 +28,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: its arguments; None takes those of the process.
+        argv: command-line arguments; None uses those of the process.
     Returns:
-        Exit status: 0; 2 after a one-line error on stderr; 130 when interrupted, 143 after
-        SIGTERM; from `doctor` also 1 or 2, by its verdict.
+        Exit status: 0; 2 after a one-line error on stderr; 130 after Ctrl-C. The verdict of
+        `doctor` is 0, 1 or 2.
     """
-    with _safe_output():
-        return _run(build_parser().parse_args(argv))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # some code pages lack characters
+    try:
+        try:
+            return _run(build_parser().parse_args(argv))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:  # `ddpm … | head -1`
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # Python flushes once more at exit
+        return 128 + 13  # the status of a process that SIGPIPE kills
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Run the command that was parsed; errors that a user can repair become one line."""
+    """Run the parsed command; print an error that the user can fix in one line."""
     try:
         for name, value in vars(args).items():
-            if isinstance(value, str | Path):  # no shell expands the ~ of --out=~/runs/a
+            if isinstance(value, str | Path):  # shells do not expand ~ in --out=~/runs/a
                 setattr(args, name, type(value)(os.path.expanduser(value)))
-            if value == "":  # an unset variable of the shell: --data "$ALBUM"
+            if value == "":  # an unset shell variable: --data "$ALBUM"
                 raise ValueError(f"{name.replace('_', '-')} is empty")
         return args.run(args) or 0
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, FloatingPointError) as error:
         return _fail(str(error))
     except torch.OutOfMemoryError as error:
-        ours = str(error).startswith(("step ", "sample grid "))  # a training says what to change
+        ours = str(error).startswith(("step ", "sample grid "))  # the trainer says what to change
         return _fail(str(error) if ours else "out of memory: ask for fewer images at a time")
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
@@ -63,56 +74,8 @@ def _fail(message: str) -> int:
     return 2
 
 
-@contextmanager
-def _safe_output() -> Iterator[None]:
-    """Within it, printing never raises, whatever stdout and stderr are."""
-    out, err = _SafeStream(sys.stdout), _SafeStream(sys.stderr)
-    with redirect_stdout(out), redirect_stderr(err):  # type: ignore[type-var]
-        try:
-            yield
-        finally:
-            out.flush()
-            err.flush()
-
-
-class _SafeStream:
-    """A text stream that never ends a command.
-
-    Characters that a code page lacks are replaced by "?". If a pipe is closed (`ddpm … | head -1`)
-    or there is no stream (pythonw), the rest goes nowhere.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = open(os.devnull, "w") if stream is None else stream
-        if hasattr(self._stream, "reconfigure"):
-            self._stream.reconfigure(errors="replace")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Write text, and return its length."""
-        try:
-            self._stream.write(text)
-        except BrokenPipeError:
-            self._send_nowhere()
-        return len(text)
-
-    def flush(self) -> None:
-        """Send on what was written."""
-        try:
-            self._stream.flush()
-        except BrokenPipeError:
-            self._send_nowhere()
-
-    def _send_nowhere(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())  # Python's own flush at exit goes there too
-        os.close(nowhere)
-
-
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line, one subparser per command."""
+    """Build the parser, with one subparser per command."""
     parser = argparse.ArgumentParser(prog="ddpm", description=__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")

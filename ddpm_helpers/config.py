@@ -1,4 +1,4 @@
-"""Every setting of the project: a type, a default and the reason for it.
+"""Every setting of the project, with its type, its default and the reason for it.
 
 `TrainConfig` holds the settings of a training run. `settings()` reads the three environment
 variables DDPM_PRESET, DDPM_DATA and DDPM_CACHE; the project reads no others.
@@ -27,7 +27,7 @@ OPTIMIZERS = ("adamw", "muon")
 T_SAMPLINGS = ("uniform", "stratified", "logit_normal", "log_normal")
 CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
-    "lr_schedule": ("cosine", "constant", "wsd"),
+    "lr_schedule": ("cosine", "wsd"),
     "network": NETWORKS,
     "optimizer": OPTIMIZERS,
     "t_sampling": T_SAMPLINGS,
@@ -41,10 +41,9 @@ OF_SOURCE: dict[str, dict[str, Any]] = {
 }
 # Defaults that depend on the network: a width of 32 would be too narrow for a token.
 OF_NETWORK: dict[str, dict[str, Any]] = {"transformer": {"width": 128}}
-COUNTS = {  # integers with no maximum, and their minimum
+COUNTS = {  # integers without a maximum: their minimum
     "image_size": 1, "timesteps": 1, "epochs": 1, "batch_size": 1, "width": 1, "accumulate": 1,
-    "max_bad_steps": 1, "keep_checkpoints": 1, "stem_stride": 1, "limit": 1,
-    "patch": 1, "depth": 1, "heads": 1,
+    "stem_stride": 1, "limit": 1, "patch": 1, "depth": 1, "heads": 1,
     "warmup_steps": 0, "sample_every": 0, "save_every": 0,
 }  # fmt: skip
 LARGEST_SEED = 2**63 - 1  # torch's generators accept no larger one
@@ -58,11 +57,11 @@ def _setting(default: Any, reason: str) -> Any:
 class TrainConfig:
     """The settings of a training run; the defaults are the classic configuration.
 
-    Every field is an option of `ddpm train`; `metadata["help"]` is its reason. NumPy's numbers and
-    tensors of one element become plain Python values.
+    Every field is an option of `ddpm train`; `metadata["help"]` is its reason. NumPy scalars and
+    tensors with one element become plain Python values.
 
     Raises:
-        ValueError: a value of the wrong type or out of range, or a choice that does not exist.
+        ValueError: a value has the wrong type, is out of range or is an unknown choice.
     """
 
     image_size: int = _setting(
@@ -102,9 +101,11 @@ class TrainConfig:
     flip: bool = _setting(True, "mirror half of the images left to right; not for text or digits")
     optimizer: str = _setting("adamw", "adamw, or muon, which learns more from each image")
     lr_schedule: str = _setting(
-        "cosine", "cosine, constant, or wsd: constant, then linear to 0 over the last fifth"
+        "cosine", "cosine, or wsd: constant, then linear to 0 over the last fifth"
     )
-    warmup_steps: int = _setting(200, "updates of linear warm-up: Adam's averages start empty")
+    warmup_steps: int = _setting(
+        200, "updates of linear warm-up, at most a third of the run: Adam's averages start empty"
+    )
     weight_decay: float = _setting(0.0, "pulls weights to 0; diffusion networks rarely overfit")
     grad_clip: float = _setting(
         1.0, "maximum gradient norm, so that one bad batch cannot undo an hour"
@@ -121,15 +122,10 @@ class TrainConfig:
     accumulate: int = _setting(
         1, "split each batch into this many parts: less memory, same training"
     )
-    max_bad_steps: int = _setting(5, "stop after this many batches in a row with NaN or Inf")
-    keep_checkpoints: int = _setting(
-        2, "newest checkpoints to keep; with 2, one is left if one is damaged"
-    )
     sample_every: int = _setting(1, "epochs between sample grids in out_dir; 0 makes none")
     keep_weights: bool = _setting(False, "also keep the weights of epochs 1, 2, 5, 10, 20, 50, …")
-    save_every: int = _setting(1, "epochs between checkpoints in out_dir; 0 saves at the end only")
-    save_minutes: float = _setting(
-        10.0, "minutes between checkpoints, counted from step 1; 0 for none"
+    save_every: int = _setting(
+        1, "epochs between checkpoints; 0: only every ten minutes (as always) and at the end"
     )
 
     def __post_init__(self) -> None:
@@ -149,8 +145,6 @@ class TrainConfig:
             raise ValueError(f"grad_clip must be above 0 (inf: no limit), got {self.grad_clip}")
         if self.min_snr_gamma is not None and not 0 < self.min_snr_gamma < math.inf:
             raise ValueError(f"min_snr_gamma must be above 0, or None; got {self.min_snr_gamma}")
-        if not self.save_minutes >= 0:
-            raise ValueError(f"save_minutes must be at least 0, got {self.save_minutes}")
         if self.teacher_steps is not None:
             checks.count("teacher_steps", self.teacher_steps, most=self.timesteps)
         for name in ("label_dropout", "ema_decay"):
@@ -166,26 +160,26 @@ class TrainConfig:
             name: classic (the defaults), ci (seconds), laptop (minutes on two cores) or gpu.
             changes: fields that replace the preset's values.
         Raises:
-            ValueError: unknown preset, or a value that is out of range.
-            TypeError: a field that does not exist.
+            ValueError: the preset is unknown, or a value is out of range.
+            TypeError: a field does not exist.
         """
         return replace(PRESETS[checks.one_of("preset", name, PRESETS)], **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, in order."""
+        """Return the fields as plain values, in order."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def load(cls, path: str | Path) -> TrainConfig:
-        """Read a configuration from a file, such as the `config.toml` that a run leaves.
+        """Read a configuration from a file, such as the `config.toml` of a run.
 
         Its table `data`, which `data_settings` reads, is ignored.
 
         Args:
-            path: a .toml or .json file; fields that it leaves out take their defaults.
+            path: a TOML file; missing fields take their defaults.
         Raises:
             FileNotFoundError: the file does not exist.
-            ValueError: not TOML or JSON, an unknown field, or a value of the wrong type.
+            ValueError: the file is not TOML, a field is unknown, or a value has the wrong type.
         """
         path = user_path(path)
         values = {key: value for key, value in read_table(path).items() if key != "data"}
@@ -202,7 +196,7 @@ class TrainConfig:
         user_path(path).write_text(self.to_toml(), encoding="utf-8")
 
     def to_toml(self) -> str:
-        """The text that `save` writes."""
+        """Return the text that `save` writes."""
         lines = []
         for f in fields(self):
             value = getattr(self, f.name)
@@ -242,7 +236,7 @@ PRESETS = {
 def cache_dir() -> Path:
     """Return the folder of caches and downloads: DDPM_CACHE, else the user's cache folder.
 
-    Without a home folder, as in some containers, it is in the temporary folder.
+    If there is no home folder, as in some containers, it is in the temporary folder.
     """
     if place := os.environ.get("DDPM_CACHE"):
         return user_path(place)
@@ -287,12 +281,12 @@ class Settings:
 def settings() -> Settings:
     """Read DDPM_PRESET, DDPM_DATA and DDPM_CACHE, with a default for each.
 
-    DDPM_PRESET is ci, laptop, gpu or classic; by default gpu where a graphics card works and
-    laptop elsewhere. DDPM_DATA is a source for `ImageDataset`, by default cartoons, which needs
+    DDPM_PRESET is ci, laptop, gpu or classic; by default gpu if a CUDA device works, else
+    laptop. DDPM_DATA is a source for `ImageDataset`, by default cartoons, which needs
     no download.
 
     Raises:
-        ValueError: unknown preset.
+        ValueError: the preset is unknown.
     """
     device = best_device()
     preset = os.environ.get("DDPM_PRESET") or ("gpu" if device.type == "cuda" else "laptop")

@@ -1,4 +1,4 @@
-"""Configuration files, and what a run's configuration file says about its data."""
+"""Read configuration files, and find the data of a run in its configuration file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ddpm_helpers import checks
-
-DATA_FIELDS = {"source": str, "root": str, "fit": str}  # what opens a run's data again
+DATA_FIELDS = ("source", "root", "fit")  # arguments that open a run's data again
 
 
-def data_settings(path: str | Path) -> dict[str, Any]:
-    """What a run's `config.toml` says about its data: arguments of `ImageDataset`.
+def data_settings(path: str | Path) -> dict[str, str]:
+    """Read the table `data` of a run's `config.toml`: arguments of `ImageDataset`.
 
     Returns:
         Some of `source`, `root` and `fit`; an empty dict if the file has no table `data`.
@@ -22,22 +20,19 @@ def data_settings(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     values = read_table(path).get("data", {})
-    if not isinstance(values, dict):
-        raise ValueError(f"{path.name}: data must be a table, got {values!r}")
-    for name, value in values.items():
-        checks.one_of(f"field of data in {path.name}", name, DATA_FIELDS)
-        if type(value) is not DATA_FIELDS[name]:
-            kind = DATA_FIELDS[name].__name__
-            raise ValueError(f"{path.name}: {name} must be of type {kind}, got {value!r}")
+    known = isinstance(values, dict) and set(values) <= set(DATA_FIELDS)
+    if not known or not all(isinstance(value, str) for value in values.values()):
+        fields = ", ".join(DATA_FIELDS)
+        raise ValueError(f"{path.name}: data must be a table of strings {fields}; got {values!r}")
     return values
 
 
 def data_of_run(weights: str | Path) -> dict[str, Any]:
-    """`data_settings` of the run that weights belong to; empty for weights outside of a run.
+    """Read the `data_settings` of the run that contains the weights; empty if there is no run.
 
     Args:
-        weights: a run's folder, or a file in it. A folder without `history.jsonl` is not one, and
-            its `config.toml` may belong to another program.
+        weights: a run's folder, or a file in it. A folder without `history.jsonl` is not a
+            run; its `config.toml` may belong to another program.
     """
     path = Path(weights).expanduser()
     folder = path if path.is_dir() else path.parent
@@ -46,24 +41,21 @@ def data_of_run(weights: str | Path) -> dict[str, Any]:
 
 
 def data_table(values: dict[str, Any]) -> str:
-    """The table `data` in TOML, which `data_settings` reads back."""
+    """Write the table `data` in TOML, which `data_settings` reads back."""
     lines = [f"{name} = {json.dumps(v, ensure_ascii=False)}\n" for name, v in values.items()]
     return "\n[data]\n" + "".join(lines) if lines else ""
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """The content of a .toml or .json file.
+    """Read a TOML file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: another file extension, or neither TOML nor JSON.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not TOML.
     """
-    readers = {".toml": tomllib.loads, ".json": json.loads}
-    if path.suffix not in readers:
-        raise ValueError(f"a configuration file must end in .toml or .json, got {path.name!r}")
     if not path.is_file():
         raise FileNotFoundError(f"no configuration at {path}")
     try:
-        return readers[path.suffix](path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # both readers raise it
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error

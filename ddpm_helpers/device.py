@@ -1,4 +1,4 @@
-"""Where tensors live and what computes there: device, precision, compiler, processes."""
+"""Choose the device, the precision, the compiler and the processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def best_device() -> torch.device:
-    """The fastest device that works here: cuda, then mps, then cpu."""
+    """Find the fastest device that works here: cuda, then mps, then cpu."""
     if torch.cuda.is_available() and _works("cuda"):
         return torch.device("cuda")
     if torch.backends.mps.is_available() and _works("mps"):
@@ -24,7 +24,7 @@ def best_device() -> torch.device:
 
 @cache
 def _works(device: str) -> bool:
-    """Whether one addition succeeds there, or else a warning: a driver may be too old for torch."""
+    """Try an addition on a device, and warn if it fails: a driver may be too old for torch."""
     try:
         torch.ones(1, device=device).add(1).item()
     except (RuntimeError, AssertionError) as error:
@@ -35,9 +35,9 @@ def _works(device: str) -> bool:
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to another device, without waiting for what a GPU is still computing.
+    """Copy a tensor to another device without waiting for the GPU.
 
-    A copy from pageable memory would wait, so the values go through pinned memory.
+    Copies from pageable memory wait, so the values are copied to pinned memory first.
     """
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
@@ -47,11 +47,11 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 def device_and_dtype(
     model: Any, otherwise: Tensor | None = None
 ) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype of a network's first floating-point parameter.
+    """Find the device and dtype of a network's first floating-point parameter.
 
     Args:
         model: any callable.
-        otherwise: a tensor that decides for a model without parameters; None: float32 on the CPU.
+        otherwise: a tensor to use for a model without parameters; None: float32 on the CPU.
     """
     parameters = getattr(model, "parameters", None)
     floats = (p for p in parameters() if p.is_floating_point()) if callable(parameters) else ()
@@ -60,16 +60,16 @@ def device_and_dtype(
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """Compile a network with torch.compile, which fuses the operations between its convolutions.
+    """Compile a network with torch.compile, which fuses the operations between convolutions.
 
-    The result shares the weights of `model`. What the compiler fails on runs uncompiled, after a
-    warning that says why.
+    The result shares the weights of `model`. A part that fails to compile runs
+    uncompiled, after a warning with the reason.
     """
     return torch.compile(model, backend=_inductor_or_plain, dynamic=False)  # type: ignore[return-value]
 
 
 def _inductor_or_plain(graph: Any, inputs: Any) -> Any:
-    """torch.compile's own backend; if it fails, usually without a C++ compiler, the plain graph."""
+    """Use torch.compile's backend; if it fails, mostly without a C++ compiler, the plain graph."""
     try:
         return torch._dynamo.lookup_backend("inductor")(graph, inputs)
     except Exception as error:  # compilers fail in many ways
@@ -80,7 +80,7 @@ def _inductor_or_plain(graph: Any, inputs: Any) -> Any:
 
 
 def bf16_is_fast(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 itself rather than emulating it."""
+    """Return whether the device computes in bfloat16 itself rather than emulating it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
@@ -90,26 +90,17 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 def make_accelerator() -> Accelerator:
-    """Make the `Accelerator`, which knows the device and the other processes of this run.
+    """Make the `Accelerator`, which manages the device and the processes of this run.
 
-    Its own mixed precision is one setting for a whole Python process, while a notebook may
-    compare two, so the pipeline uses torch.autocast itself. Precision and accumulation are those
-    of the configuration, whatever `accelerate config` left in the environment.
-
-    Raises:
-        ValueError: launched for FSDP.
+    A Python process has one mixed-precision setting of accelerate, but a notebook may compare two,
+    so the pipeline calls torch.autocast itself. Precision and accumulation come from the
+    configuration; `accelerate config` is ignored.
     """
-    from accelerate import Accelerator  # takes a second: not at import
+    from accelerate import Accelerator  # the import takes a second
     from accelerate.utils import GradientAccumulationPlugin
 
-    accelerator = Accelerator(
+    return Accelerator(
         cpu=best_device().type == "cpu",
         mixed_precision="no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
-    if accelerator.distributed_type == "FSDP":
-        raise ValueError(
-            "FSDP splits networks that are too large for one GPU; this one fits on any: "
-            "launch with --multi_gpu instead of --use_fsdp"
-        )
-    return accelerator

@@ -1,4 +1,4 @@
-"""Paths that a user names, and atomic writes: a reader never sees half of a file."""
+"""User paths, and atomic writes: a reader never sees a partial file."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """A path that a user gave, absolute, with `~` replaced by the home folder.
+    """Make a user's path absolute, with `~` replaced by the home folder.
 
-    Links are kept: the path is not resolved.
+    Symbolic links are not resolved.
     """
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replace the content of a file, flushed to the disk.
+    """Replace the content of a file atomically, and flush it to the disk.
 
     Raises:
         OSError: the disk is full or cannot be written; the old file is untouched.
@@ -36,15 +36,18 @@ def write_temporary(path: Path, content: bytes) -> Path:
             os.fsync(file.fileno())
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        why = not_written(path, len(content), error)
-        raise OSError(f"{why}; the old file is untouched") from error
+        needs, free = megabytes(len(content)), megabytes(shutil.disk_usage(path.parent).free)
+        raise OSError(
+            f"{path} was not written ({error.strerror}): it needs {needs}, {free} are free; "
+            "the old file is untouched"
+        ) from error
     return temporary
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush a folder to the disk, so that the names of new files survive a power cut too.
+    """Flush a folder to the disk, so that the names of new files survive a power cut.
 
-    Not every drive can do that (FUSE, network drives): the names are then written a little later.
+    Some drives cannot do this (FUSE, network drives): they write the names a little later.
     """
     if os.name == "posix":
         with suppress(OSError):
@@ -55,23 +58,16 @@ def flush_folder(folder: Path) -> None:
                 os.close(handle)
 
 
-def not_written(path: Path, needed: int, error: OSError) -> str:
-    """One line that names the file, the reason, and the bytes needed and free."""
-    free = megabytes(shutil.disk_usage(path.parent).free)
-    reason = f"({error.strerror}): it needs {megabytes(needed)}, {free} are free"
-    return f"{path} was not written {reason}"
-
-
 def megabytes(count: int) -> str:
-    """A number of bytes as text, such as "1.5 MB"."""
+    """Format a number of bytes, such as "1.5 MB"."""
     return f"{count / 1e6:,.1f} MB"
 
 
 def prepare_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder, and check that files can be written into it.
+    """Make a folder if it does not exist, and check that it is writable.
 
     Raises:
-        OSError: they cannot; the message names the folder.
+        OSError: the folder is not writable; the message names it.
     """
     folder = user_path(path)
     try:

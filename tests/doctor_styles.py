@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -164,8 +165,15 @@ def ancestral(bug="", table=cosine, kind="eps", outputs=1, **sizes):
             x_0 = {"eps": (x - p * out) / q, "x_0": out, "v": q * x - p * out}[kind]
             if bug == "sign of v":
                 x_0 = q * x + p * out
+            if bug == "v times sqrt(1 / alpha_bar - 1)":
+                x_0 = q * x - p / q * out
+            if bug == "x and v exchanged":
+                x_0 = q * out - p * x
             if bug == "taken for v":
                 x_0 = q * x - p * out
+            if bug == "threshold without 1":
+                s = x_0.abs().flatten(1).quantile(0.95, 1).reshape(-1, 1, 1, 1)
+                x_0 = x_0.clamp(-s, s) / s
             x_0 = x_0.clamp(0, 1) if bug == "x_0 in 0..1" else x_0.clamp(-1, 1)
             if bug == "alphas_cumprod_prev not shifted":
                 to = ab
@@ -177,6 +185,7 @@ def ancestral(bug="", table=cosine, kind="eps", outputs=1, **sizes):
             x = first * x_0 + second * x
             low, high = math.log(max(b * (1 - to) / (1 - ab), 1e-20)), math.log(b)
             log = low if v is None else (v + 1) / 2 * high + (1 - (v + 1) / 2) * low
+            log = v * high + (1 - v) * low if bug == "v for (v + 1) / 2" else log
             half = 1.0 if bug == "exp(log variance)" else 0.5
             sigma = torch.exp(half * torch.as_tensor(log, dtype=x.dtype))
             if t > 0 or bug == "noise at the end":
@@ -194,13 +203,35 @@ def ddim(bug="", table=cosine, steps=20, eta=0.0, calls="once", result="x", **si
     if bug == "leading":
         ts = [i * (T // steps) for i in range(steps - 1, -1, -1)]
 
+    if bug == "number of one of the steps to both ends":
+        ts = [round(i * (T - 1) / (steps - 1)) for i in range(steps - 1, -1, -1)]
+
     def ask(model, x, t, s, i):
-        t = {"t + 1": t + 1, "t of the next step": max(s, 0), "number of the step": steps - 1 - i,
+        t = {"number of one of the steps to both ends": steps - 1 - i,
+             "t + 1": t + 1, "t of the next step": max(s, 0), "number of the step": steps - 1 - i,
              "t in float16": float(torch.tensor(float(t)).half())}.get(bug, t)  # fmt: skip
         if calls == "once":
             return model(x, full(x, t))
+        if calls == "labels first":
+            return model(x, torch.arange(len(x)), full(x, t))
         if calls == "null":
-            none, with_y = model(x, full(x, t), None), model(x, full(x, t), torch.arange(len(x)))
+            told = max(t - 3, 0) if bug == "another t for none" else t
+            y = torch.arange(len(x))
+            if bug == "labels drawn anew":
+                y = torch.randint(0, 10, y.shape)
+            empty = y if bug == "class for none" else None
+            none, with_y = model(x, full(x, told), empty), model(x, full(x, t), y)
+        elif calls == "shown":  # the second one for a picture of x_0
+            with_y = none = model(x, full(x, t), torch.arange(len(x)) % 10)
+            model(x, full(x, t), torch.arange(len(x)) % 10)
+        elif calls == "interval":  # of w, and the branches in another order every time
+            y = torch.arange(len(x)) % 4
+            both = [lambda: model(x, full(x, t), y), lambda: model(x, full(x, t), y * 0 + 10)]
+            if i % 5 == 0:
+                return both[0]()
+            with_y, none = [call() for call in both[:: 1 if i % 2 else -1]][:: 1 if i % 2 else -1]
+            if bug == "guidance to 0":
+                return 3 * (with_y - none)
         elif calls == "mask":
             y = torch.arange(len(x)) % 3
             none, with_y = (model(x, full(x, t), y, context_mask=torch.full_like(y, m))
@@ -208,15 +239,28 @@ def ddim(bug="", table=cosine, steps=20, eta=0.0, calls="once", result="x", **si
         else:  # keywords, a doubled batch
             y = torch.arange(len(x)) % 10
             empty = {"labels twice": y, "class 0 for none": 0 * y}.get(bug, 0 * y + 10)
-            both = model(
-                x=torch.cat([x, x]), timesteps=full(x, t).repeat(2), y=torch.cat([empty, y])
-            )
+            if bug == "label dropout":
+                y = torch.where(torch.rand(len(y)) < 0.1, empty, y)
+            doubled = torch.cat([x, x])
+            if bug == "doubled image by image":
+                doubled = x.repeat_interleave(2, 0)
+            if bug == "other half of its own":
+                doubled = torch.cat([x, x + 0.1 * torch.randn_like(x)])
+            both = model(x=doubled, timesteps=full(x, t).repeat(2), y=torch.cat([empty, y]))
             none, with_y = both.chunk(2)
         w = 3.0
         if bug == "branches swapped":
             none, with_y = with_y, none
+        if bug == "guidance to 0":
+            return w * (with_y - none)
         if bug == "guidance not to 1":
             return none + w * with_y
+        if bug == "guided output unused":
+            return none
+        if bug == "first two channels":
+            return torch.cat([(none + w * (with_y - none))[:, :2], with_y[:, 2:]], 1)
+        if bug == "guidance clamped":
+            return (none + w * (with_y - none)).clamp(-1, 1)
         return (1 + w) * with_y - w * none
 
     def sample(model, x):
@@ -225,6 +269,8 @@ def ddim(bug="", table=cosine, steps=20, eta=0.0, calls="once", result="x", **si
             at, to = float(bar[t]), float(bar[s]) if s >= 0 else 1.0
             if bug == "alpha_bar of t - 1" and t:
                 to = float(bar[t - 1])
+            if s >= 0 and bug == "alpha_bar of t for s":
+                to = at
             if s < 0 and bug == "alpha_bar[-1]":
                 to = float(bar[-1])
             if s < 0 and bug == "first entry":
@@ -234,15 +280,22 @@ def ddim(bug="", table=cosine, steps=20, eta=0.0, calls="once", result="x", **si
             eps = ask(model, x, t, s, i)
             q = math.sqrt(at if bug != "alpha_bar of s in x_0" else to)
             x_0 = ((x - math.sqrt(1 - at) * eps) / q).clamp(-1, 1)
+            if bug == "1 / alpha_bar - 1":
+                x_0 = (x / q - (1 / at - 1) * eps).clamp(-1, 1)
             eps = (x - math.sqrt(at) * x_0) / math.sqrt(1 - at)
             sigma = eta * math.sqrt(max(0.0, (1 - to) / (1 - at) * (1 - at / to)))
             room = 1 - to - (0 if bug == "eta in one place" else sigma**2)
             room = 1 - at if bug == "direction of t" else room
             room = 1 - to - sigma if bug == "sigma, not squared" else room
             along = room if bug == "direction without root" else math.sqrt(max(0.0, room))
+            along = math.sqrt(1 - to) - sigma if bug == "sigma behind the root" else along
             along = -along if bug == "direction backwards" else along
             along = 0.0 if bug == "no direction" else along
-            scale = {"image of t": math.sqrt(at), "image without root": to}.get(bug, math.sqrt(to))
+            along = math.sqrt(to) if bug == "factors exchanged" else along
+            scale = {
+                "factors exchanged": math.sqrt(1 - to), "image of t": math.sqrt(at),
+                "image without root": to,
+            }.get(bug, math.sqrt(to))  # fmt: skip
             if bug == "alpha of one row" and t:
                 alpha = at / float(bar[t - 1])
                 x = math.sqrt(to) * (1 - alpha) * x_0 + math.sqrt(alpha) * (1 - to) * x
@@ -253,7 +306,7 @@ def ddim(bug="", table=cosine, steps=20, eta=0.0, calls="once", result="x", **si
                 x = x + sigma * torch.randn_like(x)
         return finish(x, bug, result)
 
-    return Case(sample, bar, {"null": 10} if calls == "keywords" else {})
+    return Case(sample, bar, {"null": 10} if calls in ("keywords", "interval") else {})
 
 
 def finish(x, bug, result):
@@ -272,6 +325,8 @@ def finish(x, bug, result):
     return {
         "x": lambda: x, "uint8": lambda: grey, "list": lambda: list(x), "0..1": lambda: (x + 1) / 2,
         "rounded": lambda: grey.float() / 127.5 - 1, "steps": lambda: [0 * x, x],
+        "pair": lambda: (x, {"calls": 20}), "dict": lambda: {"images": x},
+        "PIL": lambda: [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in grey],
         "numpy": lambda: grey.permute(0, 2, 3, 1).numpy(), "float numpy": lambda: x.numpy(),
         "uint8 cut": lambda: ((x + 1) * 127.5).to(torch.uint8),
     }[result]()  # fmt: skip
@@ -353,7 +408,7 @@ def repaint(bug="", jumps=3, T=60):
     return Case(sample, bar)
 
 
-def consistency(bug="", steps=5):
+def consistency(bug="", steps=5, clip=True):
     """x_0, then noised afresh."""
     bar = cosine(100)
     ts = [round(99 - 99 * i / steps) for i in range(steps)]
@@ -361,7 +416,8 @@ def consistency(bug="", steps=5):
     def sample(model, x):
         for t, s in zip(ts, [*ts[1:], None], strict=True):
             eps = model(x, full(x, t))
-            x_0 = ((x - (1 - bar[t]).sqrt() * eps) / bar[t].sqrt()).clamp(-1, 1).float()
+            x_0 = ((x - (1 - bar[t]).sqrt() * eps) / bar[t].sqrt()).float()
+            x_0 = x_0.clamp(-1, 1) if clip else x_0
             if s is None:
                 return x_0
             row = t if bug == "noised to the old t" else s
@@ -380,9 +436,13 @@ def karras(steps, low=0.02, high=80.0, rho=7.0):
     return torch.cat([sigmas, torch.zeros(1)]).double()
 
 
-def sigma(bug="", method="euler", steps=20, high=80.0, spacing="karras", kind="x_0"):
+def sigma(
+    bug="", method="euler", steps=20, high=80.0, spacing="karras", kind="x_0", low=0.02, end="x_0"
+):
     """k-diffusion's samplers and EDM's: a network of x and sigma that returns x_0."""
-    sigmas = karras(steps, high=high)
+    sigmas = karras(steps, low=low, high=high)
+    if bug == "power rho left out":
+        sigmas = torch.cat([torch.linspace(high ** (1 / 7), low ** (1 / 7), steps), torch.zeros(1)])
     if spacing == "linear":
         sigmas = torch.cat([torch.linspace(high, 0.02, steps), torch.zeros(1)]).double()
 
@@ -402,15 +462,27 @@ def sigma(bug="", method="euler", steps=20, high=80.0, spacing="karras", kind="x
 
     def sample(model, x):
         x, old = x * (1.0 if bug == "x_T without sigma" else float(sigmas[0])), []
-        for s, to in pairwise(sigmas.tolist()):
+        for i, (s, to) in enumerate(pairwise(sigmas.tolist())):
+            cold = 0.0
+            if bug == "two steps lower" and to:
+                to = float(sigmas[i + 2]) or to
+            if method == "consistency":
+                told = float(sigmas[max(0, i - 1)]) if bug == "sigma of the step before" else s
+                x = model(x, full(x, told))
+                x = x + to * torch.randn_like(x)
+                continue
             if method == "churn" and 0.05 < s < 50:
-                hat = s * 1.2
+                hat, cold, old_x = s * 1.2, s, x
                 extra = hat - s if bug == "churn by difference" else math.sqrt(hat**2 - s**2)
                 if bug != "no noise":
                     x = x + extra * torch.randn_like(x)
                 s = hat
-            D = denoise(model, x, s)
+            D = denoise(model, x, cold if cold and bug == "t before the churn" else s)
+            if end == "x_t" and to == 0:
+                break
             slope = (x - D) / (to if bug == "slope by the next sigma" and to else s)
+            slope = (x - D) / cold if cold and bug == "slope by the old sigma" else slope
+            x, s = (old_x, cold) if cold and bug == "from the old x" else (x, s)
             slope = slope / s if bug == "slope by sigma squared" else slope
             slope = -slope if bug == "sign" else slope
             if bug == "last step left out" and to == 0:
@@ -421,6 +493,9 @@ def sigma(bug="", method="euler", steps=20, high=80.0, spacing="karras", kind="x
                     down = to
                 if bug == "sigma up squared":
                     up = up**2
+                if bug == "sigma up squared in both places":
+                    up = min(to, up**2)
+                    down = math.sqrt(to**2 - up**2)
                 if bug == "noise of the next sigma":
                     up = to
                 if method == "2s ancestral" and down > 0:
@@ -435,17 +510,24 @@ def sigma(bug="", method="euler", steps=20, high=80.0, spacing="karras", kind="x
                     x = x + up * torch.randn_like(x)
             elif method in ("heun", "churn") and to > 0:
                 ahead = x + slope * (to - s)
-                second = (ahead - denoise(model, ahead, to)) / to
+                at = s if bug == "second sigma of the begin" else to
+                given = x if bug == "x given twice" else ahead
+                D = denoise(model, given, at)
+                second = ((x if bug == "second slope from x" else ahead) - D) / to
+                second = (ahead - D) / s if bug == "second slope by the first sigma" else second
                 both = (slope + second) / (1 if bug == "no half" else 2)
                 both = second if bug == "second slope alone" else both
-                x = x + both * (to - s)
+                x = (ahead if bug == "from the second x" else x) + both * (to - s)
             elif method == "dpm2" and to > 0:
                 middle = math.sqrt(s * to)
                 half = x + slope * (middle - s)
-                second = (half - denoise(model, half, middle)) / middle
+                told = to if bug == "second sigma of the end" else middle
+                second = (half - denoise(model, half, told)) / middle
+                second = second / 2 if bug == "half a step" else second
                 if bug == "slope of the begin":
                     second = 2 * second - slope
-                x = x + second * (to - s)
+                end_of = middle if bug == "step to the middle" else to
+                x = x + second * (end_of - s)
             elif method == "2m" and to > 0:
                 h, past = math.log(s / to), D
                 if old:
@@ -521,6 +603,7 @@ def flow(bug="", method="euler", steps=20, up=True, scale=1.0, shape="batch", si
             if bug == "last step left out" and i == count - 1:
                 break
             told = s if bug == "t of the next step" else t
+            told = t - 0.3 * t * (1 - t) if bug == "t without its shift" else told
             k = ask(model, x, told)
             if method == "midpoint":
                 k = ask(model, x + h / 2 * k, t if bug == "t of the begin" else t + h / 2)
@@ -530,7 +613,7 @@ def flow(bug="", method="euler", steps=20, up=True, scale=1.0, shape="batch", si
             if method == "rk4":
                 b = ask(model, x + h / 2 * k, t + h / 2)
                 c = ask(model, x + h / 2 * b, t + h / 2)
-                e = ask(model, x + h * c, s)
+                e = ask(model, x + (h / 2 if bug == "last stage of half" else h) * c, s)
                 k = (k + 2 * b + 2 * c + e) / (5 if bug == "weights not to 1" else 6)
             x = x + h * k
             if bug == "noise added":
@@ -566,6 +649,8 @@ def plms(bug="", steps=25, T=1000, end="x_0", start="one call", cut=False):
             if bug == "sign of a weight" and len(weights) > 1:
                 weights = [weights[0] + 2 * weights[1], -weights[1], *weights[2:]]
             total = sum(weights)
+            if bug == "plus for minus" and len(weights) == 4:
+                weights = [55, -59, 37, 9]
             out = sum(w / total * e for w, e in zip(weights, recent, strict=True))
             if len(old) == 1 and start == "two calls":
                 out = (eps + model(step(x, t, s, eps), full(x, s))) / 2
@@ -628,6 +713,8 @@ HEALTHY = [
       for method, steps in (("euler", 100), ("euler", 300), ("sde", 100), ("sde", 400),
                             ("corrected", 150), ("rk4", 20), ("rk4", 50))),
     ("repaint", {}), ("repaint", {"jumps": 1}), ("consistency", {}), ("consistency", {"steps": 2}),
+    ("consistency", {"steps": 4, "clip": False}), ("ddim", {"calls": "labels first"}),
+    *(("ddim", {"result": form}) for form in ("pair", "dict", "PIL")),
     *(("sigma", {"method": method, "steps": steps})
       for method in ("euler", "heun", "dpm2", "2m", "ancestral", "2s ancestral", "churn", "lms")
       for steps in (10, 30)),
@@ -646,7 +733,10 @@ HEALTHY = [
       for T, steps in ((100, 10), (200, 10), (250, 25), (1000, 20))),
     *(("dpm", {"spacing": spacing, "steps": steps})
       for spacing in ("t", "lambda") for steps in (12, 25)),
+    ("sigma", {"low": 0.0097, "steps": 60, "end": "x_t"}),
+    *(("sigma", {"method": "consistency", "steps": steps}) for steps in (2, 5)),
     ("dpm", {"table": cosine, "T": 200}), ("ddim", {"table": cosine, "T": 100, "steps": 100}),
+    *(("ddim", {"calls": calls, "eta": eta}) for calls in ("shown", "interval") for eta in (0, 1)),
 ]  # fmt: skip
 
 ROW, HISTORY = "neighbouring|of the next step", "earlier outputs"
@@ -733,12 +823,24 @@ PLANTED = [
     *planted("sigma", {"step to sigma, not down": "one of two places",
                        "sigma up squared": "by its variance",
                        "no noise": "adds none"}, {"method": "ancestral"}),
-    *planted("sigma", {"step to sigma, not down": "", "sigma up squared": "gets noise",
+    *planted("sigma", {"step to sigma, not down": "one of two places",
+                       "sigma up squared": "by its variance",
                        "no noise": "gets noise"}, {"method": "2s ancestral", "steps": 10}),
-    *planted("sigma", {"no half": "", "second slope alone": HISTORY}, {"method": "heun"}),
-    *planted("sigma", {"slope of the begin": HISTORY}, {"method": "dpm2"}),
-    *planted("sigma", {"no noise": "gets noise", "churn by difference": "gets noise"},
-             {"method": "churn"}),
+    *planted("sigma", {
+        "no half": "sum to 2", "second slope alone": HISTORY, "x given twice": "the same x_t",
+        "second slope from x": "x_t of its begin", "from the second x": "of its second call",
+        "second sigma of the begin": "second call of a step is given the wrong",
+        "second slope by the first sigma": "sigma of the first call",
+    }, {"method": "heun"}, {"method": "heun", "steps": 12, "high": 14.6}),
+    *planted("sigma", {
+        "slope of the begin": HISTORY, "half a step": "sum to 0.5",
+        "second sigma of the end": "second call of a step is given the wrong",
+    }, {"method": "dpm2"}, {"method": "dpm2", "steps": 12}),
+    *planted("sigma", {
+        "no noise": "gets noise", "churn by difference": "gets noise",
+        "t before the churn": "t from before it", "from the old x": "from before its noise",
+        "slope by the old sigma": "from before its noise",
+    }, {"method": "churn"}),
     *planted("sigma", {
         "r inverted": HISTORY, "first entry kept": HISTORY, "sign of the second order": HISTORY,
         "2 r for r": HISTORY, "history out of order": HISTORY,
@@ -752,10 +854,21 @@ PLANTED = [
     }, {}, {"up": False, "shape": "image", "steps": 50}),
     *planted("flow", {"not scaled": "not multiplied"},
              {"scale": 999.0}, {"scale": 1000.0, "up": False}),
-    *planted("flow", {"no half": ""}, {"method": "heun"}),
-    *planted("flow", {"weights not to 1": ""}, {"method": "rk4"}),
+    *planted("flow", {"no half": "sum to 2"}, {"method": "heun"}),
+    *planted("flow", {"weights not to 1": "sum to 1.2", "last stage of half": "fourth call"},
+             {"method": "rk4"}, {"method": "rk4", "up": False, "scale": 1000.0}),
     *planted("ddpm", {"twice as large": "overflow", "half precision": "half precision"},
              {"T": 150}),
+    *planted("ancestral", {"threshold without 1": "is stretched"}, {}, {"kind": "v"}),
+    *planted("ancestral", {"x and v exchanged": "exchanged with"},
+             {"kind": "v"}, {"kind": "v", "T": 70}),
+    *planted("ancestral", {"v for (v + 1) / 2": "mean of each step is DDPM's"},
+             {"outputs": 2}, {"outputs": 2, "table": linear, "T": 100}),
+    *planted("ddim", {"factors exchanged": "exchanged with"}, {}, {"steps": 30}),
+    *planted("ddim", {"guidance to 0": "sum to 0", "another t for none": "the same x_t"},
+             {"calls": "null"}, {"calls": "null", "steps": 30}),
+    *planted("flow", {"t without its shift": "not that of x_t"},
+             {}, {"up": False, "scale": 1000.0}),
     *planted("ancestral", {"sign of v": "wrong sign", "sign of the output": "wrong sign"},
              {"kind": "v"}),
     *planted("ancestral", {"alphas_cumprod_prev not shifted": "not shifted"}, {}, {"kind": "v"}),
@@ -766,6 +879,8 @@ PLANTED = [
     *planted("ddim", {"labels twice": "get the same labels", "class 0 for none": "never passed"},
              {"calls": "keywords"}, {"calls": "keywords", "eta": 1.0}),
     *planted("ddim", {"leading": "the walk begins"}, {"table": linear, "steps": 25}),
+    *planted("ddim", {"sigma behind the root": "alpha_bar) - sigma"},
+             {"eta": 1.0}, {"eta": 0.5, "steps": 30}),
     *planted("ddim", {"sigma, not squared": "sigma, not sigma^2"}, {"eta": 1.0}, {"eta": 0.5}),
     *planted("ddim", {"x * 255": "x * 255", "clamped and times 255": "x * 255",
                       "no 255": "without the factor"}, {}),
@@ -782,8 +897,32 @@ PLANTED = [
         "sign of the second order": "sign is wrong",
     }, {}, {"table": cosine, "T": 300, "steps": 20}),
     *planted("plms", {"newest dropped": HISTORY, "history out of order": HISTORY,
-                      "sign of a weight": HISTORY},
+                      "sign of a weight": HISTORY, "plus for minus": "sum to 1.75"},
              {}, {"steps": 50}, {"T": 200, "steps": 20, "start": "two calls"}),
+    *planted("ddim", {"doubled image by image": "not x_t twice",
+                      "other half of its own": "not x_t twice", "guidance clamped": "",
+                      "label dropout": "label dropout is on"},
+             {"calls": "keywords", "eta": 1.0}),
+    *planted("ddim", {"labels drawn anew": "labels change", "class for none": "same labels"},
+             {"calls": "null"}),
+    *planted("ddim", {"guided output unused": "never enters", "first two channels": "2 of 3"},
+             {"calls": "null"}, {"calls": "keywords", "eta": 1.0}),
+    *planted("ddim", {"guidance to 0": "sum to 0"}, {"calls": "interval"}),
+    *planted("ddim", {"number of one of the steps to both ends": "number of the step"},
+             {"table": linear, "steps": 48}, {"table": linear, "steps": 31}),
+    *planted("ddim", {"alpha_bar of t for s": "goes to its own t",
+                      "1 / alpha_bar - 1": "with 1 / alpha_bar - 1"}, {}, {"table": linear}),
+    *planted("ancestral", {"v times sqrt(1 / alpha_bar - 1)": "v times sqrt(1 / alpha_bar - 1)"},
+             {"kind": "v"}, {"kind": "v", "T": 70}),
+    *planted("sigma", {"power rho left out": "the walk begins at",
+                       "two steps lower": "two steps lower"}, {}, {"steps": 40}),
+    *planted("sigma", {"two steps lower": "two steps lower",
+                       "sigma up squared in both places": "sigma_up squared"},
+             {"method": "ancestral"}, {"method": "ancestral", "steps": 40}),
+    *planted("sigma", {"step to the middle": "way to its second call"},
+             {"method": "dpm2"}, {"method": "dpm2", "steps": 12}),
+    *planted("sigma", {"sigma of the step before": "t of the step before"},
+             {"method": "consistency", "steps": 5}, {"method": "consistency", "steps": 8}),
 ]  # fmt: skip
 
 

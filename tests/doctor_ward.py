@@ -170,7 +170,7 @@ def one_batch_step(lr=1e-2, detached=False, frozen=False, sign=1):
 
     def step():
         out = net(x)
-        loss = sign * (out - x).square().mean()
+        loss = sign * (out - 0.6 * x).square().mean()
         if not detached:
             optimizer.zero_grad()
             loss.backward()
@@ -353,6 +353,7 @@ class Record:
             ),
             "overfit": lambda: d.check_overfit(self.step, calls=60),
             "repeats": lambda: d.check_repeats(self.model, SHAPE, 100),
+            "output": lambda: d.check_output(self.model, SHAPE, 100),
             "loss": lambda: d.check_loss(self.model, REAL, BAR, y=LABELS),
             "history": lambda: d.check_history(self.history),
             "time": lambda: d.check_time(self.model, SHAPE, ends),
@@ -543,14 +544,14 @@ BUGS = [
     part(8, "raw weights jump", "average", "rate may be too high",
          average=lambda: averages("rate")),
     # 9 "my loss is stuck"
-    part(9, "untrained", "loss", "never better than the guess", model=lambda: Perfect("untrained")),
-    part(9, "target with the wrong sign", "loss", "never better than the guess",
+    part(9, "untrained", "loss", "nearly 0 at every t", model=lambda: Perfect("untrained")),
+    part(9, "target with the wrong sign", "loss", "predicts -eps, not eps",
          model=lambda: Perfect("backwards")),
     part(9, "loss rises", "history", "rose again", history=lambda: losses("rises")),
     part(9, "loss stays", "history", "stays at", history=lambda: losses("stays")),
-    part(9, "no backward", "overfit", "did not move",
+    part(9, "no backward", "overfit", "no gradient reaches",
          step=lambda: one_batch_step(detached=True)),
-    part(9, "optimiser of another network", "overfit", "did not move",
+    part(9, "optimiser of another network", "overfit", "holds none of the network's",
          step=lambda: one_batch_step(frozen=True)),
     part(9, "minus sign", "overfit", "is negative", step=lambda: one_batch_step(sign=-1)),
     part(9, "rate far too high", "overfit", "went from", step=lambda: one_batch_step(lr=1e3)),
@@ -615,6 +616,7 @@ BUGS = [
 PARTS = {  # the parts that each check looks at; it says the same as long as they are the same
     "data": "data", "schedule": "schedule prediction", "noising": "noising", "weights": "state",
     "sampler": "loop", "precision": "half autocast", "repeats": "model",
+    "output": "model",
     "overfit": "step", "loss": "model",
     "history": "history", "time": "model", "neighbours": "model", "modes": "module",
     "labels": "model", "null label": "model", "label dropout": "drop", "average": "average",

@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -100,6 +101,10 @@ def stand_ins():
 
     return {
         "alpha_bar": bar, "p_sample_loop": ddim, "diffusion": Diffusion(), "math": math,
+        "SimpleNamespace": SimpleNamespace,
+        "diffusers_loop": lambda unet, x: ddim(lambda x, t: unet(x, t).sample, x),
+        "dit_loop": lambda net, x: ddim(
+            lambda x, t: net.forward_with_cfg(x, t, torch.zeros(len(x)).long(), 4.0), x),
         "torch": torch, "learned_variance_loop": ddim, "guided_loop": ddim,
         "loop_in_0_1": lambda model, x: case("ddim", {"table": lambda: bar, "steps": 10}).sample(
             _Fractions(model), x),
@@ -109,6 +114,9 @@ def stand_ins():
         "euler_down": flow(False), "simulate": flow(True, shape=(-1, 1, 1, 1)),
         "to_uint8_numpy": lambda x: ((x + 1) * 127.5).round().clamp(0, 255).byte()
         .permute(0, 2, 3, 1).numpy(),
+        "q_sample": lambda x, t, eps: bar[t].sqrt()[:, None, None, None].float() * x
+        + (1 - bar[t]).sqrt()[:, None, None, None].float() * eps,
+        "t": torch.arange(16),
         "net": nn.Conv2d(3, 3, 3, padding=1), "x_0": torch.rand(16, 3, 16, 16) * 1.8 - 0.9,
     }  # fmt: skip
 
@@ -129,12 +137,18 @@ def test_every_recipe_of_the_page_runs_and_finds_its_healthy_loop_healthy(capsys
     names["net"].forward = lambda x, t, conv=names["net"]: conv._conv_forward(
         x * (1 + t[:, None, None, None] / 40), conv.weight, conv.bias
     )
+    names["optimizer"] = torch.optim.Adam(names["net"].parameters(), 1e-2)
+    names["eps"] = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    names["x_t"] = names["q_sample"](names["x_0"], 2 * names["t"], names["eps"])
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.S)
     for block in blocks:
         assert len([line for line in block.splitlines() if line.strip()]) <= 10, block
         exec(block, names)
-    said = [line for line in capsys.readouterr().out.splitlines() if " sampler " in line]
-    assert len(said) >= 12 and {line.split()[0] for line in said} <= {"ok", "look"}, said
+    printed = capsys.readouterr().out.splitlines()
+    said = [line for line in printed if " sampler " in line]
+    assert any(line.startswith("ok     noising") for line in printed)
+    assert any(line.startswith("ok     overfit") for line in printed)
+    assert len(said) >= 14 and {line.split()[0] for line in said} <= {"ok", "look"}, said
     assert sum(line.startswith("ok") for line in said) >= len(said) - 1, said
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ddpm_helpers.cli import main
-from ddpm_helpers.data import ImageDataset, published
+from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.data.cartoons import CLASSES
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.evaluation import (
@@ -50,7 +50,7 @@ def test_the_shipped_classifiers_are_small_and_know_their_classes(sets):
     scores = classifier(torch.zeros(2, 3, 64, 64))  # other sizes are brought to 32
     assert scores.shape == (2, 10)
     photographs = classifier_for(types.SimpleNamespace(source="an/album"))
-    assert photographs.classes == published.CLASSES and 0.7 < photographs.accuracy < 1
+    assert photographs.classes == CLASSES and 0.7 < photographs.accuracy < 1
 
 
 @pytest.mark.slow

@@ -190,7 +190,7 @@ X, T_1 = torch.zeros(2, 3, 4, 4), torch.tensor([1, 2])
         (lambda d, p: IdealDenoiser(d, p, [0, 1]), r"labels must be \(30,\)"),
         (lambda d, p: IdealDenoiser(d, p, torch.zeros(30)), "float32"),
         (lambda d, p: IdealDenoiser(d, p, ["cat"] * 30), "labels .* got list"),
-        (lambda d, p: IdealDenoiser(d, p, [-2] * 30), "from -1"),
+        (lambda d, p: IdealDenoiser(d, p, [-2] * 30), ">= -1"),
         (lambda d, p: IdealDenoiser(d, p)(X[:, :1], T_1), r"\(B, 3, 4, 4\)"),
         (lambda d, p: IdealDenoiser(d, p)(X, torch.tensor([0, 51])), r"0\.\.50"),
         (lambda d, p: IdealDenoiser(d, p).weights(X, torch.tensor([-1, 2])), r"0\.\.50"),

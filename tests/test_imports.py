@@ -13,7 +13,7 @@ STAGES = {*BASE, "data", "diffusion", "model", "pretrained", "training", "evalua
 ALLOWED: dict[str, set[str]] = {
     "checks": set(),
     "config": {"checks", "config_file", "device", "files"},
-    "config_file": {"checks"},
+    "config_file": set(),
     "device": set(),
     "files": set(),
     "data": BASE,

@@ -1,5 +1,6 @@
-"""What README.md and docs/ promise: their commands and Python run, their links lead to files."""
+"""What README.md, docs/ and notebooks promise: commands and Python run, links lead to files."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -12,12 +13,17 @@ from ddpm_helpers.data import cartoons
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-START = re.compile(r"(?:^|.* -m )(?:ddpm|ddpm_helpers) +(?=[a-z-])")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+START = re.compile(r"(?:^|.* -m |timeout -s KILL \d+ )(?:ddpm|ddpm_helpers) +(?=[a-z-])")
 
 
 def commands(page: Path) -> list[str]:
     """Each `ddpm …` of a page, without comments: lines of shell blocks, and code within text."""
     text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        cells = (cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+        text = "\n\n".join("".join(cell["source"]) for cell in cells)
+    text = text.replace("\\\n", " ")  # a command on several lines
     blocks = re.findall(r"```\w*\n(.*?)```|((?:^    .*\n)+)", text, re.S | re.M)
     lines = [line.strip() for pair in blocks for line in "".join(pair).splitlines()]
     spans = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
@@ -31,7 +37,7 @@ def readme():
     return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES + NOTEBOOKS, ids=lambda page: page.stem)
 def test_every_command_has_options_that_exist(page, capsys):
     for line in commands(page):
         words = shlex.split(START.sub("", line, count=1))
@@ -45,6 +51,8 @@ def test_the_search_for_commands_finds_those_that_are_known():
     training = commands(ROOT / "docs" / "training.md")
     assert any(line.startswith("torchrun") or "num_processes" in line for line in training)
     assert "ddpm info" in commands(ROOT / "README.md") and len(training) > 3
+    in_05 = [START.sub("", line).split()[0] for line in commands(NOTEBOOKS[5])]
+    assert {"data", "train", "sample"} <= set(in_05) and in_05.count("train") > 2  # with `timeout`
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
 """The loop: it learns, averages, skips bad batches, and resumes to the bit."""
 
 import gc
+import itertools
 import math
 import weakref
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +11,6 @@ from toy_training import (
     CONFIG,
     TwoColours,
     change_loss,
-    fail_at,
     pipeline,
     same,
     same_run,
@@ -23,7 +22,8 @@ from ddpm_helpers.config import OPTIMIZERS, TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.training import TrainingData, TrainingPipeline, ema_decay_at, update_ema
-from ddpm_helpers.training.draws import augment, draw_t_and_eps, step_generator
+from ddpm_helpers.training.draws import augment
+from ddpm_helpers.training.training_data import parts_of
 
 
 def test_fit_learns_and_keeps_a_history():
@@ -37,12 +37,6 @@ def test_fit_learns_and_keeps_a_history():
     assert x[0].mean() < -0.3 and x[1].mean() > 0.3  # dark, bright
 
 
-def test_the_same_seed_trains_the_same_and_another_does_not(whole):
-    again, other = pipeline(), pipeline(seed=1)
-    again.fit(), other.fit()
-    assert same_run(again, whole) and not same_run(other, whole)
-
-
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "muon"}, {"accumulate": 2}])
 @pytest.mark.parametrize("stop", [1, 4])
 def test_resume_is_exact_to_the_bit_also_within_an_epoch(tmp_path, stop, changes):
@@ -51,13 +45,7 @@ def test_resume_is_exact_to_the_bit_also_within_an_epoch(tmp_path, stop, changes
     stop_after(pipeline(tmp_path, **changes), stop).save()
     assert second.resume().name == "checkpoint.pt" and second.step == stop
     second.fit()
-    assert same_run(second, whole)
-
-
-def test_the_loop_over_steps_can_be_left_and_continued(whole):
-    p = stop_after(pipeline(), 4)
-    p.fit()
-    assert same_run(p, whole)
+    assert same_run(second, whole) and not same_run(second, pipeline(seed=1, **changes))
 
 
 def test_the_record_comes_after_the_update_of_weights_and_average():
@@ -91,30 +79,18 @@ def test_labels_are_hidden_at_the_requested_rate_and_images_flipped():
     assert (x[:, 0, 0, 0] > 0).float().mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_the_loss_is_weighted_on_request():
-    """A fresh network outputs 0: the first loss is the mean of the weighted targets, by hand."""
-    p = pipeline(min_snr_gamma=5.0, flip=False)
-    record = next(p.steps())
-    x_0, _ = next(p.dataset.batches(5, seed=0))
-    generator = step_generator(0, 0, p.device)
-    torch.rand(2, 5, generator=generator)  # flips and hidden labels are drawn first
-    t, eps = draw_t_and_eps(x_0, p.diffusion.alpha_bar, generator)
-    bar = p.diffusion.alpha_bar[t][:, None, None, None]
-    v = (bar.sqrt() * eps - (1 - bar).sqrt() * x_0).square().mean((1, 2, 3))
-    snr = (bar / (1 - bar)).flatten()
-    assert record.loss == pytest.approx((v * snr.clamp(max=5) / (snr + 1)).mean().item(), rel=1e-4)
-
-
-def test_loss_per_quarter_is_the_mean_over_its_images():
-    p, seen = pipeline(batch_size=12, timesteps=8), {}
+def test_loss_per_quarter_is_the_mean_over_its_images_weighted_as_configured():
+    p, seen = pipeline(batch_size=12, timesteps=8, min_snr_gamma=5.0), {}
     loss = p.diffusion.loss
 
     def watched(model, x_0, t, eps, y, **options):
-        seen["t"], seen["losses"] = t, loss(model, x_0, t, eps, y, **options)
+        seen["t"], seen["gamma"] = t, options["min_snr_gamma"]
+        seen["losses"] = loss(model, x_0, t, eps, y, **options)
         return seen["losses"]
 
     p.diffusion.loss = watched
     record = next(p.steps())
+    assert seen["gamma"] == 5.0
     for k in range(4):
         mine = seen["losses"][(2 * k < seen["t"]) & (seen["t"] <= 2 * k + 2)]
         assert record.quarters[k] == pytest.approx(mine.mean().item(), nan_ok=True)
@@ -131,15 +107,13 @@ def test_accumulation_trains_the_same_also_with_more_parts_than_images(parts, wh
 
 
 def test_the_parts_of_a_batch_are_the_batch_in_order():
-    for batch in (1, 5, 10):
-        for accumulate in (1, 2, 3, 8):
-            parts = [rows for rows, weight, _ in pipeline(accumulate=accumulate)._parts(batch)
-                     if weight]  # fmt: skip
-            assert torch.cat([torch.arange(batch)[rows] for rows in parts]).tolist() == [
-                *range(batch)
-            ]
-            sizes = [rows.stop - rows.start for rows in parts]
-            assert max(sizes) - min(sizes) <= 1
+    for batch, accumulate, processes in itertools.product((1, 5, 10), (1, 2, 3, 8), (1, 2)):
+        found = [list(parts_of(batch, accumulate, processes, k)) for k in range(processes)]
+        assert all(len(parts) == accumulate for parts in found)  # DDP waits for every process
+        rows = [r for parts in zip(*found, strict=True) for r, weight in parts if weight]
+        assert torch.cat([torch.arange(batch)[r] for r in rows]).tolist() == [*range(batch)]
+        sizes = [r.stop - r.start for r in rows]
+        assert max(sizes) - min(sizes) <= 1
 
 
 # ---------------------------------------------------------------------------- bad batches
@@ -180,34 +154,17 @@ def test_a_finite_loss_with_a_gradient_that_is_not_finite_is_bad_too():
     assert same(p.model, before.model)
 
 
-def test_after_a_bad_batch_timesteps_and_noise_are_drawn_anew():
-    p, drawn = pipeline(batch_size=6), []
-    spoil(p, {0})
-    loss = p.diffusion.loss
-
-    def watched(model, x_0, t, eps, y, **options):
-        drawn.append((t, eps))
-        return loss(model, x_0, t, eps, y, **options)
-
-    p.diffusion.loss = watched
-    steps = p.steps()
-    with pytest.warns(match="step 1.*batch skipped"):
-        assert [next(steps).step, next(steps).step] == [1, 2]
-    assert not any(a.equal(b) for a, b in zip(*drawn, strict=True))
-
-
 def test_bad_batches_in_a_row_stop_the_run_and_resume_stays_exact(tmp_path):
-    whole, parts = pipeline(max_bad_steps=2), [pipeline(tmp_path, max_bad_steps=2) for _ in "ab"]
+    whole, parts = pipeline(epochs=4), [pipeline(tmp_path, epochs=4) for _ in "ab"]
     for p in (whole, *parts):
-        spoil(p, {1, 4, 5, 6})
+        spoil(p, {1, 3, 4, 5, 6, 7})
     for p in (whole, parts[0]):
-        with pytest.warns(match="step 2: .*skipped"):
-            with pytest.raises(FloatingPointError, match="step 6: .*2 .*lower lr than 0.00"):
+        with pytest.warns(match="batch skipped"):
+            with pytest.raises(FloatingPointError, match="step 8: .*5 .*lower lr than 0.00"):
                 p.fit()
-    assert parts[1].resume() and parts[1].step == 6  # the error has saved
+    assert parts[1].resume() and parts[1].step == 8  # the error has saved
     for p in (whole, parts[1]):
-        with pytest.warns(match="step 7: .*skipped"):  # after the error the count starts again
-            p.fit()
+        p.fit()
     assert same_run(parts[1], whole)
     assert all(v.isfinite().all() for v in whole.ema_model.state_dict().values())
 
@@ -216,8 +173,7 @@ def test_bad_batches_in_a_row_stop_the_run_and_resume_stays_exact(tmp_path):
 
 
 @pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("CUDA out of memory. " * 9), RuntimeError("can't allocate memory: 9"),
-    RuntimeError("MPS backend out of memory"), RuntimeError("CPU: not enough memory: you tried"),
+    torch.OutOfMemoryError("CUDA out of memory. " * 9), RuntimeError("CPU: not enough memory: you"),
 ])  # fmt: skip
 def test_out_of_memory_is_one_line_and_a_rerun_continues_exactly(error, whole):
     p, big, held = pipeline(), [error], []
@@ -247,13 +203,6 @@ def test_a_sample_grid_that_needs_too_much_memory_is_not_blamed_on_the_batch(tmp
     p = pipeline(tmp_path, sample_every=1)
     p.diffusion.sample = full
     with pytest.raises(torch.OutOfMemoryError, match="^sample grid after step 3: .*sample_every=0"):
-        p.fit()
-
-
-def test_other_errors_of_an_update_are_raised_unchanged():
-    p = pipeline()
-    fail_at(p, 2, RuntimeError("size mismatch"))
-    with pytest.raises(RuntimeError, match="^size mismatch$"):
         p.fit()
 
 
@@ -287,6 +236,9 @@ def test_a_dataset_that_meets_the_protocol_can_be_trained_on(tmp_path):
     assert same_run(again, p)
 
 
+GREY = TrainConfig(**CONFIG.to_dict() | {"channels": 1})
+
+
 def with_classes_of_numbers():
     data = Least()
     data.classes = range(2)
@@ -300,10 +252,9 @@ def test_the_parts_of_a_training_that_do_not_fit_are_refused_in_one_line():
         "range(0, 2)|[0, 1]": {"dataset": with_classes_of_numbers()},
         "Conv2d": {"model": torch.nn.Conv2d(3, 3, 1)},
         "str": {"diffusion": "cosine"},
-        "image_size is 16": {"model": DiffusionNet(32, width=8)},
-        "config.channels is 1": {"config": TrainConfig(**CONFIG.to_dict() | {"channels": 1})},
-        "(3, 16, 16)": {"model": DiffusionNet(16, channels=1, width=8),
-                        "config": TrainConfig(**CONFIG.to_dict() | {"channels": 1})},
+        "network has (3, 32, 32)": {"model": DiffusionNet(32, width=8)},
+        "network has (3, 16, 16)": {"config": GREY},
+        "dataset has (3, 16, 16)": {"model": DiffusionNet(16, channels=1, width=8), "config": GREY},
         "knows 1": {"model": DiffusionNet(16, width=8, num_classes=1)},
         "config.timesteps is 50": {"diffusion": DiffusionUtils(40, prediction="v")},
         "config.prediction is 'v'": {"diffusion": DiffusionUtils(50, prediction="eps")},
@@ -347,30 +298,12 @@ def test_a_training_works_where_somebody_switched_gradients_off(whole):
     assert same_run(p, whole)
 
 
-def test_another_default_dtype_is_refused():
-    torch.set_default_dtype(torch.float64)
-    try:
-        with pytest.raises(ValueError, match="float64.*set_default_dtype"):
-            pipeline()
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 def test_a_table_of_betas_can_be_trained_with_and_is_not_resumed_with_another(tmp_path):
     betas = beta_schedule("linear", 50)
-    p = TrainingPipeline(**parts(diffusion=DiffusionUtils(50, betas, prediction="v")))
-    p.save(tmp_path / "c.pt")
-    with pytest.raises(ValueError, match="c.pt.*table of betas"):
-        TrainingPipeline(**parts()).resume(tmp_path / "c.pt")
-
-
-def test_fsdp_is_refused_with_what_to_do_instead(monkeypatch):
-    import accelerate
-
-    fake = SimpleNamespace(distributed_type=accelerate.DistributedType.FSDP)
-    monkeypatch.setattr(accelerate, "Accelerator", lambda **options: fake)
-    with pytest.raises(ValueError, match="FSDP.*--multi_gpu"):
-        pipeline()
+    table = DiffusionUtils(50, betas, prediction="v")
+    next(TrainingPipeline(**parts(diffusion=table), out_dir=tmp_path).steps())
+    with pytest.raises(ValueError, match="checkpoint.pt.*table of betas"):
+        TrainingPipeline(**parts()).resume(tmp_path)
 
 
 def test_the_configuration_overrides_what_accelerate_was_configured_for(monkeypatch, whole):
@@ -448,11 +381,3 @@ def test_a_compiler_that_fails_is_named_and_training_continues(compile_with, who
         p.fit()
     assert len([w for w in said if "torch.compile failed" in str(w.message)]) == 1
     assert "\n" not in str(said[0].message) and same_run(p, whole)
-
-
-def test_a_network_that_the_caller_compiled_trains_as_it_is_called(compile_with, whole):
-    p = pipeline()
-    net = torch.compile(p.model, backend=compile_with["backend"])
-    wrapped = TrainingPipeline(net, p.diffusion, p.dataset, p.config)
-    wrapped.fit()
-    assert compile_with["called"] == 6 and same_run(wrapped, whole)

@@ -96,17 +96,6 @@ def test_the_configuration_of_a_run_names_its_data_and_starts_or_continues_it(
         train("--config", "a/config.toml", "--preset", "ci")
 
 
-def test_fit_pad_keeps_whole_images_and_is_part_of_the_data(train, album, tmp_path):
-    for fit, has_ends in (("crop", False), ("pad", True)):
-        assert train("--data", album, "--fit", fit, "--out", fit)[0] == 0
-        images = [np.load(p) for p in (tmp_path / "cache").glob("*.npy")]
-        reds = [((i[:, 0] > 200) & (i[:, 1] < 100)).any() for i in images]
-        assert any(reds) == has_ends
-    status, _, err = train("--data", album, "--fit", "crop", "--out", "pad", "--resume")
-    assert status == 2 and "not on other 16 images of album" in err
-    assert train("--data", album, "--fit", "stretch", "--out", "x")[0] == 2
-
-
 def test_a_moved_folder_is_resumed_under_its_new_name_and_runs_in_the_home_folder(
     train, album, tmp_path, monkeypatch
 ):
@@ -151,31 +140,24 @@ def test_by_default_fine_tuning_makes_enough_updates_after_a_short_warm_up(image
 def test_fine_tuning_from_the_command_line_makes_enough_updates(train, tmp_path):
     """With the tiniest weights, whose 180 updates take a second."""
     assert train("--out", "a")[0] == 0
-    status, out, err = train("--weights", "a", "--data", "cartoons", "--out", "b",
-                             tiny="--limit 12 --sample-every 0")  # fmt: skip
-    assert status == 0 and "180 steps, mean loss" in out and "warm-up" not in err
+    status, out, _ = train("--weights", "a", "--data", "cartoons", "--out", "b",
+                           tiny="--limit 12 --sample-every 0")  # fmt: skip
+    assert status == 0 and "180 steps, mean loss" in out
 
 
-def test_a_run_that_is_mostly_warm_up_says_so_before_it_starts(train):
-    err = train("--out", "a", "--warmup-steps", 1)[2]
-    assert "warm-up of 1 updates is more than a third of this run of 2" in err
-    assert "warm-up" not in train("--out", "b", "--warmup-steps", 1, "--epochs", 2)[2]
-
-
-@pytest.mark.parametrize("option, words", [
-    ("--width 32", "cartoons was trained with width = 24, not 32: leave --width out"),
-    ("--prediction eps", "prediction = 'v', not 'eps'"),
-    ("--rescale-zero-snr", "rescale_zero_snr = False, not True"),
-])  # fmt: skip
-def test_options_that_contradict_the_weights_are_one_line(option, words, train):
-    status, out, err = train("--weights", "cartoons", tiny=option)
-    assert status == 2 and words in err and err.count("\n") == 1 and out == ""
+def test_options_that_contradict_the_weights_are_one_line(train):
+    for option, words in {
+        "--width 32": "cartoons was trained with width = 24, not 32: leave --width out",
+        "--prediction eps": "prediction = 'v', not 'eps'",
+    }.items():
+        status, out, err = train("--weights", "cartoons", tiny=option)
+        assert status == 2 and words in err and err.count("\n") == 1 and out == ""
 
 
 def test_a_log_gets_a_line_every_half_minute_and_a_terminal_a_bar(train, monkeypatch, capsys):
     clock = iter(range(0, 100_000, 20))
     monkeypatch.setattr("ddpm_helpers.training.progress.time.monotonic", lambda: next(clock))
-    lines = train("--epochs", "4", "--save-minutes", "0")[2].splitlines()
+    lines = train("--epochs", "4")[2].splitlines()
     assert 2 <= len(lines) <= 8 and "\r" not in lines[0]
     assert re.fullmatch(r"step \d of 8: loss \d\.\d{4}, \d+ images/s, 0:0\d:\d\d left", lines[0])
     monkeypatch.setattr("ddpm_helpers.training.progress._can_redraw", lambda: True)
@@ -187,27 +169,25 @@ def test_a_log_gets_a_line_every_half_minute_and_a_terminal_a_bar(train, monkeyp
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.usefixtures("signals_as_in_a_terminal")
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_training_says_how_to_continue(number, status, train, monkeypatch):
+def test_a_stopped_training_says_how_to_continue(train, monkeypatch):
     steps = TrainingPipeline.steps
 
     def interrupted(self):
         for record in steps(self):
             if record.step == 1:
-                os.kill(os.getpid(), number)
+                os.kill(os.getpid(), signal.SIGINT)
             yield record
 
     monkeypatch.setattr(TrainingPipeline, "steps", interrupted)
     code, _, err = train("--out", "run", "--epochs", "9")
-    assert code == status and "stopped after step 2 of 18; saved" in err and "--resume" in err
+    assert code == 130 and "stopped after step 2 of 18; saved, --resume" in err
     monkeypatch.setattr(TrainingPipeline, "steps", steps)
     assert train("--out", "run", "--epochs", "9", "--resume")[0] == 0
 
 
-@pytest.mark.parametrize("where", ["step 1", "sample grid after step 3"])
-def test_out_of_memory_on_the_command_line_is_one_line(where, monkeypatch, capsys):
+def test_out_of_memory_on_the_command_line_is_one_line(monkeypatch, capsys):
     def full(*args):
-        raise torch.OutOfMemoryError(f"{where}: the memory of cuda is full: advice")
+        raise torch.OutOfMemoryError("step 1: the memory of cuda is full: advice")
 
     monkeypatch.setattr("ddpm_helpers.commands.train.settings", full)
     assert cli.main(["train"]) == 2

@@ -111,7 +111,7 @@ def draw_ladder(numbers: dict[str, Any], pictures: Tensor) -> Figure:
         for row in numbers["rungs"]
     ]
     return show_images(
-        pictures, ncols=SHOWN, row_labels=names, scale=1 if pictures.shape[-1] >= 64 else 2,
+        pictures, ncols=SHOWN, row_labels=names,
         title=f"The same noise after more and more training; distance to real images "
         f"(their own: {floor:.2f} ± {spread:.2f})",
     )  # fmt: skip

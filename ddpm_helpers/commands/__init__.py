@@ -1,1 +1,1 @@
-"""The commands of `ddpm`, each with its options beside its job."""
+"""The commands of `ddpm`, each with its options and the function that runs it."""

@@ -32,8 +32,8 @@ from ddpm_helpers.training import checkpoint as checkpoints
 from ddpm_helpers.training.run_folder import read_history
 
 IMAGES, DRAWN, STEPS, FEW, FEW_LOSSES = 64, 32, 20, 200, 50
-EXIT = f"""exit status: {", ".join(f"{i} {verdict}" for i, verdict in enumerate(VERDICTS))}. A wrong
-option exits with 2 as well, but prints only one line, on stderr. After an examination, the last
+EXIT = f"""exit status: {", ".join(f"{i} {verdict}" for i, verdict in enumerate(VERDICTS))}. An
+invalid option also exits with 2, but prints one line on stderr only. After the checks, the last
 line on stdout begins with the verdict."""
 
 
@@ -41,11 +41,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ddpm doctor` to a parser, and the function that runs it."""
     parser.epilog = EXIT
     add = parser.add_argument
-    add("--weights", help="a shipped name, a file, or a training's folder, whose history and "
-        "checkpoint are read too (cartoons; none if --data stands alone)")  # fmt: skip
-    add("--data", help="what they were trained on (by default as the weights say), or images to "
-        "examine")  # fmt: skip
-    add("--root", help="where the source's files are")
+    add("--weights", help="a shipped name, a file, or a run's folder, whose history and "
+        "checkpoint are checked too (cartoons; none if you give only --data)")  # fmt: skip
+    add("--data", help="the data of the weights (by default as stored in them), or images to "
+        "check")  # fmt: skip
+    add("--root", help="folder of the source's files")
     parser.set_defaults(run=run)
 
 
@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the checks and print one line for each; the last line is the verdict.
 
     Returns:
-        Exit status: 0 if all is ok, 1 if something deserves a look, 2 if something is broken.
+        Exit status: 0 if all is ok, 1 if you should look at something, 2 if something is broken.
     Raises:
-        ValueError, OSError: no such weights or images.
+        ValueError, OSError: the weights or images cannot be read.
     """
     findings: list[Finding] = []
     for finding in _findings(args):
@@ -109,23 +109,23 @@ def _images_alone(source: str, root: str | None) -> Iterator[Finding]:
     if len(ds) < FEW:
         yield look(
             "data",
-            f"{len(ds)} images are few: a network memorises them",
+            f"{len(ds)} images are too few: a network memorises them",
             "Collect more, or compare samples with their nearest training images (notebook 09)",
             images=float(len(ds)),
         )
 
 
 def _open(data: dict[str, Any], side: int, *, given: bool) -> Any:
-    """The dataset, or a sentence that says why there is none; nothing is downloaded for this."""
+    """Open the dataset without a download, or return a sentence that says why this failed."""
     from ddpm_helpers.data import ImageDataset
 
     source = data.get("source")
     if source is None:
         return "the weights do not say what they were trained on; give --data"
     try:
-        wanted = "auto" if source == "cifar10" else source  # auto takes it where it is on disk
+        wanted = "auto" if source == "cifar10" else source  # auto uses it if it is on disk
         split = "train" if given else "test"
-        with redirect_stdout(StringIO()):  # auto prints what it takes
+        with redirect_stdout(StringIO()):  # auto prints its choice
             ds = ImageDataset(**data | {"source": wanted, "image_size": side, "split": split})
     except (ValueError, OSError) as error:
         if given:
@@ -137,14 +137,14 @@ def _open(data: dict[str, Any], side: int, *, given: bool) -> Any:
 
 
 def _batch(ds: Any, model: Any, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """A batch of images for this network, with labels if the classes are the network's own."""
+    """Take a batch of images, with labels if the dataset has the network's classes."""
     x_0, y = next(ds.batches(min(IMAGES, len(ds)), seed=0))
     same = len(ds.classes) == model.num_classes and model.classes in ((), tuple(ds.classes))
     return x_0.to(device), y.to(device) if same else None
 
 
 def _history(folder: Path, trained: bool) -> Iterator[Finding]:
-    """The losses of a run; they mean little before the loss is good."""
+    """Check the losses of a run, unless its network is still untrained."""
     history = folder / "history.jsonl"
     if not history.is_file():
         return
@@ -161,7 +161,7 @@ def _history(folder: Path, trained: bool) -> Iterator[Finding]:
 def _average(
     folder: Path, model: Any, diffusion: Any, x_0: Tensor | None, y: Tensor | None
 ) -> Iterator[Finding]:
-    """The weights before averaging, beside the averaged ones."""
+    """Compare the weights before averaging with the averaged weights."""
     checkpoint = folder / checkpoints.CHECKPOINT
     if not checkpoint.is_file():
         return

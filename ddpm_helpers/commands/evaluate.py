@@ -1,4 +1,4 @@
-"""`ddpm evaluate`: measure weights by their loss per timestep, and samples beside test images."""
+"""`ddpm evaluate`: measure the loss per timestep, and compare samples with test images."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from ddpm_helpers.evaluation.inception import WEIGHTS
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ddpm evaluate` to a parser, and the function that runs it."""
     add = parser.add_argument
-    add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
-    add("--data", help="what they were trained on (by default as the weights say)")
-    add("--root", help="where the source's files are")
+    add("--weights", default="cartoons", help="a shipped name, a file, or a run's folder")
+    add("--data", help="the data of the weights (by default as stored in them)")
+    add("--root", help="folder of the source's files")
     add("--n", type=int, metavar="N", help="images in each compared set (1000, with --clinic 300; "
-        "or all there are)")  # fmt: skip
-    add("--anyway", action="store_true", help="compare even where train and test hold the classes "
-        "in different proportions")  # fmt: skip
-    add("--clinic", action="store_true", help="measure instead what each common mistake does to a "
-        "distance on this data; for a training's folder, raw weights too")  # fmt: skip
+        "all if there are fewer)")  # fmt: skip
+    add("--anyway", action="store_true", help="compare even if train and test have different "
+        "class proportions")  # fmt: skip
+    add("--clinic", action="store_true", help="instead, measure the effect of common mistakes on a "
+        "distance on this data; for a run's folder, also raw weights")  # fmt: skip
     add("--sampler", help="ddpm, ddim, heun or dpm++ (dpm++; for distilled weights ddpm)")
-    add("--steps", type=steps, help="number of sampling steps, or the t from which each starts, as "
-        "in 500,350 (50, at most T; for distilled weights the few they were made for)")  # fmt: skip
+    add("--steps", type=steps, help="number of sampling steps, or the t at which each starts, such "
+        "as 500,350 (50, at most T; for distilled weights their own steps)")  # fmt: skip
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
     add("--seed", type=int, default=0, help="seed of the samples (0)")
-    add("--inception", type=Path, metavar="FILE", help="FID, KID and Inception score too: needs "
+    add("--inception", type=Path, metavar="FILE", help="add FID, KID and Inception score: needs "
         f"torch-fidelity, and {WEIGHTS} from its releases page; nothing is downloaded")  # fmt: skip
     add("--out", type=Path, help="JSON file for the numbers")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure weights, or with --clinic what common mistakes do to a distance on their data."""
+    """Measure weights, or with --clinic the effect of common mistakes on a distance."""
     from ddpm_helpers.data import ImageDataset
     from ddpm_helpers.evaluation import evaluate
     from ddpm_helpers.pretrained import load_pretrained
     from ddpm_helpers.pretrained.weights import NAMED_SOURCES, data_of_weights, description
 
-    if args.out is not None and not args.out.parent.is_dir():  # before minutes of drawing
+    if args.out is not None and not args.out.parent.is_dir():  # before drawing takes minutes
         raise ValueError(f"no folder {str(args.out.parent)!r} for --out")
     if args.out is not None and args.out.is_dir():
         raise ValueError(f"--out must be a file, {str(args.out)!r} is a folder")
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
 def _clinic(
     args: argparse.Namespace, train, test, model, diffusion, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Print the table of `clinic`; for a training's folder with samples of both its networks."""
+    """Print the table of `clinic`; for a run's folder, with samples of both its networks."""
     from dataclasses import asdict
 
     from ddpm_helpers.evaluation import clinic, clinic_table

@@ -14,17 +14,17 @@ SUFFIXES = {"onnx": ".onnx", "diffusers": "-diffusers", "hub": "-hub"}
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ddpm export` to a parser, and the function that runs it."""
     add = parser.add_argument
-    add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
+    add("--weights", default="cartoons", help="a shipped name, a file, or a run's folder")
     add("--to", required=True, choices=SUFFIXES, help="onnx (a file for other runtimes and the "
         "browser), diffusers (a folder for its pipelines), hub (a folder for the Hugging Face "
         "Hub)")  # fmt: skip
     add("--sampler", help="for diffusers' scheduler: ddpm, ddim or dpm++ (ddpm)")
-    add("--out", type=Path, help="file or folder to make (named after the weights)")
+    add("--out", type=Path, help="file or folder to write (named after the weights)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the weights in the format that was asked for.
+    """Write the weights in the chosen format.
 
     Raises:
         ValueError, OSError: as the three functions of `ddpm_helpers.export`.

@@ -1,4 +1,4 @@
-"""`ddpm info`: versions, hardware, active settings, and what training costs on this machine."""
+"""`ddpm info`: versions, hardware, active settings, and the speed of training on this machine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device's name, and its memory where torch knows it."""
+    """Describe a device by its name; for a GPU, also by its model and memory."""
     if device.type != "cuda":
         return device.type
     card = torch.cuda.get_device_properties(device)
@@ -58,7 +58,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def forward_flops(config: TrainConfig) -> int:
-    """Floating-point operations of the network for one image; a multiply-add counts as two."""
+    """Count the network's floating-point operations per image; a multiply-add is two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from ddpm_helpers.training import build_model
@@ -70,7 +70,7 @@ def forward_flops(config: TrainConfig) -> int:
 
 
 def describe_speed(config: TrainConfig) -> str:
-    """FLOPs per image and time per epoch, measured in a few updates on random images."""
+    """Measure FLOPs per image and time per epoch in a few updates on random images."""
     batch = min(config.batch_size, 64 if best_device().type == "cuda" else 16)
     short = replace(config, batch_size=batch, epochs=3, warmup_steps=0, accumulate=1)
     speed = measure_speed(short)
@@ -81,7 +81,7 @@ def describe_speed(config: TrainConfig) -> str:
 
 
 def measure_speed(config: TrainConfig) -> float:
-    """Images per second over config.epochs updates; the first warms up and is not counted."""
+    """Measure images per second over config.epochs updates, without the first (warm-up)."""
     from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
 
     data = RandomImages(config.batch_size, config.image_size, config.channels)
@@ -94,7 +94,7 @@ def measure_speed(config: TrainConfig) -> float:
 
 
 class RandomImages:
-    """One batch of random images with labels, as `TrainingData`."""
+    """One batch of random images with labels, in the form of `TrainingData`."""
 
     classes, name = tuple("0123456789"), "noise"
 
@@ -106,6 +106,6 @@ class RandomImages:
         return len(self.images)
 
     def batches(self, batch_size: int, *, seed: int, epoch: int = 0, device: Any = None) -> Any:
-        """The one batch, as `ImageDataset.batches` gives it."""
+        """Yield the batch, as `ImageDataset.batches` does."""
         y = torch.arange(len(self)) % 10
         yield to_float(self.images).to(device), y.to(device)

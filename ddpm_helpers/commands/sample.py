@@ -1,4 +1,4 @@
-"""`ddpm sample`: draw images with trained weights, as one grid or as one file each."""
+"""`ddpm sample`: draw images with trained weights, as a grid or in separate files."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from ddpm_helpers.device import best_device
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ddpm sample` to a parser, and the function that runs it."""
     add = parser.add_argument
-    add("--weights", default="cartoons", help="a shipped name, a file, or a training's folder")
+    add("--weights", default="cartoons", help="a shipped name, a file, or a run's folder")
     add("--n", type=int, default=20, metavar="N", help="number of images (20)")
-    add("--batch-size", type=int, default=50, metavar="N", help="images at a time; the images do "
+    add("--batch-size", type=int, default=50, metavar="N", help="images per batch; the images do "
         "not depend on it (50)")  # fmt: skip
-    add("--y", nargs="+", metavar="CLASS", help="classes by name or number, in turn (all)")
+    add("--y", nargs="+", metavar="CLASS", help="class names or numbers, used in turn (all)")
     add("--guidance", type=float, default=1.0, help="above 1 follows the class more closely (1)")
-    add("--steps", type=steps, help="number of sampling steps, or the t from which each starts, as "
-        "in 500,350 (T; for distilled weights the few that they were made for)")  # fmt: skip
+    add("--steps", type=steps, help="number of sampling steps, or the t at which each starts, such "
+        "as 500,350 (T; for distilled weights their own steps)")  # fmt: skip
     add("--sampler", default="ddpm", help="ddpm, ddim, heun or dpm++ (ddpm)")
     add("--seed", type=int, default=0, help="the same seed draws the same images (0)")
     add("--columns", type=int, default=10, metavar="N", help="images per row of the grid (10)")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--out", type=Path, default=Path("samples.png"), help="PNG of a grid "
+    where.add_argument("--out", type=Path, default=Path("samples.png"), help="PNG file of a grid "
                        "(samples.png)")  # fmt: skip
-    where.add_argument("--out-dir", type=Path, metavar="DIR", help="a folder instead: one PNG per "
-                       "image, 00000.png and so on, for other tools")  # fmt: skip
+    where.add_argument("--out-dir", type=Path, metavar="DIR", help="instead, write a PNG per image "
+                       "to this folder: 00000.png, 00001.png, …")  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw images and write them as one PNG grid, or one PNG each."""
+    """Draw images, and write them as a PNG grid or as one PNG per image."""
     from torchvision.utils import save_image
 
     from ddpm_helpers.pretrained import load_pretrained
@@ -88,7 +88,7 @@ def _draw(args: argparse.Namespace, model, diffusion, y: Tensor | None, first: i
 
 
 def steps(word: str) -> int | list[int]:
-    """A number of steps, or the t from which each of them starts, separated by commas."""
+    """Parse a number of steps, or the t at which each step starts, separated by commas."""
     numbers = [int(part) for part in word.split(",")]
     return numbers if len(numbers) > 1 else numbers[0]
 
@@ -96,12 +96,12 @@ def steps(word: str) -> int | list[int]:
 def class_numbers(
     wanted: Sequence[str] | None, n: int, num_classes: int | None, names: Sequence[str]
 ) -> Tensor | None:
-    """The wanted classes, by name or number, or all classes, taken in turn: int64 (n,).
+    """Repeat the wanted classes, or all classes, for n images: int64 (n,).
 
-    None for a network without labels, whose `num_classes` is None.
+    Returns None if `num_classes` is None: the network takes no labels.
 
     Raises:
-        ValueError: a class that does not exist, or classes for a network without labels.
+        ValueError: a class does not exist, or the network takes no labels.
     """
     if num_classes is None:
         if wanted:
@@ -117,7 +117,7 @@ def class_numbers(
 
 
 def _prepare_png(path: Path) -> None:
-    """Refuse a file that cannot be written, before minutes are spent on drawing."""
+    """Check that the file can be written, before drawing takes minutes."""
     if path.suffix.lower() != ".png":
         raise ValueError(f"--out must end in .png, got {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def _prepare_png(path: Path) -> None:
 
 
 def _prepare_folder(folder: Path) -> None:
-    """Refuse a folder that holds images already, so that two calls cannot mix theirs."""
+    """Check that the folder holds no images, so that two calls cannot mix their files."""
     from ddpm_helpers.files import prepare_folder
 
     if any(folder.glob("*.png")):

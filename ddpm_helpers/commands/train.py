@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     base = parser.add_mutually_exclusive_group()
     base.add_argument("--preset", help=f"{', '.join(PRESETS)} ({BY_DEFAULT})")
-    base.add_argument("--config", type=Path, metavar="FILE", help="a .toml or .json file instead of"
-                      " a preset, such as the config.toml that a run leaves")  # fmt: skip
+    base.add_argument("--config", type=Path, metavar="FILE", help="a TOML file instead of a preset,"
+                      " such as the config.toml of a run")  # fmt: skip
     add("--data", help="a source, as in `ddpm data` (by default set by DDPM_DATA, else cartoons)")
-    add("--root", help="where the source's files are, or are downloaded to")
+    add("--root", help="folder of the source's files, or for its downloads")
     add("--fit", help="how images become square: crop to the centre, or pad (crop)")
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--weights", help="start from these: a shipped name, a file, or a training's"
+    start.add_argument("--weights", help="start from these: a shipped name, a file, or a run's"
                        " folder")  # fmt: skip
     start.add_argument("--distill", metavar="WEIGHTS", help="train a network that needs 1 to 4"
-                       " steps, with these weights as its start and its teacher")  # fmt: skip
+                       " steps, starting from these weights, which are its teacher")  # fmt: skip
     add(
         "--out",
         type=Path,
@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     before = parser.add_mutually_exclusive_group()
     before.add_argument("--resume", nargs="?", const=True, metavar="FILE", help="continue from the"
                         " newest undamaged checkpoint in that folder, or from FILE; `auto` starts"
-                        " a new run where there is none")  # fmt: skip
+                        " a new run if there is none")  # fmt: skip
     before.add_argument("--overwrite", action="store_true", help="replace the run in that folder")
     group = parser.add_argument_group("single settings, on top of the preset")
     for field in fields(TrainConfig):
@@ -55,8 +55,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train; checkpoints, history and sample grids go to --out. Returns the exit status."""
+def run(args: argparse.Namespace) -> None:
+    """Train; checkpoints, history and sample grids go to --out."""
     from ddpm_helpers.data import ImageDataset
     from ddpm_helpers.device import make_accelerator
     from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
@@ -69,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
     name, config = read_config(args, known.preset, data["source"])
     out = args.out or default_folder(name, data["source"], args)
     if not args.resume and not args.overwrite and out.is_dir():
-        RunFolder(out, config).refuse_another_run()  # before images are read for minutes
+        RunFolder(out, config).refuse_another_run()  # before reading images takes minutes
     accelerator = make_accelerator()
-    say = accelerator.print  # by one process of this machine
+    say = partial(accelerator.print, flush=True)  # one process prints; SIGTERM would lose a buffer
     data |= {"image_size": config.image_size, "channels": config.channels, "limit": config.limit}
     ds = ImageDataset(**data)
     classes = ds.classes if config.class_conditional else None
@@ -96,19 +96,15 @@ def run(args: argparse.Namespace) -> int:
     if last := [record.loss for record in history[-100:] if record.finite]:
         mean = sum(last) / len(last)
         say(f"{len(history)} steps, mean loss of the last {len(last)}: {mean:.4f}")
-    if pipeline.stopped_by is None:
-        return 0
-    say("continue with the same command and --resume", file=sys.stderr)
-    return 128 + pipeline.stopped_by
 
 
 def read_config(args: argparse.Namespace, preset: str, source: str) -> tuple[str, TrainConfig]:
-    """The name of the preset or file, and the configuration with the options on top of it.
+    """Read a preset or file, and apply the options; return its name and the configuration.
 
     The defaults of a source and of a network change a preset, but not a file.
 
     Raises:
-        ValueError: an option does not fit the network that the weights hold.
+        ValueError: an option does not fit the network of the weights.
     """
     names = {field.name for field in fields(TrainConfig)}
     changes = {key: value for key, value in vars(args).items() if key in names}
@@ -139,7 +135,7 @@ def read_config(args: argparse.Namespace, preset: str, source: str) -> tuple[str
 
 
 def read_data(args: argparse.Namespace, source: str) -> dict[str, Any]:
-    """Arguments of `ImageDataset`: from the options, else the --config file, else `source`."""
+    """Find the `ImageDataset` arguments: options, else the --config file, else `source`."""
     given = {key: getattr(args, key) for key in ("root", "fit") if getattr(args, key) is not None}
     if args.data is not None:
         return {"source": args.data} | given
@@ -148,10 +144,10 @@ def read_data(args: argparse.Namespace, source: str) -> dict[str, Any]:
 
 
 def default_folder(name: str, source: str, args: argparse.Namespace) -> Path:
-    """The folder of a run without --out.
+    """Choose the folder of a run without --out.
 
-    With --resume, that of the run whose config.toml is --config; else runs/PRESET-DATA, such as
-    runs/laptop-cartoons, with the name of the weights if training starts from some.
+    With --resume --config RUN/config.toml, it is RUN. Otherwise it is runs/PRESET-DATA, such as
+    runs/laptop-cartoons, followed by the name of the weights that training starts from.
     """
     if args.resume and args.config is not None and args.config.name == "config.toml":
         return args.config.parent
@@ -161,6 +157,6 @@ def default_folder(name: str, source: str, args: argparse.Namespace) -> Path:
 
 
 def _name_of(path: str | Path, usual: str) -> str:
-    """A file's name without its suffix; for a file that every run has, the name of its folder."""
+    """Return a file's name without its suffix, or its folder's name if the file is `usual`."""
     path = user_path(path)
     return path.parent.name if path.name == usual else path.stem

@@ -50,7 +50,7 @@ class Scene:
         return self.rng.random(self.n) < probability
 
     def pick(self, palette: Sequence[str], jitter: float = 0.04) -> np.ndarray:
-        """One colour of the palette ("e0a030") per image, slightly varied, (B, 3)."""
+        """One colour of the palette ("e0a030") for each image, varied a little, (B, 3)."""
         table = np.array([[int(c[k : k + 2], 16) / 255 for k in (0, 2, 4)] for c in palette])
         colour = table[self.rng.integers(len(palette), size=self.n)]
         return (colour + self.rng.uniform(-jitter, jitter, (self.n, 3))).astype(np.float32)

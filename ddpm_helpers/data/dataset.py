@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from ddpm_helpers.config import CHANNELS, OF_SOURCE, SOURCES
 from ddpm_helpers.config import cache_dir as default_cache_dir
 from ddpm_helpers.files import user_path
 
-from . import cache, cartoons, folder, manage, objects, published
+from . import cache, cartoons, image_folder, objects, published
+from .collection import Collection
 from .decode import FITS
-from .say import say_once
+from .say import count, say_once
 
 SPLITS = ("train", "test")
 
@@ -51,10 +51,8 @@ class ImageDataset(Dataset):
         source: the source in use: "auto" resolved, a folder as an absolute path, an object as its
             class name.
         name: short name of the source; for a folder, the last part of its path.
-        settings: arguments source, root and fit as text, with absolute paths, that open the same
-            source again; empty for an object or a path that is not valid text.
-        image_shape: (C, S, S).
-        channels: number of channels C, 1 or 3.
+        settings: the arguments that open the same source again (source, root and fit), as text with
+            absolute paths; empty for an object, and for a path that is not valid text.
     Raises:
         ValueError: an unknown source, split or fit, a size or limit below 1, channels that are
             neither 1 nor 3, a folder with no images, or too few for a test split.
@@ -78,34 +76,22 @@ class ImageDataset(Dataset):
             limit = checks.count("limit", limit)
         checks.one_of("split", split, SPLITS)
         checks.one_of("fit", fit, FITS)
-        named = isinstance(source, str)
         if channels is None:
-            channels = OF_SOURCE.get(source, {}).get("channels", 3) if named else 3
+            of_source = OF_SOURCE.get(source, {}) if isinstance(source, str) else {}
+            channels = of_source.get("channels", 3)
         if channels not in CHANNELS:
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
-        channels = int(channels)
-        place = default_cache_dir() if cache_dir is None else user_path(cache_dir)
-        folders = [place] if root is None else [user_path(root), place]
-        if named and source == "auto":
-            source = _resolve_auto(split, image_size, folders, channels)
-        found = replace(_find(source, split, folders, fit, root), channels=channels)
-        ready = cache.open_cache(found, image_size, place)
-        if ready is None:
-            few = limit is not None and limit < cartoons.COUNTS[split]
-            if named and source == "cartoons" and few:  # draw no more than needed
-                found = replace(cartoons.source(split, limit), channels=channels)
-            ready = cache.load(found, image_size, place)
-            manage.remove_older(ready.path, found.origin)
-        self.source, self.split = found.name, split
+        cache_dir = default_cache_dir() if cache_dir is None else user_path(cache_dir)
+        roots = [cache_dir] if root is None else [user_path(root), cache_dir]
+        collection = _collection(source, split, roots, root, fit, limit)
+        cached = cache.load(collection, (int(channels), image_size, image_size), cache_dir)
+        self.source, self.split = collection.name, split
         self.name = class_name(Path(self.source).name) or "images"
-        self.settings = _settings(found, root, fit)
-        self._use(ready.path, limit)
-        self.labels, self.classes = ready.labels[:limit], ready.classes
-
-    def _use(self, path: Path, limit: int | None) -> None:
-        self._path, self._limit = path, limit
+        self.settings = _settings(collection, root, fit)
+        self.labels, self.classes = cached.labels[:limit], cached.classes
+        self.images = cached.images[:limit]  # (N, C, S, S) uint8
+        self._path, self._limit = cached.path, limit
         self._resident: dict[torch.device, tuple[Tensor, Tensor]] = {}  # pixels and labels on a GPU
-        self.images = cache.map_images(path)[:limit]  # (N, C, S, S) uint8
 
     def __getstate__(self) -> dict[str, Any]:
         """Worker processes map the cache again instead of receiving a copy of every pixel."""
@@ -113,13 +99,8 @@ class ImageDataset(Dataset):
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        try:
-            self._use(self._path, self._limit)
-        except OSError as error:
-            raise FileNotFoundError(
-                f"the images of {self.source} are gone from {self._path}: open the source again"
-            ) from error
+        images = cache.map_images(state["_path"])[: state["_limit"]]
+        vars(self).update(state, images=images, _resident={})
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -143,10 +124,10 @@ class ImageDataset(Dataset):
 
     def __repr__(self) -> str:
         size, classes = self.images.shape[-1], len(self.classes)
-        grey = "grey " if self.channels == 1 else ""
+        images = count(len(self), "grey image" if self.channels == 1 else "image")
         return (
-            f"ImageDataset({self.source!r}, {self.split}: {len(self):,} {grey}images of "
-            f"{size}×{size}, {classes} {'class' if classes == 1 else 'classes'})"
+            f"ImageDataset({self.source!r}, {self.split}: {images} of {size}×{size}, {classes} "
+            f"{'class' if classes == 1 else 'classes'})"
         )
 
     def batches(
@@ -182,28 +163,28 @@ class ImageDataset(Dataset):
             order = np.random.default_rng((seed, epoch)).permutation(len(self))
         if drop_last:
             order = order[: len(self) // batch_size * batch_size]
-        where = torch.device(device or "cpu")
-        if where not in self._resident and _has_room(where, self.images.nbytes):
+        device = torch.device(device or "cpu")
+        if device not in self._resident and _has_room(device, self.images.nbytes):
             pixels = torch.from_numpy(np.array(self.images))  # a copy: the cache is read-only
-            self._resident[where] = pixels.to(where), torch.from_numpy(self.labels).to(where)
-        return self._batches(order, batch_size, where)
+            self._resident[device] = pixels.to(device), torch.from_numpy(self.labels).to(device)
+        return self._batches(order, batch_size, device)
 
     def _batches(
         self, order: np.ndarray, batch_size: int, device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
         if device in self._resident:
-            there, labels = self._resident[device]
+            pixels, labels = self._resident[device]
             for rows in torch.from_numpy(order).to(device).split(batch_size):  # each (B,)
-                yield to_float(there[rows]), labels[rows]
+                yield to_float(pixels[rows]), labels[rows]
             return
-        pixels = np.asarray(self.images)  # a plain view: indexing it is faster than a memmap
-        buffer = np.empty((min(batch_size, len(order)), *pixels.shape[1:]), np.uint8)
+        images = np.asarray(self.images)  # a plain view: indexing it is faster than a memmap
+        buffer = np.empty((min(batch_size, len(order)), *images.shape[1:]), np.uint8)
         for k in range(0, len(order), batch_size):
-            where = order[k : k + batch_size]  # (B,)
-            here = buffer[: len(where)]
-            np.take(pixels, where, axis=0, out=here, mode="clip")  # "raise" would make another copy
-            x = to_float(torch.from_numpy(here).to(device))  # (B, C, S, S)
-            yield x, torch.from_numpy(self.labels[where]).to(device)
+            batch = order[k : k + batch_size]  # (B,)
+            taken = buffer[: len(batch)]
+            np.take(images, batch, axis=0, out=taken, mode="clip")  # "raise" makes another copy
+            x = to_float(torch.from_numpy(taken).to(device))  # (B, C, S, S)
+            yield x, torch.from_numpy(self.labels[batch]).to(device)
 
 
 def _has_room(device: torch.device, needed: int) -> bool:
@@ -224,44 +205,48 @@ def to_bytes(x: Tensor) -> Tensor:
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def _settings(found: cache.Source, root: Any, fit: str) -> dict[str, str]:
+def _settings(collection: Collection, root: Any, fit: str) -> dict[str, str]:
     """The arguments, without defaults, that open a source again; for a settings file."""
-    if found.identity["kind"] == "dataset" or not _is_text(found.name):
+    name = collection.name
+    is_text = name.encode("utf-8", "ignore").decode() == name
+    if collection.identity["kind"] == "dataset" or not is_text:
         return {}  # an object, or a path that is not text, which no settings file can hold
-    of_files = found.name in published.READERS and root is not None
-    given = {"source": found.name} | ({"root": str(user_path(root))} if of_files else {})
+    given = {"source": name}
+    if name in published.READERS and root is not None:
+        given["root"] = str(user_path(root))
     return given if fit == "crop" else given | {"fit": fit}
 
 
-def _is_text(path: str) -> bool:
-    return path.encode("utf-8", "ignore").decode() == path
-
-
-def _resolve_auto(split: str, size: int, folders: list[Path], channels: int) -> str:
-    """The source that "auto" means: CIFAR-10 if on disk or in the cache, else cartoons."""
-    photos = replace(published.source("cifar10", split, folders), channels=channels)
-    if published.find("cifar10", folders) or cache.open_cache(photos, size, folders[-1]):
+def _resolve_auto(roots: list[Path]) -> str:
+    """The source that "auto" means: CIFAR-10 if it is on disk, else cartoons."""
+    if published.find("cifar10", roots):
         print("source auto: cifar10 (found on disk)")
         return "cifar10"
     print("source auto: cartoons (CIFAR-10 is not on disk)")
     return "cartoons"
 
 
-def _find(source: Any, split: str, folders: list[Path], fit: str, root: Any) -> cache.Source:
+def _collection(
+    source: Any, split: str, roots: list[Path], root: Any, fit: str, limit: int | None
+) -> Collection:
+    """The images that a source stands for; `roots` are the folders to look for data sets in."""
     if isinstance(source, ImageDataset):
         raise ValueError("source is an ImageDataset already: use it as it is")
     if not isinstance(source, str | Path):
-        return objects.source(split, source, fit)
+        return objects.collection(source, split, fit)
+    if source == "auto":
+        source = _resolve_auto(roots)
     path = user_path(os.path.join(root or "", os.path.expanduser(source)))
-    if source in SOURCES:
-        if path.is_dir():
-            say_once(f"source {source}: the built-in one; ./{source} is your folder of that name")
-        if source == "cartoons":
-            return cartoons.source(split)
-        return published.source(str(source), split, folders)
+    if source in SOURCES and path.is_dir():
+        say_once(f"source {source}: the built-in one; ./{source} is your folder of that name")
+    if source == "cartoons":  # draw no more than needed
+        few = limit is not None and limit < cartoons.COUNTS[split]
+        return cartoons.collection(split, limit if few else None)
+    if source in published.READERS:
+        return published.collection(source, split, roots)
     if path.is_file():
         raise ValueError(f"{str(source)!r} is a file: give its folder; unpack an archive first")
-    if not path.is_dir():
+    if source == "" or not path.is_dir():
         choices = f"{', '.join(SOURCES)} or a folder that exists"
-        raise ValueError(f"unknown source {str(source)!r}; choose {choices}")
-    return folder.source(split, path, fit)
+        raise ValueError(f"unknown source {source!r}; choose {choices}")
+    return image_folder.collection(path, split, fit)

@@ -2,8 +2,8 @@
 
 import errno
 import io
-from contextlib import nullcontext
-from functools import cache, lru_cache
+from contextlib import nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -17,16 +17,11 @@ SUFFIXES = {
     ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
     ".pgm", ".avif",
 }  # fmt: skip
-HEIC = {".heic", ".heif"}  # Pillow alone cannot read them
 FITS = ("crop", "pad")
-# Not the fault of the file. If it were skipped, the cache would lack its image for good.
-TEMPORARY = {
-    errno.EDEADLK,  # a file that a cloud service has yet to download
-    errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
-    errno.ETIMEDOUT,
-}  # fmt: skip
-MAX_PIXELS = 89_000_000  # refuse larger images, which can take more than a gigabyte
-_LARGE, _one_large = 8_000_000, Lock()  # larger images are decoded one at a time
+# With another number, an error is not the file's fault: a drive was lost, or a file was moved. If
+# the file were skipped and came back, the cache would lack its image for good.
+FILE_ERRORS = (None, errno.EINVAL)
+_LARGE, _one_large = 25_000_000, Lock()  # decode larger images one at a time
 
 
 class NotAnImage(ValueError):
@@ -34,13 +29,12 @@ class NotAnImage(ValueError):
 
 
 @cache
-def readable() -> tuple[set[str], tuple[str, ...]]:
-    """Suffixes and formats that this Pillow build can decode; some builds lack AVIF."""
+def _formats() -> tuple[str, ...]:
+    """The formats that this Pillow build can decode; some builds lack AVIF."""
     from PIL import Image
 
     Image.init()  # load all decoders before threads use them
-    formats = tuple(name for name in FORMATS if name in Image.OPEN)
-    return SUFFIXES - (set() if "AVIF" in formats else {".avif"}), formats
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def decode(path: Path, size: int, fit: str) -> np.ndarray:
@@ -53,17 +47,12 @@ def decode(path: Path, size: int, fit: str) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=readable()[1]) as image:
-            pixels = image.width * image.height
-            if pixels > MAX_PIXELS:
-                raise ValueError(f"{image.width:,}×{image.height:,} pixels are too many")
-            with _one_large if pixels > _LARGE else nullcontext():
+        with Image.open(path, formats=_formats()) as image:
+            with _one_large if image.width * image.height > _LARGE else nullcontext():
                 return square(image, size, fit)
     except Exception as error:  # decoders raise nearly anything on damaged files
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) in TEMPORARY:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) not in FILE_ERRORS:
             raise OSError(f"cannot read {printable(path)}: {error or 'out of memory'}") from None
-        if path.exists() and path.stat().st_size == 0:
-            raise NotAnImage("empty file") from None
         why = printable(error).replace(printable(path), printable(path.name))
         raise NotAnImage(why or type(error).__name__) from None
 
@@ -79,29 +68,22 @@ def square(image: Any, size: int, fit: str) -> np.ndarray:
         size: side of the square in pixels.
         fit: "crop" keeps the centre square, "pad" keeps the whole image and adds white bars.
     Raises:
-        ValueError: the range of the values does not tell which value is white.
+        ValueError: the values are neither 8-bit nor 16-bit, so white is unknown.
     """
     from PIL import Image, ImageOps
 
-    profile, bicubic = image.info.get("icc_profile"), Image.Resampling.BICUBIC
-    image = _on_white(_upright(image))
-    if fit == "pad":
-        whole = _to_srgb(ImageOps.contain(image, (size, size), bicubic), profile)
-        image = ImageOps.pad(whole, (size, size), color="white")
-    else:
-        image = _to_srgb(ImageOps.fit(image, (size, size), bicubic), profile)
-    return np.asarray(image).transpose(2, 0, 1)  # (3, size, size)
-
-
-def _upright(image: Any) -> Any:
-    """Rotate the image according to its EXIF block; leave it if the block is damaged."""
-    from PIL import ImageOps
-
     image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged block makes Pillow raise nearly anything
-        return image
+    profile = image.info.get("icc_profile")
+    with suppress(Exception):  # a damaged EXIF block makes Pillow raise nearly anything
+        image = ImageOps.exif_transpose(image)
+    image = _on_white(image)
+    if fit == "pad":  # a side is at least 1 pixel, however long the other is
+        sides = [max(1, round(side / max(image.size) * size)) for side in image.size]
+        image = image.resize(sides, Image.Resampling.BICUBIC)
+    else:
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    image = ImageOps.pad(_to_srgb(image, profile), (size, size), color="white")  # no-op for crop
+    return np.asarray(image).transpose(2, 0, 1)  # (3, size, size)
 
 
 def _on_white(image: Any) -> Any:
@@ -124,12 +106,9 @@ def _eight_bits(image: Any) -> Any:
     from PIL import Image
 
     values = np.asarray(image)
-    low, high = values.min(), values.max()
-    if values.dtype.kind == "f" or low < 0 or high > 65535:
-        raise ValueError(f"values from {low:,} to {high:,} do not say which one is white")
-    if image.mode != "I" or high > 255:
-        values = (values.astype(np.uint32) * 255 + 32767) // 65535
-    return Image.fromarray(values.astype(np.uint8))
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+        raise ValueError("its values are neither 8-bit nor 16-bit, so white is unknown")
+    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
 
 
 def _to_srgb(image: Any, profile: bytes | None) -> Any:
@@ -139,23 +118,28 @@ def _to_srgb(image: Any, profile: bytes | None) -> Any:
     """
     from PIL import ImageCms
 
-    transform = _transform(profile, image.mode) if profile else None
-    return ImageCms.applyTransform(image, transform) if transform else image.convert("RGB")
-
-
-@lru_cache(maxsize=64)  # the images of one camera share one profile
-def _transform(profile: bytes, mode: str) -> Any:
-    """The transform to sRGB; None if the profile is broken or is for a different mode."""
-    from PIL import ImageCms
-
+    if not profile:
+        return image.convert("RGB")
     try:
-        return ImageCms.buildTransform(
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+        return ImageCms.profileToProfile(
+            image,
+            io.BytesIO(profile),
             ImageCms.createProfile("sRGB"),
-            mode,
-            "RGB",
             ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            "RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return None
+    except (ImageCms.PyCMSError, OSError, ValueError):  # broken, or for a different mode
+        return image.convert("RGB")
+
+
+def to_grey(images: np.ndarray) -> np.ndarray:
+    """Convert images (N, 3, H, W) uint8 to (N, 1, H, W), the luma of ITU-R 601, rounded.
+
+    Pillow's mode L: 0.299 R + 0.587 G + 0.114 B. Three equal channels become one, unchanged.
+    """
+    from PIL import Image
+
+    n, _, height, width = images.shape
+    column = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).reshape(n * height, width, 3)
+    return np.asarray(Image.fromarray(column).convert("L")).reshape(n, 1, height, width)

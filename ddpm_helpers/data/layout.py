@@ -11,9 +11,7 @@ from ddpm_helpers.checks import class_name
 from .say import count
 
 TRAIN = ("train", "training")
-TEST = ("test", "testing", "val", "valid", "validation")  # the first one with labels is used
-IMAGES = {"image", "images", "img", "imgs", "jpegimages"}
-ANNOTATIONS = re.compile(r"(ground_?truth|gt|mask|label|annotation|segmentation|trimap)", re.I)
+TEST = ("test", "testing", "val", "valid", "validation")  # the first one with classes is used
 HELD_OUT = 10  # without a test split, hold out one image in this many
 ONE_CLASS = ("images",)  # the class of unlabelled data, whatever its folder is called
 
@@ -41,43 +39,63 @@ def find_layout(names: Iterable[Name]) -> Layout:
     """Find splits and classes from the names of a folder's images.
 
     A folder that only contains another folder is skipped. `train` and one of `TEST` beside it are
-    splits; if none of `TEST` has labels, a tenth of every class is held out for testing. Other
-    folders are classes, except `images` beside masks or annotations.
+    splits. If no test split has a class of `train`, a tenth of every class is held out for testing.
+    Other folders are classes.
     """
-    layout = Layout()
-    top, inside = _descend((), sorted(names), layout.notes)
-    keys = _split_folders({name[0] for name in inside if len(name) > 1})
-    splits = {
-        key: _descend((*top, key), [n[1:] for n in inside if n[0] == key], layout.notes, key)
-        for key in keys
-    }
-    below = inside
-    if keys:
-        top, below = splits.pop(keys[0])
-    layout.classes = _classes(layout, below)
-    layout.train = _label(layout, top, below)
-    if not _find_test(layout, splits):
-        _hold_out(layout, len(top))
-    if keys and (rest := sum(name[0] not in keys for name in inside)):
-        layout.notes.append(f"left out {count(rest)} beside {keys[0]}/")
+    layout, images = Layout(), sorted(names)
+    depth = _descend(layout, images, 0)  # the number of folders above the splits or classes
+    splits = _split_folders({name[depth] for name in images if len(name) > depth + 1})
+    parts = {}
+    for split in splits:
+        part = [name for name in images if name[depth] == split]
+        parts[split] = part, _descend(layout, part, depth + 1, split)
+    train, train_depth = parts.pop(splits[0]) if splits else (images, depth)
+    layout.classes = _classes(layout, train, train_depth)
+    layout.train = _label(layout, train, train_depth)
+    if not _use_test(layout, parts):
+        _hold_out(layout, train_depth)
+    if splits and (rest := sum(name[depth] not in splits for name in images)):
+        layout.notes.append(f"left out {count(rest)} beside {splits[0]}/")
     return layout
 
 
-def _classes(layout: Layout, names: list[Name]) -> tuple[str, ...]:
+def _descend(layout: Layout, names: list[Name], depth: int, split: str | None = None) -> int:
+    """Go down from `depth` to the folder that holds the classes, and return its depth.
+
+    A single folder is passed if it is called "images" or like its split. Outside of the splits, it
+    is also passed if it is called "train" or holds folders only.
+    """
+    wrappers: list[str] = []
+    while all(len(name) > depth + 1 for name in names):
+        folders = {name[depth] for name in names}
+        if len(folders) != 1:
+            break
+        (folder,) = folders
+        holds_folders = split is None and all(len(name) > depth + 2 for name in names)
+        if not holds_folders and folder.casefold() not in ("images", (split or "train").casefold()):
+            break
+        wrappers.append(folder)
+        depth += 1
+    if wrappers:
+        layout.notes.append(f"descended into {'/'.join(wrappers)}/")
+    return depth
+
+
+def _classes(layout: Layout, names: list[Name], depth: int) -> tuple[str, ...]:
     """The class folders; none if most images lie beside them, as in an album with a subfolder."""
-    found = _class_folders(names)
-    loose = sum(len(name) == 1 for name in names)
-    if found and 2 * loose > len(names):
+    folders = _class_folders(names, depth)
+    loose = sum(len(name) == depth + 1 for name in names)
+    if folders and 2 * loose > len(names):
         layout.notes.append(
-            f"{loose:,} of {count(len(names))} lie beside the folders ({', '.join(found[:3])}), so "
-            "all are one class; for classes, move each into the folder of its class"
+            f"{loose:,} of {count(len(names))} lie beside the folders ({', '.join(folders[:3])}), "
+            "so all are one class; for classes, move each into the folder of its class"
         )
         return ONE_CLASS
-    return found or ONE_CLASS
+    return folders or ONE_CLASS
 
 
-def _class_folders(names: list[Name]) -> tuple[str, ...]:
-    return tuple(sorted({class_name(name[0]) for name in names if len(name) > 1}))
+def _class_folders(names: list[Name], depth: int) -> tuple[str, ...]:
+    return tuple(sorted({class_name(name[depth]) for name in names if len(name) > depth + 1}))
 
 
 def _split_folders(folders: set[str]) -> list[str]:
@@ -86,91 +104,54 @@ def _split_folders(folders: set[str]) -> list[str]:
     Their names differ only in the word for the split, like train_set and test_set. The list is
     empty if the train folder or all test folders are missing.
     """
-    found = []
+    candidates = []
     for folder in folders:
         words = re.findall(r"[^\W\d_]+", folder.casefold())
         for role, word in enumerate((*TRAIN, *TEST)):
             if word in words:
                 words.remove(word)
-                found.append((len(words), role, folder, words))
+                candidates.append((len(words), role, folder, words))
                 break
-    found.sort()
-    for _, role, train, rest in found:
-        tests = [name for _, k, name, words in found if k >= len(TRAIN) and words == rest]
+    candidates.sort()
+    for _, role, train, rest in candidates:
+        tests = [name for _, k, name, words in candidates if k >= len(TRAIN) and words == rest]
         if role < len(TRAIN) and tests:
             return [train, *tests]
     return []
 
 
-def _descend(
-    top: Name, names: list[Name], notes: list[str], split: str | None = None
-) -> tuple[Name, list[Name]]:
-    """Go down to the folder that holds the classes.
-
-    A single folder is a wrapper if it is named like the split (train, outside of splits), and
-    outside of splits also if it holds folders only.
-
-    Returns:
-        The folder that was reached, and the names below it.
-    """
-    wrappers = []
-    while names and all(len(name) > 1 for name in names):
-        folders = sorted({name[0] for name in names})
-        others = [key for key in folders if key.casefold() not in IMAGES]
-        if len(folders) == len(others) + 1 and all(map(ANNOTATIONS.match, others)):
-            (down,) = set(folders) - set(others)
-            if left_out := sum(name[0] != down for name in names):
-                notes.append(f"left out {count(left_out)} in {', '.join(others)} beside {down}/")
-        elif len(folders) == 1 and (
-            folders[0].casefold() == (split or "train").casefold()
-            or (split is None and all(len(name) > 2 for name in names))
-        ):
-            down = folders[0]
-            wrappers.append(down)
+def _use_test(layout: Layout, parts: dict[str, tuple[list[Name], int]]) -> bool:
+    """Label the first test split that has a class of the train split, if there is one."""
+    test = None
+    for split, (names, depth) in parts.items():
+        shared = set(_class_folders(names, depth)) & set(layout.classes)
+        if test is None and (shared or layout.classes == ONE_CLASS):
+            test, layout.test = split, _label(layout, names, depth)
+            layout.notes.append(f"{split}/ is the test split")
         else:
-            break
-        top, names = (*top, down), [name[1:] for name in names if name[0] == down]
-    if wrappers:
-        notes.append(f"descended into {'/'.join(wrappers)}/")
-    return top, names
+            why = "" if test else ", because it has no class of the train split"
+            layout.notes.append(f"{split}/ ({count(len(names))}) is not used{why}")
+    return test is not None
 
 
-def _find_test(layout: Layout, splits: dict[str, tuple[Name, list[Name]]]) -> bool:
-    """Use the first test split that has labels; return whether there is one."""
-    used = False
-    for key, (top, names) in splits.items():
-        if used:
-            layout.notes.append(f"{key}/ ({count(len(names))}) is not used")
-        elif layout.classes != ONE_CLASS and not _class_folders(names):
-            layout.notes.append(
-                f"{key}/ has {count(len(names))} and no class folders, so no labels: not used"
-            )
-        else:
-            used = True
-            if key.casefold() != "test":
-                layout.notes.append(f"{key}/ is the test split")
-            layout.test = _label(layout, top, names)
-    return used
-
-
-def _label(layout: Layout, top: Name, names: list[Name]) -> Labelled:
-    """Label images by their first folder; without classes all labels are 0, at any depth."""
+def _label(layout: Layout, names: list[Name], depth: int) -> Labelled:
+    """Label images by their folder at `depth`; without classes all labels are 0."""
     if layout.classes == ONE_CLASS:
-        return [((*top, *name), 0) for name in names]
-    inside = [name for name in names if len(name) > 1]
+        return [(name, 0) for name in names]
+    number = {key: k for k, key in enumerate(layout.classes)}
+    inside = [name for name in names if len(name) > depth + 1]
+    known = [name for name in inside if class_name(name[depth]) in number]
     if loose := len(names) - len(inside):
         layout.notes.append(
             f"left out {count(loose)} beside the class folders; "
             "move them into the folder of their class"
         )
-    number = {key: k for k, key in enumerate(layout.classes)}
-    known = [name for name in inside if class_name(name[0]) in number]
-    if unknown := sorted(set(_class_folders(inside)) - number.keys()):
+    if unknown := sorted(set(_class_folders(names, depth)) - number.keys()):
         layout.notes.append(
             f"left out {count(len(inside) - len(known))} of classes that train lacks: "
             f"{', '.join(unknown)}"
         )
-    return [((*top, *name), number[class_name(name[0])]) for name in known]
+    return [(name, number[class_name(name[depth])]) for name in known]
 
 
 def _hold_out(layout: Layout, depth: int) -> None:

@@ -1,4 +1,4 @@
-"""Messages about how images were read: printable in any terminal, each printed once."""
+"""Messages about the images of a source, in characters that any terminal can print."""
 
 import sys
 from functools import cache
@@ -14,7 +14,7 @@ def printable(name: Any) -> str:
 
 @cache
 def say_once(line: str, about: Any = None) -> None:
-    """Print a line once per process for the same `about`."""
+    """Print a line, unless this process has printed the same line about the same thing."""
     print(printable(line), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Consistency distillation: a network learns to do in one call what its teacher needs many for."""
+"""Consistency distillation: a network learns to do in one call what its teacher does in many."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ddpm_helpers.diffusion.process import DiffusionUtils
 from ddpm_helpers.diffusion.schedules import sub_sequence
 from ddpm_helpers.diffusion.walk import Labels, Model, network_output
 
-SECOND = 0.7  # start of the second of two calls, as a share of T: measured in docs/flow.md
+SECOND = 0.7  # t / T of the second of two calls; docs/flow.md has the measurement
 
 
 class ConsistencyDistillation(DiffusionUtils):
@@ -19,8 +19,7 @@ class ConsistencyDistillation(DiffusionUtils):
 
     The teacher's DDIM steps lead from every x_t along a path to one image. The student learns to
     predict that image from every point of the path in one call. Its prediction at t is trained
-    towards its own prediction at s, one step of the teacher further down; at s = 0, towards the
-    image itself.
+    towards its own prediction at s, one teacher step lower, or towards the image itself at s = 0.
 
         x_s  = the teacher's DDIM step from x_t to s, the largest of the teacher's timesteps below t
         goal = the image that the student predicts from x_s; x_s itself at s = 0
@@ -34,7 +33,7 @@ class ConsistencyDistillation(DiffusionUtils):
         teacher: callable `model(x_t, t, y)` on the training device; None makes x_s from the true
             image and the noise of x_t, which is consistency training and less accurate.
         steps: number of teacher steps from T to 0, in 1..T. Many steps follow its path closely;
-            with few steps, large t learns in fewer updates and the last step leaves no grain.
+            with few, large t is learned in fewer updates and the last step leaves no grain.
     Attributes:
         teacher_steps: steps; the `TrainConfig` of `TrainingPipeline` must have the same value.
         few_steps: the two timesteps that `few_step_options` sample from.
@@ -71,14 +70,14 @@ class ConsistencyDistillation(DiffusionUtils):
         Arguments, result and errors are those of `DiffusionUtils.loss`, with t in 1..T.
         """
         x_t, eps = self.add_noise(x_0, t, eps)
-        s = self.grid[torch.searchsorted(self.grid, t.cpu()) - 1]  # (B,), the next one below t
+        s = self.grid[torch.searchsorted(self.grid, t.cpu()) - 1]  # (B,), the next timestep below t
         with torch.no_grad():
             if self.teacher is not None:  # use the teacher's image and noise, not the true ones
                 x_0 = self._predicted_image(self.teacher, x_t, t, y)
                 eps = self._noise_in_x_t(x_0, x_t, t)
             x_s, _ = self.add_noise(x_0, s, eps)
             goal = self._predicted_image(model, x_s, s, y)
-            rest = self._noise_in_x_t(goal, x_t, t)  # goal and rest make x_t again
+            rest = self._noise_in_x_t(goal, x_t, t)  # x_t is goal plus this noise
         return super().loss(model, goal, t, rest, y, min_snr_gamma=min_snr_gamma)
 
     def _predicted_image(self, model: Model, x_t: Tensor, t: Tensor, y: Labels | None) -> Tensor:

@@ -22,10 +22,10 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
         (sin((1 - w) * angle) * a + sin(w * angle) * b) / sin(angle)
 
     Args:
-        a, b: one noise each, (C, H, W).
+        a, b: noises, (C, H, W).
         weights: (n,) floats; 0 gives a and 1 gives b.
     Returns:
-        (n, C, H, W), start noises for `sample`.
+        (n, C, H, W), to be used as x_T of `sample`.
     Raises:
         ValueError: the shapes differ, or the arc is not unique: b = -a, or a or b is 0.
     Source: Shoemake 1985; for noises, Song et al. 2021 (DDIM), appendix D.5.
@@ -60,9 +60,9 @@ def sdedit(
         diffusion, model: as for `DiffusionUtils.sample`.
         images: (n, C, H, W) in [-1, 1]: photographs, drawings, scribbles.
         t: the timestep to noise them to, 1..T: a small t keeps most of the image, T almost nothing.
-        steps: number of steps from t down, 1..t; None takes all t; or a list of timesteps to visit.
+        steps: number of steps from t down, 1..t; None means t; or a list of timesteps to visit.
         spacing: trailing starts at t. With leading, or a list of timesteps, the images are noised
-            to the first timestep that is visited, which may be lower.
+            to the first visited timestep, which may be lower.
         seed, first: noise seed and number of the first image, as for `sample_steps`.
         options: as for `sample_steps`, except x_T and shape, which the images determine.
     Returns:
@@ -98,16 +98,16 @@ def inpaint(
 ) -> Tensor:
     """Fill in the masked part of images so that it fits the rest.
 
-    After every step of ddpm, the known part is replaced by the given image, noised. To make both
-    parts fit, each step but the last is taken `repeats` times, with noise added back in between.
+    After every step of ddpm, the known part is replaced by the given image with noise. To make both
+    parts fit, each step but the last is taken `repeats` times, and noise is added back in between.
 
     Args:
         diffusion, model: as for `DiffusionUtils.sample`.
         images: (n, C, H, W) in [-1, 1]; masked pixels are ignored.
-        mask: tensor, array or list that is True (or 1) where to fill in: (H, W), (1, 1, H, W),
-            (n, 1, H, W) or (n, C, H, W).
+        mask: tensor, array or list in which True (or 1) marks the pixels to fill in: (H, W),
+            (1, 1, H, W), (n, 1, H, W) or (n, C, H, W).
         steps, spacing, seed, first, x_T: as for `sample_steps`.
-        repeats: how often each step is taken, at least 1.
+        repeats: number of times each step is taken, at least 1.
         options: y, guidance, guidance_interval and clip, as for `sample_steps`.
     Returns:
         (n, C, H, W), the given images where the mask is False.
@@ -155,10 +155,10 @@ def ddim_invert(
 ) -> Tensor:
     """Find the noise from which DDIM draws the given images: run its steps in reverse.
 
-    Each step solves DDIM's equation for x_t, which is on both sides, by `repeats` fixed-point
-    iterations. The prediction is used as eps if the signal is stronger than the noise, else as x_0,
-    so that its error matters less. Sampling from the result with sampler="ddim", the same clip and
-    the same options gives the images back.
+    Each step solves DDIM's equation, which has x_t on both sides, by `repeats` fixed-point
+    iterations. To reduce the effect of prediction errors, a step uses the prediction as eps if the
+    signal is stronger than the noise, and as x_0 otherwise. Sampling from the result with
+    sampler="ddim", the same clip and the same options returns the images.
 
     Args:
         diffusion, model: as for `DiffusionUtils.sample`.

@@ -1,4 +1,4 @@
-"""The ideal denoiser: the prediction of a perfect network if the clean image is one of a set."""
+"""The ideal denoiser: predictions of a perfect network for images from a known set."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class IdealDenoiser:
     never copies the whole set.
 
     Args:
-        diffusion: gives alpha_bar and the kind of prediction.
+        diffusion: determines alpha_bar and the kind of prediction.
         images: the set, (N, C, H, W), N at least 1: floats in [-1, 1], or uint8 in 0..255 such as
             `ds.images`. A memory map is read in blocks; a tensor is used on its device.
         labels: class of each image, (N,) integers, -1 for no class; None for a set without classes.
@@ -54,8 +54,8 @@ class IdealDenoiser:
         self.diffusion = diffusion
         self.images = _checked_images(images)
         self.image_shape = tuple(self.images.shape[1:])
-        # x_i = scale * stored values + shift. Sums use the stored values, because converting each
-        # of them to [-1, 1] would take most of the time of a query.
+        # x_i = scale * stored values + shift. Sums use the stored values, because converting them
+        # to [-1, 1] would take most of the time of a query.
         self._scale, self._shift = (
             (1 / 127.5, -1.0) if self.images.dtype == torch.uint8 else (1.0, 0.0)
         )
@@ -174,7 +174,7 @@ class IdealDenoiser:
                 yield rows, memory[: len(stored)].copy_(stored)
 
     def _alpha_bar(self, t: Tensor, x_t: Tensor) -> Tensor:
-        """alpha_bar[t] on the set's device, (B,) float64."""
+        """Look up alpha_bar[t], (B,) float64 on the set's device."""
         return self.diffusion.alpha_bar[self.diffusion.check_timesteps(t, x_t)].to(
             self.images.device
         )
@@ -197,7 +197,7 @@ def _variance(bar: Tensor) -> Tensor:
 
 def _checked_images(images: Tensor | np.ndarray) -> Tensor:
     if isinstance(images, np.ndarray):
-        with warnings.catch_warnings():  # about a read-only map, to which nothing is written
+        with warnings.catch_warnings():  # torch warns about read-only memory
             warnings.simplefilter("ignore")
             images = torch.from_numpy(images)
     if not isinstance(images, Tensor):
@@ -222,4 +222,4 @@ def _checked_labels(labels: Tensor | np.ndarray | Sequence[int], images: Tensor)
     except (TypeError, ValueError, RuntimeError):
         got = type(labels).__name__
     n = len(images)
-    raise ValueError(f"labels must be ({n},), one whole number from -1 per image; got {got}")
+    raise ValueError(f"labels must be ({n},), one whole number >= -1 per image; got {got}")

@@ -57,7 +57,7 @@ def bits_per_dim(
         diffusion, model: as for `DiffusionUtils.sample`; T at least 2. If alpha_bar[T] = 0, the
             prior term is 0.
         x_0: images with 256 grey levels, (n, C, H, W) in [-1, 1].
-        y: class numbers or names, (n,), or one for all; None passes no labels.
+        y: class numbers or names, (n,), or one for all images; None passes no labels.
         ts: timesteps to measure, in 1..T; 1, 2 and T are added; None measures all. Each timestep
             needs one network call.
         clip: clip the predicted x_0 to [-1, 1].
@@ -102,14 +102,14 @@ def _term(d: DiffusionUtils, x_0: Tensor, x_t: Tensor, guess: Tensor, t: Tensor)
 
 
 def _log_mass(x: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
-    """Log-probability of x's grey level under N(mean, sigma^2); black and white get the tails."""
+    """Compute log p of x's grey level under N(mean, sigma^2); black and white get the tails."""
     above = torch.special.ndtr((x + _HALF_LEVEL - mean) / sigma).where(x < 0.999, 1.0)
     below = torch.special.ndtr((x - _HALF_LEVEL - mean) / sigma).where(x > -0.999, 0.0)
     return (above - below).clamp(min=1e-12).log()
 
 
 def _prior(d: DiffusionUtils, x_0: Tensor) -> Tensor:
-    """KL(N(sqrt(bar) x_0, 1 - bar) || N(0, 1)) in bits per dimension, (n,)."""
+    """Compute KL(N(sqrt(bar) x_0, 1 - bar) || N(0, 1)) in bits per dimension, (n,)."""
     bar = d.alpha_bar[-1].item()
     square = bar * x_0.square().flatten(1).mean(1)  # (n,)
     return 0.5 * (square - bar - math.log1p(-bar)) / math.log(2)

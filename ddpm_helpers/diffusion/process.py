@@ -59,7 +59,7 @@ class DiffusionUtils:
         betas, alphas, alpha_bar: float64 (T + 1,) on the CPU; alpha_bar[0] = 1 exactly.
         prediction, few_steps: as given.
         schedule: name of the schedule, or the given betas as a list.
-        config: the arguments as plain values, which build the same object again.
+        config: the arguments as plain values; they build the same object again.
     Raises:
         ValueError: the schedule or prediction is unknown, T is below 1, or a table is not a
             schedule.
@@ -109,7 +109,7 @@ class DiffusionUtils:
     # ---- the forward process -------------------------------------------------------------
 
     def add_noise(self, x_0: Tensor, t: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Noise clean images to timestep t at once.
+        """Add noise to clean images, up to timestep t, in one step.
 
             x_t = sqrt(alpha_bar[t]) * x_0 + sqrt(1 - alpha_bar[t]) * eps
 
@@ -256,8 +256,7 @@ class DiffusionUtils:
             t: timesteps, (B,) int64 in 0..T; keep them on the CPU, because checking t on a GPU
                 waits for the GPU.
             eps: the noise, shape of x_0.
-            y: class labels, a tensor (B,) int64, passed on without checks; or as for
-                `sample_steps`.
+            y: class labels: a tensor (B,) int64, which is not checked, or as for `sample_steps`.
             min_snr_gamma: weight the errors by `min_snr_weight`; None applies no weight.
         Returns:
             (B,), in float32 or better.
@@ -293,7 +292,7 @@ class DiffusionUtils:
         bar = self.alpha_bar[self.check_timesteps(t, t.reshape(-1, 1, 1, 1).float())]  # (B,)
         if self.prediction == "v":
             return torch.minimum(bar, gamma * (1 - bar))
-        if self.prediction == "flow":  # its error is (a + b) times v's; squared, 1 + 2 a b
+        if self.prediction == "flow":  # its error is (a + b) times v's, and (a + b)^2 = 1 + 2 a b
             return torch.minimum(bar, gamma * (1 - bar)) / (1 + 2 * (bar * (1 - bar)).sqrt())
         if self.prediction == "eps":
             return (gamma * (1 - bar) / bar).clamp(max=1)
@@ -348,8 +347,8 @@ class DiffusionUtils:
         """Draw n images from noise, step by step.
 
         The first `Step` has x_t = x_T at the largest timestep, usually T; the last `Step` has t = 0
-        and the result as x_t, so k steps yield k + 1 of them. Each also holds the x_0 predicted
-        from its x_t. The network stays in its mode (train or eval); no gradients are recorded.
+        and the result as x_t: k steps yield k + 1 `Step`s. Each also holds the x_0 predicted from
+        its x_t. The network stays in its mode (train or eval); no gradients are recorded.
 
         Args:
             model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None. The images are
@@ -358,16 +357,16 @@ class DiffusionUtils:
             n: number of images, at least 1.
             sampler: ddpm (ancestral), ddim, heun (up to two network calls per step, see
                 `network_calls`; with the schedule flow, in the time of flow matching) or dpm++.
-            steps: number of steps, 1..T; None takes all T; or a decreasing list of timesteps to
+            steps: number of steps, 1..T; None means T; or a decreasing list of timesteps to
                 visit, such as [500, 300, 100], without the 0 at the end.
-            eta: noise of ddim, from 0 (none, the default) to 1 (as much as ddpm).
+            eta: how much noise ddim adds, from 0 (none, the default) to 1 (as much as ddpm).
             guidance: scale of classifier-free guidance; 1 is the plain class-conditional
                 prediction, 0 ignores y, above 1 exaggerates the class. Values other than 1 need y
                 and a network that takes -1 for "no label".
-            y: class numbers or names (from `model.classes`), (n,), or one for all; None passes no
-                labels.
-            seed: noise seed, at least 0, of any size; image i of a seed does not depend on n, first
-                or the batch. None draws a seed from torch's global generator.
+            y: class numbers or names (from `model.classes`), (n,), or one for all images; None
+                passes no labels.
+            seed: noise seed, at least 0, without a maximum; image i of a seed does not depend on
+                n, first or the batch. None draws a seed from torch's global generator.
             x_T: start noise, (n, C, H, W), instead of the seed's noise; the seed still determines
                 the noise of the steps.
             clip: clip the predicted x_0 to [-1, 1] before each step.
@@ -381,7 +380,7 @@ class DiffusionUtils:
         Returns:
             An iterator of `Step(t, x_t, x_0_pred)`.
         Raises:
-            ValueError: on this call, not at the first step; it names the value and the choices.
+            ValueError: an option is invalid. This call raises it, not the first step.
         """
         run = choose_sampler(sampler, eta, variance, self.schedule)
         ts = sub_sequence(self.T, steps, spacing)
@@ -418,7 +417,7 @@ class DiffusionUtils:
         guidance_interval: tuple[int, int] | None = None,
         clip: bool = True,
     ) -> Denoise:
-        """Make a function from n noisy images to their predicted x_0, the only one a sampler calls.
+        """Make the function that a sampler calls: from n noisy images to their predicted x_0.
 
         Args:
             model, n, y, guidance, guidance_interval, clip: as for `sample_steps`. With guidance,
@@ -452,7 +451,7 @@ class DiffusionUtils:
 
     @property
     def few_step_options(self) -> dict[str, Any]:
-        """Options of `sample` that the network was distilled for; empty for other networks."""
+        """The `sample` options that the network was distilled for; empty for other networks."""
         return {"sampler": "ddpm", "steps": self.few_steps} if self.few_steps else {}
 
     # ---- tables --------------------------------------------------------------------------
@@ -475,13 +474,13 @@ class DiffusionUtils:
         return t
 
     def _rates(self, t: Tensor, like: Tensor, least: int = 0) -> tuple[Tensor, Tensor]:
-        """sqrt(alpha_bar[t]) and sqrt(1 - alpha_bar[t]) for a batch `like`, each (B, 1, 1, 1)."""
+        """Compute sqrt(alpha_bar[t]) and sqrt(1 - alpha_bar[t]), each (B, 1, 1, 1), for `like`."""
         bar = self.alpha_bar[self.check_timesteps(t, like, least)]
         return _spread(bar.sqrt(), like), _spread((1 - bar).sqrt(), like)
 
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) float64 on the CPU to (B, 1, 1, 1) on like's device, rounded once to its precision."""
+    """Convert (B,) float64 on the CPU to (B, 1, 1, 1) in like's precision, on its device."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     return to_device(values.to(dtype), like.device).reshape(-1, 1, 1, 1)
 

@@ -8,7 +8,7 @@ They do not depend on a network or schedule. All take the same arguments:
     bar: alpha_bar, float64 (T + 1,) on the CPU; bar[0] = 1, and bar[T] may be 0.
     noise: function that returns the next standard normal batch, shape of x_t.
 
-At each timestep t, a sampler predicts x_0 and takes a step to the next one, s < t.
+At each timestep t, a sampler predicts x_0 and steps to the next timestep, s < t.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ HEUN_RATIO = 4.0  # steps that reduce sigma by a larger factor are not corrected
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step of a walk from noise to images.
+    """A step on the way from noise to images.
 
     Attributes:
-        t: the timestep, from where the walk starts (usually T) down to 0.
+        t: the timestep, from the first (usually T) down to 0.
         x_t: the images at timestep t, (n, C, H, W); at t = 0 the result.
         x_0_pred: the clean images predicted from x_t (clipped if `clip`); at t = 0 the result.
     """
@@ -74,7 +74,7 @@ def ddpm(
         if variance == "beta":
             sigma_2 = 1 - bar[t] / bar[s]
         x_t = of_x_0 * x_0 + of_x_t * x_t
-        if s > 0:  # noise added in the last step would stay in the result
+        if s > 0:  # no later step would remove noise that is added at s = 0
             x_t = x_t + sigma_2.to(x_t.dtype).sqrt() * noise()
     yield Step(0, x_t, x_t)
 
@@ -104,13 +104,13 @@ def heun(
     denoise: Denoise, x_t: Tensor, ts: list[int], bar: Tensor, noise: Noise,
     *, time: str = "sigma",
 ) -> Iterator[Step]:  # fmt: skip
-    """Heun's method: a step of DDIM, then the same step with the mean slope of both ends.
+    """Heun's method: take a step of DDIM, then repeat it with the mean slope of both ends.
 
     With a = sqrt(bar_t) and b = sqrt(1 - bar_t), DDIM is Euler's method for dz / dsigma = eps,
     where z = x_t / a and sigma = b / a. It is also Euler's method for dz / ds = eps - x_0, where
-    z = x_t / (a + b) and s = b / (a + b) is the time of flow matching. Averaging two slopes gives
-    different results in `time` sigma and in `time` flow, which is s: 1 where sigma is infinite.
-    Steps with `is_corrected` need two network calls, other steps one.
+    z = x_t / (a + b) and s = b / (a + b) is the time of flow matching. `time` sigma
+    averages the slopes in sigma; `time` flow averages them in s, which is 1 if sigma is infinite.
+    Steps with `is_corrected` need two network calls, other steps need one.
     Source: Karras et al. 2022 (EDM), algorithm 1.
     """
     a, b = bar.sqrt(), (1 - bar).sqrt()  # (T + 1,)
@@ -122,19 +122,19 @@ def heun(
         x_t = a[s] * x_0 + b[s] * eps
         if is_corrected(bar[t], bar[s], time):
             eps_s = (x_t - a[s] * denoise(x_t, s)) / b[s]
-            stride = a[s] * (sigma[s] - sigma[t])  # of x_t, for a change of eps by 1
-            if time == "flow":  # a change of eps by 1 is one of eps - x_0 by 1 + b / a
+            stride = a[s] * (sigma[s] - sigma[t])  # change of x_t if eps changes by 1
+            if time == "flow":  # if eps changes by 1, eps - x_0 changes by 1 + b / a
                 stride = (a[s] + b[s]) * (flow_time[s] - flow_time[t]) * (1 + sigma[s])
             x_t = x_t + stride * (eps_s - eps) / 2
     yield Step(0, x_t, x_t)
 
 
 def is_corrected(bar_t: Tensor, bar_s: Tensor, time: str = "sigma") -> bool:
-    """Whether Heun's step from t to s is corrected: if s > 0 and sigma falls <= HEUN_RATIO-fold.
+    """Return whether heun corrects a step from t to s > 0: if sigma falls <= HEUN_RATIO-fold.
 
-    For a larger fall, the slope at s is a bad estimate for so long a step. The inequality is
-    squared and has no division, because sigma is infinite at alpha_bar = 0. In the time of flow
-    matching, all steps except the step to t = 0 are corrected.
+    If sigma falls further, the step is too long for the slope at s to be a good estimate. The
+    inequality is squared and has no division, because sigma is infinite at alpha_bar = 0. In the
+    time of flow matching, all steps except the step to t = 0 are corrected.
     """
     if time == "flow":
         return bool(bar_s < 1)
@@ -144,7 +144,7 @@ def is_corrected(bar_t: Tensor, bar_s: Tensor, time: str = "sigma") -> bool:
 def dpm_plus_plus(
     denoise: Denoise, x_t: Tensor, ts: list[int], bar: Tensor, noise: Noise
 ) -> Iterator[Step]:
-    """DPM-Solver++ (2M): a straight line through the last two predicted x_0, one call a step.
+    """DPM-Solver++ (2M): extrapolate from the last two predicted x_0, with one call per step.
 
         x_s = (noise_s / noise_t) * x_t - sqrt(bar_s) * (exp(-h) - 1) * D,  h = lambda_s - lambda_t
         D = x_0 + (h / 2 h_last) * (x_0 - x_0_last)

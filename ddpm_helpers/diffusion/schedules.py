@@ -18,7 +18,7 @@ from ddpm_helpers import checks
 
 BETA_START, BETA_END = 1e-4, 0.02
 COSINE_S, BETA_MAX = 0.008, 0.999
-SHIFT = 2  # image side divided by the side that cosine was made for
+SHIFT = 2  # image side divided by the side for which cosine was designed
 SPACINGS = ("trailing", "leading")
 
 
@@ -40,7 +40,7 @@ def beta_schedule(name: str, T: int) -> Tensor:
 
 
 def linear(T: int) -> Tensor:
-    """Betas rise in equal steps from 1e-4 to 0.02 for every T: a small T leaves signal at the end.
+    """Make betas that rise in equal steps from 1e-4 to 0.02; a small T leaves signal at the end.
 
     Source: Ho et al. 2020, section 4 (T = 1000).
     """
@@ -48,7 +48,7 @@ def linear(T: int) -> Tensor:
 
 
 def cosine(T: int) -> Tensor:
-    """alpha_bar falls like a squared cosine; betas are clipped at 0.999.
+    """Make betas, at most 0.999, whose alpha_bar falls like a squared cosine.
 
         alpha_bar[t] = f(t) / f(0),   f(t) = cos((t / T + s) / (1 + s) * pi / 2) ** 2
 
@@ -58,7 +58,7 @@ def cosine(T: int) -> Tensor:
 
 
 def shifted_cosine(T: int) -> Tensor:
-    """The cosine schedule with more noise at every timestep, for 64×64 images.
+    """Make the cosine schedule with more noise at every timestep, for 64×64 images.
 
         SNR[t] = cosine's SNR[t] / SHIFT ** 2,   SNR = alpha_bar / (1 - alpha_bar)
 
@@ -72,7 +72,7 @@ def shifted_cosine(T: int) -> Tensor:
 
 
 def quadratic(T: int) -> Tensor:
-    """The square roots of the betas rise in equal steps from sqrt(1e-4) to sqrt(0.02).
+    """Make betas whose square roots rise in equal steps from sqrt(1e-4) to sqrt(0.02).
 
     Source: Song et al. 2021 (DDIM), appendix D.3, with the end points of Ho et al. 2020.
     """
@@ -80,7 +80,7 @@ def quadratic(T: int) -> Tensor:
 
 
 def exponential(T: int) -> Tensor:
-    """The logarithms of the betas rise in equal steps from log(1e-4) to log(0.02).
+    """Make betas whose logarithms rise in equal steps from log(1e-4) to log(0.02).
 
     Source: the geometric noise levels of Song & Ermon 2019, section 4.3, applied to betas.
     """
@@ -88,7 +88,7 @@ def exponential(T: int) -> Tensor:
 
 
 def sigmoid(T: int) -> Tensor:
-    """Betas rise from 1e-4 to 0.02 in an S shape: the logistic function over -6..6.
+    """Make betas that rise from 1e-4 to 0.02 in an S shape: the logistic function over -6..6.
 
     Source: Xu et al. 2022 (GeoDiff), as in its published code.
     """
@@ -97,7 +97,7 @@ def sigmoid(T: int) -> Tensor:
 
 
 def flow(T: int) -> Tensor:
-    """The straight path of flow matching, (1 - s) * x_0 + s * eps with s = t / T.
+    """Make the betas of flow matching's straight path, (1 - s) * x_0 + s * eps with s = t / T.
 
         alpha_bar[t] = (1 - s) ** 2 / ((1 - s) ** 2 + s ** 2)
 
@@ -175,9 +175,9 @@ def sub_sequence(
 
     Args:
         T: the schedule's number of timesteps.
-        steps: number of steps, 1..T; None takes all; or decreasing timesteps in 1..T.
+        steps: number of steps, 1..T; None means T; or decreasing timesteps in 1..T.
         spacing: how a number of steps is spread: trailing starts at T; leading ends at 1 and
-            starts lower, where some of the image may be left.
+            starts lower, where x_t may still contain some of the image.
     Returns:
         Decreasing timesteps, ending with 0.
     Raises:

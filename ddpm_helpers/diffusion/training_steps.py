@@ -23,9 +23,9 @@ def draw_steps(
         stratified: one t from each n-th part of 1..T, in random order: every batch has small and
             large t, so its loss varies less.
         logit_normal: stratified too, with t / T = 1 / (1 + exp(-z)), z ~ N(0, 1), rounded up: more
-            t near T / 2, where a network that predicts the flow has most to learn.
+            t near T / 2, where a network that predicts the flow has the most to learn.
         log_normal: stratified too, with log(sigma_t / alpha_t) ~ N(-0.6, 1.5²), bounded to 1..T:
-            more small t, at which grain is learned; alpha² = alpha_bar, sigma² = 1 - alpha_bar.
+            more small t, which reduces grain; alpha² = alpha_bar, sigma² = 1 - alpha_bar.
 
     Args:
         n: number of images.

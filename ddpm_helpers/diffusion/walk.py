@@ -36,7 +36,7 @@ def picture_noise(
 
     Args:
         seed: noise seed, at least 0, of any size; None draws one from torch's global generator.
-        n: number of images, which are numbered first, first + 1, …
+        n: number of images; their numbers are first, first + 1, …
         shape: shape of one image, (C, H, W).
         device, dtype: device and dtype of the batches.
         first: number of the first image, at least 0.
@@ -66,7 +66,7 @@ def network_output(model: Model, x_t: Tensor, t: Tensor, y: Labels | None = None
     Args:
         x_t: (B, C, H, W).
         t: timesteps, (B,) int64, on x_t's device.
-        y: labels, (B,) int64 on x_t's device, passed on without checks; or a number, name or list.
+        y: labels, (B,) int64 on x_t's device, not checked; or a number, a name or a list of these.
     Returns:
         The output, with x_t's dtype and shape; another shape raises ValueError.
     """
@@ -78,17 +78,17 @@ def network_output(model: Model, x_t: Tensor, t: Tensor, y: Labels | None = None
 
 
 def device_and_precision(model: Model, x: Tensor | None = None) -> tuple[torch.device, torch.dtype]:
-    """The device and dtype of a network's images: the network's own, at least float32.
+    """Find the device and dtype of a network's images: the network's own, at least float32.
 
     Args:
-        x: gives the device and dtype for a network without parameters.
+        x: a tensor on the device and in the dtype to use if the network has no parameters.
     """
     device, dtype = device_and_dtype(model, x)
     return device, torch.promote_types(dtype, torch.float32)
 
 
 def heun_time(schedule: object) -> str:
-    """The time in which heun averages slopes, for a schedule."""
+    """Choose the time in which heun averages slopes: flow for the schedule flow, else sigma."""
     return "flow" if schedule == "flow" else "sigma"
 
 
@@ -112,9 +112,9 @@ def choose_sampler(
 def guided_range(
     guidance: float, interval: tuple[int, int] | None, y: Labels | None, T: int
 ) -> range:
-    """The timesteps that use guidance."""
+    """Check the guidance options, and find the timesteps that use guidance."""
     if y is None and guidance != 1:
-        raise ValueError(f"guidance = {guidance} needs y: it exaggerates what the class changes")
+        raise ValueError(f"guidance = {guidance} needs y, the class labels")
     try:
         low, high = map(operator.index, (0, T) if interval is None else interval)
     except (TypeError, ValueError):
@@ -127,7 +127,7 @@ def guided_range(
 def image_shape(
     model: Any, shape: Sequence[int] | None, x_T: Tensor | None, n: int
 ) -> tuple[int, ...]:
-    """The (C, H, W) of an image: the argument, the network's, or x_T's, which must agree."""
+    """Find the shape (C, H, W) of an image: the argument, else the network's, else x_T's."""
     known = shape if shape is not None else getattr(model, "image_shape", None)
     if known is None and x_T is not None:
         known = x_T.shape[1:]

@@ -1,4 +1,4 @@
-"""Shared parts of all displays: pixels, tiles, and figures for notebooks."""
+"""Shared functions of all displays: pixels, tiles, and figures for notebooks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STYLE: dict[Any, Any] = {
 
 
 class Picture(Figure):
-    """A Figure that pyplot does not manage: shown as the last value of a cell, then freed."""
+    """A Figure that pyplot does not manage: a cell shows it as its last value, then frees it."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         return _png_for_page(self)
@@ -57,7 +57,7 @@ def notebook_figures() -> None:
         return
     import matplotlib.pyplot as plt
 
-    plt.switch_backend(matplotlib.get_backend())  # the inline backend registers its own formats now
+    plt.switch_backend(matplotlib.get_backend())  # the inline backend registers its formats
     formatters = shell.display_formatter.formatters
     for formatter in formatters.values():
         formatter.pop(Figure, None)
@@ -66,7 +66,7 @@ def notebook_figures() -> None:
 
 
 def is_small_chart(figure: Figure) -> bool:
-    """Whether a figure has no images and few points, so that it is small as SVG."""
+    """Return whether a figure has no images and few points, so that it is small as SVG."""
     points = 0
     for ax in figure.axes:
         if ax.images:
@@ -84,7 +84,7 @@ def _page_png_unless_svg(figure: Figure) -> tuple[bytes, dict[str, int]] | None:
 
 
 def _png_for_page(figure: Figure) -> tuple[bytes, dict[str, int]]:
-    """PNG bytes at twice the screen density, and the size on the page."""
+    """Return PNG bytes at twice the screen density, and the size on the page."""
     png = figure_png(figure, DENSITY)
     width, height = (int.from_bytes(png[k : k + 4], "big") // DENSITY for k in (16, 20))
     return png, {"width": width, "height": height}
@@ -107,11 +107,11 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
 
 
 def line_style(i: int, every: int | list[int] = 1) -> dict[str, Any]:
-    """Colour, dashes and marker of line i of a figure, as arguments of `ax.plot`.
+    """Choose colour, dashes and marker of line i of a figure, as arguments of `ax.plot`.
 
     Args:
         i: number of the line, from 0; colours repeat after seven.
-        every: distance between marked points, or the indices of the marked points.
+        every: step between marked points, or the indices of the marked points.
     """
     k = i % len(COLOURS)
     return {
@@ -121,7 +121,7 @@ def line_style(i: int, every: int | list[int] = 1) -> dict[str, Any]:
 
 
 def figure_png(figure: Figure, density: int = 1) -> bytes:
-    """Convert a figure to PNG bytes with the smallest lossless size, because notebooks hold many.
+    """Convert a figure to lossless PNG bytes, as small as possible: notebooks hold many figures.
 
     Args:
         figure: a figure; a pyplot figure is cropped to its content.

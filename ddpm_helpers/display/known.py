@@ -1,4 +1,4 @@
-"""Figures and sliders for `IdealDenoiser`: what x_t tells about the clean image."""
+"""Figures and sliders for `IdealDenoiser`: what x_t reveals about the clean image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ddpm_helpers.display.widgets import Blitter, ImageSliders
 
 
 class PlaneView:
-    """Points in the plane, one noised point, and what it tells about the clean point.
+    """A plot of points in the plane, a noised point, and the clean points that are possible.
 
     Large circles are the data, with an area proportional to their weight. Small dots show the data
     at t without noise. The cross is x_t and the star is E[x_0 | x_t].
@@ -117,7 +117,7 @@ class PlaneSlider(ImageSliders):
         super().__init__([of_t, *place], 500)
 
     def frame(self, t: int, first: float, second: float) -> bytes:
-        """The plane at timestep t with x_t = (first, second), as PNG bytes."""
+        """Draw the plane at timestep t with x_t = (first, second), as PNG bytes."""
         self._view.show(torch.tensor([first, second]), t)
         return self._blitter.png()
 
@@ -217,6 +217,6 @@ class PossibleSlider(ImageSliders):
         super().__init__([of_t, of_seed], 996, [self.caption])
 
     def frame(self, t: int, seed: int) -> bytes:
-        """The row at timestep t with the noise of this seed, as PNG bytes."""
+        """Return the row at timestep t with the noise of this seed, as PNG bytes."""
         self.caption.value = self._captions[t, seed]
         return self._frames[t, seed]

@@ -28,9 +28,8 @@ class LiveView:
         self._shown: Any = None
 
     def __call__(self, pipeline: TrainingPipeline, record: StepRecord) -> None:
-        """Redraw after every n-th update and after the last update."""
-        stopped = pipeline.stopped_by is not None and record.step == pipeline.step
-        over = record.step == pipeline.total_steps or stopped
+        """Redraw after every n-th update and after the last update of the run."""
+        over = record.step == pipeline.total_steps
         if not pipeline.is_main or (record.step % self.every and not over):
             return
         from IPython.display import display

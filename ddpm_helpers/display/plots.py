@@ -97,14 +97,14 @@ def _fitting(name: str, texts: Sequence[str] | None, count: int, of: str) -> lis
 
 
 def _text_width(texts: Sequence[str]) -> float:
-    """Width of the widest text in screen pixels; 0 without texts."""
+    """Measure the width of the widest text in screen pixels; 0 without texts."""
     figure = new_figure(1, 1, layout="none")
     drawn = [figure.text(0, 0, text, fontsize=_POINTS) for text in set(texts) if text.strip()]
     return max((text.get_window_extent().width for text in drawn), default=0)
 
 
 def _title_size(titles: Sequence[str], room: float) -> float:
-    """Font size, from 5 to 9 points, at which the widest title fits into `room` pixels."""
+    """Find the font size, 5 to 9 points, at which the widest title fits into `room` pixels."""
     return max(5.0, _POINTS * room / max(room, _text_width(titles)))
 
 
@@ -162,7 +162,7 @@ def denoising_path(
     """Show the steps from noise to one image: x_t above, the predicted x_0 below.
 
     Args:
-        steps: all `Step`s that one call of `sample_steps` yields.
+        steps: all `Step`s of a call of `sample_steps`.
         n_frames: number of steps to show, including the first and the last.
         picture: index of the image in the batch.
         options: as for `show_images`.

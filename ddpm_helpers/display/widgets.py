@@ -33,7 +33,7 @@ from ddpm_helpers.display.canvas import (
 
 
 class ImageSliders(ipywidgets.VBox):
-    """Sliders above an image; subclasses define `frame`, which takes one value per slider.
+    """Sliders above an image; subclasses define `frame`, which takes the value of each slider.
 
     Args:
         sliders: integer or floating-point sliders.
@@ -64,7 +64,7 @@ class ImageSliders(ipywidgets.VBox):
         return f"{type(self).__name__} over {over} (moves in JupyterLab)"
 
     def frame(self, *values: Any) -> bytes:
-        """The image for these slider values, as PNG bytes."""
+        """Draw the image for these slider values, as PNG bytes."""
         raise NotImplementedError
 
     def _show(self, change: Any = None) -> None:
@@ -114,7 +114,7 @@ class NoisingSlider(ImageSliders):
         super().__init__([ipywidgets.IntSlider(t, 0, diffusion.T, description="t")], 840)
 
     def frame(self, value: int) -> bytes:
-        """The three panels at timestep t = value, in 0..T, as PNG bytes."""
+        """Draw the three panels at timestep t = value, in 0..T, as PNG bytes."""
         t = checks.count("t", value, 0, self._diffusion.T)
         x_t, _ = self._diffusion.add_noise(self._x_0, torch.tensor([t]), self._eps)
         bar = float(self._diffusion.alpha_bar[t])
@@ -159,13 +159,13 @@ class NoisingSlider(ImageSliders):
 
 
 def _rgb(x: Tensor) -> np.ndarray:
-    """(1, C, H, W) -> uint8 (H, W, 3)."""
+    """Convert (1, C, H, W) to uint8 (H, W, 3)."""
     pixels = to_uint8(x)[0]
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
 def _density(x: Tensor, edges: np.ndarray) -> np.ndarray:
-    """Histogram of all values of x, as a density, normalised by all values of x."""
+    """Compute a density histogram of x; values outside the edges count in its total."""
     counts = np.histogram(x.numpy(), edges)[0]
     return counts / (x.numel() * (edges[1] - edges[0]))
 
@@ -199,7 +199,7 @@ class ScheduleSlider(ImageSliders):
         super().__init__([bar], 800)
 
     def frame(self, value: int) -> bytes:
-        """The curves at t = value or for T = value, as PNG bytes."""
+        """Draw the curves at t = value or for T = value, as PNG bytes."""
         checks.count(self._letter, value, self._least, self._most)
         rows = [f"{self._letter} = {value}"]
         for name, line, dot in zip(self._names, self._lines, self._dots, strict=True):
@@ -235,8 +235,8 @@ class FrameSlider(ImageSliders):
     """Show prepared images, such as denoising steps, with a slider and a play button.
 
     Args:
-        frames: one frame per slider value: images (N, C, H, W) or one image (C, H, W), in [-1, 1]
-            or uint8, shown side by side; or a Figure.
+        frames: a frame for each slider value: images (N, C, H, W), shown side by side, or one image
+            (C, H, W), in [-1, 1] or uint8; or a Figure.
         captions: one text per frame.
         name: label of the slider.
         interval: milliseconds per frame while playing.
@@ -271,7 +271,7 @@ class FrameSlider(ImageSliders):
         self.children = [ipywidgets.HBox([self.play, self.slider]), self.caption, self.image]
 
     def frame(self, value: int) -> bytes:
-        """The frame with index value, in 0..len - 1, as PNG bytes."""
+        """Return the frame with index value, in 0..len - 1, as PNG bytes."""
         return self._frames[checks.count("frame", value, 0, len(self._frames) - 1)]
 
     def _show(self, change: Any = None) -> None:

@@ -17,16 +17,18 @@ from ddpm_helpers.doctor.network import (
     check_checkerboard,
     check_modes,
     check_neighbours,
+    check_output,
     check_precision,
     check_repeats,
     check_time,
     check_weights,
 )
+from ddpm_helpers.doctor.noising import check_noising
 from ddpm_helpers.doctor.oracle import Oracle
 from ddpm_helpers.doctor.patient import Patient, from_diffusers, from_lucidrains, from_ours
 from ddpm_helpers.doctor.run_checks import overfit_step, run_checks
 from ddpm_helpers.doctor.sampler import check_sampler, check_sampler_all, measure_sampler
-from ddpm_helpers.doctor.schedule import check_loss_weights, check_noising, check_schedule
+from ddpm_helpers.doctor.schedule import check_loss_weights, check_schedule
 from ddpm_helpers.doctor.training import (
     check_average,
     check_history,
@@ -51,6 +53,7 @@ __all__ = [
     "check_neighbours",
     "check_noising",
     "check_null",
+    "check_output",
     "check_overfit",
     "check_precision",
     "check_repeats",

@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import product
 
 from ddpm_helpers.doctor.finding import Alarm, broken
 from ddpm_helpers.doctor.moves import Move
@@ -70,6 +71,13 @@ class At:
         self.every_row = self.by_row and move.s == move.t - 1
         self.measured = complex(move.A, move.B)
         self.values: dict[Term, float] = {}
+        self.in_time = bars.function is not None and not isinstance(bars.function, Path)
+        self.change = self._change(move, bars) if self.in_time else 0.0
+
+    def _change(self, move: Move, bars: Bars) -> float:
+        """beta(t) times the step: how much Euler's step of dx = -beta x / 2 dt changes x."""
+        ends = [math.log(max(bars.at(move.t + by), TINY)) for by in (1e-4, -1e-4)]
+        return (ends[0] - ends[1]) / 2e-4 * (move.s - move.t)
 
     def bar(self, row: str) -> float:
         """alpha_bar of a row."""
@@ -156,6 +164,35 @@ def _and_eps(x_0: Callable[[At, Values, complex], complex]) -> Callable[..., tup
         return image, (at.x_t - v["Q"] * image) / v["P"]
 
     return both
+
+
+def _x_0_of_eps_by_variance(at: At, out: complex) -> complex:
+    return at.x_t / at.q - (at.p / at.q) ** 2 * out
+
+
+def _x_0_of_v_by_sigma(at: At, out: complex) -> complex:
+    return at.q * at.x_t - at.p / at.q * out
+
+
+Read = Callable[[At, complex], tuple[complex, complex]]
+WRONG_READS: dict[str, tuple[str, str, tuple[Read, ...]]] = {
+    "eps": (
+        "x_0 is computed with 1 / alpha_bar - 1: the square root is missing", ROOT,
+        (lambda at, out: (_x_0_of_eps_by_variance(at, out), out),
+         lambda at, out: _again(at, _x_0_of_eps_by_variance(at, out))),
+    ),
+    "v": (
+        "x_0 is computed from v times sqrt(1 / alpha_bar - 1), not sqrt(1 - alpha_bar)",
+        "x_0 = sqrt(alpha_bar) x_t - sqrt(1 - alpha_bar) v",
+        (lambda at, out: (_x_0_of_v_by_sigma(at, out), at.p * at.x_t + at.q * out),
+         lambda at, out: _again(at, _x_0_of_v_by_sigma(at, out))),
+    ),
+}  # fmt: skip
+
+
+def _again(at: At, image: complex) -> tuple[complex, complex]:
+    """x_0, and eps computed from it."""
+    return image, (at.x_t - at.q * image) / at.p
 
 
 READS = {
@@ -308,6 +345,13 @@ def _changes(formula: Formula) -> Iterator[tuple[str, str, int, dict[str, Term]]
             yield f"{term.place} {wrong}{words}", repair, rare + (name in "PQ"), {name: wrong}
             if "neighbouring" not in words or term.base in ("alpha_t", "beta_t"):
                 together.setdefault(words + wrong.row.strip("ts"), {})[name] = wrong
+    for pair in ("pq", "PQ", ("image", "direction")):
+        if set(pair) <= set(formula.terms):
+            a, b = (formula.terms[name] for name in pair)
+            for sign in (1, -1):
+                wrong = replace(b, place=a.place, less=False, sign=sign)
+                both = {pair[0]: wrong, pair[1]: replace(a, place=b.place, sign=sign)}
+                yield f"{a.place} {wrong}: exchanged with {a}", formula.source, 1, both
     every = {
         ": the square root is missing": "every square root is missing",
         f" {NEXT}": f"alpha_bar is {NEXT}",
@@ -344,6 +388,13 @@ def formulas(kind: str) -> tuple[Fault, ...]:
 
             noise = _is_silent if "no direction" in words else _is_any
             found.append(Fault(words, repair, by_step, noise, rare))
+    words, repair, wrong_reads = WRONG_READS.get(kind, ("", "", ()))
+    for wrong_read, step in product(wrong_reads, steps):
+
+        def by_wrong_read(at: At, read=wrong_read, step=step) -> complex:  # type: ignore[no-untyped-def] # noqa: ANN001
+            return step.at(at, *read(at, at.out))
+
+        found.append(Fault(words, repair, by_wrong_read))
     return (*found, *SPECIAL)
 
 
@@ -402,8 +453,19 @@ SPECIAL = (
         _with_noise(lambda at: 0.0), lambda at: at.move.sigma > 1e-3, rare=1,
     ),
     Fault(
+        "the noise's part of the drift has the wrong sign: eps grows where it should make room",
+        "The drift of the SDE is v - w / 2 * score, with score = -eps / sigma, for noise of "
+        "variance w dt", _with_noise(lambda at: -at.sigma**2), lambda at: at.move.sigma > 1e-3,
+        rare=1,
+    ),
+    Fault(
         f"sigma, not sigma^2, is subtracted in {ROOM} of the direction",
         "Subtract sigma^2, the variance of the noise", _with_noise(lambda at: at.sigma),
+        lambda at: at.move.sigma > 1e-3, eta=True,
+    ),
+    Fault(
+        f"the direction is scaled by sqrt(1 - alpha_bar) - sigma, not by {ROOM}",
+        "Subtract sigma^2 under the root", lambda at: complex(at.r, at.l - at.sigma),
         lambda at: at.move.sigma > 1e-3, eta=True,
     ),
     Fault(
@@ -433,6 +495,7 @@ def name_fault(moves: Sequence[Move], bars: Bars, kind: str, calls: int = 1) -> 
         calls: network calls with the same x_t, 2 for guidance.
     """
     known = [m for m in moves if 0 < m.bar_t < 1 and 0 < m.bar_s < 1 and m.size < SANE]
+    sane = len(known)
     known = [move for move in known if move.linear and move.bar_t != move.bar_s]
     wrong = [move for move in known if not move.right and move.away > CLEAR * move.spare]
     if len(wrong) < min(2, len(known)) or not wrong:
@@ -443,7 +506,9 @@ def name_fault(moves: Sequence[Move], bars: Bars, kind: str, calls: int = 1) -> 
     mean_is_right = all(
         abs(at.measured - complex(at.r, at.move.posterior_B)) <= at.move.spare for at in steps
     )
-    faults = SPECIAL if mean_is_right else (*formulas(kind), *_factors(steps, kind, calls))
+    faults = SPECIAL if mean_is_right else formulas(kind)
+    if not mean_is_right and (calls > 1 or len(known) > sane / 2):  # few steps fit a factor
+        faults = (*faults, *_factors(steps, kind, calls))
     most = EXACT if bars.function is None else 1.0
     costs = [(cost, fault) for fault in faults if (cost := _cost(fault, steps)) < most]
     least = min((cost for cost, _ in costs), default=0.0)
@@ -451,7 +516,7 @@ def name_fault(moves: Sequence[Move], bars: Bars, kind: str, calls: int = 1) -> 
     best = [fault for fault in best if fault.rare == min(other.rare for other in best)]
     named = {fault.sentence: fault.repair for fault in best}
     if not 0 < len(named) < 4:
-        return _noise_factor(steps) if mean_is_right else None
+        return _noise_size(steps) if mean_is_right else None
     return broken, "; or ".join(named), ". ".join(dict.fromkeys(named.values()))
 
 
@@ -500,14 +565,19 @@ def _factors(steps: list[At], kind: str, calls: int) -> Iterator[Fault]:
         tau, to = at.p / (at.q + at.p), at.l / (at.r + at.l)
         return (at.r + at.l) * (at.x_t / (at.q + at.p) + m * (to - tau) * (1j - 1))
 
+    def drift(m: float, at: At) -> complex:
+        return at.x_t * (1 + at.change / 2) - m * at.change / 2 * read.at(at, at.out)[1] / at.p
+
     ways = [(times(step), False) for step in STEPS]
+    if steps[0].in_time and not all(at.move.sigma**2 > 0.5 * at.change for at in steps):
+        ways.append((drift, False))
     if all(_is_silent(at) for at in steps):
         ways += [(longer, True), (longer_in_flow, True)]
     for of, way in ways:
         ratios = [((at.measured - of(0, at)) / slope).real
                   for at in steps if abs(slope := of(1, at) - of(0, at)) > 1e-4]  # fmt: skip
         m = statistics.median(ratios) if ratios else 1.0
-        if 0.05 < abs(m) < 50 and abs(m - 1) > 4e-3:
+        if (abs(m) > 0.05 or calls > 1) and abs(m) < 50 and abs(m - 1) > 4e-3:
             of_t = steps[0].bars.function
             noisy = (
                 None if of_t is None or isinstance(of_t, Path) else not all(map(_is_silent, steps))
@@ -538,14 +608,15 @@ def _of_factor(m: float, way: bool, calls: int, noisy: bool | None) -> tuple[str
         )
     if calls > 1:
         return (
-            f"the weights of the two outputs of guidance sum to {m:.3g}, not to 1",
+            f"the weights of the two outputs of guidance sum to {0 if abs(m) < 0.02 else m:.3g}, "
+            "not to 1",
             "Use none + w * (with_y - none), or (1 + w) * with_y - w * none",
         )
     return f"the output is multiplied by {m:.3g}", "Use the output as the network returns it"
 
 
-def _noise_factor(steps: list[At]) -> Alarm | None:
-    """By how much the noise of DDPM's steps is wrong, if by the same factor in all of them."""
+def _noise_size(steps: list[At]) -> Alarm | None:
+    """By how much the noise of DDPM's steps is wrong, as a factor if it is the same in all."""
     found = []
     for of in ("posterior_sigma", "beta_sigma"):
         ratios = [at.move.sigma / right for at in steps if (right := getattr(at.move, of)) > 1e-3]
@@ -553,8 +624,17 @@ def _noise_factor(steps: list[At]) -> Alarm | None:
         away = [abs(ratio / max(middle, TINY) - 1) for ratio in ratios]
         found.append((statistics.median(away or [1.0]), middle, len(away)))
     spread, middle, count = min(found)
-    if spread > 0.03 or count < 3 or middle < 0.05 or abs(middle - 1) < 0.05:
+    if count < 3:
         return None
+    if spread > 0.03 or middle < 0.05 or abs(middle - 1) < 0.05:
+        move = max((at.move for at in steps), key=lambda m: abs(m.sigma - m.posterior_sigma))
+        return (
+            broken,
+            f"the mean of each step is DDPM's, but its noise is not: at t = {move.t:.4g} its "
+            f"standard deviation is {move.sigma:.4f}, not {move.posterior_sigma:.4f} to "
+            f"{move.beta_sigma:.4f}",
+            "Check log variance, its factor 1/2, and the weights of a learned variance",
+        )  # fmt: skip
     return (
         broken, f"the noise of each step is {middle:.3g} times what it should be",
         "sigma^2 is beta_t or (1 - alpha_bar_s) / (1 - alpha_bar_t) beta_t",

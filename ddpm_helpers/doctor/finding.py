@@ -12,9 +12,9 @@ SKIPPED = "skipped"  # no verdict: the check would mean nothing here
 
 # The order in which the doctor excludes causes: a check means little unless earlier ones pass.
 ORDER = (
-    "data", "schedule", "noising", "weights", "sampler", "repeats", "precision", "loss", "overfit",
-    "history", "time", "neighbours", "modes", "labels", "null label", "label dropout", "average",
-    "loss weights", "guidance", "checkerboard", "samples",
+    "data", "schedule", "noising", "weights", "sampler", "repeats", "precision", "output", "loss",
+    "overfit", "history", "time", "neighbours", "modes", "labels", "null label", "label dropout",
+    "average", "loss weights", "guidance", "checkerboard", "samples",
 )  # fmt: skip
 
 

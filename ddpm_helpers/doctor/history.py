@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ddpm_helpers.doctor.finding import Alarm, broken
-from ddpm_helpers.doctor.moves import fit
 from ddpm_helpers.doctor.oracle import Record
-from ddpm_helpers.doctor.tables import rms
+from ddpm_helpers.doctor.tables import fit, rms
 
 OLDEST = 40  # calls after which no more stale answers are looked for
 LAGS, CALLS = 4, 4  # earlier answers that a step may use; network calls of one step
@@ -93,7 +92,7 @@ def _stale(record: Record, other: Record) -> Alarm | None:
 
     A sum of few answers in the one reading contains all of them in the other.
     """
-    x, answers = _differences(record, other)
+    x, answers = differences(record, other)
     for k in range(LAGS + CALLS, min(len(answers), OLDEST)):
         olds = []
         for used in (answers[: k + 1], _as_eps(record, x, answers)[: k + 1]):
@@ -129,7 +128,7 @@ def _in_order(step: Weights) -> bool:
     return abs(step.order) < 0.1 or abs(step.order - 1) < 0.2
 
 
-def _differences(record: Record, other: Record) -> tuple[list[Tensor], list[Tensor]]:
+def differences(record: Record, other: Record) -> tuple[list[Tensor], list[Tensor]]:
     """Differences of x and of the answers between the two runs, at about `VALUES` places."""
 
     def of(ours: list[Tensor], theirs: list[Tensor]) -> list[Tensor]:
@@ -144,7 +143,7 @@ def _differences(record: Record, other: Record) -> tuple[list[Tensor], list[Tens
 
 def _looks_back(record: Record, other: Record) -> bool:
     """Whether a step depends on more than x_t and the last answer."""
-    x, x_0 = _differences(record, other)
+    x, x_0 = differences(record, other)
     found = 0
     for k in range(len(x_0)):
         rest = fit(x[k + 1], x[k], x_0[k])[1]
@@ -167,7 +166,7 @@ def _steps(
 
     Nothing if the answers do not explain x: then a step makes another number of calls.
     """
-    x, x_0 = _differences(record, other)
+    x, x_0 = differences(record, other)
     bars = record.bars
     answers = _as_eps(record, x, x_0) if as_eps else x_0
     found: list[tuple[int, list[tuple[int, float]]]] = []

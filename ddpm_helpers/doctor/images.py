@@ -11,6 +11,29 @@ from torch import Tensor
 from ddpm_helpers.doctor.finding import Finding, broken, decide, look
 from ddpm_helpers.doctor.tables import shape_of
 
+# Ranges that people make by mistake: least, most, what they did, what to do instead.
+RANGES = (
+    (0, 1 / 255, "divided by 255 twice", "x.float() / 127.5 - 1"),
+    (-1, -1 + 2 / 255, "divided by 255 twice", "x.float() / 127.5 - 1"),
+    (0, 1, "a diffusion model expects -1..1", "2 * x - 1 after ToTensor()"),
+    (0, 2, "2 * x without - 1", "2 * x - 1 after ToTensor()"),
+    (-3, 1, "2 * x - 1 was applied twice", "Normalise once: either in the data set or in the loop"),
+    (0, 255, "whole grey levels", "x.float() / 127.5 - 1"),
+    (-1, 509, "2 * x - 1 of whole grey levels", "x.float() / 127.5 - 1"),
+    (-127.5, 127.5, "shifted, but not divided by 127.5", "x.float() / 127.5 - 1"),
+    (-1, 254, "whole grey levels minus 1", "x.float() / 127.5 - 1"),
+    (-0.5, 0.5, "x - 0.5, not divided by 0.5", "(x - 0.5) / 0.5 after ToTensor()"),
+)
+
+
+def _usual_range(least: float, most: float) -> tuple[str, str] | None:
+    """What was done, and what to do, if the values fill a range that people make by mistake."""
+    for low, high, done, instead in RANGES:
+        span, room = high - low, 0.01 * (high - low)
+        if low - room <= least and most <= high + room and most - least > 0.7 * span:
+            return done, instead
+    return None
+
 
 def check_data(x: Any) -> Finding:
     """Check that images are what a diffusion model expects: float (B, C, H, W) in [-1, 1].
@@ -27,15 +50,19 @@ def check_data(x: Any) -> Finding:
     values = x.detach().double()
     least, most = float(values.min()), float(values.max())
     mean, std = float(values.mean()), float(values.std())
-    span = f"values lie in {least:.2f}..{most:.2f}"
+    digits = 2 if most - least > 0.1 else 4
+    span = f"values lie in {least:.{digits}f}..{most:.{digits}f}"
+    flat = float(values.flatten(1).std(1).max()) < 0.01 * min(1, most - least) + 1e-9
+    usual = None if flat or x.shape[1] not in (1, 3) else _usual_range(least, most)
+    done, instead = usual or ("", "")
     return decide(
         "data",
         (x.shape[-1] in (1, 3) and x.shape[1] > 4, broken,
          f"the shape {tuple(x.shape)} has its channels last", "x.permute(0, 3, 1, 2)"),
         (not torch.isfinite(values).all(), broken,
          "some values are NaN or infinite", "Find the file that they come from"),
-        (float(values.flatten(1).std(1).max()) < 0.01, broken,
-         f"the images are flat, std {std:.3f}", "Show one: is it decoded?"),
+        (usual is not None, broken, f"{span}; {done}", instead),
+        (flat, broken, f"the images are flat, std {std:.3f}", "Show one: is it decoded?"),
         (not x.is_floating_point() or most > 2 and least >= 0, broken,
          f"{span}: whole grey levels", "x.float() / 127.5 - 1"),
         (least >= -0.01 and most <= 1.01, broken,

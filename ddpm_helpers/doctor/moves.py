@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.doctor.oracle import Record
-from ddpm_helpers.doctor.tables import rms
+from ddpm_helpers.doctor.tables import fit, rms
 
 END = -math.inf  # the "t" of what a sampler returns
 SURE = 5.0  # standard errors
@@ -207,15 +207,6 @@ def _describe(move: Move, noise: Tensor, before: Tensor | None) -> Move:
         shared=correlation(noise[0], noise[1]), flat=float(flat), offset=float(offset),
         kurtosis=float(((unit - offset) / unit.std()).pow(4).mean()),
     )  # fmt: skip
-
-
-def fit(x: Tensor, *parts: Tensor) -> tuple[list[float], Tensor]:
-    """Least squares: the weights of x as a sum of parts of its shape (float64), and the rest."""
-    M = torch.stack([part.flatten() for part in parts])  # (k, N)
-    inverse = torch.linalg.pinv(M @ M.T, hermitian=True, rtol=1e-13)
-    shares = inverse @ (M @ x.flatten())  # (k,)
-    rest = x - (shares @ M).reshape(x.shape)
-    return shares.tolist(), rest
 
 
 def _clipped(move: Move, x_s: Tensor, x_0: Tensor, eps: Tensor) -> float:

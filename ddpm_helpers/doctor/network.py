@@ -7,18 +7,20 @@ or another precision take the nn.Module, copy it, and leave the original as it i
 from __future__ import annotations
 
 import copy
+import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ddpm_helpers.doctor.finding import Finding, broken, look, ok
+from ddpm_helpers.doctor.finding import Finding, broken, decide, look, ok
 from ddpm_helpers.doctor.images import tile_rms
 from ddpm_helpers.doctor.tables import ask, calling, rms, shape_of
 
 Shape = tuple[int, int, int]
 Model = Callable[..., Any]
+WALK = 48  # timesteps at which the use of t is measured
 WRAPPERS = ("module.", "_orig_mod.", "model.", "ema_model.", "online_model.", "net.")
 
 
@@ -40,23 +42,90 @@ def check_time(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
     if size == 0:
         return look("time", "the network outputs 0 everywhere: it is untrained", "Train or load it")
     change = rms(low - high) / size
-    if change < 1e-5:  # small in untrained networks, 0 where t is ignored
-        return broken(
-            "time", f"the output at t = {ts[0]} and t = {ts[1]} is the same: t is not used",
-            "Embed t and add it in every block as (B, C, 1, 1); where a GroupNorm follows, give it "
-            "fewer groups than channels, or it subtracts the embedding again",
-            change=change,
-        )  # fmt: skip
-    return ok("time", f"the output changes by {change:.0%} between the ends of t", change=change)
+    period, restless = _along(model, x_t[:1], ts)
+    return decide(
+        "time",
+        (change < 1e-5, broken,  # small in untrained networks, 0 where t is ignored
+         f"the output at t = {ts[0]} and t = {ts[1]} is the same: t is not used",
+         "Embed t and add it in every block as (B, C, 1, 1); where a GroupNorm follows, give it "
+         "fewer groups than channels, or it subtracts the embedding again"),
+        (change < 2e-3, look,
+         f"the output changes by only {change:.2%} between the ends of t: t hardly arrives",
+         "Is t divided by T twice? Embeddings by sin and cos want t in 0..1000"),
+        (period > 0, look, f"the output repeats every {period} timesteps, so such t are mixed up",
+         "Give the embedding many frequencies: exp(-log(10000) * arange(half) / half)"),
+        (restless > 0.8, look,
+         "the outputs at t and t + 1 differ as much as those at distant t",
+         "Normal for an untrained table of embeddings; else the frequencies are too high: "
+         "exp(-log(10000) * arange(half) / half), with the minus sign"),
+        otherwise=f"the output changes by {change:.0%} between the ends of t", change=change,
+    )  # fmt: skip
 
 
-def check_repeats(model: Model, shape: Shape, t: int) -> Finding:
+def _along(model: Model, x_t: Tensor, ts: tuple[int, int]) -> tuple[int, float]:
+    """How an image's output moves with t: its period, or 0, and its restlessness.
+
+    Restless is the difference between t and t + 1 over that between distant t.
+    """
+    if ts[1] - ts[0] < 2 * WALK:
+        return 0, 0.0
+    t = torch.linspace(ts[0], ts[1] - 1, WALK).long()  # (WALK,)
+    both = torch.cat([t, t[::3] + 1])  # in one batch, so that its other images are the same
+    out = ask(model, x_t.expand(len(both), -1, -1, -1), both, finite=False).flatten(1).double()
+    if not torch.isfinite(out).all():
+        return 0, 0.0
+    out, later = out[:WALK], out[WALK:]
+    by_lag = [float((out[k:] - out[:-k]).norm(dim=1).mean()) for k in range(1, WALK * 7 // 8)]
+    again = min(range(8, len(by_lag)), key=lambda k: by_lag[k])
+    period = int((again + 1) * (ts[1] - ts[0]) / (WALK - 1))
+    repeats = by_lag[again] < 0.1 * max(by_lag[:again]) and max(by_lag) > 1e-6
+    near = float((later - out[::3]).norm(dim=1).mean())
+    return (period if repeats else 0), near / max(statistics.mean(by_lag[8:]), 1e-6)
+
+
+def check_output(model: Model, shape: Shape, t: int, *, prediction: str = "eps") -> Finding:
+    """Check that nothing bounds an output that must reach beyond -1..1.
+
+    Args:
+        model: `model(x_t, t)`.
+        shape: one image's (C, H, W).
+        t: a timestep.
+        prediction: eps, v or flow; x_0 may be bounded.
+    Returns:
+        A `Finding` with `least` and `most`, the ends of the outputs for noise, also for noise times
+        100, which reaches every bound.
+    Raises:
+        ValueError: the model cannot be called so.
+    """
+    x_t = _noise(model, 4, shape)
+    out = torch.cat([ask(model, x_t, t, finite=False), ask(model, 100 * x_t, t, finite=False)])
+    least, most = float(out.min()), float(out.max())
+    at_ends = min(
+        float((out > 0.999 * most).float().mean()), float((out < 0.999 * least).float().mean())
+    )
+    bounded = prediction != "x_0" and 0 < -least < 1.01 and 0.99 < most < 1.01 and at_ends > 0.01
+    return decide(
+        "output",
+        (least >= 0 and most > 0, broken,
+         "no output is below 0: a ReLU or sigmoid comes last", "End with a plain convolution"),
+        (most <= 0 and least < 0, broken,
+         "no output is above 0: an activation comes last", "End with a plain convolution"),
+        (bounded, broken, "outputs end at -1 and 1: a tanh or a clip comes last, but "
+         f"{prediction} reaches beyond", "End with a plain convolution"),
+        otherwise=f"nothing bounds it: for noise times 100 it reaches {least:.3g} and {most:.3g}",
+        least=least, most=most,
+    )  # fmt: skip
+
+
+def check_repeats(model: Model, shape: Shape, t: int, *, training: bool = False) -> Finding:
     """Check that two calls with the same input give the same output.
 
     Args:
         model: `model(x_t, t)`.
         shape: one image's (C, H, W).
         t: a timestep.
+        training: whether the network is in training mode, where dropout is right: then a
+            difference is a *look*.
     Returns:
         A `Finding` with `change`, the rms difference of the two outputs over their size.
     Raises:
@@ -66,7 +135,8 @@ def check_repeats(model: Model, shape: Shape, t: int) -> Finding:
     first, second = (ask(model, x_t, t, finite=False).double() for _ in range(2))
     change = rms(first - second) / max(rms(first), 1e-12)
     if change > 1e-2:
-        return broken(
+        verdict = look if training else broken
+        return verdict(
             "repeats", f"two calls with the same input differ by {change:.0%}: dropout is on, or "
             "the network draws random numbers", "Call eval() before you sample or measure",
             change=change,

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm_helpers.doctor.tables import Bars, ContractError, calling, shape_of, target
+from ddpm_helpers.doctor.tables import Bars, ContractError, calling, fit, shape_of, target
 
 OTHER = 7919  # added to the seed for the loop, so that its noise differs from x_0 and x_T
 RECORDED = 6144  # values of each x_t that are recorded
@@ -38,6 +38,7 @@ class Reading:
         true_t: (number of the call, t that was given) -> the t whose noise is in x_t.
         bars: another schedule than the caller's.
         prediction: another kind of output.
+        from_x: alpha_bar is read from x_t instead of t: the shares of x_0 and of the first x_t.
         unscaled: x_t is in another scale: x_0 + sigma * eps, without the factor sqrt(alpha_bar),
             or with it, if the sampler has the scale of sigma.
     """
@@ -46,6 +47,7 @@ class Reading:
     bars: Bars | None = None
     prediction: str | None = None
     unscaled: bool = False
+    from_x: bool = False
 
 
 @dataclass
@@ -58,7 +60,8 @@ class Record:
         x_0: the same values of the images that each call answered with.
         result: all of it, (n, C, H, W).
         halves: float16 or bfloat16 if all x_t after the first have no other values.
-        labels: the other arguments of each call; rows: images of the largest call.
+        labels: the other arguments of each call; rows: its number of images.
+        alike: whether all rows of a call are x_t again, in the same order.
         quantised: whether the result came in whole grey levels.
         dtypes: of t.
     """
@@ -71,7 +74,8 @@ class Record:
     result: Tensor = field(default_factory=lambda: torch.empty(0))
     halves: set[torch.dtype] = field(default_factory=lambda: {torch.float16, torch.bfloat16})
     labels: list[list[Any]] = field(default_factory=list)
-    rows: int = 0
+    rows: list[int] = field(default_factory=list)
+    alike: list[bool] = field(default_factory=list)
     quantised: bool = False
     dtypes: set[torch.dtype] = field(default_factory=set)
 
@@ -108,11 +112,11 @@ class Oracle(nn.Module):
         self.generator: torch.Generator | None = None
         if changing is not None:
             self.generator = torch.Generator().manual_seed(changing)
-        size = x_0[0].numel()
-        self.positions = torch.arange(0, size, -(-size * len(x_0) // RECORDED))
+        self.positions = recorded(x_0)
         self.record, self.images = Record(), self.x_0
         self.began = self.said = time.monotonic()
         self.eps: Tensor | None = None
+        self.first: Tensor | None = None  # x_t, for a reading from x
 
     @property
     def device(self) -> torch.device:
@@ -136,8 +140,9 @@ class Oracle(nn.Module):
         if number == self.calls:
             self.record.x.append(self.values(given))
             raise Enough
-        self.record.labels.append(labels)
-        self.record.rows = max(self.record.rows, len(given))
+        self.record.labels.append([kept(value) for value in labels])
+        self.record.rows.append(len(given))
+        self.record.alike.append(is_repeated(given, len(self.x_0)))
         if number:
             self.record.halves -= {
                 d for d in self.record.halves if bool((given.to(d) != given).any())
@@ -151,6 +156,8 @@ class Oracle(nn.Module):
             x_t = x_t / own
         elif own == 1:
             x_t = math.sqrt(bar) * x_t
+        if self.reading.from_x:
+            x_t, bar = self._read(x_t, bar)
         images = self._images(told, x_t)
         self._note(told, true, bar, x_t, images, t)
         x_0 = images.repeat(-(-len(x_t) // len(images)), 1, 1, 1)[: len(x_t)]
@@ -162,6 +169,16 @@ class Oracle(nn.Module):
         if number in self.nudge:
             out = out + self.nudge[number].to(out).reshape(-1, 1, 1, 1)
         return ((1 - self.error) * out).to(given)
+
+    def _read(self, x_t: Tensor, bar: float) -> tuple[Tensor, float]:
+        """x_t and alpha_bar by the shares of x_0 and of the first x_t in it."""
+        if self.first is None:
+            self.first = x_t / math.sqrt(1 - bar)
+            return x_t, bar
+        n = len(self.x_0)
+        (signal, noise), _ = fit(x_t[:n].double(), self.x_0.double(), self.first[:n].double())
+        size = max(math.hypot(signal, noise), 1e-6)
+        return x_t / size, min(1.0, (signal / size) ** 2)
 
     def _one_t(self, x_t: Tensor, t: Any) -> float:
         steps = torch.as_tensor(t, dtype=torch.float64).detach().reshape(-1).cpu()
@@ -202,6 +219,24 @@ class Oracle(nn.Module):
         return x[: len(self.x_0)].detach().flatten(1).cpu().float()[:, self.positions]
 
 
+def recorded(x_0: Tensor) -> Tensor:
+    """Which values of an image are recorded: their positions in images (n, C, H, W), flattened."""
+    size = x_0[0].numel()
+    return torch.arange(0, size, -(-size * len(x_0) // RECORDED))
+
+
+def is_repeated(x_t: Tensor, n: int) -> bool:
+    """Whether a batch, (k * n, C, H, W), is k times the same n images."""
+    blocks = x_t.detach().unflatten(0, (-1, n))  # (k, n, C, H, W)
+    first = blocks[:1].expand_as(blocks)
+    return len(blocks) == 1 or torch.allclose(blocks, first, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def kept(value: Any) -> Any:
+    """A label as it is now, even if a sampler changes its tensor later."""
+    return value.clone() if isinstance(value, Tensor) and value.ndim < 3 else value
+
+
 def known_images(shape: Any, generator: torch.Generator) -> Tensor:
     """Images whose values fill -0.98..0.98, so that a clip of x_0 leaves them alone."""
     return torch.rand(shape, generator=generator) * 1.96 - 0.98
@@ -213,7 +248,7 @@ def find_arguments(args: Any, options: dict[str, Any], shape: Any) -> tuple[Tens
     Args:
         args, options: by position and by name. x_t is the first tensor (B, C, H, W) of this shape;
             t is the option with a usual name, else the first other number, or tensor with a value
-            for all or for each image.
+            for all, or with the same value for each image.
         shape: (C, H, W).
     Raises:
         ContractError: one of them is missing.
@@ -227,11 +262,14 @@ def find_arguments(args: Any, options: dict[str, Any], shape: Any) -> tuple[Tens
         raise ContractError(f"the sampler passed its network {got}, expected (B, {C}, {H}, {W})")
     named = [options[name] for name in NAMES_OF_T if options.get(name) is not None]
     rest = (v for v in values if v is not x_t and not isinstance(v, (bool, str)))
-    for value in [*named, *rest]:
-        if isinstance(value, (int, float)) or (
-            hasattr(value, "shape") and math.prod(value.shape) in (1, len(x_t))
-        ):
-            return x_t, value, [v for v in values if v is not x_t and v is not value]
+    found = [
+        value for value in [*named, *rest]
+        if isinstance(value, (int, float))
+        or hasattr(value, "shape") and math.prod(value.shape) in (1, len(x_t))
+    ]  # fmt: skip
+    if found:  # labels, which may come before t, differ from image to image
+        t = next((v for v in found if len(torch.as_tensor(v).unique()) == 1), found[0])
+        return x_t, t, [v for v in values if v is not x_t and v is not t]
     raise ContractError("the sampler passed its network no t: neither a number nor a tensor (B,)")
 
 
@@ -291,14 +329,17 @@ def run_sampler(
 
 def as_tensor(result: Any, shape: Any) -> Any:
     """Images as a tensor (B, C, H, W): of lists the last batch, of channels-last arrays as well."""
+    if isinstance(result, dict):
+        result = list(result.values())
     if isinstance(result, (list, tuple)) and len(result):
-        last = as_tensor(result[-1], shape)
-        if shape_of(last) == shape:
-            return last
+        for item in reversed(result):
+            last = as_tensor(item, shape)
+            if shape_of(last) == shape:
+                return last
         images = [as_tensor(item, shape[1:]) for item in result]
         if all(isinstance(image, Tensor) and image.shape == images[0].shape for image in images):
             result = torch.stack(images) if images[0].ndim == 3 else torch.cat(images)
-    elif hasattr(result, "__array__") and not isinstance(result, Tensor):
+    elif hasattr(result, "__array_interface__"):  # numpy's and PIL's
         import numpy as np
 
         result = torch.from_numpy(np.asarray(result).copy())

@@ -16,6 +16,7 @@ from ddpm_helpers.doctor.network import (
     check_checkerboard,
     check_modes,
     check_neighbours,
+    check_output,
     check_precision,
     check_repeats,
     check_time,
@@ -53,9 +54,21 @@ def run_checks(
         Findings, in the order of exclusion. Checks that mean something only for a trained network
         are skipped unless its loss says that it is trained.
     """
+    modules = [] if patient.module is None else list(patient.module.modules())
+    training = [part.training for part in modules]
+    try:
+        yield from _run(_checks(patient, x_0, y, draw, overfit), patient, x_0)
+    finally:
+        for part, mode in zip(modules, training, strict=True):  # _repeats may have called eval()
+            part.training = mode
+
+
+def _run(
+    checks: Iterator[tuple[str, Check]], patient: Patient, x_0: Tensor | None
+) -> Iterator[Finding]:
     untrained = "needs images to know whether the network is trained"
     repeats = True
-    for name, check in _checks(patient, x_0, y, draw, overfit):
+    for name, check in checks:
         if name in NEED_TRAINING and untrained:
             yield skipped(name, untrained)
             continue
@@ -73,7 +86,7 @@ def run_checks(
             if name == "loss" and finding.verdict != SKIPPED:
                 good = not finding.alarm or _is_trained_without_labels(patient, x_0)
                 untrained = "" if good else "means nothing before the loss is good"
-            repeats = repeats and not (name == "repeats" and finding.alarm)
+            repeats = repeats and not (name == "repeats" and finding.verdict == "broken")
 
 
 def _is_trained_without_labels(patient: Patient, x_0: Tensor | None) -> bool:
@@ -127,7 +140,7 @@ def _network_checks(
     device = next(module.parameters()).device if module is not None else None
     noise = torch.randn(64, *shape, generator=torch.Generator().manual_seed(0))
     noise = noise.to(device or noise.device)
-    yield "repeats", lambda: check_repeats(_placed(model, device), shape, middle)
+    yield "repeats", lambda: _repeats(patient, _placed(model, device), middle)
     if module is not None:
         yield (
             "precision",
@@ -135,8 +148,10 @@ def _network_checks(
                 module, noise[:4], middle, dtype=torch.bfloat16, model=patient.call
             ),
         )
+    kind = patient.prediction
+    yield "output", lambda: check_output(_placed(model, device), shape, middle, prediction=kind)
     if x_0 is not None:
-        kind, labels = patient.prediction, y if patient.num_classes is not None else None
+        labels = y if patient.num_classes is not None else None
         yield "loss", lambda: check_loss(model, x_0, patient.alpha_bar, prediction=kind, y=labels)
     yield "time", lambda: check_time(_placed(model, device), shape, ends)
     yield "neighbours", lambda: check_neighbours(_placed(model, device), shape, ends)
@@ -144,6 +159,19 @@ def _network_checks(
         call = patient.call
         yield "modes", lambda: check_modes(module, shape, middle, model=call)
     yield "checkerboard", lambda: check_checkerboard(lambda x: ask(model, x, last), noise)
+
+
+def _repeats(patient: Patient, model: Any, t: int) -> Finding:
+    """`check_repeats`; a network that only repeats in eval mode is in eval mode from now on."""
+    module, shape = patient.module, patient.shape
+    if module is None or not module.training:
+        return check_repeats(model, shape, t)
+    found = check_repeats(model, shape, t, training=True)
+    if not found.alarm:
+        return found
+    module.eval()
+    in_eval = check_repeats(model, shape, t)
+    return in_eval if in_eval.alarm else found
 
 
 def _label_checks(

@@ -5,24 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from statistics import mean, median
 from typing import Any
 
 import torch
 
-from ddpm_helpers.doctor.bench import COARSE, EXACT, ROUNDED, Bench, SampleFn, other_reading
-from ddpm_helpers.doctor.branches import check_branches, same_input
+from ddpm_helpers.doctor.bench import (
+    COARSE,
+    EXACT,
+    ROUNDED,
+    UNSCALED,
+    Bench,
+    SampleFn,
+    other_reading,
+)
+from ddpm_helpers.doctor.branches import SUM_OF_0, check_branches, check_doubled, same_input
 from ddpm_helpers.doctor.faults import SANE, name_fault
 from ddpm_helpers.doctor.finding import VERDICTS, Alarm, Finding, broken, first_alarm, look, ok
 from ddpm_helpers.doctor.history import check_history_of_answers
 from ddpm_helpers.doctor.moves import END, Move, correlation, measure
 from ddpm_helpers.doctor.oracle import Reading, Record
 from ddpm_helpers.doctor.result import is_rounded, read_result
-from ddpm_helpers.doctor.tables import rms
+from ddpm_helpers.doctor.stages import check_stages
+from ddpm_helpers.doctor.tables import Bars, Path, rms
 
 SIGNAL = 0.05  # sqrt(alpha_bar) where a walk from pure noise may begin
+LATE = 0.2  # the same for a continuous t, as sigma = 5 has
 OVERFLOW = 1e4  # a value that shows that x_t grew before it became infinite
 HALF = 0.3  # error that half precision may cause
+FAINT_NOISE = 0.014  # noise left in the image that is hardly seen
 FAINT = 0.01  # contrast of a walk whose wrong x_0 is not clipped
 
 
@@ -111,13 +123,19 @@ def _alarms(bench: Bench, record: Record, numbers: dict[str, float]) -> Iterator
         )  # fmt: skip
         if numbers["error"] < HALF:
             return
+    if alarm := check_doubled(bench, record):
+        yield alarm
+        return
     if alarm := check_branches(bench, record):
         yield alarm
-    moves = measure(record, bench.run_changed())
+        if alarm == SUM_OF_0:
+            return
+    other = bench.run_changed()
+    moves = measure(record, other)
     if alarm := _direction(bench, record) or _not_finite(bench, record, moves):
         yield alarm
         return
-    reading, alarm, of_steps = _explain(bench, record, moves)
+    reading, alarm, of_steps = _explain(bench, record, other, moves)
     if alarm:
         yield alarm
     if reading is not None:
@@ -128,8 +146,9 @@ def _alarms(bench: Bench, record: Record, numbers: dict[str, float]) -> Iterator
     end = None if bench.ends_right(record) else _last_step(bench, record, moves[-1], reading)
     if of_steps or not (reading or all(move.right for move in moves[:-1])):
         yield (
-            of_steps or _inaccurate(bench, record, moves)
-            or _arrives_elsewhere(bench, moves[:-1]) or _unknown(moves[:-1])
+            of_steps or isinstance(bench.bars.function, Path) and _apart(bench, moves)
+            or _inaccurate(bench, record, moves) or _arrives_elsewhere(bench, moves[:-1])
+            or _apart(bench, moves) or _unknown(moves[:-1])
         )  # fmt: skip
         if end and "at the last step" in end[1]:
             yield end
@@ -142,13 +161,17 @@ def _alarms(bench: Bench, record: Record, numbers: dict[str, float]) -> Iterator
 
 
 def _explain(
-    bench: Bench, record: Record, moves: list[Move]
+    bench: Bench, record: Record, other: Record, moves: list[Move]
 ) -> tuple[Reading | None, Alarm | None, Alarm | None]:
     """The reading for which a walk is right, with its alarm, or the alarm of the steps."""
     outside = [t for t in record.told if not bench.bars.holds(t)]
     wrong = not all(move.right for move in moves[:-1])
+    if wrong and rms(record.x[0]) > 2 and (unscaled := _unscaled(bench)):
+        return unscaled, UNSCALED, None
     end = None if bench.ends_right(record) else _last_step(bench, record, moves[-1])
-    of_steps = _noise(moves)
+    of_steps = _noise(moves) or _variance_of_ancestral(bench, moves)
+    if wrong and not (of_steps or outside):
+        of_steps = check_stages(bench, record, other)
     if of_steps or not (outside or wrong or end and end[1].startswith(UNSURE)):
         return None, None, of_steps
     found = other_reading(bench, record) if outside else None
@@ -156,7 +179,8 @@ def _explain(
         of_steps = _steps(bench, record, moves)
     if found is None and of_steps is None and not outside:
         found = other_reading(bench, record)
-    elif of_steps and "clipped" in of_steps[1]:  # so is x_0 of an output of another kind
+    elif of_steps and any(word in of_steps[1] for word in ("clipped", "exchanged")):
+        # an output of another kind is clipped too, and the clip may look like exchanged factors
         found = other_reading(bench, record, kinds=True)
     if found is not None:
         return *found, None
@@ -165,6 +189,15 @@ def _explain(
     first, last = bench.bars.first, bench.bars.last
     words = f"the network is given t = {outside[0]:g}, outside of {first}..{last}"
     return None, (broken, f"{words}, its range in training", "Count t as in training"), of_steps
+
+
+def _unscaled(bench: Bench) -> Reading | None:
+    """The reading of x_t in another scale, and of t between rows, for which a sampler is right."""
+    tables = [bench.bars]
+    if bench.bars.function is None:
+        tables += [Bars(bench.bars.table, between) for between in Bars.BETWEEN[1:]]
+    readings = (Reading(bars=bars, unscaled=True) for bars in tables)
+    return next((reading for reading in readings if bench.fits(reading)), None)
 
 
 def _direction(bench: Bench, record: Record) -> Alarm | None:
@@ -247,6 +280,29 @@ def _noise(moves: list[Move]) -> Alarm | None:
     )  # fmt: skip
 
 
+def _variance_of_ancestral(bench: Bench, moves: list[Move]) -> Alarm | None:
+    """Noise of sigma_up squared where the step goes down to make room for just that noise."""
+    if not isinstance(bench.bars.function, Path):
+        return None
+    fits, neighbours, count = 0, 0, 0
+    for m in moves[:-1]:
+        by_sigma = abs(bench.bars.size(m.s) ** 2 * m.bar_s - 1) < 1e-6  # x = x_0 + sigma eps
+        if not by_sigma or not m.alone or not m.right or m.posterior_sigma < 1e-4:
+            return None
+        root = math.sqrt(m.bar_s)
+        up, to = m.posterior_sigma / root, math.sqrt(1 / m.bar_s - 1)
+        room = (m.chance + 0.01) * m.sigma / root + 1e-6
+        fits += abs(m.sigma / root - min(to, up**2)) < room
+        neighbours += abs(m.sigma / root - up) < room
+        count += 1
+    if count < 8 or fits < 0.9 * count or neighbours > 0.3 * count:
+        return None
+    return (
+        broken, "the noise of each step is sigma_up squared: its square root is missing",
+        "sigma_up = sqrt(sigma_s^2 (sigma_t^2 - sigma_s^2)) / sigma_t, as in ancestral sampling",
+    )  # fmt: skip
+
+
 def _steps(bench: Bench, record: Record, moves: list[Move]) -> Alarm | None:
     """The fault of the steps, if a known mistake explains them."""
     if len(moves) > 1 and _is_clipped(moves[:-1]):
@@ -257,13 +313,20 @@ def _steps(bench: Bench, record: Record, moves: list[Move]) -> Alarm | None:
     steps = moves[:-1]
     middle = len(record.told) // 2
     twice = any(same_input(record, k) for k in range(middle, min(middle + 2, len(moves) - 1)))
-    calls = 2 if twice or record.rows > len(bench.x_0) else 1
+    calls = 2 if twice or max(record.rows) > len(bench.x_0) else 1
+    if calls == 1 and (alarm := _arrives_at_the_second_next(bench, moves)):
+        return alarm
     if alarm := name_fault(steps, bench.bars, bench.prediction, calls):
         return alarm
     if not all(move.linear for move in steps):
         faint = bench.moves(contrast=FAINT)[:-1]
         if alarm := name_fault(faint, bench.bars, bench.prediction, calls):
             return alarm
+        if median(move.A / max(math.sqrt(move.bar_s), FAINT) for move in faint) > 10:
+            return (
+                broken, "x_0 is stretched until it fills its range, however small its values are",
+                "Divide by s = max(1, quantile) in dynamic thresholding, and by no maximum of x_0",
+            )  # fmt: skip
     wrong = [move for move in steps if not move.right]
     if wrong and all(
         move.bar_s <= move.bar_t and abs(move.A - math.sqrt(move.bar_s)) <= 0.01 + move.spare
@@ -278,6 +341,35 @@ def _steps(bench: Bench, record: Record, moves: list[Move]) -> Alarm | None:
             "Add noise of standard deviation sqrt(sigma_s^2 - sigma_t^2), in the scale of sigma",
         )
     return None
+
+
+def _arrives_at_the_second_next(bench: Bench, moves: list[Move]) -> Alarm | None:
+    """Whether each step is right for the t of the call after the next one."""
+    size, fits, wrong = bench.bars.size, 0, 0
+    pairs = list(pairwise(moves[:-1]))
+    for move, after in pairs:
+        ratio = size(move.s) / size(after.s)  # of the scale in which x_s is measured
+        there = replace(
+            move, s=after.s, bar_s=after.bar_s, A=ratio * move.A, B=ratio * move.B,
+            sigma=ratio * move.sigma,
+        )  # fmt: skip
+        fits += there.right
+        wrong += not move.right
+    if len(pairs) < 3 or min(fits, wrong) < 0.9 * len(pairs):
+        return None
+    t, s, later = pairs[0][0].t, pairs[0][0].s, pairs[0][1].s
+    if all(abs(move.B) < 1e-3 for move in moves[:-1]):
+        return (
+            broken,
+            f"the network is given the t of the step before: {s:.4g} where x_t has the noise of "
+            f"t = {later:.4g}", "Pass the t of the x_t that you pass",
+        )  # fmt: skip
+    return (
+        broken,
+        f"each step arrives two steps lower, but the next call is one step lower: from t = "
+        f"{t:.4g} the step goes to {later:.4g}, and the network is given {s:.4g}",
+        "Step to the t of the next call",
+    )
 
 
 def _is_clipped(steps: list[Move]) -> bool:
@@ -342,6 +434,29 @@ def _arrives_elsewhere(bench: Bench, steps: list[Move]) -> Alarm | None:
     )
 
 
+def _apart(bench: Bench, moves: list[Move]) -> Alarm | None:
+    """Whether steps without noise are right for the t of their x_t, which the network is not given.
+
+    Then a walk ends at x_0 if the oracle reads alpha_bar from x_t.
+    """
+    if any(move.sigma > 1e-3 and move.alone for move in moves):
+        return None
+    record = bench.run(Reading(from_x=True))
+    signal = [(math.sqrt(bench.bars.at(t)), math.sqrt(bar))
+              for t, bar in zip(record.told, record.bars, strict=True)]  # fmt: skip
+    off = [k for k, (told, found) in enumerate(signal) if abs(told - found) > 0.01]
+    if bench.error(record) > 0.02 or len(off) < len(signal) / 3:
+        return None
+    k = off[len(off) // 2]
+    told, found = signal[k]
+    return (
+        broken,
+        f"the network is given a t that is not that of x_t: at t = {record.told[k]:.4g} it has "
+        f"{told:.3f} of x_0 in training, but here {found:.3f}",
+        "Pass the t that belongs to x_t: print both at each call",
+    )
+
+
 def _unknown(steps: list[Move]) -> Alarm:
     worst = max(steps, key=lambda move: move.away / (move.spare + 0.01 * move.turn))
     return (
@@ -372,7 +487,7 @@ def _last_step(bench: Bench, record: Record, last: Move, reading: Reading | None
     also = ", or x of the step before is returned" if unchanged else ""
     left = f"noise of {last.level:.4f} stays in the image"
     return first_alarm(
-        (unchanged and told[-1] != bars.first, broken if 1 - end > 1e-4 else look,
+        (unchanged and told[-1] != bars.first, broken if 1 - end > FAINT_NOISE**2 else look,
          f"the result is the x_t of the last call, at t = {told[-1]:.4g}: its step is left out, "
          f"and {left}", "Return x after the last step, or the predicted x_0"),
         (row_0 and _ends_at(last, before), broken,
@@ -427,6 +542,7 @@ def _unclipped(
     record = bench.run(reading, error=error)
     long = [k for k in range(len(record.told) - 1) if record.bars[k] < 0.01]
     moves = measure(record, which=long)
+    fresh = all(abs(move.B) < 0.1 for move in bench.moves(reading=reading)[:-1])
     away = [abs(move.level - math.sqrt(1 - move.bar_s)) for move in moves]
     numbers["astray"] = astray = max(away, default=0.0)
     on_x_0 = max(
@@ -435,7 +551,7 @@ def _unclipped(
     if astray < 0.1 or on_x_0 < 2:  # a clipped x_0 is never off by more
         return None
     return (
-        broken,
+        look if fresh else broken,  # networks of consistency models return x_0
         f"x_0 is not clipped: an error of {error:.1%} in the output changes the noise level by "
         f"{astray:.2f} in one step",
         "Clip the predicted x_0 to -1..1 before the step is taken from it",
@@ -446,7 +562,14 @@ def _begins_late(bench: Bench, record: Record) -> Alarm | None:
     """A walk that begins at a t whose x_t in training still contains some of the image."""
     bars, t = bench.bars, record.true[0]
     if bars.function is not None:
-        return None
+        left = math.sqrt(record.bars[0])
+        return first_alarm(
+            (left > LATE, look,
+             f"the walk begins at t = {t:.4g}, where {left:.2g} of the image is left in training, "
+             "but x_T is pure noise",
+             "Begin where next to nothing of the image is left, such as sigma = 80: print the "
+             "first t, and check the schedule's formula"),
+        )  # fmt: skip
     left, end = math.sqrt(bars.at(t)), math.sqrt(bars.at(bars.last))
     stride = t - next((s for s in record.true if s < t), t)
     leading = bars.last - t >= max(2.0, 0.7 * stride) and left > 1.3 * end

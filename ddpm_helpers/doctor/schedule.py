@@ -12,15 +12,13 @@ from torch import Tensor
 from ddpm_helpers.doctor.finding import Finding, broken, decide, look, ok
 from ddpm_helpers.doctor.tables import (
     Bars,
-    calling,
     check_kind,
     error_gain,
-    rms,
-    shape_of,
     usual_betas,
 )
 
 LEFT, TOO_MUCH_LEFT = 0.05, 0.2  # sqrt(alpha_bar[T]) that is worth a look, and that is broken
+HALVES = (torch.float16, torch.bfloat16)
 SAME = 2e-5  # greatest difference between a table in float32 and the one that it is
 # What people pass for alpha_bar by mistake, made from betas.
 TABLES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -31,6 +29,10 @@ TABLES: dict[str, Callable[[Tensor], Tensor]] = {
     "sqrt(alpha_bar)": lambda betas: (1 - betas).cumprod(0).sqrt(),
     "1 - alpha_bar": lambda betas: 1 - (1 - betas).cumprod(0),
     "alpha_bar in reverse order": lambda betas: (1 - betas).cumprod(0).flip(0),
+    "1 - cumsum(betas)": lambda betas: 1 - betas.cumsum(0),
+    "alpha_bar of betas in reverse order": lambda betas: (1 - betas.flip(0)).cumprod(0),
+    "cumprod(alpha_bar)": lambda betas: (1 - betas).cumprod(0).cumprod(0),
+    "alpha_bar with beta^2 for beta": lambda betas: (1 - betas**2).cumprod(0),
     "alpha_bar with sqrt(beta) for beta": lambda betas: (1 - betas.sqrt()).cumprod(0),
 }
 
@@ -50,18 +52,23 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
     check_kind(prediction)
     bars = Bars(alpha_bar)
     bar = bars.table
-    if not torch.isfinite(bar).all() or float(bar.min()) < 0 or float(bar.max()) > 1:
+    finite = bool(torch.isfinite(bar).all())
+    named = _looks_like(bar[bars.first :]) if finite else None
+    if named is None and (not finite or float(bar.min()) < 0 or float(bar.max()) > 1):
         return broken(
             "schedule", f"alpha_bar must lie in 0..1, got {float(bar.min()):.3g}.."
             f"{float(bar.max()):.3g}", "It is cumprod(1 - beta)",
         )  # fmt: skip
+    if named is not None:
+        sentence = f"the table looks like {named}"
+        return broken("schedule", sentence, "alpha_bar is cumprod(1 - beta)")
     last, end, begin = float(bar[-1]), math.sqrt(bar[-1]), math.sqrt(1 - bar[bars.first])
+    beta, half = 1 - last / float(bar[-2]), [bar.to(dtype).double() for dtype in HALVES]
+    in_half = len(bar) >= 50 and any(torch.equal(rounded, bar) for rounded in half)
     rises = bool((bar[1:] > bar[:-1]).any())
-    named = _looks_like(bar[bars.first :])
     shares = f"{end:.2g} of the image is left at T (sqrt(alpha_bar[T]))"
     return decide(
         "schedule",
-        (named is not None, broken, f"the table looks like {named}", "It is cumprod(1 - beta)"),
         (rises, broken, "alpha_bar does not fall everywhere",
          "It is cumprod(1 - beta), which only falls"),
         (last == 0 and prediction == "eps", broken,
@@ -70,6 +77,11 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
         (end > LEFT, broken if end > TOO_MUCH_LEFT else look,
          f"{shares}, but sampling starts from pure noise",
          "Use a schedule that ends in noise for this T (cosine), or rescale it to zero SNR"),
+        (in_half, look, "every entry fits in half precision: the table is rounded, most at small t",
+         "Compute it in float64 and convert it at the end to float32"),
+        (0 < 1 - beta < 5e-4 and prediction == "eps", look,
+         f"the last beta is 1 - {1 - beta:.1g}, not clipped: eps is divided by {end:.1g} there",
+         "Clip betas at 0.999, or predict v or x_0"),
         (begin > 0.3, look,
          f"x_t is {begin:.2f} noise after the first step already: details are lost",
          "Use more steps or smaller first betas"),
@@ -80,68 +92,13 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
 def _looks_like(table: Tensor) -> str | None:
     """What a table, (T,), is instead of alpha_bar, if that of a usual schedule; else None."""
     away = {
-        (form, name): float((of(betas) - table).abs().max())
+        (form, name): float((of(betas) - table).abs().quantile(0.95))  # ends may be clipped
         for name, betas in usual_betas(len(table)).items()
         for form, of in TABLES.items()
     }
     form, name = nearest = min(away, key=lambda key: away[key])
     known = away[nearest] < SAME and form != "alpha_bar"
     return f"{form} of this schedule: {name}" if known else None
-
-
-def check_noising(
-    add_noise: Callable[..., Any], alpha_bar: Any, *, shape: tuple[int, int, int] = (3, 16, 16)
-) -> Finding:
-    """Check x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps, with a t for each image.
-
-    Args:
-        add_noise: `add_noise(x_0, t, eps) -> x_t` of the training code, x_0 and eps (B, C, H, W),
-            t int64 (B,), counted as in the table. If it returns a tuple, x_t must come first.
-        alpha_bar: table, see `check_sampler`.
-        shape: of one image.
-    Returns:
-        A `Finding` with `error`, the rms distance from the formula.
-    Raises:
-        ValueError: add_noise fails, or returns another shape.
-    """
-    bars = Bars(alpha_bar)
-    generator = torch.Generator().manual_seed(0)
-    ts = torch.linspace(bars.first, bars.last, 8).long()  # (8,)
-    x_0 = torch.rand(8, *shape, generator=generator) * 2 - 1
-    eps = torch.randn(8, *shape, generator=generator)
-    expects = f"the doctor calls add_noise(x_0 {tuple(x_0.shape)}, t (8,), eps) and expects x_t"
-    with calling("add_noise", expects):
-        x_t = add_noise(x_0.clone(), ts.clone(), eps.clone())
-    x_t = x_t[0] if isinstance(x_t, tuple) else x_t
-    if shape_of(x_t) != x_0.shape:
-        raise ValueError(f"add_noise returned {shape_of(x_t)}; {expects}")
-
-    def away(A: Tensor, B: Tensor) -> float:
-        return rms(x_t - (A * x_0 + B * eps))
-
-    def of(t: Tensor) -> tuple[Tensor, Tensor]:
-        bar = bars.column(t.clamp(0, bars.last), x_0)
-        return bar.sqrt(), (1 - bar).sqrt()
-
-    A, B = of(ts)
-    off = away(A, B)
-    if off < 1e-3:
-        return ok("noising", f"x_t agrees with the formula within {off:.0e}", error=off)
-    wrong = {
-        "t is off by one: the table's next row is used": of(ts + 1),
-        "t is off by one: the table's previous row is used": of(ts - 1),
-        "all images are noised with the t of the first": of(ts[:1].expand(8)),
-        "the image is scaled by alpha_bar: the square root is missing": (A**2, B),
-        "the noise is scaled by 1 - alpha_bar: the square root is missing": (A, B**2),
-        "both square roots are missing": (A**2, B**2),
-        "the two weights are swapped": (B, A),
-    }
-    named = min(wrong, key=lambda words: away(*wrong[words]))
-    if away(*wrong[named]) > 1e-3:
-        named = f"x_t is {off:.3f} away from the formula"
-    return broken(
-        "noising", named, "x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) eps", error=off
-    )
 
 
 def check_loss_weights(weights: Any, alpha_bar: Any, *, prediction: str = "eps") -> Finding:
@@ -181,13 +138,19 @@ def check_loss_weights(weights: Any, alpha_bar: Any, *, prediction: str = "eps")
     if ((weight - weight[0]).abs() < 1e-6 * weight[0].abs()).all():
         return ok("loss weights", "every t has the same weight", **numbers)
     repair = "Use min(SNR, gamma): clamp(max=gamma), not min=gamma"
+    mistake = _weight_mistake(weight[inside], snr, prediction)
+    truncated = abs(float(on_x_0.min()) - 1) < 1e-6  # Salimans & Ho 2022, section 4
     return decide(
         "loss weights",
+        (_is_max(on_x_0, snr), look if truncated else broken,
+         f"the weight is max(SNR, {on_x_0.min():.3g}): "
+         + ("right for progressive distillation (truncated SNR), wrong for min-SNR" if truncated
+            else "clamped from the wrong side"), repair),
+        (mistake is not None, broken, f"the weight is {mistake}",
+         "For min-SNR: min(SNR, gamma), divided by SNR for eps, by SNR + 1 for v, by 1 for x_0"),
         (high_t > 1.001 * low_t, broken,
          "the error in x_0 weighs most where there is most noise: clamped from the wrong side",
          repair),
-        (_is_max(on_x_0, snr), broken,
-         f"the weight is max(SNR, {on_x_0.min():.3g}): clamped from the wrong side", repair),
         otherwise=f"weight of the error in x_0: {low_t:.3g} at the first t, "
         f"{high_t:.3g} at the last",
         **numbers,
@@ -199,3 +162,29 @@ def _is_max(on_x_0: Tensor, snr: Tensor) -> bool:
     low = on_x_0.min()
     follows = (on_x_0 - snr.clamp(min=float(low))).abs() <= 1e-3 * on_x_0
     return bool(follows.all()) and bool(((on_x_0 / low - 1).abs() < 1e-6).sum() > 2)
+
+
+def _weight_mistake(weight: Tensor, snr: Tensor, prediction: str) -> str | None:
+    """What is wrong in a min-SNR weight, whatever its gamma; None if it is another weight."""
+    over = {"eps": snr, "v": snr + 1, "x_0": snr**0}
+    for gamma in (1, 2, 3, 5, 7, 10, 20):
+        forms = {
+            f"min(SNR, {gamma})": snr.clamp(max=gamma),
+            f"min(SNR, {gamma}) / SNR": snr.clamp(max=gamma) / snr,
+            f"min(SNR, {gamma}) / (SNR + 1)": snr.clamp(max=gamma) / (snr + 1),
+            f"min(1 / SNR, {gamma}) SNR: SNR is upside down": (1 / snr).clamp(max=gamma) * snr,
+            f"min(1 / SNR, {gamma}): SNR is upside down": (1 / snr).clamp(max=gamma),
+            f"1 / min(SNR, {gamma}): upside down": 1 / snr.clamp(max=gamma),
+        }
+        right = snr.clamp(max=gamma) / over.get(prediction, snr)
+        for words, form in forms.items():
+            if not _proportional(form, right) and _proportional(weight, form):
+                kind = "" if "upside" in words else f", which is not for {prediction}"
+                return words + kind
+    twice = prediction == "eps" and _proportional(weight, snr)
+    return "SNR, which the error in eps has already" if twice else None
+
+
+def _proportional(a: Tensor, b: Tensor) -> bool:
+    ratio = a / b.clamp(min=1e-30)
+    return bool(((ratio / ratio.median()) - 1).abs().max() < 1e-3)

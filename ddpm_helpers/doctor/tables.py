@@ -206,3 +206,12 @@ def shape_of(value: Any) -> tuple[int, ...] | str:
 def rms(x: Tensor) -> float:
     """Root of the mean square."""
     return float(x.double().square().mean().sqrt())
+
+
+def fit(x: Tensor, *parts: Tensor) -> tuple[list[float], Tensor]:
+    """Least squares: the weights of x as a sum of parts of its shape (float64), and the rest."""
+    M = torch.stack([part.flatten() for part in parts])  # (k, N)
+    inverse = torch.linalg.pinv(M @ M.T, hermitian=True, rtol=1e-13)
+    shares = inverse @ (M @ x.flatten())  # (k,)
+    rest = x - (shares @ M).reshape(x.shape)
+    return shares.tolist(), rest

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.doctor.finding import Finding, broken, decide, look
-from ddpm_helpers.doctor.tables import Bars, ask, calling, check_kind, error_gain, noised, rms
+from ddpm_helpers.doctor.noising import mixture
+from ddpm_helpers.doctor.tables import Bars, calling, check_kind
+from ddpm_helpers.doctor.tasks import SHARES, TELLING, Task, answer, other_task
+from ddpm_helpers.doctor.updates import rules_for, watch
 
 Model = Callable[..., Any]
-SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of T, where the loss is measured
 HARDLY = 0.9  # loss over that of the guess, at an end, from which samples are noise or a blur
 
 
@@ -39,41 +41,55 @@ def check_loss(
         ValueError: the model cannot be called so.
     """
     bars, kind = Bars(alpha_bar), check_kind(prediction)
-    generator = torch.Generator().manual_seed(0)
-    numbers = {}
-    for share in SHARES:
-        t = bars.step(share)
-        bar = bars.at(t)
-        x_t, goal = noised(x_0, bar, kind, generator)
-        out = ask(model, x_t, t, y, finite=False).to(x_0.dtype)
-        if not torch.isfinite(out).all():
+    told = Task("", "", mixture(bars))
+    ts = [bars.step(share) for share in SHARES]
+    answers, generator = [], torch.Generator().manual_seed(0)
+    for t in ts:
+        eps = torch.randn(x_0.shape, generator=generator).to(x_0)
+        answers.append(found := answer(model, told, x_0, y, t, eps))
+        if not torch.isfinite(found.out).all():
             return broken(
                 "loss", f"the output at t = {t} is NaN or infinite",
                 "Lower the learning rate, clip gradients, and start again from good weights",
             )  # fmt: skip
-        loss = rms(out - goal) ** 2
-        numbers[f"loss_at_T*{share}"] = loss / _one_pixel_guess(x_0, bar, kind)
-    ratios = list(numbers.values())
+    ratios = [each.ratio(kind) for each in answers]
+    numbers = {f"loss_at_T*{share}": ratio for share, ratio in zip(SHARES, ratios, strict=True)}
     words = "loss over that of a one-pixel guess: " + ", ".join(
         f"{ratio:.2f} at {share:.0%} of T" for share, ratio in zip(SHARES, ratios, strict=True)
     )
+    if all(each.like(0.0) for each in answers):
+        zero = not any(each.out.any() for each in answers)
+        return (look if zero else broken)(
+            "loss", f"the output is {'' if zero else 'nearly '}0 at every t: untrained, or x_t "
+            f"tells nothing of the target, such as noise drawn a second time; {words}",
+            "Take the very eps that is in x_t as the target, then train longer", **numbers,
+        )  # fmt: skip
+    known = [each.by_heart() for each in answers]
+    telling = [i for i, ratio in enumerate(known) if ratio < TELLING] or [0]
+    bad = [i for i in telling if ratios[i] > 1.05]
+    good = [i for i in telling if ratios[i] < 0.5]
+    hardly = any(ratios[i] > 1 - (1 - HARDLY) * (1 - known[i]) for i in (telling[0], telling[-1]))
+    other = other_task(model, x_0, y, bars, kind, [ts[i] for i in telling])
+    trained_longer = "Train longer; if it stays, check that training draws every t, counted as here"
     return decide(
         "loss",
-        (min(ratios) > 0.95, broken, f"{words}: never better than the guess",
+        (other is not None, broken if hardly or bad else look,
+         "" if other is None else f"{other[0]}; {words}", "" if other is None else other[1]),
+        (all(each.like(1.0) for each in answers) and kind != "x_0", broken,
+         f"the output is x_t itself; {words}", "Make the target of the loss what it predicts"),
+        (all(0.8 < each.error(kind) < 3 for each in answers), look,
+         f"no better than the answer 0 at any t, as a network is before training: {words}",
+         "Train it, or load its weights; if it was trained, overfit one batch"),
+        (min(ratios[i] for i in telling) > 0.95, broken, f"{words}: never better than the guess",
          "Overfit one batch; if that works, check the rate, then train longer"),
-        (max(ratios[0], ratios[-1]) > HARDLY, look,
-         f"hardly trained, so most of what follows means little: {words}",
-         "Train longer; if it stays, check that training draws every t, counted as here"),
-        (max(ratios) > 1.05, look, f"{words}: worse than the guess at some t",
-         "Train longer; if it stays, check that training draws every t, counted as here"),
+        (bool(good and bad) and max(good) < min(bad) and max(ratios[i] for i in bad) > 2
+         and max(answers[i].error(kind) for i in bad) > 0.3, look,
+         f"trained at small t alone: {words}", "Draw t from the whole table in training"),
+        (hardly, look, f"hardly trained, so most of what follows means little: {words}",
+         trained_longer),
+        (bool(bad), look, f"{words}: worse than the guess at some t", trained_longer),
         otherwise=words, **numbers,
     )  # fmt: skip
-
-
-def _one_pixel_guess(x_0: Tensor, bar: float, kind: str) -> float:
-    """Mean squared error of the best guess that is linear in one pixel (Wiener)."""
-    spread = float(x_0.double().var())
-    return spread * (1 - bar) / (bar * spread + 1 - bar) * error_gain(kind, bar)
 
 
 def check_history(losses: Sequence[float]) -> Finding:
@@ -130,25 +146,34 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
 
     Args:
         step: takes one optimiser step on the one batch and returns its loss.
-        calls: how many.
+        calls: how many, 2 or more; the first two are watched through PyTorch's hooks.
         fall: the share of the first loss below which the last must be.
     Returns:
         A `Finding` with the `first` and the `last` loss.
     Raises:
         ValueError: step fails, or returns no number.
     """
-    losses = []
-    for _ in range(calls):
+
+    def update() -> float:
         with calling("step", "the doctor calls step() and expects its loss"):
             loss = step()
-            losses.append(loss.item() if isinstance(loss, Tensor) else float(loss))
+            return loss.item() if isinstance(loss, Tensor) else float(loss)
+
+    seen, _ = watch(update, None)
+    second, changed = watch(update, seen.net)
+    losses = [seen.loss, second.loss, *(update() for _ in range(calls - 2))]
     first, last = losses[0], statistics.median(losses[-5:])
     fell = f"from {first:.3f} to {last:.3f} in {calls} updates on one batch"
+    rules = [
+        (holds, verdict, f"{words}; the loss went {fell}", repair)
+        for holds, verdict, words, repair in rules_for(seen, second, changed, last / first, fall)
+    ]
     return decide(
         "overfit",
-        (not math.isfinite(last), broken, f"the loss went {fell}", "Use a tenth of the rate"),
         (last < 0, broken, f"the loss is negative, which no mean of squares is: {fell}",
          "Look for a minus sign in front of it"),
+        *rules,
+        (not math.isfinite(last), broken, f"the loss went {fell}", "Use a tenth of the rate"),
         (last > 1.2 * first, broken,
          f"the loss rose {fell}: the learning rate is too high, or its sign is wrong",
          "Use a tenth of the learning rate"),

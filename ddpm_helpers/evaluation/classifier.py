@@ -1,4 +1,4 @@
-"""A small classifier whose features are used to compare sets of images.
+"""A small classifier; its features are used to compare sets of images.
 
 It replaces the Inception network of FID and needs no download. A distance between its features is
 not an FID; do not compare it with one. `tools/train_classifier.py` trained both classifiers.
@@ -80,7 +80,7 @@ def load_classifier(name_or_path: str | Path = "cartoons") -> Classifier:
     Args:
         name_or_path: cartoons, photographs, or a file from `tools/train_classifier.py`.
     Raises:
-        FileNotFoundError: neither a shipped name nor a file.
+        FileNotFoundError: name_or_path is neither a shipped name nor a file.
         ValueError: the file is damaged or does not hold a classifier of this project.
     """
     path = SHIPPED.get(str(name_or_path), Path(name_or_path))

@@ -1,7 +1,7 @@
 """Find out why "my FID does not match": measure the effect of common mistakes on a distance.
 
-Each mistake is made on purpose with real images, so its error can be measured on any data, with
-the features of our own classifier.
+The clinic makes each mistake on purpose, with real images, and measures its error by the features
+of our own classifier. It works on any data.
 """
 
 from __future__ import annotations
@@ -66,21 +66,21 @@ def clinic(
 ) -> list[Finding]:
     """Measure the effect of each common cause of a wrong distance, with real images.
 
-    A pair is n test images, the reference, and n training images, both with the class counts
-    of the test split.
+    A pair has a reference of n test images and a set of n training images. Both have the class
+    proportions of the test split.
 
     Args:
         train, test: the two splits of any data.
         n: images in a set, at least 20; by default 300, or all if there are fewer.
         pairs: number of random pairs of sets, at least 2.
         seed: random seed for the pairs.
-        samples: dict of more sets to compare with the references: (n, C, S, S) in [-1, 1], with
+        samples: more sets to compare with the references, by name: (n, C, S, S) in [-1, 1], with
             the labels of `take(test, n)`.
         classifier: by default the shipped one for this data.
     Returns:
         One finding for each cause, the noise floor first.
     Raises:
-        ValueError: n out of range, or a class with too few images.
+        ValueError: n is out of range, or a class has too few images.
     """
     n, y = _labels(train, test, n)
     check_count("pairs", pairs, least=2)
@@ -178,7 +178,7 @@ def _labels(train: ImageDataset, test: ImageDataset, n: int | None) -> tuple[int
 
 
 def _sizes(y: Tensor, real: Tensor, same: Tensor) -> Sets:
-    """Sets smaller than n with the same class proportions."""
+    """Make sets smaller than n with the same class proportions."""
     n, order = len(y), torch.from_numpy(balanced_order(y.numpy()))
     sets = {}
     for m in (n // 4, FEATURES - 2):
@@ -196,7 +196,7 @@ def _splits(
     rng: np.random.Generator,
     classifier: Classifier,
 ) -> Sets:
-    """References made of training images, and sets that share images."""
+    """Make references from training images, and sets that share images."""
     twice, sets = torch.cat([y, y]), {}
     half = torch.from_numpy(balanced_order(y.numpy()))[: len(y) // 2]
     shared = same.index_copy(1, half, real[:, half])
@@ -208,7 +208,7 @@ def _splits(
 
 
 def _findings(sets: Sets) -> list[Finding]:
-    """Fréchet distances, and their differences from the first entry, the noise floor."""
+    """Compute Fréchet distances and their differences from the first, the noise floor."""
     found: list[Finding] = []
     for cause, (real, other) in sets.items():
         distances = [frechet_distance(a, b) for a, b in zip(real, other, strict=True)]

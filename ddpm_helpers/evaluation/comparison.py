@@ -86,8 +86,8 @@ def compare(
     Returns:
         The measures, with n.
     Raises:
-        ValueError: sets of different size (the distances depend on n) or shape, fewer than 4
-            images, or a number of labels other than n.
+        ValueError: the sets differ in size (the distances depend on n) or shape, there are fewer
+            than 4 images, or the number of labels is not n.
     """
     y = None if y is None else torch.as_tensor(y).cpu()
     _check_sets(real, fake, y)
@@ -110,8 +110,7 @@ def noise_floor(
     """Compare sets of random training images with sets of random test images.
 
     A distance of samples is good if it is within a few standard deviations of the mean. If a split
-    has hardly more than n images, the pairs share most of them, and the standard deviation is too
-    small.
+    has few more than n images, the pairs share most images and the standard deviation is too small.
 
     Args:
         train, test: the two splits.
@@ -125,7 +124,7 @@ def noise_floor(
     Returns:
         Mean and standard deviation of each measure over the pairs.
     Raises:
-        ValueError: a class with too few images, or fewer than 2 pairs.
+        ValueError: a class has too few images, or pairs is below 2.
     """
     check_count("pairs", pairs, least=2)
     classifier = classifier_for(test) if classifier is None else classifier
@@ -156,10 +155,10 @@ def features_of_rows(
     classifier: Classifier,
     change: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Features and predicted classes of the images in rows, (pairs, n): (pairs, n, 64), (pairs, n).
+    """Compute features (pairs, n, 64) and predicted classes (pairs, n) of the images in rows.
 
-    Features of an image in several pairs are computed once. `change` is applied to the images
-    first, in [-1, 1].
+    An image that is in several pairs is computed once. `change` is applied to the images, in
+    [-1, 1], before that.
     """
     once, places = np.unique(rows, return_inverse=True)
     x = torch.from_numpy(np.asarray(ds.images[once]))
@@ -171,7 +170,7 @@ def features_of_rows(
 
 
 def _measures(a: Tensor, b: Tensor, named: Tensor, y: Tensor | None) -> Comparison:
-    """The measures of real features a and fake features b, (n, 64), with predicted classes (n,)."""
+    """Compare real features a and fake features b, (n, 64), with b's predicted classes (n,)."""
     precision, recall = precision_recall(a, b)
     right = None if y is None else float((named == y).double().mean())
     frechet, kernel = frechet_distance(a, b), kernel_distance(a, b)
@@ -187,7 +186,7 @@ def _check_sets(real: Tensor, fake: Tensor, y: Tensor | None) -> None:
     if real.shape != fake.shape:
         shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"
         raise ValueError(f"compare sets of one size and shape, got {shapes}")
-    if len(real) < 4:  # each has three neighbours
+    if len(real) < 4:  # precision and recall use three neighbours
         raise ValueError(f"compare at least 4 images, got {len(real)}")
     if y is not None and y.shape != (len(fake),):
         raise ValueError(f"y must be ({len(fake)},), one label per image; got {tuple(y.shape)}")

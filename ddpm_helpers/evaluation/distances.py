@@ -75,13 +75,13 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
 
 
 def _among(points: Tensor, cloud: Tensor, k: int) -> float:
-    """The share of points within some cloud point's distance to its k-th neighbour in the cloud."""
+    """Compute the share of points that are among the cloud, as `precision_recall` defines it."""
     radius = torch.cdist(cloud, cloud).kthvalue(k + 1, dim=1).values  # the point itself is first
     return float((torch.cdist(points, cloud) <= radius).any(1).double().mean())
 
 
 def _root(matrix: Tensor) -> Tensor:
-    """The symmetric square root of a covariance."""
+    """Compute the symmetric square root of a covariance."""
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 

@@ -3,8 +3,8 @@
 pip install torch-fidelity
 ddpm evaluate --inception weights-inception-2015-12-05-6726825d.pth
 
-The weights are a pickle, which can run code when it is opened. So nothing is downloaded here, and
-a file is opened only if its sha256 begins with the digits in its published name.
+The weights are a pickle, which can run code when it is opened. So this module downloads nothing,
+and opens a file only if its sha256 begins with the digits in its published name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tell whether samples are copies of training images."""
+"""Find samples that are copies of training images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Copies:
-    """Which samples are copies of a training image.
+    """The samples that are copies of a training image.
 
     Attributes:
         copied: (n,) bool, whether each sample is a copy.
@@ -93,7 +93,7 @@ def find_copies(x: Tensor, images: Tensor | np.ndarray, ratio: float = 1 / 2) ->
         ratio: largest ratio of the two distances for a copy, in 0..1.
     Raises:
         ValueError: the shapes differ, fewer than two images differ, or ratio is outside 0..1.
-    Source: Yoon et al. 2023, section 3. They use 1/3, which misses grainy copies.
+    Source: Yoon et al. 2023, section 3. They use 1/3, but that misses grainy copies.
     """
     ratio = check_number("ratio", ratio, 0, 1)
     digests = [hashlib.sha1(np.asarray(image).tobytes()).digest() for image in images]

@@ -42,7 +42,7 @@ def loss_per_step(
     """Measure the loss at chosen timesteps, on n images with the dataset's class proportions.
 
     Args:
-        diffusion, model: the network and its diffusion; a network with classes gets the labels.
+        diffusion, model: the diffusion and the network; labels are passed if it has classes.
         ds: dataset that the network was not trained on.
         ts: timesteps, each in 1..T.
         n: number of images; all timesteps use the same images and the same noise.
@@ -96,7 +96,7 @@ def evaluate(
         pairs: number of pairs of real sets for `noise_floor`.
         inception: file of Inception's weights, to add FID, KID and Inception score (see
             `inception_scores`); None leaves them out.
-        anyway: compare even if the splits hold the classes in different proportions.
+        anyway: compare even if the splits have different class proportions.
         say: called with each line of the report.
         keep: called with the numbers after each part, to save them in case a later part fails.
         options: as for `sample`, without y; by default 50 steps of dpm++.
@@ -104,8 +104,8 @@ def evaluate(
         A dict of plain numbers: `loss` by timestep, and, if there are enough test images, the
         measures of the `samples` and the `mean` and `std` of the `floor`.
     Raises:
-        ValueError: n is out of range, the network does not know a class, the splits have different
-            class proportions (unless `anyway`), or as `sample` or `inception_scores`.
+        ValueError: n is out of range, the network does not know a class, the class proportions of
+            the splits differ (unless `anyway`), or as `sample` or `inception_scores`.
         FileNotFoundError: as `inception_scores`.
     """
     if len(test) < FEW:
@@ -120,7 +120,7 @@ def evaluate(
         check_inception(inception, n)
     labelled = getattr(model, "num_classes", None) is not None
     x_test, y_test = take(test, n)
-    # Samples of a network without classes do not match the test labels; nor do training images.
+    # Without classes, samples have the class proportions of the training split.
     y_train = y_test if labelled else take(train, n)[1]
     counts = say_counts({"test": y_test, "train": y_train}, test.classes, say)
     if not anyway:

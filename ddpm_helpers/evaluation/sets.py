@@ -1,4 +1,4 @@
-"""Make the sets to compare: images of a dataset, and samples."""
+"""Make sets to compare: images of a dataset, and samples."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def take(ds: ImageDataset, n: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: n is below 1 or above len(ds).
     """
-    n = check_count("n (of the images there are)", n, most=len(ds))
+    n = check_count("n", n, most=len(ds))
     return _gather(ds, np.sort(balanced_order(ds.labels)[:n]))
 
 
@@ -47,7 +47,7 @@ def class_counts(y: Tensor, classes: Sequence[str]) -> dict[str, int]:
 
 
 def check_shares(name_a: str, a: Tensor, name_b: str, b: Tensor, classes: Sequence[str]) -> None:
-    """Raise an error if class proportions differ, since the distance would measure this.
+    """Check that two sets have equal class proportions, because a distance measures them too.
 
     Args:
         a, b: labels of the sets, (n,) each; the message calls the sets name_a and name_b.
@@ -98,7 +98,7 @@ def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
     Returns:
         (n, C, S, S) in [-1, 1]; image i has class y[i].
     Raises:
-        ValueError: a class with too few images.
+        ValueError: a class has too few images.
     """
     return _gather(ds, rows_like(ds, y))[0]
 
@@ -113,7 +113,7 @@ def rows_like(ds: ImageDataset, y: Tensor, rng: np.random.Generator | None = Non
     Returns:
         (n,) int64; row i has class y[i].
     Raises:
-        ValueError: a class with too few images.
+        ValueError: a class has too few images.
     """
     rows = np.empty(len(y), np.int64)
     for k in y.unique().tolist():
@@ -150,7 +150,7 @@ def draw_samples(
     Yields:
         images on the CPU and their classes, or None for a network without classes.
     Raises:
-        ValueError: a number below 1, a number of labels other than n, or as `sample`.
+        ValueError: a number is below 1, the number of labels is not n, or as `sample`.
     """
     n, batch_size = check_count("n", n), check_count("batch_size", batch_size)
     if y is not None and len(y) != n:

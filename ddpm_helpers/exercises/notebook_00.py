@@ -1,10 +1,14 @@
-"""Exercises of notebook 00: pixels to show, a mixture, and a guess of the clean image."""
+"""Exercises of notebook 00: pixels to show, a mixture, and a step of a sampler."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from ddpm_helpers.diffusion.samplers import ddim
 from ddpm_helpers.exercises.exercise import Exercise
 from ddpm_helpers.exercises.running import Case, noise
 
@@ -17,12 +21,41 @@ def _mix(x_0: Tensor, eps: Tensor, share: float) -> Tensor:
     return share**0.5 * x_0 + (1 - share) ** 0.5 * eps
 
 
-def _guess_x_0(x_t: Tensor, eps_pred: Tensor, share: float) -> Tensor:
-    return (x_t - (1 - share) ** 0.5 * eps_pred) / share**0.5
-
-
 def _at(share: float) -> Case:
     return Case(f"a share of {share:g}", (*noise(2, 3, 4, 5), share))
+
+
+# ---- 0.3: a step of a sampler ----------------------------------------------------------------
+
+
+def _step(x_t: Tensor, x_0: Tensor, share_t: float, share_s: float) -> Tensor:
+    """The package's sampler, from timestep 1 to 0 of a table that holds the two shares."""
+    bar = torch.tensor([share_s, share_t], dtype=torch.float64)
+    *_, last = ddim(lambda x, t: x_0, x_t, [1, 0], bar, lambda: torch.randn_like(x_t))
+    return last.x_t
+
+
+def _eps_in(x_t: Tensor, x_0: Tensor, share_t: float, share_s: float) -> Tensor:
+    return (x_t - share_t**0.5 * x_0) / (1 - share_t) ** 0.5
+
+
+def _put_back(x_0: Tensor, eps: Tensor, share_t: float, share_s: float) -> Tensor:
+    return _mix(x_0, eps, share_s)
+
+
+def _mistaken(
+    x_t: Tensor, x_0: Tensor, share_t: float, share_s: float, *,
+    solve: Callable[..., Tensor] = _eps_in, mix: Callable[..., Tensor] = _put_back,
+) -> Tensor:  # fmt: skip
+    """The step in two formulas; change one of them to make a mistake."""
+    shares = share_t, share_s
+    return mix(x_0, solve(x_t, x_0, *shares), *shares)
+
+
+def _between(share_t: float, share_s: float) -> Case:
+    """Guesses of x_0, some outside [-1, 1], and unequal B, C, H and W."""
+    text = f"a step from a share of {share_t:g} to {share_s:g}"
+    return Case(text, (*noise(2, 2, 3, 4, 5), share_t, share_s))
 
 
 EXERCISES = [
@@ -90,40 +123,84 @@ EXERCISES = [
     ),
     Exercise(
         "0.3",
-        "the clean image that a guess of the noise stands for",
-        _guess_x_0,
-        [_at(0.81), _at(0.3), _at(1.0)],
+        "one step of a sampler",
+        _step,
+        [_between(0.31, 0.78), _between(0.06, 0.52), _between(0.0, 0.3), _between(0.85, 1.0)],
         {
-            "the noise is subtracted, but the image is too faint: divide by sqrt(share), (0.2)":
-                lambda x_t, eps_pred, share: x_t - (1 - share) ** 0.5 * eps_pred,
-            "only the noise is divided: put brackets around the difference, (0.2)":
-                lambda x_t, eps_pred, share: x_t - (1 - share) ** 0.5 * eps_pred / share**0.5,
-            "only x_t is divided: put brackets around the difference, (0.2)":
-                lambda x_t, eps_pred, share: x_t / share**0.5 - (1 - share) ** 0.5 * eps_pred,
-            "the guessed noise is subtracted with weight 1; its weight in x_t is sqrt(1 - share)":
-                lambda x_t, eps_pred, share: (x_t - eps_pred) / share**0.5,
-            "the noise is added; (0.2) subtracts it":
-                lambda x_t, eps_pred, share: _guess_x_0(x_t, -eps_pred, share),
-            "this uses the shares instead of their square roots, equation (0.2)":
-                lambda x_t, eps_pred, share: (x_t - (1 - share) * eps_pred) / share,
-            "this divides by share; (0.2) divides by its square root":
-                lambda x_t, eps_pred, share: (x_t - (1 - share) ** 0.5 * eps_pred) / share,
-            "the weight of the noise lacks its root, equation (0.2)":
-                lambda x_t, eps_pred, share: (x_t - (1 - share) * eps_pred) / share**0.5,
-            "this multiplies by sqrt(share); (0.2) divides by it":
-                lambda x_t, eps_pred, share: (x_t - (1 - share) ** 0.5 * eps_pred) * share**0.5,
-            "the two weights are swapped: in x_t, the noise has sqrt(1 - share), the image "
-            "sqrt(share)":
-                lambda x_t, eps_pred, share: (
-                    (x_t - share**0.5 * eps_pred) / max(1 - share, 1e-9) ** 0.5),
-            "the weight of the noise is 1 - sqrt(share); it has sqrt(1 - share) in x_t":
-                lambda x_t, eps_pred, share: (x_t - (1 - share**0.5) * eps_pred) / share**0.5,
-            "the noise is subtracted with the weight of the image":
-                lambda x_t, eps_pred, share: (x_t - share**0.5 * eps_pred) / share**0.5,
-            "this mixes image and noise, as in (0.1); (0.2) undoes the mixture":
-                lambda x_t, eps_pred, share: _mix(x_t, eps_pred, share),
-            "the guess is clipped to [-1, 1]; (0.2) does not do that":
-                lambda x_t, eps_pred, share: _guess_x_0(x_t, eps_pred, share).clamp(-1, 1),
+            "this mixes x_t itself with the guess: first solve (0.1) for the noise in x_t":
+                partial(_mistaken, solve=lambda x_t, *given: x_t),
+            "this is x_t again: mix with the share of s, equation (0.3)":
+                lambda x_t, x_0, share_t, share_s: x_t,
+            "this is the guess itself: put noise back, equation (0.3)":
+                lambda x_t, x_0, share_t, share_s: x_0,
+            "the noise is missing: add it with the weight sqrt(1 - share_s), equation (0.3)":
+                partial(_mistaken, solve=lambda x_t, x_0, *given: 0 * x_0),
+            "this is the noise in x_t: mix it with the guess, equation (0.3)":
+                _eps_in,
+            "new noise is drawn: put back the noise that is left of x_t":
+                partial(_mistaken, solve=lambda x_t, *given: torch.randn_like(x_t)),
+            "t and s are swapped: the noise comes from t, the result is at s":
+                lambda x_t, x_0, share_t, share_s: _mistaken(x_t, x_0, share_s, share_t),
+            "the noise is computed with share_s; x_t has the weights of share_t, (0.1)":
+                partial(_mistaken, solve=lambda x_t, x_0, share_t, share_s: (
+                    _eps_in(x_t, x_0, share_s, share_t))),
+            "the weights of the result are the shares; equation (0.3) has their square roots":
+                partial(_mistaken, mix=lambda x_0, eps, share_t, share_s: (
+                    share_s * x_0 + (1 - share_s) * eps)),
+            "the weight of the guess lacks its root: (0.3) has sqrt(share_s)":
+                partial(_mistaken, mix=lambda x_0, eps, share_t, share_s: (
+                    share_s * x_0 + (1 - share_s) ** 0.5 * eps)),
+            "the weight of the noise lacks its root: (0.3) has sqrt(1 - share_s)":
+                partial(_mistaken, mix=lambda x_0, eps, share_t, share_s: (
+                    share_s**0.5 * x_0 + (1 - share_s) * eps)),
+            "the weight of the noise is 1 - sqrt(share_s); (0.3) has sqrt(1 - share_s)":
+                partial(_mistaken, mix=lambda x_0, eps, share_t, share_s: (
+                    share_s**0.5 * x_0 + (1 - share_s**0.5) * eps)),
+            "the two weights are swapped: sqrt(share_s) multiplies the guess, equation (0.3)":
+                partial(_mistaken, mix=lambda x_0, eps, share_t, share_s: (
+                    _mix(eps, x_0, share_s))),
+            "the guess has its weight at t: (0.3) has sqrt(share_s)":
+                partial(_mistaken, mix=lambda x_0, eps, share_t, share_s: (
+                    share_t**0.5 * x_0 + (1 - share_s) ** 0.5 * eps)),
+            "the noise has its weight at t: (0.3) has sqrt(1 - share_s)":
+                partial(_mistaken, mix=lambda x_0, eps, share_t, share_s: (
+                    share_s**0.5 * x_0 + (1 - share_t) ** 0.5 * eps)),
+            "the noise is put back with the weight 1; (0.3) has sqrt(1 - share_s)":
+                partial(_mistaken, mix=lambda x_0, eps, share_t, share_s: (
+                    share_s**0.5 * x_0 + eps)),
+            "the noise is subtracted; (0.3) adds it":
+                partial(_mistaken, mix=lambda x_0, eps, share_t, share_s: (
+                    _mix(x_0, -eps, share_s))),
+            "the noise is x_t minus the guess, without weights: solve (0.1) for eps":
+                partial(_mistaken, solve=lambda x_t, x_0, *given: x_t - x_0),
+            "the noise is not divided: x_t holds it with the weight sqrt(1 - share_t), (0.1)":
+                partial(_mistaken, solve=lambda x_t, x_0, share_t, share_s: (
+                    x_t - share_t**0.5 * x_0)),
+            "the noise is divided by 1 - share_t; (0.1) has its square root":
+                partial(_mistaken, solve=lambda x_t, x_0, share_t, share_s: (
+                    (x_t - share_t**0.5 * x_0) / (1 - share_t))),
+            "the noise is multiplied by sqrt(1 - share_t); solving (0.1) divides by it":
+                partial(_mistaken, solve=lambda x_t, x_0, share_t, share_s: (
+                    (x_t - share_t**0.5 * x_0) * (1 - share_t) ** 0.5)),
+            "this divides by sqrt(share_t), as (0.2) does; eps has sqrt(1 - share_t) in (0.1)":
+                partial(_mistaken, solve=lambda x_t, x_0, share_t, share_s: (
+                    (x_t - share_t**0.5 * x_0) / max(share_t, 1e-9) ** 0.5)),
+            "the guess is subtracted with the weight 1; in x_t it has sqrt(share_t), (0.1)":
+                partial(_mistaken, solve=lambda x_t, x_0, share_t, share_s: (
+                    (x_t - x_0) / (1 - share_t) ** 0.5)),
+            "the guess is subtracted with the weight share_t; (0.1) has its square root":
+                partial(_mistaken, solve=lambda x_t, x_0, share_t, share_s: (
+                    (x_t - share_t * x_0) / (1 - share_t) ** 0.5)),
+            "the shares at t lack their roots: (0.1) has sqrt(share_t) and sqrt(1 - share_t)":
+                partial(_mistaken, solve=lambda x_t, x_0, share_t, share_s: (
+                    (x_t - share_t * x_0) / (1 - share_t))),
+            "only the guess is divided: put brackets around the difference":
+                partial(_mistaken, solve=lambda x_t, x_0, share_t, share_s: (
+                    x_t - share_t**0.5 * x_0 / (1 - share_t) ** 0.5)),
+            "the guess is clipped: the loop does so before it calls your function":
+                lambda x_t, x_0, *shares: _mistaken(x_t, x_0.clamp(-1, 1), *shares),
+            "the result is clipped to [-1, 1]: do not clip, noise may lie outside":
+                lambda *given: _mistaken(*given).clamp(-1, 1),
         },
     ),
 ]  # fmt: skip

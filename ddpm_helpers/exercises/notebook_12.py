@@ -189,9 +189,9 @@ EXERCISES = [
                 lambda tokens, width: _flop(tokens, width, matrices=36, modulation=0),
             "the modulation is missing: one vector of `width`, six of `width` out":
                 partial(_flop, modulation=0),
-            "the perceptron has a hidden layer of 4 x width: two matrices of 4 x width^2":
+            "the MLP has a hidden layer of 4 x width: two matrices of 4 x width^2":
                 partial(_flop, matrices=12),
-            "one of the perceptron's two matrices is missing": partial(_flop, matrices=16),
+            "one of the MLP's two matrices is missing": partial(_flop, matrices=16),
             "the layer behind the attention is missing: width x width": partial(_flop, matrices=22),
             "q, k and v are three matrices of width x width": partial(_flop, matrices=20),
             "every token looks at every other: the attention grows with tokens squared":

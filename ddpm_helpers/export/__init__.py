@@ -1,4 +1,4 @@
-"""Trained weights in other programs' formats: ONNX, diffusers, the Hugging Face Hub's folder."""
+"""Write trained weights in other formats: ONNX, diffusers, the Hugging Face Hub's folder."""
 
 from ddpm_helpers.export.card import weights_name
 from ddpm_helpers.export.diffusers_folder import export_diffusers

@@ -1,4 +1,4 @@
-"""The model card: what the weights learned, how well they draw, what they cannot do."""
+"""Write model cards: the data, quality and limits of weights."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ A denoising diffusion model of {kind} {side}×{side} images, trained with `ddpm_
 {use}
 ## Limits
 
-- It draws {side}×{side} images like those it learned from, and nothing else{classes}.
-- What is rare, wrong or biased in those images is also in its own.
-- It was made for teaching. Its images carry no mark that they are generated.
+- It only draws {side}×{side} images like those that it was trained on{classes}.
+- If those images are biased or wrong, its own images are too.
+- It was made for teaching. Its images are not marked as generated.
 """
 _NOTES = (
     "`frechet` is a distance on the features of this project's own small classifier, so it is not "
@@ -51,12 +51,12 @@ _NOTES = (
 
 
 def weights_name(name_or_path: str | Path) -> str:
-    """What files made from weights are called: a shipped name, or that of the file or folder."""
+    """Name files that are made from weights: the shipped name, or that of the file or folder."""
     return Path(name_or_path).resolve().name.removesuffix(".safetensors")
 
 
 def public_description(name_or_path: str | Path) -> dict[str, Any]:
-    """`description` without the paths of a machine: a folder or file by its name alone.
+    """Read the `description` and shorten each path in it to the name of its file or folder.
 
     Args, Raises: as for `load_pretrained`.
     """
@@ -69,10 +69,10 @@ def public_description(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def model_card(name_or_path: str | Path, use: str) -> str:
-    """A model card in Markdown, with the front matter that the Hub reads.
+    """Write a model card in Markdown, with the front matter that the Hub reads.
 
     Args:
-        name_or_path: as for `load_pretrained`; shipped weights bring the manifest's numbers.
+        name_or_path: as for `load_pretrained`; shipped weights add the manifest's numbers.
         use: Markdown that says how to load these files.
     """
     about = public_description(name_or_path)

@@ -1,4 +1,4 @@
-"""diffusers: a folder that its pipelines load, with a scheduler that takes the same steps."""
+"""Write a folder that pipelines of diffusers load, with a scheduler that takes our steps."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ pipe = GuidedPipeline.from_pretrained("{folder}")
 images = DDPMPipeline.from_pretrained("{folder}")(batch_size=4, num_inference_steps={T}).images
 ```
 
-diffusers counts the steps 0..T-1, `ddpm_helpers` 1..T. The scheduler holds the betas themselves, so
-any schedule works, and the predicted x_0 is bounded to [-1, 1] before each step. From the same
-start noise `GuidedPipeline` draws what `DiffusionUtils.sample` draws, within 1e-4. Not supported:
+diffusers numbers timesteps 0..T-1, `ddpm_helpers` 1..T. The scheduler holds the betas, so any
+schedule works, and clips the predicted x_0 to [-1, 1] before each step. From the same start noise,
+`GuidedPipeline` draws the same images as `DiffusionUtils.sample`, within 1e-4. Not supported:
 Heun, `guidance_interval`, ddpm's variance "beta" in fewer than T steps (diffusers adds noise in
 the last one too), DDIM in a number of steps that does not divide T, DPM-Solver++ at a terminal
 SNR of zero. `DDPMPipeline` takes no classes, and rounds its steps unless their number divides T.
@@ -35,13 +35,13 @@ def export_diffusers(name_or_path: str | Path, out: str | Path, sampler: str = "
     Args:
         name_or_path: as for `load_pretrained`.
         out: folder to make; it appears only when it is complete.
-        sampler: whose steps the stored scheduler takes: ddpm, ddim or dpm++.
+        sampler: sampler of the stored scheduler: ddpm, ddim or dpm++.
     Returns:
         The folder: `unet/`, `scheduler/`, `model_index.json`, `README.md`.
     Raises:
-        FileNotFoundError: no such weights.
-        FileExistsError: the folder is there already and not empty.
-        ValueError: diffusers is missing, or does not have this network, sampler, prediction or
+        FileNotFoundError: the weights do not exist.
+        FileExistsError: the folder exists and is not empty.
+        ValueError: diffusers is missing, or does not support this network, sampler, prediction or
             schedule.
     """
     out = user_path(out)

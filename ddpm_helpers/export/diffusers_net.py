@@ -1,7 +1,7 @@
 """Our network and its sampling loop as diffusers' classes; importing this module imports diffusers.
 
-diffusers numbers the steps 0..T-1 where we have 1..T. Everything else is a matter of settings:
-`make_scheduler` chooses those with which its schedulers take our steps.
+diffusers numbers timesteps 0..T-1, we number them 1..T. Other differences are settings:
+`make_scheduler` chooses them so that the schedulers of diffusers take our steps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ddpm_helpers.model import DiffusionNet
 
 NO_LABEL = -1
 PREDICTION_TYPES = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
-# Class, and the settings under which it bounds x_0 to [-1, 1] (clip=True) or does not.
+# Class, and its settings with x_0 clipped to [-1, 1] and without clipping.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ddpm": ("DDPMScheduler", {"clip_sample": True}, {"clip_sample": False}),
     "ddim": ("DDIMScheduler", {"clip_sample": True}, {"clip_sample": False}),
@@ -39,7 +39,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 @dataclass
 class NetOutput(BaseOutput):
-    """What `DiffusersNet` returns: sample, (B, C, S, S)."""
+    """The output of `DiffusersNet`: sample, (B, C, S, S)."""
 
     sample: Tensor
 
@@ -50,7 +50,7 @@ class DiffusersNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     Args:
         sample_size, in_channels: diffusers' names for image_size and channels.
         width, num_classes, attention_size, stem_stride: as for `DiffusionNet`.
-        classes: names of the classes, where they are known.
+        classes: names of the classes, if known.
     """
 
     @register_to_config
@@ -91,7 +91,7 @@ class DiffusersNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
         Args:
             sample: noisy images, (B, C, S, S).
-            timestep: a number, or (B,): 0..T-1, which are our steps 1..T.
+            timestep: a number, or (B,): 0..T-1, which are our timesteps 1..T.
             class_labels: (B,) int64, -1 for no label; None means no label for any image.
             return_dict: False returns a tuple.
         """
@@ -101,16 +101,16 @@ class DiffusersNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 def make_scheduler(diffusion: DiffusionUtils, sampler: str = "ddpm", *, clip: bool = True) -> Any:
-    """A diffusers scheduler that takes the steps of one of our samplers.
+    """Make a diffusers scheduler that takes the steps of our sampler.
 
     Args:
         diffusion: any schedule; the betas themselves are passed on.
         sampler: ddpm (posterior variance), ddim (any eta) or dpm++.
-        clip: bound the predicted x_0 to [-1, 1].
+        clip: clip the predicted x_0 to [-1, 1].
     Returns:
         The scheduler. `set_steps` makes it take the same steps as `DiffusionUtils.sample`.
     Raises:
-        ValueError: a sampler or a prediction without a counterpart, or dpm++ at a terminal SNR of
+        ValueError: diffusers has no such sampler or prediction, or dpm++ would start at an SNR of
             zero.
     """
     if sampler not in SCHEDULERS:
@@ -121,7 +121,7 @@ def make_scheduler(diffusion: DiffusionUtils, sampler: str = "ddpm", *, clip: bo
     if diffusion.prediction not in PREDICTION_TYPES:
         raise ValueError(
             f"prediction {diffusion.prediction!r} has no counterpart in diffusers' schedulers of "
-            f"alpha_bar; exported are {', '.join(PREDICTION_TYPES)}"
+            f"alpha_bar; choose from {', '.join(PREDICTION_TYPES)}"
         )
     if sampler == "dpm++" and diffusion.alpha_bar[-1] == 0:
         raise ValueError(
@@ -141,11 +141,11 @@ def make_scheduler(diffusion: DiffusionUtils, sampler: str = "ddpm", *, clip: bo
 def set_steps(scheduler: Any, steps: int) -> None:
     """Set a scheduler to the steps that `DiffusionUtils.sample` takes.
 
-    Both divide T into equal parts, but diffusers rounds to nearest where we round down, and its
-    DDIM always goes down by T // steps.
+    Both divide T into equal parts, but diffusers rounds to the nearest timestep, we round down, and
+    its DDIM always goes down by T // steps.
 
     Raises:
-        ValueError: a number outside 1..T, or one that DDIM cannot take.
+        ValueError: steps is outside 1..T, or DDIM cannot take it.
     """
     T = scheduler.config.num_train_timesteps
     if not 1 <= steps <= T:
@@ -163,7 +163,7 @@ class GuidedPipeline(DiffusionPipeline):
 
     Args:
         unet: a `DiffusersNet`.
-        scheduler: as `make_scheduler` returns it.
+        scheduler: a scheduler from `make_scheduler`.
     """
 
     unet: DiffusersNet
@@ -188,17 +188,17 @@ class GuidedPipeline(DiffusionPipeline):
         """Draw images.
 
         Args:
-            class_labels: (n,), one per image; None draws without labels.
+            class_labels: a label per image, (n,); None draws without labels.
             batch_size: number of images, if neither labels nor latents give it.
             guidance_scale: our `guidance`: 1 is the plain conditional prediction.
             num_inference_steps: 1..T.
-            generator: of the noise.
+            generator: random generator of the noise.
             latents: start noise, (n, C, S, S).
             output_type: pil, np, or pt for (n, C, S, S) in [0, 1].
         Returns:
-            An object whose `.images` holds them.
+            An object with the images in `.images`.
         Raises:
-            ValueError: steps that the scheduler cannot take, or guidance without labels.
+            ValueError: the scheduler cannot take these steps, or guidance needs labels.
         """
         device = self._execution_device
         y = None if class_labels is None else torch.as_tensor(class_labels, device=device).long()
@@ -222,7 +222,7 @@ class GuidedPipeline(DiffusionPipeline):
         return ImagePipelineOutput(self.numpy_to_pil(images) if output_type == "pil" else images)
 
     def _guided(self, x_t: Tensor, t: Tensor, y: Tensor | None, scale: float) -> Tensor:
-        """Ho & Salimans 2022, eq. 6, with w = scale - 1: both halves in one batch."""
+        """Predict with guidance, in one batch: Ho & Salimans 2022, eq. 6, w = scale - 1."""
         if y is None or scale == 1:
             return self.unet(x_t, t, y).sample
         both = torch.cat([y, torch.full_like(y, NO_LABEL)])

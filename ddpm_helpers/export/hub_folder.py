@@ -1,4 +1,4 @@
-"""The folder layout of `huggingface_hub.PyTorchModelHubMixin`: config, weights and a model card."""
+"""Write the folder of `huggingface_hub.PyTorchModelHubMixin`: config, weights and a model card."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ model, diffusion = load_pretrained("{folder}")  # this folder, downloaded
 x = diffusion.sample(model, 4, {y}{options}, seed=0)  # (4, {shape}) in [-1, 1]
 ```
 
-`model.safetensors` describes itself: network, schedule, classes and a checksum are in its header.
-`config.json` holds the arguments of `{network}`, so that a class made of it and
-`PyTorchModelHubMixin` loads the folder too; the schedule is under `"diffusion"` there.
+The header of `model.safetensors` holds the network, schedule, classes and a checksum.
+`config.json` holds the arguments of `{network}`, so a subclass of it and of
+`PyTorchModelHubMixin` can load the folder too; the schedule is under `"diffusion"` there.
 """
 
 
 def export_hub(name_or_path: str | Path, out: str | Path) -> Path:
-    """Write trained weights as a folder that can be uploaded to the Hub as it is.
+    """Write trained weights as a folder that you can upload to the Hub unchanged.
 
-    Nothing is uploaded. `load_pretrained` reads the folder, and so does
-    a class made of the network's and `PyTorchModelHubMixin`, both offline.
+    Nothing is uploaded. `load_pretrained` reads the folder offline, and so does a subclass of the
+    network's class and of `PyTorchModelHubMixin`.
 
     Args:
         name_or_path: as for `load_pretrained`.
@@ -39,8 +39,8 @@ def export_hub(name_or_path: str | Path, out: str | Path) -> Path:
     Returns:
         The folder: `config.json`, `model.safetensors`, `README.md`.
     Raises:
-        FileNotFoundError: no such weights.
-        FileExistsError: the folder is there already and not empty.
+        FileNotFoundError: the weights do not exist.
+        FileExistsError: the folder exists and is not empty.
     """
     out = user_path(out)
     model, diffusion = load_pretrained(name_or_path)

@@ -1,4 +1,4 @@
-"""A check for packages that only an export needs, and folders that appear atomically."""
+"""Check that packages are installed, and write folders atomically."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 def check_installed(what: str, *packages: str) -> None:
-    """Refuse to go on where packages are missing.
+    """Check that packages are installed.
 
     Raises:
-        ValueError: it names every missing package and the command that installs them.
+        ValueError: packages are missing; the message has the command that installs them.
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
@@ -26,17 +26,17 @@ def check_installed(what: str, *packages: str) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place once the block ends without an error.
+    """Yield a temporary folder, which is renamed to `path` when the block ends without an error.
 
     Raises:
-        FileExistsError: there is something at `path` already; nothing is overwritten.
+        FileExistsError: `path` exists and is not an empty folder.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"{path} exists already: name a new folder, or remove it first")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        beside.chmod(0o755)  # mkdtemp's folders are closed to everybody else
+        beside.chmod(0o755)  # other users cannot open mkdtemp's folders
         yield beside
         beside.replace(path)
     except BaseException:

@@ -1,4 +1,4 @@
-"""ONNX: the network alone, as one file that runs without Python, for example in a browser."""
+"""Write a network as an ONNX file, which runs without Python, for example in a browser."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ddpm_helpers.model import Network
 from ddpm_helpers.pretrained import load_pretrained
 
 OLDEST_TORCH = (2, 9)  # older exporters do not work with today's onnxscript
-MAX_BATCH = 1024  # torch.export wants an upper bound
+MAX_BATCH = 1024  # torch.export needs an upper bound
 SMALLEST = 64  # tensors with fewer numbers stay float32: a Cast would cost more than it saves
 TOLERANCE = 1e-4  # of the largest output; 1e-6 is usual
 CHECKED_BATCHES = (1, 2, 5)
 
 
 def export_onnx(name_or_path: str | Path, out: str | Path) -> Path:
-    """Write a trained network as ONNX, once its outputs have been compared with torch's.
+    """Write a trained network as ONNX, after comparing its outputs with torch's.
 
     Inputs are x_t float32 (batch, C, S, S), t int64 (batch,) and, for a network with classes, y
     int64 (batch,), -1 for no label. The output has the shape of x_t. The entry "ddpm_helpers" of
     the file's metadata is JSON that describes the network, its schedule and its classes. Weights
-    that float16 holds exactly are stored in it and cast when the file is opened.
+    that float16 represents exactly are stored in float16 and cast when the file is opened.
 
     Args:
         name_or_path: as for `load_pretrained`.
@@ -39,10 +39,10 @@ def export_onnx(name_or_path: str | Path, out: str | Path) -> Path:
     Returns:
         The path.
     Raises:
-        FileNotFoundError: no such weights.
-        FileExistsError: the file is there already.
-        ValueError: another file extension, a missing package, a torch that is too old, or outputs
-            that differ from torch's.
+        FileNotFoundError: the weights do not exist.
+        FileExistsError: the file exists.
+        ValueError: the file extension is wrong, a package is missing, torch is too old, or the
+            outputs differ from torch's.
     """
     out = user_path(out)
     if out.suffix != ".onnx":
@@ -62,15 +62,15 @@ def export_onnx(name_or_path: str | Path, out: str | Path) -> Path:
 
 
 def torch_version() -> tuple[int, ...]:
-    """Major and minor version of torch, such as (2, 9)."""
+    """Return the major and minor version of torch, such as (2, 9)."""
     return tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 def _traced(model: Network) -> Any:
-    """The network as an ONNX model in memory, for batches of any size."""
+    """Convert the network to an ONNX model in memory, for batches of any size."""
     import onnx
 
-    x_t, t, y = _inputs(model, 2)  # a batch of 1 would be taken for a constant, here and below
+    x_t, t, y = _inputs(model, 2)  # a batch size of 1 would become a constant
     arguments = (x_t, t) if y is None else (x_t, t, y)
     names = ["x_t", "t", "y"][: len(arguments)]
     batch = torch.export.Dim("batch", min=2, max=MAX_BATCH)
@@ -86,7 +86,7 @@ def _traced(model: Network) -> Any:
 
 
 def compact(model: Any, about: dict[str, Any]) -> bytes:
-    """Halve a model's size without changing a value: float16 where exact, no notes of the tracer.
+    """Halve a model's size without changing a value: float16 where exact, no exporter's notes.
 
     Args:
         model: an `onnx.ModelProto`; changed in place.
@@ -132,7 +132,7 @@ def check(content: bytes, model: Network) -> float:
     Returns:
         The largest difference, relative to the largest output (or to 1 if that is larger).
     Raises:
-        ValueError: a batch of fixed size, or outputs that differ by more than `TOLERANCE`.
+        ValueError: the batch size is fixed, or the outputs differ by more than `TOLERANCE`.
     """
     import onnxruntime
 
@@ -154,7 +154,7 @@ def check(content: bytes, model: Network) -> float:
 
 
 def _inputs(model: Network, n: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A random batch, with labels (the first is "no label") if the network takes them."""
+    """Draw a random batch, with labels (the first is "no label") if the network takes them."""
     generator = torch.Generator().manual_seed(n)
     x_t = torch.randn(n, *model.image_shape, generator=generator)  # (n, C, S, S)
     t = torch.randint(1, 500, (n,), generator=generator)

@@ -1,4 +1,4 @@
-"""What every network of the package has: its image shape, timesteps, labels and checks."""
+"""The base class of all networks: image shape, embeddings of timesteps and labels, checks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Network(nn.Module):
     A subclass has `forward(x_t, t, y=None)`, which begins with `embed`.
 
     Args:
-        config: the subclass's arguments, with image_size, channels and num_classes among them.
+        config: the subclass's arguments, including image_size, channels and num_classes.
         t_dim: length of the time embedding.
     Attributes:
         image_shape: (C, S, S).
         config: the arguments, enough to build the same network again.
-        classes: names of the classes, class 0 first; empty where they are not known.
+        classes: names of the classes, class 0 first; empty if unknown.
     Raises:
         ValueError: num_classes below 1.
     """
 
-    kind: str  # what `TrainConfig.network` and a weights file call it
+    kind: str  # its name in `TrainConfig.network` and in weights files
 
     def __init__(self, config: dict[str, Any], t_dim: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Network(nn.Module):
         self.label = nn.Embedding(num_classes + 1, t_dim) if num_classes else None
 
     def ends(self) -> list[nn.Module]:
-        """The first and the last layers, which an optimiser may treat differently."""
+        """Return the first and the last layers, which an optimiser may treat differently."""
         raise NotImplementedError
 
     def embed(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
@@ -53,7 +53,7 @@ class Network(nn.Module):
         Returns:
             (B, t_dim).
         Raises:
-            ValueError: a shape other than the network was built for, or labels out of range.
+            ValueError: x_t or t has the wrong shape, or labels are out of range.
         """
         self._check(x_t, t, y)
         t_emb = self.time(t)  # (B, t_dim)
@@ -63,7 +63,7 @@ class Network(nn.Module):
         return t_emb
 
     def _check(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> None:
-        """Refuse arguments that do not fit the network."""
+        """Check that the arguments fit the network."""
         if tuple(x_t.shape[1:]) != self.image_shape:
             shape = ", ".join(map(str, self.image_shape))
             raise ValueError(f"x_t must be (B, {shape}), got {tuple(x_t.shape)}")
@@ -71,8 +71,8 @@ class Network(nn.Module):
             raise ValueError(
                 f"t must be ({len(x_t)},), one timestep per image; got {tuple(t.shape)}"
             )
-        # Labels of a training are checked with the dataset: here, reading them would split a
+        # In training, the labels were checked with the dataset. Reading them here would split a
         # compiled graph, or wait for the GPU.
         read = not (torch.compiler.is_compiling() or (self.training and t.is_cuda))
-        if read and y is not None and len(t):  # in this order: len() would freeze a traced batch
+        if read and y is not None and len(t):  # len() last: it would fix a traced batch size
             checks.labels(y, len(t), self, t.device)

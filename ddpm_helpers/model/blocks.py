@@ -101,8 +101,8 @@ class SelfAttention(nn.Module):
 
         out = x + W_out softmax(q k^T / sqrt(d)) v,   (q, k, v) = W_qkv norm(x),   d = C / heads
 
-    Its cost grows with (H * W) ** 2, so it is used at low resolution only. Written out, because
-    at these sizes `F.scaled_dot_product_attention` is no faster on a CPU.
+    Its cost grows with (H * W) ** 2, so it is used at low resolution only. At these sizes,
+    `F.scaled_dot_product_attention` is no faster on a CPU, so the formula is written out.
 
     Args:
         channels: C, a multiple of 8.
@@ -138,7 +138,7 @@ class Upsample(nn.ConvTranspose2d):
 
     Args:
         c_in, c_out: channels before and after.
-        factor: what height and width are multiplied by, an even number.
+        factor: multiplies height and width, an even number.
     Source: Odena et al. 2016, "Deconvolution and Checkerboard Artifacts".
     """
 

@@ -13,14 +13,14 @@ from ddpm_helpers.model.encoder import MULTIPLIERS, Stage, check_image_size
 class Decoder(nn.Module):
     """Three stages: double the size, append the encoder's map of that size, apply two basic blocks.
 
-    A last transposed convolution leads from the stem's resolution to pixels. Its input includes
+    A last transposed convolution maps the stem's resolution to pixels. Its input includes
     the stem's map, which still holds every pixel of the noisy image.
 
     Args:
         image_size, channels, width, t_dim, attention_size, stem_stride: as for `Encoder`.
     Raises:
         ValueError: image_size is not a multiple of 8 * stem_stride.
-    Source: Ronneberger et al. 2015 (features passed across), Ho et al. 2020, appendix B.
+    Source: Ronneberger et al. 2015 (skip connections), Ho et al. 2020, appendix B.
     """
 
     def __init__(

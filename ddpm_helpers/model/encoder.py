@@ -11,7 +11,7 @@ STEM_STRIDES = (2, 4)  # 4 is ResNet-18's: 2 in its convolution and 2 in its max
 
 
 def check_image_size(image_size: int, stem_stride: int) -> None:
-    """Refuse an image size that the stem and the stages cannot divide evenly."""
+    """Check that the stem and the stages can divide the image size evenly."""
     if stem_stride not in STEM_STRIDES:
         raise ValueError(f"stem_stride must be 2 or 4, got {stem_stride}")
     stride = 8 * stem_stride  # 2 between each of the four stages
@@ -24,7 +24,7 @@ def check_image_size(image_size: int, stem_stride: int) -> None:
 
 
 class Stage(nn.Module):
-    """Two basic blocks, then self-attention where the feature map is small enough."""
+    """Two basic blocks, then self-attention if the feature map is small enough."""
 
     def __init__(self, c_in: int, c_out: int, t_dim: int, stride: int, attention: bool) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
             c_in = c_out
 
     def forward(self, x: Tensor, t_emb: Tensor) -> list[Tensor]:
-        """Feature maps from fine to coarse, one for each stage of the decoder.
+        """Compute feature maps from fine to coarse.
 
         Args:
             x: images, (B, C, S, S).

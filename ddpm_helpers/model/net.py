@@ -16,7 +16,7 @@ class DiffusionNet(Network):
         output = decoder(encoder(x_t)) + gate(t) * x_t
 
     The gate is one number per channel and timestep. It passes the full-resolution noise directly
-    to the output, so that the stages need not carry every pixel of it through the bottleneck.
+    to the output, so the stages need not carry each pixel of it through the bottleneck.
     A newly initialised network outputs exactly 0.
 
     Args:
@@ -25,11 +25,11 @@ class DiffusionNet(Network):
         width: channels of the first stage, a multiple of 8 (64 as in ResNet-18).
         num_classes: None for a network that takes no labels.
         attention_size: maps of this side and smaller get self-attention.
-        stem_stride: what the stem divides the side by, 2 or 4; 4 costs about a quarter.
+        stem_stride: the stem divides the side by this, 2 or 4; 4 costs about a quarter.
     Attributes:
         image_shape: (C, S, S).
         config: the arguments, enough to build the same network again.
-        classes: names of the classes, class 0 first; empty where they are not known.
+        classes: names of the classes, class 0 first; empty if unknown.
     Raises:
         ValueError: image_size not a multiple of 8 * stem_stride, width not a multiple of 8,
             num_classes below 1.
@@ -61,7 +61,7 @@ class DiffusionNet(Network):
         self.gate = zero_init(nn.Linear(t_dim, channels))
 
     def ends(self) -> list[nn.Module]:
-        """The stem, the gate and the last transposed convolution."""
+        """Return the stem, the gate and the last transposed convolution."""
         return [self.gate, self.encoder.stem, self.decoder.to_pixels]
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -75,7 +75,7 @@ class DiffusionNet(Network):
         Returns:
             (B, C, S, S), in x_t's dtype.
         Raises:
-            ValueError: a shape other than the network was built for, or labels out of range.
+            ValueError: x_t or t has the wrong shape, or labels are out of range.
         """
         t_emb = self.embed(x_t, t, y)  # (B, t_dim)
         out = self.decoder(self.encoder(x_t, t_emb), t_emb)  # (B, C, S, S)
@@ -84,5 +84,5 @@ class DiffusionNet(Network):
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of trainable parameters of a module."""
+    """Count the trainable parameters of a module."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -10,7 +10,7 @@ from ddpm_helpers import checks
 from ddpm_helpers.model.base import Network
 from ddpm_helpers.model.blocks import timestep_embedding, zero_init
 
-DEEPEST = 100  # blocks; a weights file that asks for more is refused before they are built
+DEEPEST = 100  # largest depth; a weights file that asks for more is refused unbuilt
 
 
 def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ class DiTBlock(nn.Module):
 
     Args:
         width: channels of each token, a multiple of heads.
-        heads: of the attention.
+        heads: number of attention heads.
     Source: Peebles & Xie 2023, section 3.2 and figure 3.
     """
 
@@ -81,10 +81,10 @@ class DiT(Network):
         patch: side of a patch in pixels; half of it costs about four times as much.
         width: channels of each token, a multiple of 4 and of heads.
         depth: number of blocks, 1..100.
-        heads: of each block's attention.
+        heads: number of attention heads in each block.
         num_classes: None for a network that takes no labels.
     Attributes:
-        positions: where each patch is, (N, width), added to the tokens.
+        positions: encodings of the patches' positions, (N, width), added to the tokens.
         image_shape, config, classes: as for `DiffusionNet`.
     Raises:
         ValueError: image_size not a multiple of patch, width not a multiple of 4 and of heads,
@@ -127,7 +127,7 @@ class DiT(Network):
         self.to_pixels = zero_init(nn.Linear(width, numbers))
 
     def ends(self) -> list[nn.Module]:
-        """The layers between pixels and tokens."""
+        """Return the layers between pixels and tokens."""
         return [self.to_tokens, self.to_pixels]
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -143,7 +143,7 @@ class DiT(Network):
 
 
 def positions(side: int, width: int) -> Tensor:
-    """Sines and cosines of a patch's row, then of its column: (side^2, width), row by row."""
+    """Encode each patch's row, then its column, in sines and cosines: (side^2, width)."""
     waves = timestep_embedding(torch.arange(side), width // 2)  # (side, width/2)
     rows = waves[:, None, :].expand(side, side, -1)
     return torch.cat([rows, rows.transpose(0, 1)], dim=-1).flatten(0, 1)

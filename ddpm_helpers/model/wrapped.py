@@ -9,7 +9,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 
 def unwrapped(model: Any) -> Any:
-    """The network without the wrappers around it; the weights are shared."""
+    """Return the network without its wrappers; the weights are shared."""
     while True:
         if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner  # torch.compile

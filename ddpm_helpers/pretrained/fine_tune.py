@@ -25,15 +25,15 @@ def fine_tune_model(
 ) -> tuple[Network, DiffusionUtils]:
     """Load a network to fine-tune, with one label embedding row for each class of the new data.
 
-    A class whose name the weights know keeps its row; so does a single class replaced by a single
-    class. A new class starts as a copy of the row for "no label", so at first it draws the same
-    images as without a class. All other weights, and the row for "no label", are kept.
+    A class keeps its row if the weights know its name, or if both the weights and the data have
+    a single class. A new class starts as a copy of the row for "no label", so at first it draws the
+    same images as without a class. All other weights, and the row for "no label", are kept.
 
     Args:
         name_or_path: as for `load_pretrained`.
         classes: names of the new data's classes, in the order of their labels, such as
             `ds.classes`; None for a network that takes no labels.
-        say: function that gets one line about the rows that were kept; print by default.
+        say: called with a line about the rows that were kept; print by default.
     Returns:
         The network, ready to train, and the `DiffusionUtils` that it was trained with.
     Raises:
@@ -52,14 +52,14 @@ def set_classes(model: Network, classes: Sequence[str] | None) -> str:
         classes: names of the new classes; None removes the embedding, and the network then draws
             the same images as for "no label".
     Returns:
-        One line that says which rows were kept, and which are new.
+        A line that says which rows were kept, and which are new.
     """
     numbers = range(model.num_classes or 0)
     known = list(map(class_name, model.classes if model.classes and numbers else numbers))
     classes = None if classes is None else list(map(class_name, classes))
-    if classes and len(known) == len(classes) == 1:  # an album's class is named after its folder
+    if classes and len(known) == len(classes) == 1:  # the class of an album has its folder's name
         known = classes
-    # Row 0 is "no label". A row of zeros adds nothing, so the network draws as it did without one.
+    # Row 0 is "no label". A row of zeros adds nothing, so the outputs stay the same.
     rows = torch.zeros(1, model.time.dim) if model.label is None else model.label.weight.detach()
     if classes is None:
         last: Any = model.time.mlp[-1]
@@ -76,7 +76,7 @@ def set_classes(model: Network, classes: Sequence[str] | None) -> str:
 
 
 def describe_labels(known: Sequence[str], classes: Sequence[str] | None) -> str:
-    """Say in one line which labels are kept, new and left out."""
+    """Describe in a line which labels are kept, new and left out."""
     if classes is None:
         return "no labels" if not known else f"the labels of {_some(known)} left out"
     groups = {
@@ -93,7 +93,7 @@ def _some(names: Sequence[str], shown: int = 5) -> str:
 
 
 def config_for_weights(name_or_path: str | Path, config: TrainConfig) -> TrainConfig:
-    """Copy a configuration and replace network and diffusion by those of stored weights.
+    """Copy a configuration with the network and the diffusion of stored weights.
 
     Args:
         name_or_path: as for `load_pretrained`.

@@ -11,17 +11,17 @@ MANIFEST = HERE / "manifest.json"
 
 
 def available_weights() -> dict[str, dict[str, Any]]:
-    """The shipped weights: name -> manifest entry (file, sha256, data, steps, quality …)."""
+    """Return the shipped weights: name -> manifest entry (file, sha256, data, steps, quality …)."""
     return json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
 
 
 def shipped_ladder(name: str = "cartoons") -> dict[str, Any]:
-    """Load the quality after more and more epochs, measured on weights of one training.
+    """Load the quality of the weights after several numbers of epochs of one training run.
 
     Args:
         name: cartoons or cifar10-64.
     Returns:
-        `n`, `options` of the sampler, `noise_floor` and `rungs`, one for each measured epoch.
+        `n`, `options` of the sampler, `noise_floor` and `rungs`, an entry for each measured epoch.
     Raises:
         FileNotFoundError: there is no ladder of this name; the message lists the shipped ones.
     """

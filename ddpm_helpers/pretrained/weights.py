@@ -1,4 +1,4 @@
-"""Weights in self-describing files: safetensors, never pickle."""
+"""Save and load weights in self-describing safetensors files, never as pickle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ddpm_helpers.pretrained import shipped
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HUB_WEIGHTS = "model.safetensors"  # file name that huggingface_hub.PyTorchModelHubMixin uses
-_HEADER = "ddpm_helpers"  # the metadata entry that holds the description
+_HEADER = "ddpm_helpers"  # metadata entry of the description
 NAMED_SOURCES = ("cartoons", "cifar10", "mnist", "fashion_mnist")  # the same data everywhere
 # Whole numbers, at least 1.
 _SIZES = {"image_size", "channels", "width", "stem_stride", "patch", "depth", "heads"}
@@ -70,7 +70,7 @@ def load_pretrained(name_or_path: str | Path) -> tuple[Network, DiffusionUtils]:
         The network, float32, in eval mode on the CPU, and the `DiffusionUtils` it was trained
         with. `model.classes` holds the names of its classes.
     Raises:
-        FileNotFoundError: neither a shipped name nor a file; the message lists the names.
+        FileNotFoundError: there are no such weights; the message lists the shipped names.
         ValueError: the file is modified or truncated, its network cannot be built, or it was not
             written by `save_weights`.
     """
@@ -131,7 +131,7 @@ def data_of_weights(
 
 
 def _find(name_or_path: str | Path) -> tuple[Path, str | None]:
-    """The file, and its expected sha256 if the file is a shipped one."""
+    """Find the file, and its expected sha256 if it is shipped."""
     known = shipped.available_weights()
     if entry := known.get(str(name_or_path)):
         return shipped.HERE / entry["file"], entry["sha256"]
@@ -146,7 +146,7 @@ def _find(name_or_path: str | Path) -> tuple[Path, str | None]:
 
 
 def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
-    """Path, description and tensors; the file is read once, so the checked bytes are used."""
+    """Return path, description and tensors, from the same bytes that are checked."""
     path, wanted = _find(name_or_path)
     raw = path.read_bytes()
     if wanted is not None and (found := hashlib.sha256(raw).hexdigest()) != wanted:
@@ -154,7 +154,7 @@ def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Ten
     if raw.startswith(b"PK"):
         raise ValueError(
             f"{path} is not a complete safetensors file: it looks like a checkpoint, which "
-            f"--resume takes; give its run's folder, or the weights.safetensors beside it"
+            f"--resume reads; give its run's folder, or the weights.safetensors beside it"
         )
     try:
         tensors = load(raw)
@@ -169,7 +169,7 @@ def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Ten
 
 
 def _description(path: Path, raw: bytes) -> dict[str, Any]:
-    """The description in the metadata of a safetensors file."""
+    """Read the description in the metadata of a safetensors file."""
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     if _HEADER not in (entries := header.get("__metadata__") or {}):
         raise ValueError(f"{path} holds no description of a network")
@@ -187,7 +187,7 @@ def _description(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def _digest(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """The sha256 of a description and of the tensors' bytes, sorted by name."""
+    """Compute the sha256 of a description and of the tensors' bytes, sorted by name."""
     words = json.dumps({key: value for key, value in about.items() if key != "sha256"})
     digest = hashlib.sha256(words.encode())
     for name in sorted(tensors):
@@ -208,7 +208,7 @@ def _build(path: Path, kind: Callable[..., Built], config: dict[str, Any]) -> Bu
 
 
 def misfit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    """Describe the first weight that has the wrong shape, is missing or unexpected, or ""."""
+    """Describe the first weight that is missing, unexpected or of the wrong shape; "" if none."""
     for key in expected | found:
         want = tuple(expected[key].shape) if key in expected else "no such weight"
         got = tuple(found[key].shape) if key in found else "nothing"

@@ -49,7 +49,7 @@ def build_diffusion(config: TrainConfig) -> DiffusionUtils:
 
 
 def for_fine_tuning(config: TrainConfig, images: int, chosen: Collection[str]) -> TrainConfig:
-    """A configuration that makes enough updates to fine-tune on a small dataset.
+    """Change a configuration so that it makes enough updates to fine-tune on a small dataset.
 
     Args:
         config: its epochs are raised until they make 180 updates, with five checkpoints and sample
@@ -88,20 +88,10 @@ def check_fit(model: Any, diffusion: Any, dataset: Any, config: TrainConfig) -> 
     if not isinstance(diffusion, DiffusionUtils):
         raise ValueError(f"diffusion must be a DiffusionUtils, got {type(diffusion).__name__}")
     check_dataset(dataset)
-    if (default := torch.get_default_dtype()) != torch.float32:
-        raise ValueError(
-            f"torch's default dtype is {default}, training needs torch.float32: call "
-            "torch.set_default_dtype(torch.float32) before you build the network"
-        )
-    channels, size, _ = model.image_shape
-    if size != config.image_size:
-        raise ValueError(f"config.image_size is {config.image_size}, the network's is {size}")
-    if channels != config.channels:
-        raise ValueError(f"config.channels is {config.channels}, the network has {channels}")
-    if (found := tuple(dataset.image_shape)) != model.image_shape:
-        raise ValueError(
-            f"the network takes images of {model.image_shape}, the dataset holds {found}"
-        )
+    shape = (config.channels, config.image_size, config.image_size)
+    for name, part in (("network", model), ("dataset", dataset)):
+        if (found := tuple(part.image_shape)) != shape:
+            raise ValueError(f"config says images of {shape}, the {name} has {found}")
     known = model.num_classes
     if known is not None and not model.classes and known < len(dataset.classes):
         raise ValueError(

@@ -1,12 +1,9 @@
-"""Checkpoint files: written atomically, checked when they are read, and resumed only by the same
-training."""
+"""Write, read and check checkpoint files."""
 
 from __future__ import annotations
 
 import io
 import os
-import pickle
-import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -19,46 +16,45 @@ from ddpm_helpers.files import flush_folder, write_temporary
 from ddpm_helpers.pretrained.weights import misfit
 from ddpm_helpers.training.training_data import check_same_data
 
-CHECKPOINT = "checkpoint.pt"  # the newest; older ones carry their step: checkpoint-00000120.pt
-NAMES = re.compile(r"checkpoint(-\d{8,})?\.pt")
+CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
 PARTS = {"model", "ema_model", "optimizer", "step", "history", "config", "data", "diffusion"}
 # Changing one of these would turn the rest of the run into another training.
 FIXED = (
     "image_size", "timesteps", "schedule", "prediction", "rescale_zero_snr", "batch_size", "seed",
     "network", "width", "limit", "optimizer", "channels", "t_sampling", "teacher_steps", "heads",
 )  # fmt: skip
-DAMAGE = (EOFError, LookupError, RuntimeError, ValueError)  # what reading a damaged zip raises
 
 
 class BrokenFile(ValueError):
     """A checkpoint that is truncated or altered, or not a checkpoint."""
 
 
-def write(path: Path, state: dict[str, Any], before: int | None = None) -> None:
-    """Write a checkpoint atomically.
+def write(folder: Path, state: dict[str, Any], *, keep: bool) -> None:
+    """Write checkpoint.pt atomically; a kill at any moment leaves a complete checkpoint.
 
     Args:
-        path: the file.
+        folder: the run's folder.
         state: what `TrainingPipeline.state_dict` returns.
-        before: step of the checkpoint at `path`, which is kept under that step's name; None
-            replaces it. A kill at any moment leaves at least one complete checkpoint.
+        keep: whether checkpoint.pt becomes checkpoint-previous.pt; else it is replaced.
     Raises:
-        OSError: the disk is full or not writable; the previous checkpoint is untouched.
+        OSError: the disk is full or not writable; the old files are untouched.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
+    path = folder / CHECKPOINT
     temporary = write_temporary(path, buffer.getvalue())
-    if before is not None and path.exists():
-        os.replace(path, path.with_name(f"checkpoint-{before:08d}.pt"))
+    if keep and path.exists():
+        os.replace(path, folder / PREVIOUS)
     os.replace(temporary, path)
-    flush_folder(path.parent)
+    flush_folder(folder)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; the checksums of its zip file show any changed byte of its content.
+    """Read a checkpoint, and compare it with the checksums of its zip file.
 
     Raises:
         FileNotFoundError: no such file.
+        OSError: it cannot be read.
         ValueError: it holds weights instead.
         BrokenFile: it is truncated or altered, or not a checkpoint.
     """
@@ -69,32 +65,27 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} holds weights, not a checkpoint: --weights or fine_tune_model starts a new "
             "training from them; to continue a run, give its checkpoint.pt"
         )
+    content = io.BytesIO(path.read_bytes())
     try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()  # the first part whose checksum differs
-        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, *DAMAGE) as error:
+        with zipfile.ZipFile(content) as file:
+            if part := file.testzip():
+                raise ValueError(f"the checksum of {part} differs")
+        content.seek(0)
+        state = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged zip raises many kinds, zlib.error and OSError too
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise BrokenFile(f"{path.name} is not a complete checkpoint: {why}") from error
-    if damaged:
-        raise BrokenFile(f"{path.name} is damaged: the checksum of {damaged} differs")
     if not isinstance(state, dict) or state.keys() != PARTS:
         raise BrokenFile(f"{path.name} is not a checkpoint of this version of ddpm_helpers")
     return state
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, newest first: checkpoint.pt, then the others by their step."""
-    found = [path for path in folder.iterdir() if NAMES.fullmatch(path.name)]
-    return sorted(found, key=lambda p: (p.name != CHECKPOINT, -int(p.stem[11:] or 0)))
 
 
 def find(place: Path) -> tuple[Path, dict[str, Any]]:
     """A checkpoint's path and content.
 
     Args:
-        place: the file, or a run's folder, of which the newest undamaged checkpoint is taken. A
-            warning names damaged ones.
+        place: the file, or a run's folder. In a folder, checkpoint-previous.pt is used if
+            checkpoint.pt is missing or damaged; a warning names the damaged file.
     Raises:
         FileNotFoundError: there is no checkpoint.
         ValueError, BrokenFile: as for `read`; all checkpoints of the folder are damaged.
@@ -102,19 +93,29 @@ def find(place: Path) -> tuple[Path, dict[str, Any]]:
     if not place.is_dir():
         return place, read(place)
     broken: list[str] = []
-    for path in checkpoints(place):
-        try:
-            state = read(path)
-        except BrokenFile as error:
-            broken.append(str(error))
-            continue
-        if broken:
-            why = "; ".join(broken)
-            warnings.warn(f"{why}; using {path.name}, step {state['step']}", stacklevel=3)
-        return path, state
+    for path in (place / CHECKPOINT, place / PREVIOUS):
+        if path.exists():
+            try:
+                state = read(path)
+            except BrokenFile as error:
+                broken.append(str(error))
+                continue
+            if broken:
+                warnings.warn(f"{broken[0]}; using {path.name}, step {state['step']}", stacklevel=3)
+            return path, state
     if broken:
         raise BrokenFile(f"no complete checkpoint in {place}: {'; '.join(broken)}")
     raise FileNotFoundError(f"no checkpoint in {place}; train first, or resume 'auto'")
+
+
+def changed_settings(saved: dict[str, Any], own: dict[str, Any]) -> str:
+    """List the settings that differ from those of a checkpoint, such as "lr 0.001 (was 0.01)".
+
+    Args:
+        saved, own: configurations, as `TrainConfig.to_dict` returns them.
+    """
+    changed = (name for name in own if saved.get(name, own[name]) != own[name])
+    return ", ".join(f"{name} {own[name]!r} (was {saved[name]!r})" for name in changed)
 
 
 def check_compatible(name: str, saved: dict[str, Any], own: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from ddpm_helpers.model import NO_LABEL
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """A generator for one update: the same for the same (seed, step), whatever ran before."""
+    """Return the generator of one update; its state depends only on (seed, step)."""
     state = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
     return torch.Generator(device).manual_seed(state >> 1)
 

@@ -1,14 +1,17 @@
-"""What one update reports, and what happens to batches that are not finite."""
+"""The record of an update, and the check for batches that are not finite."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+MOST_BAD = 5  # stop after this many batches in a row that are not finite
 
 
 @dataclass(frozen=True)
@@ -17,8 +20,8 @@ class StepRecord:
 
     Attributes:
         step: number of the update, from 1.
-        epoch: the epoch that it belongs to, from 0.
-        loss: mean squared error of its batch.
+        epoch: number of its epoch, from 0.
+        loss: mean loss of its batch.
         lr: learning rate that it used.
         images_per_second: images trained on per second so far, without the time of your own code,
             of saving and of sampling. NaN outside `TrainingPipeline.steps`.
@@ -36,7 +39,7 @@ class StepRecord:
 
     @property
     def finite(self) -> bool:
-        """Whether loss and gradient had no NaN or infinity; if they had, no weight changed."""
+        """Whether loss and gradient were finite; if not, the batch was skipped."""
         return math.isfinite(self.loss + self.grad_norm)
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,35 +68,29 @@ def add_by_quarter(table: Tensor, losses: Tensor, t: Tensor, T: int, weight: flo
     table[1].index_add_(0, quarter, torch.full_like(losses, weight))
 
 
-def read_table(table: Tensor) -> tuple[float, tuple[float, ...]]:
-    """The mean loss of such a table, and the mean of each quarter; this waits for a GPU."""
-    sums, counts = table.tolist()
+def mean_losses(table: Tensor) -> tuple[float, tuple[float, ...]]:
+    """Return the mean loss of a table of `add_by_quarter`, and the mean of each quarter."""
+    sums, counts = table.tolist()  # waits for a GPU
     quarters = tuple(s / n if n else math.nan for s, n in zip(sums, counts, strict=True))
     return sum(sums) / sum(counts), quarters
 
 
-class BadBatches:
-    """Warns of every batch that is not finite, and gives up after `most` in a row."""
+def check_finite(history: Sequence[StepRecord]) -> None:
+    """Warn if the last batch was not finite.
 
-    def __init__(self, most: int) -> None:
-        self.most, self.in_a_row = most, 0
-
-    def check(self, record: StepRecord) -> None:
-        """Count one record.
-
-        Raises:
-            FloatingPointError: the last one of too many in a row. The count then starts again, so
-                that you can continue.
-        """
-        self.in_a_row = 0 if record.finite else self.in_a_row + 1
-        if record.finite:
-            return
-        what = f"step {record.step}: loss {record.loss}, norm of the gradient {record.grad_norm}"
-        if self.in_a_row < self.most:
-            warnings.warn(f"{what}: batch skipped, the weights are unchanged", stacklevel=3)
-            return
-        self.in_a_row = 0
-        raise FloatingPointError(
-            f"{what}: the last of {self.most} such batches in a row, all skipped. "
-            f"Try a lower lr than {record.lr:.3g}, or precision='fp32'"
-        )
+    Args:
+        history: the records so far, at least one.
+    Raises:
+        FloatingPointError: the last five batches were not finite.
+    """
+    record = history[-1]
+    if record.finite:
+        return
+    what = f"step {record.step}: loss {record.loss}, norm of the gradient {record.grad_norm}"
+    if len(history) < MOST_BAD or any(one.finite for one in history[-MOST_BAD:]):
+        warnings.warn(f"{what}: batch skipped, the weights are unchanged", stacklevel=3)
+        return
+    raise FloatingPointError(
+        f"{what}: the last of {MOST_BAD} such batches in a row, all skipped. "
+        f"Try a lower lr than {record.lr:.3g}, or precision='fp32'"
+    )

@@ -1,4 +1,4 @@
-"""Muon: an optimiser whose updates are equally large in every direction of a weight matrix."""
+"""Muon, an optimiser that orthogonalises the update of each weight matrix."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def orthogonalize(G: Tensor, scale: Tensor | float = 1.0) -> Tensor:
 
         X = G / |G|;  then for each of COEFFICIENTS  X <- (a + b A + c A^2) X  with  A = X X^T
 
-    Everything that multiplies X is a polynomial in the first A. So the small (rows, rows) matrices
-    are multiplied with each other, and X only once at the end: the same result at a third of the
-    cost for kernels, which are much wider than high. In bfloat16, whose rounding errors would grow,
-    X is multiplied after every two polynomials.
+    All factors of X are polynomials in the first A. So the small (rows, rows) matrices are
+    multiplied first, and X only once at the end. The result is the same, at a third of the cost for
+    kernels, which are much wider than high. In bfloat16, rounding errors would grow, so X is
+    multiplied after every two polynomials.
 
     Args:
         G: (..., rows, columns); each matrix is treated on its own.
@@ -81,8 +81,9 @@ class Muon(torch.optim.Optimizer):
     first and the last layer, the U-Net's gate and the class embedding are left to AdamW, with the
     same learning rate.
 
-    Where AdamW scales single weights, this scales directions: rare ones, which hardly show in a
-    gradient, are learned as fast as common ones. `torch.optim.Muon` does not take kernels.
+    AdamW scales the update of each weight. Muon scales directions: all singular values of an update
+    become equal, so rare directions are learned as fast as common ones. `torch.optim.Muon` accepts
+    only 2-D matrices, no kernels.
 
     Args:
         model: the network whose parameters to train.

@@ -37,7 +37,7 @@ class Progress:
         self.total, self.quiet, self.smooth = total, quiet, math.nan
         hidden = quiet or not _can_redraw()
         self.bar = tqdm(total=total, initial=step, unit="step", disable=hidden)
-        self.first, self.started = step, time.monotonic()
+        self.made, self.started = 0, time.monotonic()
         self.said = self.started
 
     def __enter__(self) -> Progress:
@@ -53,12 +53,13 @@ class Progress:
             self.smooth = record.loss if new else 0.98 * self.smooth + 0.02 * record.loss
         speed = f"{record.images_per_second:.0f}"
         self.bar.update()
+        self.made += 1  # the step may go back: a `watch` may resume an older checkpoint
         if not self.bar.disable and (record.step % EVERY == 0 or record.step == self.total):
             shown = {"loss": f"{record.loss:.4f}", "smooth": f"{self.smooth:.4f}"}
             self.bar.set_postfix(shown | {"images/s": speed})
         elif self.bar.disable and not self.quiet and time.monotonic() - self.said >= SECONDS:
             self.said = time.monotonic()
-            seconds = (self.said - self.started) / (record.step - self.first)  # seconds per update
+            seconds = (self.said - self.started) / self.made  # seconds per update
             left = timedelta(seconds=round(seconds * (self.total - record.step)))
             line = f"step {record.step:,} of {self.total:,}: loss {self.smooth:.4f}"
             say(f"{line}, {speed} images/s, {left} left")

@@ -1,10 +1,9 @@
-"""A run's folder: its files, when to write them, and a lock so only one process trains in it."""
+"""A run's folder: its files, when they are written, and a lock against a second process."""
 
 from __future__ import annotations
 
 import io
 import json
-import math
 import re
 import time
 import warnings
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.config_file import data_table
-from ddpm_helpers.files import not_written, user_path, write_atomic
+from ddpm_helpers.files import user_path, write_atomic
 from ddpm_helpers.training import checkpoint
 from ddpm_helpers.training.metrics import StepRecord
 from ddpm_helpers.training.training_data import TrainingData
@@ -25,59 +24,49 @@ from ddpm_helpers.training.training_data import TrainingData
 WEIGHTS = "weights.safetensors"
 HISTORY = "history.jsonl"
 LOCK = ".lock"  # locked by the operating system while a process trains in the folder
-RESULTS = rf"{checkpoint.NAMES.pattern}|weights(_epoch_\d+)?\.safetensors"  # results of training
-OURS = rf"{RESULTS}|history\.jsonl|config\.toml|samples_epoch_\d+\.png|learning\.gif"
+STAMP = 4096  # bytes at the end of a checkpoint that tell it from others
+MINUTES = 10.0  # between two checkpoints, in epochs that take longer
+# A folder with one of these files holds a run.
+RESULTS = r"checkpoint(-previous)?\.pt|weights(_epoch_\d+)?\.safetensors|samples_epoch_\d+\.png"
+OURS = rf"{RESULTS}|history\.jsonl|config\.toml"
 
 
 class RunFolder:
     """The files of one run.
 
         config.toml                  the settings
-        checkpoint.pt                the newest checkpoint; older ones are named by their step
+        checkpoint.pt                the newest checkpoint; checkpoint-previous.pt the one before
         weights.safetensors          the averaged weights of the newest checkpoint
         weights_epoch_0005.safetensors …   those of epoch 1, 2, 5, 10, …, if config.keep_weights
-        history.jsonl                the record of every update
-        samples_epoch_0001.png …     sample grids; learning.gif shows them one after another
+        history.jsonl                the records of all updates up to the newest checkpoint
+        samples_epoch_0001.png …     sample grids
 
     Args:
         path: the folder.
-        config: decides when files are written and how many checkpoints are kept.
+        config: decides when files are written.
         overwrite: remove the run in the folder when training starts.
     Attributes:
-        newest: step of checkpoint.pt; None if it is missing or damaged.
+        saved_step: step of checkpoint.pt; None if it is missing or damaged.
         is_ours: whether the folder holds this run.
     """
 
     def __init__(self, path: str | Path, config: TrainConfig, *, overwrite: bool = False) -> None:
         self.path, self.config, self.overwrite = user_path(path), config, overwrite
         self.is_ours = False
-        self.newest: int | None = None
+        self.saved_step: int | None = None
         self._save_at = 0.0  # time of the next checkpoint; the first one is due at once
+        self._known = b""  # stamp of the checkpoint.pt of this run
 
     @contextmanager
-    def in_use(self, history: Sequence[StepRecord], dataset: TrainingData) -> Iterator[None]:
-        """Lock the folder, take it, and write the current settings and history.
+    def in_use(self) -> Iterator[None]:
+        """Lock the folder for this run; the lock ends with the process.
 
-        Records and temporary files that a killed run wrote after its last checkpoint are removed.
-
-        Raises:
-            BlockingIOError, FileExistsError: the folder is used by another process or run.
-        """
-        with self.locked():
-            self.take()
-            for path in self._files(rf"({OURS})\.tmp"):
-                path.unlink()
-            settings = self.config.to_toml() + data_table(getattr(dataset, "settings", {}))
-            write_atomic(self.path / "config.toml", settings.encode())
-            write_atomic(self.path / HISTORY, "".join(map(_line, history)).encode())
-            yield
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Stop other processes from training in the folder; the lock ends with the process.
+        The first time, an old run is removed if `overwrite` is True.
 
         Raises:
             BlockingIOError: another process is training in the folder.
+            FileExistsError: the folder holds another run and `overwrite` is False, or another
+                training has written a checkpoint into it since this one last did.
         """
         from filelock import FileLock, Timeout
 
@@ -91,32 +80,28 @@ class RunFolder:
                 "another folder"
             ) from None
         except (OSError, NotImplementedError) as error:
-            warnings.warn(
-                f"{self.path} cannot be locked ({error}): make sure that only one process trains "
-                "in it",
-                stacklevel=4,
-            )
+            why = f"{self.path} cannot be locked ({error})"
+            warnings.warn(f"{why}: make sure that only one process trains in it", stacklevel=4)
         try:
+            if self._stamp() not in (b"", self._known):
+                self.is_ours = False  # another training has written here
+            if not self.is_ours:
+                self._take()
             yield
         finally:
             lock.release()
 
-    def take(self) -> None:
-        """Mark the folder as this run's, and remove an old run if `overwrite` is True.
-
-        Raises:
-            FileExistsError: the folder holds another run and `overwrite` is False.
-        """
-        if self.is_ours:
-            return
-        if not self.overwrite:
+    def _take(self) -> None:
+        """Mark the folder as this run's, and remove an old run if `overwrite` is True."""
+        if self.overwrite:
+            for path in self._files(OURS):
+                path.unlink()
+        else:
             self.refuse_another_run()
-        for path in self._files(OURS):
-            path.unlink()
-        self.is_ours = True
+        self.is_ours, self.overwrite = True, False  # whatever comes later is not overwritten
 
     def refuse_another_run(self) -> None:
-        """Raise FileExistsError, in one line, if the folder holds checkpoints or weights."""
+        """Raise FileExistsError if the folder holds checkpoints, weights or sample grids."""
         if results := sorted(path.name for path in self._files(RESULTS)):
             raise FileExistsError(
                 f"out_dir {self.path} holds a run already ({results[0]}): continue it with "
@@ -125,55 +110,62 @@ class RunFolder:
             )
 
     def due(self, step: int, steps_per_epoch: int, total_steps: int) -> set[str]:
-        """List what to write after an update: "checkpoint", "grid", "kept weights", "animation".
+        """List what to write after an update: "checkpoint", "grid", "kept weights".
 
-        A checkpoint is due after the first update, to test early that saving works, then every
-        `save_minutes` and `save_every` epochs; a grid every `sample_every` epochs. After the last
-        update everything is due.
+        A checkpoint is due after the first update, to test early that saving works, then every ten
+        minutes and every `save_every` epochs; a grid every `sample_every` epochs. After the last
+        update both are due, but never a grid if `sample_every` is 0.
         """
         config, (epoch, inside) = self.config, divmod(step, steps_per_epoch)
-        last, epoch_ends = step == total_steps, inside == 0
-        by_clock = config.save_minutes > 0 and time.monotonic() >= self._save_at
 
         def every(epochs: int) -> bool:
-            return last or (epoch_ends and epochs > 0 and epoch % epochs == 0)
+            return step == total_steps or (inside == 0 and epochs > 0 and epoch % epochs == 0)
 
         found = {
-            "checkpoint": by_clock or every(config.save_every),
+            "checkpoint": time.monotonic() >= self._save_at or every(config.save_every),
             "grid": config.sample_every > 0 and every(config.sample_every),
-            "kept weights": config.keep_weights and epoch_ends and is_rung(epoch),
-            "animation": last,
+            "kept weights": config.keep_weights and inside == 0 and is_rung(epoch),
         }
         return {name for name, is_due in found.items() if is_due}
 
+    def write_settings(self, dataset: TrainingData) -> None:
+        """Write config.toml: the settings, and what opens the data again."""
+        settings = self.config.to_toml() + data_table(getattr(dataset, "settings", {}))
+        write_atomic(self.path / "config.toml", settings.encode())
+
+    def write_history(self, history: Sequence[StepRecord]) -> None:
+        """Write history.jsonl, one record a line."""
+        write_atomic(self.path / HISTORY, "".join(map(_line, history)).encode())
+
     def write_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write checkpoint.pt, and keep the newest `config.keep_checkpoints` checkpoints.
+        """Write checkpoint.pt, and keep the previous one.
 
         Raises:
             OSError: the disk is full or not writable; the previous checkpoint is untouched.
         """
-        checkpoint.write(self.path / checkpoint.CHECKPOINT, state, self.newest)
+        checkpoint.write(self.path, state, keep=self.saved_step is not None)
         self.note_saved(state["step"])
-        for old in checkpoint.checkpoints(self.path)[self.config.keep_checkpoints :]:
-            old.unlink()
 
     def note_saved(self, step: int | None) -> None:
-        """Store the step of checkpoint.pt (None if damaged), and restart the clock."""
-        self.newest = step
-        self._save_at = time.monotonic() + 60 * self.config.save_minutes
+        """Note that checkpoint.pt belongs to this run, and start the ten minutes again.
 
-    def write_record(self, record: StepRecord) -> None:
-        """Append a record to history.jsonl.
-
-        Raises:
-            OSError: the disk is full.
+        Args:
+            step: its step; None if it is missing or damaged.
         """
-        line = _line(record).encode()
-        try:
-            with open(self.path / HISTORY, "ab") as file:
-                file.write(line)
-        except OSError as error:
-            raise OSError(not_written(self.path / HISTORY, len(line), error)) from error
+        self.is_ours, self.saved_step, self._known = True, step, self._stamp()
+        self._save_at = time.monotonic() + 60 * MINUTES
+
+    def _stamp(self) -> bytes:
+        """Return the end of checkpoint.pt, which holds checksums of its tensors; b"" without one.
+
+        The time of the file would not do: some network drives change it later.
+        """
+        path = self.path / checkpoint.CHECKPOINT
+        if not path.exists():
+            return b""
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - STAMP))
+            return file.read()
 
     def write_grid(self, grid: Tensor, epoch: int) -> None:
         """Write a sample grid, (3, H, W) in 0..1, as a PNG."""
@@ -182,23 +174,6 @@ class RunFolder:
         content = io.BytesIO()
         save_image(grid, content, format="png")
         write_atomic(self.path / f"samples_epoch_{epoch:04d}.png", content.getvalue())
-
-    def write_animation(self) -> None:
-        """Join two or more sample grids into learning.gif."""
-        from PIL import Image
-
-        frames = []
-        for path in sorted(self._files(r"samples_epoch_\d+\.png")):
-            with Image.open(path) as image:
-                frames.append(image.convert("RGB"))
-        if len(frames) < 2:
-            return
-        times = [400] * (len(frames) - 1) + [2000]  # milliseconds; the last grid stays longer
-        content = io.BytesIO()
-        frames[0].save(
-            content, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
-        )
-        write_atomic(self.path / "learning.gif", content.getvalue())
 
     def _files(self, pattern: str) -> list[Path]:
         return [path for path in self.path.iterdir() if re.fullmatch(pattern, path.name)]
@@ -210,17 +185,10 @@ def is_rung(epoch: int) -> bool:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Read the records of a history.jsonl; ignore an incomplete last line."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """Read the records of a history.jsonl."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _line(record: StepRecord) -> str:
-    """Convert a record to JSON; NaN (a bad loss, or a quarter without a t) becomes null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return [plain(one) for one in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps({k: plain(v) for k, v in record.to_dict().items()}) + "\n"
+    """Convert a record, which holds only numbers, to JSON; NaN and infinity become null."""
+    return re.sub("NaN|-?Infinity", "null", json.dumps(record.to_dict())) + "\n"

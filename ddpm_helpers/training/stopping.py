@@ -1,4 +1,4 @@
-"""How a run ends early: signals stop it after an update; running out of memory is one line."""
+"""What ends a run early: signals, which wait for the end of an update, and a lack of memory."""
 
 from __future__ import annotations
 
@@ -21,58 +21,56 @@ if TYPE_CHECKING:
 
 # Ctrl-C, the end of a preemptible machine, a closed terminal (not on Windows).
 SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
-PATIENCE = 1.0  # ignore a second Ctrl-C within this many seconds
+PATIENCE = 1.0  # ignore a second Ctrl-C within this many seconds: some launchers send two
 
 
-class StopFlag:
-    """A flag that signals set; training reads it after each update.
-
-    The first signal prints a line. A second Ctrl-C, more than a second later, raises
-    KeyboardInterrupt at once, which also stops a compilation that takes minutes.
+class HeldSignals:
+    """Keeps signals waiting during a block; the first one prints a line.
 
     Args:
         quiet: print nothing.
-    Attributes:
-        signal: number of the first signal, or None.
-        held: whether signals currently set the flag.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet, self.held = quiet, False
-        self.signal: int | None = None
+        self.quiet, self._holding = quiet, False
+        self._waiting: int | None = None
         self._since = 0.0
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Clear the flag and let signals set it inside this block; nested blocks do nothing.
+    def hold(self) -> Iterator[bool]:
+        """Delay the first signal until this block ends; yield False inside another such block.
 
-        A signal that the process ignores stays ignored. Python delivers signals to the main thread
-        only, so this does nothing in other threads.
+        An inner block delays nothing itself. A second Ctrl-C, more than a second later, raises
+        KeyboardInterrupt at once, which also stops a compilation that takes minutes. If the block
+        ends with an error, the signal is dropped. A signal that the process ignores stays ignored.
+        Python delivers signals only to the main thread, so other threads delay nothing.
         """
-        if self.held or threading.current_thread() is not threading.main_thread():
-            yield
+        if self._holding or threading.current_thread() is not threading.main_thread():
+            yield not self._holding
             return
-        self.signal, self.held = None, True
+        self._waiting, self._holding = None, True
         heard = [one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
         before = {number: signal.signal(number, self._note) for number in heard}
         try:
-            yield
+            yield True
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self.held = False
+            self._holding = False
+        if self._waiting is not None:
+            signal.raise_signal(self._waiting)
 
-    def signal_for_all(self, accelerator: Accelerator) -> int | None:
-        """The signal that arrived, SIGTERM if only another process got a signal, or None."""
-        if accelerator.num_processes == 1:
-            return self.signal
-        votes = torch.tensor(float(self.signal is not None), device=accelerator.device)
-        asked = bool(accelerator.reduce(votes, "sum"))
-        return (self.signal or int(signal.SIGTERM)) if asked else None
+    def arrived(self, accelerator: Accelerator) -> bool:
+        """Whether a signal waits in any process of the run; those without one then get SIGTERM."""
+        if accelerator.num_processes > 1:
+            votes = torch.tensor(float(self._waiting is not None), device=accelerator.device)
+            if accelerator.reduce(votes, "sum"):
+                self._waiting = self._waiting or int(signal.SIGTERM)
+        return self._waiting is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is None:
-            self.signal, self._since = number, time.monotonic()
+        if self._waiting is None:
+            self._waiting, self._since = number, time.monotonic()
             if not self.quiet:
                 name = signal.Signals(number).name
                 say(f"{name}: stopping after this update; Ctrl-C stops at once")

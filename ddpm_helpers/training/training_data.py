@@ -21,8 +21,8 @@ NEEDED = ("__len__", "batches", "classes", "image_shape", "name")
 class TrainingData(Protocol):
     """The dataset interface that `TrainingPipeline` needs: labelled images in batches.
 
-    `ImageDataset` implements it. If a dataset also has arrays `images` and `labels`, a checkpoint
-    recognises it by their content, else by its name.
+    `ImageDataset` implements it. A checkpoint recognises the dataset by the content of its arrays
+    `images` and `labels` if it has them, otherwise by the number of images.
 
     Attributes:
         classes: names, in the order of the labels.
@@ -57,7 +57,7 @@ def check_dataset(dataset: Any) -> None:
     if lacks := [f"`{name}`" for name in NEEDED if not hasattr(dataset, name)]:
         raise ValueError(
             f"the dataset, of type {type(dataset).__name__}, lacks {', '.join(lacks)}: use an "
-            "ImageDataset, or offer what ddpm_helpers.training.TrainingData describes"
+            "ImageDataset, or implement ddpm_helpers.training.TrainingData"
         )
     if len(dataset) < 1:
         raise ValueError(f"the dataset {dataset.name!r} holds no images")
@@ -66,13 +66,12 @@ def check_dataset(dataset: Any) -> None:
 
 
 def batches_from(
-    dataset: TrainingData, config: TrainConfig, step: int, shape: tuple[int, ...], device: Any
+    dataset: TrainingData, config: TrainConfig, step: int, device: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield checked batches after the first `step` updates, epoch after epoch without end.
+    """Yield the batches that follow the first `step` ones, epoch after epoch without end.
 
-    Args:
-        shape: required image shape, (C, S, S).
-        device: device of the batches.
+    Raises:
+        ValueError: a batch, or the number of batches, is not as `TrainingData` describes it.
     """
     per_epoch = math.ceil(len(dataset) / config.batch_size)
     first, done = divmod(step, per_epoch)
@@ -81,7 +80,7 @@ def batches_from(
         number = 0
         for number, (x_0, y) in enumerate(found, 1):
             if epoch > first or number > done:
-                _check_batch(x_0, y, shape)
+                _check_batch(x_0, y, tuple(dataset.image_shape))
                 yield x_0, y
         if number != per_epoch:
             raise ValueError(
@@ -104,6 +103,20 @@ def _check_batch(x_0: Tensor, y: Tensor, shape: tuple[int, ...]) -> None:
         )
 
 
+def parts_of(
+    batch: int, accumulate: int, processes: int, process: int
+) -> Iterator[tuple[slice, float]]:
+    """Yield the parts of a batch that one process computes, each as (rows, weight of a row).
+
+    The batch has accumulate × processes parts, whose sizes differ by at most one row. DDP waits
+    for every process, so a process whose part is empty computes row 0 with weight 0.
+    """
+    parts = accumulate * processes
+    for part in range(process, parts, processes):
+        rows = slice(part * batch // parts, (part + 1) * batch // parts)
+        yield (rows, 1.0) if rows.stop > rows.start else (slice(0, 1), 0.0)
+
+
 def identify(dataset: Any) -> dict[str, Any]:
     """Describe a dataset for a checkpoint, so it is recognised even if its folder is renamed.
 
@@ -111,31 +124,29 @@ def identify(dataset: Any) -> dict[str, Any]:
         `name`, `images` (their number), and, if the dataset has arrays `images` and `labels`, the
         mean `brightness` in 0..255 and the `labels` of up to 64 evenly spaced images.
     """
-    found = {"name": dataset.name, "images": len(dataset)}
+    n = len(dataset)
+    found: dict[str, Any] = {"name": dataset.name, "images": n, "brightness": [], "labels": []}
     images, labels = getattr(dataset, "images", None), getattr(dataset, "labels", None)
-    if images is None or labels is None:
-        return found
-    where = np.linspace(0, len(dataset) - 1, min(PROBES, len(dataset))).round().astype(int).tolist()
-    means = [float(np.asarray(images[i], dtype=np.float64).mean()) for i in where]
-    return found | {"brightness": means, "labels": [int(labels[i]) for i in where]}
+    if images is not None and labels is not None:
+        where = np.linspace(0, n - 1, min(PROBES, n)).round().astype(int).tolist()
+        means = [float(np.asarray(images[i], dtype=np.float64).mean()) for i in where]
+        found |= {"brightness": means, "labels": [int(labels[i]) for i in where]}
+    return found
 
 
 def check_same_data(file: str, saved: dict[str, Any], own: dict[str, Any]) -> None:
-    """Raise an error if a checkpoint's data has different images, labels or order.
+    """Raise an error if a checkpoint's data has other images or labels, or another order.
 
-    A different decoder may change a mean brightness by up to one level. Without arrays, only the
-    names are compared.
+    A different decoder may change a mean brightness by up to one level.
 
     Args:
         file: name of the checkpoint, for the message.
         saved, own: results of `identify` for the checkpoint's data and for the current data.
     """
-    if "brightness" in saved and "brightness" in own:
-        same = saved["labels"] == own["labels"] and np.allclose(
-            saved["brightness"], own["brightness"], rtol=0, atol=1.0
-        )
-    else:
-        same = saved["name"] == own["name"]
-    if saved["images"] != own["images"] or not same:
+    if (
+        saved["images"] != own["images"]
+        or saved["labels"] != own["labels"]
+        or not np.allclose(saved["brightness"], own["brightness"], rtol=0, atol=1.0)
+    ):
         was, now = (f"{one['images']} images of {one['name']}" for one in (saved, own))
         raise ValueError(f"{file} was trained on {was}, not on {'other ' * (was == now)}{now}")

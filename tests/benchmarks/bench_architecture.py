@@ -1,10 +1,10 @@
-"""What each part of the network is worth: pictures drawn after the same processor time.
+"""What each part of the network is worth: pictures drawn after the same number of updates.
 
-Every variant trains from the same seeds for the same CPU seconds (of all cores together, so that a
-busy machine favours none of them), its learning rate falling to 0 at the end of them. Then it draws
-the same noises. Notebook 04 shows the numbers and the picture.
+Every variant trains from the same seeds, its learning rate falling to 0 at the last update. Then it
+draws the same noises. Notebook 04 shows the numbers and the picture.
 
-    python tests/benchmarks/bench_architecture.py --seconds 75 --seeds 0 1 2 \
+    python tests/benchmarks/bench_architecture.py --updates 700 --seeds 0 1 2 \
+      --once "no gate" "ResNet's own stem, no gate" "no time" \
       --numbers ddpm_helpers/evaluation/parts_cartoons.json --picture images/network_parts.png
 """
 
@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,22 +97,6 @@ def make(name: str, config: TrainConfig, data: ImageDataset) -> TrainingPipeline
     return TrainingPipeline(net, build_diffusion(config), data, config)
 
 
-def step_seconds(
-    names: Sequence[str], config: TrainConfig, data: ImageDataset, rounds: int = 4
-) -> dict[str, float]:
-    """Processor time of a step of each variant: medians of rounds in which all take their turn."""
-    running = {name: make(name, config, data).steps() for name in names}
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for k in range(rounds):
-        for name, steps in running.items():
-            began = time.process_time()
-            for _ in range(4):
-                next(steps)
-            if k:  # the first round warms up
-                found[name].append((time.process_time() - began) / 4)
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
 @torch.no_grad()
 def held_out_loss(net: nn.Module, diffusion: DiffusionUtils, test: ImageDataset) -> list[float]:
     """Mean loss over test images at fixed timesteps and noise, for each quarter of 1..T."""
@@ -138,20 +121,21 @@ def measure(
     row = compare(real, drawn, y, classifier)
     quarters = held_out_loss(net, diffusion, test)
     return {
-        "updates": pipeline.step, "loss": sum(quarters) / 4, "loss_by_quarter": quarters,
+        "loss": sum(quarters) / 4, "loss_by_quarter": quarters,
         "distance": row.frechet, "accuracy": row.accuracy, "grain": grain(drawn),
     }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=75, help="CPU seconds for each training")
+    parser.add_argument("--updates", type=int, default=700, help="of each training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--data", default="cartoons", help="a source for ImageDataset")
-    parser.add_argument("--n", type=int, default=200, help="images drawn and compared")
+    parser.add_argument("--n", type=int, default=500, help="images drawn and compared")
     parser.add_argument("--only", nargs="*", choices=VARIANTS, metavar="NAME", help="of a variant")
+    parser.add_argument("--once", nargs="*", choices=VARIANTS, default=[], metavar="NAME")
     parser.add_argument("--numbers", type=Path, help="JSON file")
     parser.add_argument("--picture", type=Path, help="write ten samples of each, of the first seed")
     args = parser.parse_args()
@@ -167,31 +151,34 @@ def main() -> None:
     classifier = classifier_for(data)
     floor = noise_floor(data, test, y, reference=real, classifier=classifier)
     found: dict[str, Any] = {
-        "seconds": args.seconds, "width": args.width, "batch": args.batch_size, "n": args.n,
+        "updates": args.updates, "width": args.width, "batch": args.batch_size, "n": args.n,
         "floor": [floor.mean.frechet, floor.std.frechet], "real_grain": grain(real), "rows": [],
     }  # fmt: skip
-    each = step_seconds(names, config, data)
-    print(json.dumps(found | {"update_seconds": each}), flush=True)
+    print(json.dumps(found), flush=True)
     shown = []
     for seed in args.seeds:
         for name in names:
+            if name in args.once and seed != args.seeds[0]:
+                continue
             pipeline = make(name, replace(config, seed=seed), data)
-            pipeline.total_steps = max(1, int(args.seconds / each[name]))
+            pipeline.total_steps = args.updates
+            began = time.process_time()
             for _ in pipeline.steps():
                 pass
-            row = {"network": name, "seed": seed, **measure(pipeline, some, real, y, classifier)}
+            row = {"network": name, "seed": seed, "seconds": time.process_time() - began}
+            row |= measure(pipeline, some, real, y, classifier)
             found["rows"].append(row)
             print(json.dumps(row), flush=True)
             if seed == args.seeds[0]:
                 shown.append(pipeline.samples(10))
-        if args.numbers:
-            args.numbers.write_text(json.dumps(found, indent=1) + "\n")
+            if args.numbers:
+                args.numbers.write_text(json.dumps(found, indent=1) + "\n")
         if args.picture and seed == args.seeds[0]:
             titles = [*data.classes, *[""] * 10 * (len(shown) - 1)]
             sheet = show_images(
                 torch.cat(shown), ncols=10, titles=titles if len(data.classes) == 10 else None,
                 row_labels=names,
-                title=f"Ten samples of each network, after {args.seconds:.0f} seconds of training",
+                title=f"Ten samples of each network, after {args.updates:,} updates",
             )  # fmt: skip
             args.picture.write_bytes(figure_png(sheet))
 

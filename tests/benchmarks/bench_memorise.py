@@ -79,7 +79,6 @@ def train(name: str, ds: ImageDataset, seed: int, updates: int, width: int, out:
         return
     config = TrainConfig.preset(
         "laptop", width=width, flip=False, seed=seed, epochs=1000, sample_every=0, save_every=0,
-        save_minutes=0,
     )  # fmt: skip
     data = Rows(ds, rows_of(name, ds), f"cartoons, {name}")
     pipeline = TrainingPipeline(

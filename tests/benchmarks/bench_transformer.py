@@ -206,9 +206,9 @@ def write(
     samples = {one: places[*one, 0].with_suffix(".pt") for one in SHOWN}
     samples = {one: file for one, file in samples.items() if file.exists()}
     if args.picture and samples:
-        x = torch.cat([torch.load(file)[:10] for file in samples.values()])
+        x = torch.cat([torch.load(file)[:7] for file in samples.values()])
         labels = [", ".join(one) for one in samples]
-        args.picture.write_bytes(figure_png(show_images(x, ncols=10, row_labels=labels)))
+        args.picture.write_bytes(figure_png(show_images(x, ncols=7, row_labels=labels)))
 
 
 if __name__ == "__main__":
