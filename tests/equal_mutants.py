@@ -157,19 +157,6 @@ EQUAL = {
             "torch.cdist(points, cloud) < radius",
         ],
     ),
-    "9.4": (
-        "a_t and the difference are squared",
-        [
-            "a sign: alpha_bar[t - 1].sqrt() * beta / (1 - alpha_bar[t]) -> "
-            "-(alpha_bar[t - 1].sqrt() * beta) / (1 - alpha_bar[t])",
-            "a sign: alpha_bar[t - 1].sqrt() * beta / (1 - alpha_bar[t]) -> "
-            "alpha_bar[t - 1].sqrt() * beta / -(1 - alpha_bar[t])",
-            "a sign: alpha_bar[t - 1].sqrt() * beta -> -alpha_bar[t - 1].sqrt() * beta",
-            "a sign: alpha_bar[t - 1].sqrt() * beta -> alpha_bar[t - 1].sqrt() * -beta",
-            "swapped sides: 1 - alpha_bar[t] -> alpha_bar[t] - 1",
-            "swapped sides: x_0 - guess -> guess - x_0",
-        ],
-    ),
     "10.1": (
         "no largest value is 1.001",
         [

@@ -7,7 +7,6 @@ from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from equal_mutants import EQUAL
@@ -347,13 +346,6 @@ def frechet_by_n(a, b):
     return (a.mean(0) - b.mean(0)).square().sum() + (C_a + C_b).trace() - 2 * roots
 
 
-def term_in_float32(x_0, guess, t, alpha_bar):
-    bar, before = alpha_bar[t].float(), alpha_bar[t - 1].float()
-    beta = 1 - bar / before
-    weight = before * beta / (2 * (1 - bar) * (1 - before))
-    return weight * (x_0 - guess).square().mean((1, 2, 3)) / np.log(2)
-
-
 @pytest.mark.parametrize(
     ("number", "answer"),
     [
@@ -364,7 +356,6 @@ def term_in_float32(x_0, guess, t, alpha_bar):
         ("7.4", lambda T, k: [int(i * T / k) for i in reversed(range(k + 1))]),
         ("8.1", lambda y, share: y.masked_fill(torch.rand(len(y), device=y.device) < share, -1)),
         ("9.1", frechet_by_n),
-        ("9.4", term_in_float32),
         ("10.4", lambda x_0, bar: bar * x_0.var() / (bar * x_0.var() + 1 - bar)),
         ("10.4", lambda x_0, b: (g := b * x_0.var(correction=0).item()) / (g + 1 - b)),
     ],

@@ -130,42 +130,6 @@ def _with_values(values: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tu
         _copies(x, training)[0], values(x, training), _copies(x, training)[2])  # fmt: skip
 
 
-# ---- 9.4: a term of the bound ------------------------------------------------------------
-
-FEW = torch.tensor([1, 0.93, 0.78, 0.52, 0.31, 0.06], dtype=torch.float64)  # alpha_bar, T = 5
-
-
-def _term(t: int) -> Case:
-    x_0, error = noise(2, 2, 3, 4, 5, seed=6)
-    return Case(f"t = {t} of 5", (x_0, x_0 + 0.3 * error, t, FEW))
-
-
-def _a(bar: Tensor, before: Tensor, beta: Tensor) -> Tensor:
-    return before.sqrt() * beta / (1 - bar)
-
-
-def _beta_tilde(bar: Tensor, before: Tensor, beta: Tensor) -> Tensor:
-    return (1 - before) / (1 - bar) * beta
-
-
-def _per_dimension(difference: Tensor) -> Tensor:
-    return difference.square().flatten(1).mean(1)
-
-
-Numbers = Callable[[Tensor, Tensor, Tensor], Tensor]  # alpha_bar[t], alpha_bar[t - 1], beta
-
-
-def _bits(
-    x_0: Tensor, guess: Tensor, t: int, alpha_bar: Tensor, *,
-    log_2: float = math.log(2), power: int = 2, a: Numbers = _a, variance: Numbers = _beta_tilde,
-    reduce: Callable[[Tensor], Tensor] = _per_dimension, half: float = 0.5,
-) -> Tensor:  # fmt: skip
-    """L_{t-1} in bits per dimension; change the arguments to make mistakes."""
-    bar, before = alpha_bar[t], alpha_bar[t - 1]
-    given = (bar, before, 1 - bar / before)
-    return half * a(*given) ** power / variance(*given) * reduce(x_0 - guess) / log_2
-
-
 EXERCISES = [
     Exercise(
         "9.1",
@@ -308,46 +272,6 @@ EXERCISES = [
                     rms.topk(min(3, rms.shape[1]), largest=False).values[:, -1]),
             "this compares with the most distant training image; (9.4) has the second nearest":
                 partial(_copies, second=lambda rms: rms.max(1).values),
-        },
-        tolerance=1e-4,
-    ),
-    Exercise(
-        "9.4",
-        "a term of the bound, in bits per dimension",
-        _bits,
-        [_term(t) for t in (2, 4, 5)],
-        {
-            "the result is in nats: divide by log 2": partial(_bits, log_2=1.0),
-            "this multiplies by log 2; divide by it": partial(_bits, log_2=1 / math.log(2)),
-            "this divides by 2, not by log 2": partial(_bits, log_2=2.0),
-            "this is the sum over all values: bits per dimension are the mean":
-                partial(_bits, reduce=lambda d: d.square().flatten(1).sum(1)),
-            "this averages over the batch too: return one number per image":
-                partial(_bits, reduce=lambda d: d.square().mean()),
-            "differences of both signs cancel in a mean: square them first":
-                partial(_bits, reduce=lambda d: d.flatten(1).mean(1)),
-            "this has absolute differences; (9.6) has squares":
-                partial(_bits, reduce=lambda d: d.abs().flatten(1).mean(1)),
-            "a_t is not squared, equation (9.6)": partial(_bits, power=1),
-            "a_t is missing, equation (9.6)": partial(_bits, power=0),
-            "a_t has sqrt(alpha_bar[t]) instead of sqrt(alpha_bar[t - 1])":
-                partial(_bits, a=lambda bar, before, beta: bar.sqrt() * beta / (1 - bar)),
-            "a_t lacks its root of alpha_bar[t - 1]":
-                partial(_bits, a=lambda bar, before, beta: before * beta / (1 - bar)),
-            "a_t lacks its factor beta_t":
-                partial(_bits, a=lambda bar, before, beta: before.sqrt() / (1 - bar)),
-            "this divides by beta_t: the posterior's variance is smaller, equation (6.10)":
-                partial(_bits, variance=lambda bar, before, beta: beta),
-            "this divides by the posterior's standard deviation; (9.6) has the variance":
-                partial(_bits, variance=lambda *given: _beta_tilde(*given).sqrt()),
-            "this divides by the square of the posterior's variance; (9.6) has the variance":
-                partial(_bits, variance=lambda *given: _beta_tilde(*given) ** 2),
-            "the variance lacks its factor beta_t, equation (6.10)":
-                partial(_bits, variance=lambda bar, before, beta: (1 - before) / (1 - bar)),
-            "this multiplies by the variance: a_t^2 / 2 b, without brackets, does not divide by "
-            "b":
-                partial(_bits, variance=lambda *given: 1 / _beta_tilde(*given)),
-            "the factor 1/2 of (9.6) is missing": partial(_bits, half=1.0),
         },
         tolerance=1e-4,
     ),
