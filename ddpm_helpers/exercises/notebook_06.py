@@ -117,30 +117,6 @@ def _step_by_beta(
     return mean + diffusion.betas[t].view(-1, 1, 1, 1).sqrt() * z
 
 
-# ---- 6.4: one step of DDIM -------------------------------------------------------------------
-
-
-def _jumped(t: int, s: int) -> Case:
-    return Case(f"from t = {t} to s = {s} of 5", (*_images(2, 2), t, s, FEW))
-
-
-def _mix(x_0: Tensor, eps: Tensor, bar_t: Tensor, bar_s: Tensor) -> Tensor:
-    return bar_s.sqrt() * x_0 + (1 - bar_s).sqrt() * eps
-
-
-def _eps_in(x_0: Tensor, x_t: Tensor, bar_t: Tensor, bar_s: Tensor) -> Tensor:
-    return (x_t - bar_t.sqrt() * x_0) / (1 - bar_t).sqrt()
-
-
-def _ddim(
-    x_0: Tensor, x_t: Tensor, t: int, s: int, alpha_bar: Tensor, *,
-    solve: Callable[..., Tensor] = _eps_in, mix: Callable[..., Tensor] = _mix,
-) -> Tensor:  # fmt: skip
-    """The step; change the formulas to make mistakes."""
-    bars = alpha_bar[t], alpha_bar[s]
-    return mix(x_0, solve(x_0, x_t, *bars), *bars)
-
-
 EXERCISES = [
     Exercise(
         "6.1",
@@ -206,48 +182,48 @@ EXERCISES = [
         _posterior,
         [_from(t) for t in (1, 2, 4, 5)],
         {
-            "a_t and b_t are swapped: a_t multiplies x_0, equation (6.11)":
+            "a_t and b_t are swapped: a_t multiplies x_0, equation (6.7)":
                 lambda x_0, x_t, t, alpha_bar: _posterior(x_t, x_0, t, alpha_bar),
-            "a_t has sqrt(alpha_bar[t]) instead of sqrt(alpha_bar[t - 1]), equation (6.11)":
+            "a_t has sqrt(alpha_bar[t]) instead of sqrt(alpha_bar[t - 1]), equation (6.7)":
                 partial(_posterior, a=lambda bar, before, beta: bar.sqrt() * beta / (1 - bar)),
-            "a_t lacks the root of alpha_bar[t - 1], equation (6.11)":
+            "a_t lacks the root of alpha_bar[t - 1], equation (6.7)":
                 partial(_posterior, a=lambda bar, before, beta: before * beta / (1 - bar)),
-            "a_t lacks its factor beta_t, equation (6.11)":
+            "a_t lacks its factor beta_t, equation (6.7)":
                 partial(_posterior, a=lambda bar, before, beta: before.sqrt() / (1 - bar)),
-            "a_t lacks its factor sqrt(alpha_bar[t - 1]), equation (6.11)":
+            "a_t lacks its factor sqrt(alpha_bar[t - 1]), equation (6.7)":
                 partial(_posterior, a=lambda bar, before, beta: beta / (1 - bar)),
-            "a_t has a root of beta_t; (6.11) has beta_t":
+            "a_t has a root of beta_t; (6.7) has beta_t":
                 partial(_posterior, a=lambda bar, before, beta:
                     (before * beta).sqrt() / (1 - bar)),
-            "b_t lacks its root of alpha_t, equation (6.11)":
+            "b_t lacks its root of alpha_t, equation (6.7)":
                 partial(_posterior, b=lambda bar, before, beta:
                     (1 - beta) * (1 - before) / (1 - bar)),
-            "b_t has sqrt(alpha_bar[t]) instead of sqrt(alpha_t), equation (6.11)":
+            "b_t has sqrt(alpha_bar[t]) instead of sqrt(alpha_t), equation (6.7)":
                 partial(_posterior, b=lambda bar, before, beta:
                     bar.sqrt() * (1 - before) / (1 - bar)),
-            "b_t lacks its factor sqrt(alpha_t), equation (6.11)":
+            "b_t lacks its factor sqrt(alpha_t), equation (6.7)":
                 partial(_posterior, b=lambda bar, before, beta: (1 - before) / (1 - bar)),
-            "b_t lacks its fraction (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t]), equation (6.11)":
+            "b_t lacks its fraction (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t]), equation (6.7)":
                 partial(_posterior, b=lambda bar, before, beta: (1 - beta).sqrt()),
-            "b_t has sqrt(beta_t) instead of sqrt(alpha_t), equation (6.11)":
+            "b_t has sqrt(beta_t) instead of sqrt(alpha_t), equation (6.7)":
                 partial(_posterior, b=lambda bar, before, beta:
                     beta.sqrt() * (1 - before) / (1 - bar)),
             "t counts from 1, and alpha_bar[0] = 1 is for the clean image: "
             "the step from t to t - 1 uses alpha_bar[t] and alpha_bar[t - 1]":
                 lambda x_0, x_t, t, alpha_bar: _posterior(x_0, x_t, t + 1, alpha_bar),
-            "this variance is beta_t; (6.10) multiplies it by "
+            "this variance is beta_t; (6.6) multiplies it by "
             "(1 - alpha_bar[t - 1]) / (1 - alpha_bar[t])":
                 partial(_posterior, variance=lambda bar, before, beta: beta),
-            "the variance lacks its factor beta_t, equation (6.10)":
+            "the variance lacks its factor beta_t, equation (6.6)":
                 partial(_posterior, variance=lambda bar, before, beta: (1 - before) / (1 - bar)),
-            "the fraction in the variance is inverted: (6.10) has 1 - alpha_bar[t - 1] above":
+            "the fraction in the variance is inverted: (6.6) has 1 - alpha_bar[t - 1] above":
                 partial(_posterior, variance=lambda bar, before, beta:
                     (1 - bar) / (1 - before) * beta),
-            "this variance is 1 - alpha_bar[t]; (6.10) is much smaller":
+            "this variance is 1 - alpha_bar[t]; (6.6) is much smaller":
                 partial(_posterior, variance=lambda bar, before, beta: 1 - bar),
-            "this is the standard deviation; (6.10) is its square":
+            "this is the standard deviation; (6.6) is its square":
                 partial(_posterior, variance=lambda *given: _beta_tilde(*given).sqrt()),
-            "this is the logarithm of the variance; (6.10) has none":
+            "this is the logarithm of the variance; (6.6) has none":
                 partial(_posterior, variance=lambda *given: _beta_tilde(*given).log()),
             "mean and variance are swapped: return the mean first":
                 lambda *given: _posterior(*given)[::-1],
@@ -261,30 +237,30 @@ EXERCISES = [
         _step,
         [_stepped(1), _stepped(2, 250, 320, 490), _stepped(400, 60)],
         {
-            "the predicted x_0 is not clipped, equation (6.14)":
+            "the predicted x_0 is not clipped, equation (6.10)":
                 partial(_step, clip="nothing"),
-            "this is clipped after the mean; clip the predicted x_0 before, equation (6.14)":
+            "this is clipped after the mean; clip the predicted x_0 before, equation (6.10)":
                 partial(_step, clip="mean"),
-            "the result is clipped; clip the predicted x_0, equation (6.14)":
+            "the result is clipped; clip the predicted x_0, equation (6.10)":
                 lambda *given: _step(*given, clip="nothing").clamp(-1, 1),
-            "the result is clipped as well; clip only x_0, equation (6.14)":
+            "the result is clipped as well; clip only x_0, equation (6.10)":
                 lambda *given: _step(*given).clamp(-1, 1),
             "x_0 is clipped to 0..1; images lie in -1..1":
                 lambda x_0, *given: _step(x_0.clamp(0, 1), *given),
-            "x_t is clipped as well: it is noisy, so clip only x_0, equation (6.14)":
+            "x_t is clipped as well: it is noisy, so clip only x_0, equation (6.10)":
                 lambda x_0, x_t, *given: _step(x_0, x_t.clamp(-1, 1), *given),
-            "x_t is clipped instead of x_0, equation (6.14)":
+            "x_t is clipped instead of x_0, equation (6.10)":
                 lambda x_0, x_t, *given: _step(x_0, x_t.clamp(-1, 1), *given, clip="nothing"),
             "the noise is multiplied by the variance; multiply it by its square root":
                 partial(_step, weight=lambda variance: variance),
             "this variance is beta_t, and noise is added at the last step, too: at t = 1 the "
             "posterior's variance is 0":
                 _step_by_beta,
-            "no noise is added here; (6.14) adds z times the root of the variance":
+            "no noise is added here; (6.10) adds z times the root of the variance":
                 partial(_step, weight=torch.zeros_like),
-            "the noise has the weight 1; (6.14) has the root of the variance":
+            "the noise has the weight 1; (6.10) has the root of the variance":
                 partial(_step, weight=torch.ones_like),
-            "the noise is subtracted; (6.14) adds it":
+            "the noise is subtracted; (6.10) adds it":
                 partial(_step, weight=lambda variance: -variance.sqrt()),
             "fresh noise is drawn: use the z that is given":
                 lambda x_0, x_t, t, z, d: _step(x_0, x_t, t, torch.randn_like(z), d),
@@ -292,62 +268,6 @@ EXERCISES = [
                 lambda x_0, x_t, t, z, d: _step(x_t, x_0.clamp(-1, 1), t, z, d, clip="nothing"),
             "this is the clipped x_0, not a step towards it: use the mean from `posterior`":
                 lambda x_0, x_t, t, z, d: x_0.clamp(-1, 1),
-        },
-    ),
-    Exercise(
-        "6.4",
-        "one step of DDIM",
-        _ddim,
-        [_jumped(4, 2), _jumped(5, 1), _jumped(3, 0)],
-        {
-            "this uses x_t instead of its noise: first solve (2.5) for eps":
-                partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: x_t),
-            "the weights are those of timestep t, so x_t does not change: mix with those of s, "
-            "equation (6.15)":
-                lambda x_0, x_t, t, s, bar: x_t,
-            "this uses alpha_bar[s] instead of its square root, equation (6.15)":
-                partial(_ddim, mix=lambda x_0, eps, bar_t, bar_s: bar_s * x_0 + (1 - bar_s) * eps),
-            "the noise has its weight at t: (6.15) has sqrt(1 - alpha_bar[s])":
-                partial(_ddim, mix=lambda x_0, eps, bar_t, bar_s:
-                    bar_s.sqrt() * x_0 + (1 - bar_t).sqrt() * eps),
-            "x_0 has its weight at t: (6.15) has sqrt(alpha_bar[s])":
-                partial(_ddim, mix=lambda x_0, eps, bar_t, bar_s:
-                    bar_t.sqrt() * x_0 + (1 - bar_s).sqrt() * eps),
-            "the weight of the noise lacks its root: (6.15) has sqrt(1 - alpha_bar[s])":
-                partial(_ddim, mix=lambda x_0, eps, bar_t, bar_s:
-                    bar_s.sqrt() * x_0 + (1 - bar_s) * eps),
-            "the weight of x_0 lacks its root: (6.15) has sqrt(alpha_bar[s])":
-                partial(_ddim, mix=lambda x_0, eps, bar_t, bar_s:
-                    bar_s * x_0 + (1 - bar_s).sqrt() * eps),
-            "the two weights are swapped: sqrt(alpha_bar[s]) multiplies x_0, equation (6.15)":
-                partial(_ddim, mix=lambda x_0, eps, bar_t, bar_s: _mix(eps, x_0, bar_t, bar_s)),
-            "fresh noise is drawn; DDIM keeps the noise in x_t, equation (6.15)":
-                partial(_ddim, solve=lambda x_0, *given: torch.randn_like(x_0)),
-            "the result has no noise: add eps, equation (6.15)":
-                partial(_ddim, solve=lambda x_0, *given: 0 * x_0),
-            "eps is computed with alpha_bar[s]; x_t has the weights of alpha_bar[t], (2.5)":
-                partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
-                    (x_t - bar_s.sqrt() * x_0) / (1 - bar_s).sqrt())),
-            "t and s are swapped: the noise comes from t, the result is at s":
-                lambda x_0, x_t, t, s, bar: _ddim(x_0, x_t, s, t, bar),
-            "eps is not divided: (2.5) gives x_t minus the image, over sqrt(1 - alpha_bar[t])":
-                partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: x_t - bar_t.sqrt() * x_0),
-            "eps is divided by 1 - alpha_bar[t]; (2.5) divides by its square root":
-                partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
-                    (x_t - bar_t.sqrt() * x_0) / (1 - bar_t))),
-            "the weight of x_0 in x_t lacks its root: (2.5) has sqrt(alpha_bar[t])":
-                partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
-                    (x_t - bar_t * x_0) / (1 - bar_t).sqrt())),
-            "x_0 is subtracted with weight 1; in x_t it has sqrt(alpha_bar[t]), (2.5)":
-                partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
-                    (x_t - x_0) / (1 - bar_t).sqrt())),
-            "only one term is divided: put brackets around the difference, (2.5)":
-                partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
-                    x_t - bar_t.sqrt() * x_0 / (1 - bar_t).sqrt())),
-            "both roots of (2.5) are missing: solve it for eps with sqrt(alpha_bar[t]) and "
-            "sqrt(1 - alpha_bar[t])":
-                partial(_ddim, solve=lambda x_0, x_t, bar_t, bar_s: (
-                    (x_t - bar_t * x_0) / (1 - bar_t))),
         },
     ),
 ]  # fmt: skip
