@@ -14,7 +14,6 @@ from PIL import Image
 
 from ddpm_helpers import cli
 from ddpm_helpers.commands import info, sample, train
-from ddpm_helpers.commands.sample import class_numbers
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
@@ -61,9 +60,11 @@ def test_every_field_of_train_config_is_an_option_whose_help_is_its_reason(capsy
 
 
 def test_single_files_hold_the_images_of_the_grid_whatever_the_batch(weights, tmp_path, capsys):
-    words = ["sample", "--weights", weights, "--n", "5", "--steps", "3", "--y", "2", "0"]
-    assert cli.main([*words, "--columns", "5", "--out", str(tmp_path / "grid.png")]) == 0
+    words = ["sample", "--weights", weights, "--n", "5", "--steps", "3"]
+    grid = ["--y", "2", "0", "--columns", "5", "--out", str(tmp_path / "grid.png")]
+    assert cli.main([*words, *grid]) == 0
     folder = tmp_path / "files"
+    words += ["--y", "ship", "cat"]  # the same classes by name
     assert cli.main([*words, "--batch-size", "2", "--out-dir", str(folder)]) == 0
     assert f"5 images in {folder}" in capsys.readouterr().out
     assert sorted(path.name for path in folder.iterdir()) == [f"{i:05}.png" for i in range(5)]
@@ -94,14 +95,6 @@ def test_steps_are_a_number_or_the_t_from_which_each_starts(weights, tmp_path, c
     refused = ["sample", "--weights", weights, "--out", str(tmp_path / "a.png"), "--steps", "1,2"]
     assert cli.main(refused) == 2
     assert "[1, 2]" in capsys.readouterr().err
-
-
-def test_classes_are_taken_in_turn_by_name_or_number():
-    names = ("cat", "dog", "ship")
-    assert class_numbers(["ship", "0"], 3, 3, names).tolist() == [2, 0, 2]
-    assert class_numbers(None, 5, 3, names).tolist() == [0, 1, 2, 0, 1]
-    assert class_numbers(None, 5, None, ()) is None
-    assert class_numbers(["1", "0"], 2, 3, ("0", "2", "1")).tolist() == [2, 0]  # names first
 
 
 def test_refusals_name_the_value_and_the_choices(refused, weights, tmp_path, monkeypatch):

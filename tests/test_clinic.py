@@ -9,7 +9,15 @@ from PIL import Image
 
 from ddpm_helpers.cli import main
 from ddpm_helpers.data import ImageDataset
-from ddpm_helpers.evaluation import clinic, clinic_table, compare, noise_floor, take, take_like
+from ddpm_helpers.evaluation import (
+    clinic,
+    clinic_table,
+    compare,
+    features_and_classes,
+    load_classifier,
+    noise_floor,
+    take,
+)
 from ddpm_helpers.evaluation.clinic import SPOILS, halve, jpeg
 from ddpm_helpers.evaluation.comparison import features_of_rows
 from ddpm_helpers.evaluation.sets import rows_like
@@ -21,12 +29,10 @@ def sets():
 
 
 def test_the_clinic_knows_harm_from_noise(sets):
-    torch.manual_seed(0)
-    samples = {"noise": torch.randn(100, 3, 32, 32)}
-    found = clinic(*sets, n=100, pairs=3, samples=samples)
+    found = clinic(*sets, n=100, pairs=3)
     floor, by_cause = found[0], {one.cause: one for one in found}
     assert floor.error == (0, 0) and len(floor.distances) == 3
-    harmful = ["range [0, 1] instead of [-1, 1]", "channels in the order BGR", "noise",
+    harmful = ["range [0, 1] instead of [-1, 1]", "channels in the order BGR",
                "classes by chance in one set"]  # fmt: skip
     assert all(by_cause[name].error[0] > 3 * floor.std for name in harmful)
     harmless = ["saved as JPEG, quality 95", "bytes cut off instead of rounded"]
@@ -64,18 +70,6 @@ def test_the_floor_is_that_of_plain_comparisons(sets):
     one = compare(take(test, 60)[0], other, y).frechet
     two = 2 * fixed.mean.frechet - one  # the other of the two pairs
     assert fixed.std.frechet == pytest.approx(abs(one - two) / 2**0.5, rel=1e-2)
-    with pytest.raises(ValueError, match="pairs .* 1"):
-        noise_floor(train, test, y, pairs=1)
-
-
-def test_random_rows_have_the_wanted_classes_and_no_image_twice(sets):
-    y = torch.tensor([3, 1, 3, 3, 9])
-    rng = np.random.default_rng(0)
-    draws = np.stack([rows_like(sets[0], y, rng) for _ in range(5)])
-    assert (np.asarray(sets[0].labels)[draws] == y.numpy()).all()
-    assert all(len(set(rows)) == 5 for rows in draws.tolist()) and len(np.unique(draws)) > 15
-    first = take_like(sets[0], y)
-    assert torch.equal(first, torch.stack([sets[0][int(i)][0] for i in rows_like(sets[0], y)]))
 
 
 def test_every_mistake_is_what_it_says():
@@ -83,14 +77,15 @@ def test_every_mistake_is_what_it_says():
     assert torch.equal(SPOILS["range [0, 1] instead of [-1, 1]"](levels), (levels + 1) / 2)
     lost = (levels - SPOILS["bytes cut off instead of rounded"](levels)) * 127.5
     assert 0 <= lost.min() and lost.max() < 1.01 and 0.4 < lost.mean() < 0.6
-    assert (jpeg(95)(levels) - levels).abs().max() < (jpeg(50)(levels) - levels).abs().max() < 0.5
-    assert jpeg(75)(levels.expand(2, 3, -1, -1)).shape == (2, 3, 16, 16)
+    assert (jpeg(levels, 95) - levels).abs().max() < (jpeg(levels, 50) - levels).abs().max() < 0.5
+    three = torch.stack([levels[0, 0], levels[0, 0].flip(0), levels[0, 0].T])[None]
+    assert (jpeg(three.expand(2, -1, -1, -1), 95) - three).abs().mean() < 0.1
     checks = torch.tensor([1.0, -1.0]).repeat(8)[None, None, :, None].expand(1, 1, 16, 16)
-    assert halve("antialias")(checks).abs().mean() < 0.3 and (halve("nearest")(checks) == 1).all()
+    assert halve(checks, "antialias").abs().mean() < 0.3 and (halve(checks, "nearest") == 1).all()
 
 
 @pytest.mark.parametrize("kind", ["classes", "album", "grey"])
-def test_the_clinic_works_on_folders(tmp_path, kind, capsys):
+def test_the_clinic_works_on_folders(tmp_path, kind):
     rng = np.random.default_rng(0)
     for split, n in (("train", 90), ("test", 60)):
         for name in ("a", "b") if kind == "classes" else ("",):
@@ -112,25 +107,12 @@ def test_the_command_prints_the_clinic(tmp_path, capsys):
     out = tmp_path / "c.json"
     assert main(["evaluate", "--clinic", "--n", "40", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "each set, 40 images: airplane 4, " in printed and "noise floor" in printed
+    assert "noise floor" in printed
     first = json.loads(out.read_text())["findings"][0]
     assert first["sizes"] == [40, 40] and len(first["distances"]) == 5
 
 
-def test_the_clinic_of_a_run_compares_raw_with_averaged_weights(tmp_path, capsys):
-    run = str(tmp_path / "run")
-    words = "--preset ci --limit 64 --width 8 --timesteps 10 --sample-every 0 --data cartoons"
-    assert main(["train", *words.split(), "--out", run]) == 0
-    words = ["evaluate", "--clinic", "--weights", run, "--n", "40", "--steps", "2"]
-    assert main(words) == 0
-    said = capsys.readouterr().out
-    rows = [line.split() for line in said.splitlines() if line.startswith("samples, ")]
-    assert len(rows) == 2 and rows[0][-7:] != rows[1][-7:]
-
-
 def test_features_of_a_row_do_not_depend_on_the_other_rows(sets):
-    from ddpm_helpers.evaluation import features_and_classes, load_classifier
-
     classifier = load_classifier()
     rows = np.array([[5, 1], [1, 7]])
     features, named = features_of_rows(sets[0], rows, classifier)

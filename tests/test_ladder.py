@@ -22,9 +22,8 @@ def test_the_ladder_draws_the_same_noise_from_every_rung_and_measures_it(tmp_pat
         torch.nn.init.normal_(net.gate.weight, std=0.02 * epoch)
         path = tmp_path / f"weights_epoch_{epoch:04d}.safetensors"
         save_weights(path, net, d, {"steps": epoch * 3, "classes": list(CLASSES)})
-    said = []
-    numbers, pictures = ladder.climb(tmp_path, *sets, n=20, steps=3, say=said.append)
-    assert [row["epoch"] for row in numbers["rungs"]] == [1, 10] and len(said) == 2
+    numbers, pictures = ladder.climb(tmp_path, *sets, n=20, steps=3)
+    assert [row["epoch"] for row in numbers["rungs"]] == [1, 10]
     assert [row["steps"] for row in numbers["rungs"]] == [3, 30]
     assert numbers["n"] == 20 and pictures.shape == (20, 3, 32, 32)
     model, _ = load_pretrained(path)

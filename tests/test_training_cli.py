@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toy_training import CONFIG, TINY, pipeline
+from toy_training import TINY, pipeline
 
 from ddpm_helpers import cli, config_file, device
-from ddpm_helpers.commands import info
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.pretrained import load_pretrained
 from ddpm_helpers.training import TrainingPipeline
@@ -194,20 +193,7 @@ def test_out_of_memory_on_the_command_line_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err.endswith("is full: advice\n")
 
 
-# ---------------------------------------------------- what `ddpm info` and the live view show
-
-
-def test_flops_are_those_of_its_convolutions_and_matrix_products():
-    """Twice the width: about four times the work, as channels in and out both double."""
-    small, large = (info.forward_flops(TrainConfig(width=w)) for w in (16, 32))
-    assert 3.5 < large / small < 4.2
-
-
-def test_info_names_flops_and_the_time_of_an_epoch(monkeypatch):
-    assert info.measure_speed(CONFIG) > 0  # on a few updates of the real loop
-    monkeypatch.setattr(info, "measure_speed", lambda c: 250.0)
-    text = info.describe_speed(CONFIG)
-    assert "GFLOP forward per " in text and "about 200 s per epoch of 50,000" in text
+# ---------------------------------------------------- the device and the live view
 
 
 def test_an_unusable_gpu_is_reported_once_and_the_cpu_is_used(monkeypatch):

@@ -13,25 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.evaluation import draw_samples, take
 from ddpm_helpers.pretrained import load_pretrained
 
 COLUMNS = 8
-
-
-def shuffled(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Pictures (n, C, S, S) and their labels (n,) in a random order that the seed decides."""
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    return x[order], y[order]
 
 
 def draw(args: argparse.Namespace) -> None:
@@ -47,8 +39,9 @@ def draw(args: argparse.Namespace) -> None:
         names, y = model.classes, torch.arange(args.n) % len(model.classes)
         options = {"guidance": args.guidance, "sampler": args.sampler, "steps": args.steps}
         parts = draw_samples(diffusion, model, args.n, y=y, seed=args.seed, **options)
-        x = torch.cat([part for part, _ in parts])
-    x, y = shuffled(x, y, args.seed)
+        x = torch.cat(list(parts))
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(args.seed))
+    x, y = x[order], y[order]
     figure = show_images(
         x, ncols=COLUMNS, titles=[str(i) for i in range(1, len(x) + 1)], scale=args.scale,
         title=f"Which is it: {', '.join(names)}?",
@@ -78,8 +71,8 @@ def score(key: Path, answers: Path) -> dict[str, tuple[int, int]]:
     return counts | {"all": (int(right.sum()), len(right))}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one of the two commands; returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one of the two commands."""
     parser = argparse.ArgumentParser(prog="python tools/blind_naming.py")
     commands = parser.add_subparsers(required=True, dest="command")
     sheet = commands.add_parser("draw", help="write a sheet and its key")
@@ -98,17 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     marks.add_argument("key", type=Path, help="the .json that `draw` wrote")
     marks.add_argument("answers", type=Path, help="a text file with one class per image")
     args = parser.parse_args(argv)
-    try:
-        if args.command == "draw":
-            draw(args)
-        else:
-            for name, (right, n) in score(args.key, args.answers).items():
-                print(f"{name:<12} {right} of {n}")
-    except (OSError, ValueError) as error:
-        print(f"blind_naming: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if args.command == "draw":
+        draw(args)
+    else:
+        for name, (right, n) in score(args.key, args.answers).items():
+            print(f"{name:<12} {right} of {n}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,6 @@ def climb(
     test: ImageDataset,
     *,
     n: int = 500,
-    say: Callable[[str], None] = print,
     **options: Any,
 ) -> tuple[dict[str, Any], Tensor]:
     """Measure each rung on the same test images, with the same noises and classes.
@@ -59,7 +57,6 @@ def climb(
         run: folder of a training with kept weights.
         train, test: the two splits of its data.
         n: images in each of the sets that are compared.
-        say: called with a line for each rung.
         options: as for `sample`; by default 15 steps of dpm++.
     Returns:
         The numbers as plain values (`n`, `options`, the mean `noise_floor` and its
@@ -81,7 +78,7 @@ def climb(
         model, diffusion = load_pretrained(path)
         model.to(best_device())
         y = order if model.num_classes else None
-        x = torch.cat([p for p, _ in draw_samples(diffusion, model, len(order), y=y, **options)])
+        x = torch.cat(list(draw_samples(diffusion, model, len(order), y=y, **options)))
         ts = [max(1, diffusion.T * i // LEVELS) for i in range(1, LEVELS + 1)]
         loss = loss_per_step(diffusion, model, test, ts, n=min(n, 200)).mean().item()
         named = labels if known and y is not None else None
@@ -89,9 +86,9 @@ def climb(
         steps = description(path)["trained"]["steps"]
         rows.append({"epoch": epoch, "steps": steps, "loss": loss} | found)
         shown.append(x[:SHOWN])
-        say(f"epoch {epoch}: held-out loss {loss:.4f}, Fréchet distance {found['frechet']:.2f} "
-            f"(real images {floor.mean.frechet:.2f} ± {floor.std.frechet:.2f}), "
-            f"accuracy {found['accuracy']}")  # fmt: skip
+        print(f"epoch {epoch}: held-out loss {loss:.4f}, Fréchet distance {found['frechet']:.2f} "
+              f"(real images {floor.mean.frechet:.2f} ± {floor.std.frechet:.2f}), "
+              f"accuracy {found['accuracy']}")  # fmt: skip
     numbers = {
         "n": n, "options": options, "noise_floor": asdict(floor.mean),
         "noise_floor_std": asdict(floor.std), "noise_floor_pairs": floor.pairs, "rungs": rows,
@@ -117,8 +114,8 @@ def draw_ladder(numbers: dict[str, Any], pictures: Tensor) -> Figure:
     )  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Climb a run's ladder; returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Climb a run's ladder."""
     parser = argparse.ArgumentParser(prog="python -m tools.ladder")
     add = parser.add_argument
     add("run", type=Path, help="folder of a training with --keep-weights")
@@ -128,24 +125,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--picture", type=Path, help="PNG of the same noises after every rung")
     add("--numbers", type=Path, help="JSON file")
     args = parser.parse_args(argv)
-    try:
-        first = next(iter(rungs(args.run).values()))
-        built = description(first)["model"]
-        side, channels = built["image_size"], built["channels"]
-        train, test = (
-            ImageDataset(args.data, side, split=split, channels=channels)
-            for split in ("train", "test")
-        )
-        numbers, pictures = climb(args.run, train, test, n=args.n, guidance=args.guidance)
-        if args.numbers:
-            args.numbers.write_text(json.dumps(numbers, indent=1) + "\n")
-        if args.picture:
-            args.picture.write_bytes(figure_png(draw_ladder(numbers, pictures)))
-    except (OSError, ValueError) as error:
-        print(f"ladder: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    first = next(iter(rungs(args.run).values()))
+    built = description(first)["model"]
+    side, channels = built["image_size"], built["channels"]
+    train, test = (
+        ImageDataset(args.data, side, split=split, channels=channels) for split in ("train", "test")
+    )
+    numbers, pictures = climb(args.run, train, test, n=args.n, guidance=args.guidance)
+    if args.numbers:
+        args.numbers.write_text(json.dumps(numbers, indent=1) + "\n")
+    if args.picture:
+        args.picture.write_bytes(figure_png(draw_ladder(numbers, pictures)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

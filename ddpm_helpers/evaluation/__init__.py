@@ -8,12 +8,11 @@ from ddpm_helpers.evaluation.comparison import (
     compare,
     features_and_classes,
     noise_floor,
-    table,
 )
 from ddpm_helpers.evaluation.distances import frechet_distance, kernel_distance, precision_recall
 from ddpm_helpers.evaluation.memorising import find_copies, nearest_neighbours
 from ddpm_helpers.evaluation.report import evaluate, loss_per_step
-from ddpm_helpers.evaluation.sets import draw_samples, take, take_like
+from ddpm_helpers.evaluation.sets import draw_samples, take
 
 __all__ = [
     "Classifier",
@@ -33,7 +32,5 @@ __all__ = [
     "nearest_neighbours",
     "noise_floor",
     "precision_recall",
-    "table",
     "take",
-    "take_like",
 ]

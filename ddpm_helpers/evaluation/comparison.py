@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_helpers.checks import count as check_count
+from ddpm_helpers.checks import same_shape
 from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.data.dataset import to_float
 from ddpm_helpers.evaluation.classifier import Classifier, classifier_for, load_classifier
 from ddpm_helpers.evaluation.distances import frechet_distance, kernel_distance, precision_recall
-from ddpm_helpers.evaluation.sets import rows_like
+from ddpm_helpers.evaluation.sets import as_floats, rows_like
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ def features_and_classes(classifier: Classifier, x: Tensor) -> tuple[Tensor, Ten
     device = next(classifier.parameters()).device
     features, named = [], []
     for part in x.split(250):
-        part = part.to(device)
-        part = to_float(part) if part.dtype == torch.uint8 else part.float()
-        found = classifier.features(part)  # (B, 64)
+        found = classifier.features(as_floats(part.to(device)))  # (B, 64)
         features.append(found.cpu())
         named.append(classifier.head(found).argmax(1).cpu())
     return torch.cat(features), torch.cat(named)
@@ -83,14 +81,13 @@ def compare(
         real, fake: images (n, C, S, S), C = 1 or 3, in [-1, 1] or uint8; n at least 4.
         y: labels of the fake images, (n,), or None.
         classifier: by default the shipped one for cartoons.
-    Returns:
-        The measures, with n.
     Raises:
-        ValueError: the sets differ in size (the distances depend on n) or shape, there are fewer
-            than 4 images, or the number of labels is not n.
+        ValueError: the sets differ in size (the distances depend on n) or shape, or the number of
+            labels is not n.
     """
-    y = None if y is None else torch.as_tensor(y).cpu()
-    _check_sets(real, fake, y)
+    same_shape("fake", fake, "real", real)
+    if y is not None and len(y) != len(fake):
+        raise ValueError(f"y must hold {len(fake)} labels, one per image; got {len(y)}")
     classifier = load_classifier() if classifier is None else classifier
     (a, _), (b, named) = (features_and_classes(classifier, x) for x in (real, fake))
     return _measures(a, b, named, y)
@@ -121,12 +118,9 @@ def noise_floor(
         pairs: number of pairs, at least 2.
         seed: random seed for the sets.
         classifier: by default the shipped one for this data.
-    Returns:
-        Mean and standard deviation of each measure over the pairs.
     Raises:
-        ValueError: a class has too few images, or pairs is below 2.
+        ValueError: a class has too few images.
     """
-    check_count("pairs", pairs, least=2)
     classifier = classifier_for(test) if classifier is None else classifier
     y_train = y if y_train is None else y_train
     rng = np.random.default_rng(seed)
@@ -172,42 +166,6 @@ def features_of_rows(
 def _measures(a: Tensor, b: Tensor, named: Tensor, y: Tensor | None) -> Comparison:
     """Compare real features a and fake features b, (n, 64), with b's predicted classes (n,)."""
     precision, recall = precision_recall(a, b)
-    right = None if y is None else float((named == y).double().mean())
+    right = None if y is None else float((named == y.cpu()).double().mean())
     frechet, kernel = frechet_distance(a, b), kernel_distance(a, b)
     return Comparison(len(a), frechet, kernel, precision, recall, right)
-
-
-def _check_sets(real: Tensor, fake: Tensor, y: Tensor | None) -> None:
-    for x in (real, fake):
-        if x.ndim != 4 or not (x.is_floating_point() or x.dtype == torch.uint8):
-            raise ValueError(
-                f"compare images (n, C, S, S), float or uint8; got {x.dtype} {tuple(x.shape)}"
-            )
-    if real.shape != fake.shape:
-        shapes = f"{tuple(real.shape)} and {tuple(fake.shape)}"
-        raise ValueError(f"compare sets of one size and shape, got {shapes}")
-    if len(real) < 4:  # precision and recall use three neighbours
-        raise ValueError(f"compare at least 4 images, got {len(real)}")
-    if y is not None and y.shape != (len(fake),):
-        raise ValueError(f"y must be ({len(fake)},), one label per image; got {tuple(y.shape)}")
-
-
-def table(rows: dict[str, Comparison], floor: Floor) -> str:
-    """Make a text table of comparisons with the test images, followed by the noise floor."""
-    names = ("frechet", "kernel", "precision", "recall", "accuracy")
-    lines = [f"{'compared with test':<20}{'n':>6}" + "".join(f"{name:>16}" for name in names)]
-    for name, row in rows.items():
-        cells = [_cell(getattr(row, measure)) for measure in names]
-        lines.append(f"{name:<20}{row.n:>6}" + "".join(f"{cell:>16}" for cell in cells))
-    cells = [_cell(getattr(floor.mean, m), getattr(floor.std, m)) for m in names]
-    name = f"real, {floor.pairs} pairs"
-    lines.append(f"{name:<20}{floor.mean.n:>6}" + "".join(f"{cell:>16}" for cell in cells))
-    lines.append("real: the noise floor, train against test; what perfect samples would get at "
-                 "this n, mean ± standard deviation")  # fmt: skip
-    return "\n".join(lines)
-
-
-def _cell(mean: float | None, std: float | None = None) -> str:
-    if mean is None:
-        return "-"
-    return f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}")

@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_helpers.checks import count as check_count
-from ddpm_helpers.checks import number as check_number
-from ddpm_helpers.data.dataset import to_float
+from ddpm_helpers.evaluation.sets import as_floats
 
 CHUNK = 5000  # compare this many training images at a time
 
@@ -59,20 +57,11 @@ def nearest_neighbours(x: Tensor, images: Tensor | np.ndarray, k: int = 1) -> Ne
         x: samples, (n, C, H, W), uint8 or in [-1, 1].
         images: training images, (N, C, H, W), uint8 or in [-1, 1], such as `ds.images`.
         k: number of training images to find, in 1..N.
-    Returns:
-        Indices and distances of the training images.
-    Raises:
-        ValueError: x and images have different shapes, or k is out of range.
     """
-    if tuple(x.shape[1:]) != tuple(images.shape[1:]):
-        shapes = f"{tuple(x.shape)} and {tuple(images.shape)}"
-        raise ValueError(f"x and images must be images of one shape, got {shapes}")
-    k = check_count("k", k, most=len(images))
-    flat, found = _rows(x), []
+    flat, found = as_floats(x).flatten(1), []  # (n, C * H * W)
     for start in range(0, len(images), CHUNK):
-        part = images[start : start + CHUNK]
-        part = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
-        found.append(torch.cdist(flat, _rows(part.to(flat.device))))  # (n, CHUNK)
+        part = torch.asarray(images[start : start + CHUNK], device=flat.device, copy=True)
+        found.append(torch.cdist(flat, as_floats(part).flatten(1)))  # (n, CHUNK)
     nearest = torch.cat(found, 1).topk(k, largest=False)
     return Neighbours(nearest.indices, nearest.values / math.sqrt(flat.shape[1]))
 
@@ -91,22 +80,11 @@ def find_copies(x: Tensor, images: Tensor | np.ndarray, ratio: float = 1 / 2) ->
         x: samples, (n, C, H, W), uint8 or in [-1, 1].
         images: training images, (N, C, H, W), uint8 or in [-1, 1]; at least two different ones.
         ratio: largest ratio of the two distances for a copy, in 0..1.
-    Raises:
-        ValueError: the shapes differ, fewer than two images differ, or ratio is outside 0..1.
     Source: Yoon et al. 2023, section 3. They use 1/3, but that misses grainy copies.
     """
-    ratio = check_number("ratio", ratio, 0, 1)
     digests = [hashlib.sha1(np.asarray(image).tobytes()).digest() for image in images]
-    _, first = np.unique(np.array(digests), return_index=True)  # drop duplicates
-    if len(first) < 2:
-        raise ValueError(f"images must hold at least two different images, got {len(first)}")
-    first = np.sort(first)
+    first = np.sort(np.unique(digests, return_index=True)[1])  # drop duplicates
     near = nearest_neighbours(x, images[first], 2)
     index = torch.from_numpy(first)[near.index[:, 0].cpu()]
     distance, second = near.distance.cpu().unbind(1)
     return Copies(distance < ratio * second, index, distance, second)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Convert images, uint8 or in [-1, 1], to float32 (n, C * H * W) in [-1, 1]."""
-    return (to_float(x) if x.dtype == torch.uint8 else x.float()).flatten(1)

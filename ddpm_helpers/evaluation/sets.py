@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from ddpm_helpers.checks import count as check_count
+from ddpm_helpers import checks
 from ddpm_helpers.data import ImageDataset, balanced_order
 from ddpm_helpers.data.dataset import to_float
 from ddpm_helpers.diffusion import DiffusionUtils
+from ddpm_helpers.diffusion.schedules import sub_sequence
 from ddpm_helpers.diffusion.walk import Model
 
-FEW = 50  # a test split with fewer images is too small for distances
-SAME = 0.05  # shares of a class that differ by at most this, plus one image, count as equal
+
+def as_floats(x: Tensor) -> Tensor:
+    """Convert images, uint8 or in [-1, 1], to float32 in [-1, 1]."""
+    return to_float(x) if x.dtype == torch.uint8 else x.float()
 
 
 def take(ds: ImageDataset, n: int) -> tuple[Tensor, Tensor]:
@@ -31,76 +35,9 @@ def take(ds: ImageDataset, n: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: n is below 1 or above len(ds).
     """
-    n = check_count("n", n, most=len(ds))
-    return _gather(ds, np.sort(balanced_order(ds.labels)[:n]))
-
-
-def _gather(ds: ImageDataset, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    pixels = torch.from_numpy(np.asarray(ds.images[rows]))  # a copy: the rows are a list
-    return to_float(pixels), torch.from_numpy(np.asarray(ds.labels)[rows])
-
-
-def class_counts(y: Tensor, classes: Sequence[str]) -> dict[str, int]:
-    """Count the labels of each class; skip classes without labels."""
-    counts = torch.bincount(y, minlength=len(classes)).tolist()
-    return {name: count for name, count in zip(classes, counts, strict=True) if count}
-
-
-def check_shares(name_a: str, a: Tensor, name_b: str, b: Tensor, classes: Sequence[str]) -> None:
-    """Check that two sets have equal class proportions, because a distance measures them too.
-
-    Args:
-        a, b: labels of the sets, (n,) each; the message calls the sets name_a and name_b.
-    Raises:
-        ValueError: the shares of a class differ by more than 5 percentage points plus one image.
-    """
-    shares = [torch.bincount(y, minlength=len(classes)) / len(y) for y in (a, b)]
-    worst = int((shares[0] - shares[1]).abs().argmax())
-    of_a, of_b = (float(share[worst]) for share in shares)
-    if abs(of_a - of_b) > SAME + 1 / min(len(a), len(b)):
-        raise ValueError(
-            f"{classes[worst]} is {of_a:.0%} of {name_a} and {of_b:.0%} of {name_b}: a distance "
-            "would measure that; give both the same shares, or compare --anyway"
-        )
-
-
-def class_numbers_of(model: Model, ds: ImageDataset, y: Tensor) -> Tensor:
-    """Translate a dataset's labels to the network's numbers for the same classes.
-
-    Args:
-        model: the network; its `classes`, if any, are the names it was trained with.
-        ds: the dataset.
-        y: labels of the dataset, (n,).
-    Returns:
-        (n,) int64.
-    Raises:
-        ValueError: the network does not know a class.
-    """
-    known = list(getattr(model, "classes", ()))
-    most = getattr(model, "num_classes", None) or 0
-    if not known and len(ds.classes) > most:
-        raise ValueError(f"the network has {most} classes, the dataset {len(ds.classes)}")
-    if not known or known == list(ds.classes) or len(known) == len(ds.classes) == 1:
-        return y  # a single class is named after its folder, which may be renamed
-    if missing := [name for name in ds.classes if name not in known]:
-        raise ValueError(
-            f"the network does not know the class {missing[0]!r}; it knows {', '.join(known)}"
-        )
-    return torch.tensor([known.index(name) for name in ds.classes])[y]
-
-
-def take_like(ds: ImageDataset, y: Tensor) -> Tensor:
-    """Take the first images with given classes, without repeats.
-
-    Args:
-        ds: a dataset with these classes.
-        y: class numbers, (n,).
-    Returns:
-        (n, C, S, S) in [-1, 1]; image i has class y[i].
-    Raises:
-        ValueError: a class has too few images.
-    """
-    return _gather(ds, rows_like(ds, y))[0]
+    n = checks.count("n", n, most=len(ds))
+    rows = np.sort(balanced_order(ds.labels)[:n])
+    return to_float(torch.from_numpy(ds.images[rows])), torch.from_numpy(ds.labels[rows])
 
 
 def rows_like(ds: ImageDataset, y: Tensor, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -117,7 +54,7 @@ def rows_like(ds: ImageDataset, y: Tensor, rng: np.random.Generator | None = Non
     """
     rows = np.empty(len(y), np.int64)
     for k in y.unique().tolist():
-        found, wanted = np.flatnonzero(np.asarray(ds.labels) == k), (y == k).numpy()
+        found, wanted = np.flatnonzero(ds.labels == k), (y == k).numpy()
         if len(found) < wanted.sum():
             raise ValueError(
                 f"class {ds.classes[k]} has {len(found)} images in the split {ds.split}, "
@@ -128,37 +65,52 @@ def rows_like(ds: ImageDataset, y: Tensor, rng: np.random.Generator | None = Non
     return rows
 
 
+def class_numbers_of(model: Model, ds: ImageDataset, y: Tensor) -> Tensor:
+    """Translate a dataset's labels, (n,), to the network's numbers for the same classes.
+
+    Raises:
+        ValueError: the network does not know a class.
+    """
+    known = getattr(model, "classes", ())
+    if not known or len(known) == len(ds.classes) == 1:
+        return y  # a single class is named after its folder, which may be renamed
+    return torch.tensor([checks.class_number(name, 0, known) for name in ds.classes])[y]
+
+
 def draw_samples(
     diffusion: DiffusionUtils,
     model: Model,
     n: int,
     *,
-    y: Tensor | None = None,
+    y: Sequence[int | str] | Tensor | None = None,
     batch_size: int = 50,
     seed: int = 0,
     **options: Any,
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Draw samples in batches; image i does not depend on the batch size.
+) -> Iterator[Tensor]:
+    """Draw samples in batches, with a progress bar for each batch in a terminal.
 
     Args:
         diffusion, model: as for sampling.
         n: number of images, at least 1.
-        y: class numbers, (n,), by default all classes in turn; ignored without classes.
-        batch_size: number of images at a time, at least 1.
-        seed: as for `sample`.
-        options: as for `sample`.
+        y: class numbers or names, (n,); by default all classes in turn if the network has classes.
+        batch_size: number of images at a time, at least 1; image i does not depend on it.
+        seed, options: as for `sample`.
     Yields:
-        images on the CPU and their classes, or None for a network without classes.
+        images on the CPU, (batch_size, C, H, W); the last batch may be smaller.
     Raises:
-        ValueError: a number is below 1, the number of labels is not n, or as `sample`.
+        ValueError: a number is below 1, or as `sample`.
     """
-    n, batch_size = check_count("n", n), check_count("batch_size", batch_size)
-    if y is not None and len(y) != n:
-        raise ValueError(f"y must be ({n},), one label per image; got {len(y)} labels")
-    classes = getattr(model, "num_classes", None)
-    y = torch.arange(n) % (classes or 1) if y is None else y
+    n, batch_size = checks.count("n", n), checks.count("batch_size", batch_size)
+    if y is None and (classes := getattr(model, "num_classes", None)):
+        y = torch.arange(n) % classes
     for first in range(0, n, batch_size):
-        count = min(batch_size, n - first)
-        part = None if classes is None else y[first : first + count]
-        x = diffusion.sample(model, count, y=part, seed=seed, first=first, **options)
-        yield x.float().cpu(), part
+        last = min(first + batch_size, n)
+        walk = diffusion.sample_steps(
+            model, last - first, y=None if y is None else y[first:last], seed=seed, first=first,
+            **options,
+        )  # fmt: skip
+        total = len(sub_sequence(diffusion.T, options.get("steps")))
+        name = f"images {first + 1} to {last} of {n}"
+        for step in tqdm(walk, name, total, unit="step", disable=None):
+            x_0 = step.x_t
+        yield x_0.float().cpu()

@@ -106,7 +106,7 @@ def main() -> None:
     def report(name: str, pipeline: TrainingPipeline, net: nn.Module) -> None:
         options = {"y": y, "sampler": "dpm++", "steps": 25}
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast(torch.device("cpu"))):
-            parts = [x for x, _ in draw_samples(pipeline.diffusion, net, args.n, **options)]
+            parts = list(draw_samples(pipeline.diffusion, net, args.n, **options))
         row = compare(real, torch.cat(parts), y, classifier)
         seen = pipeline.step * pipeline.config.batch_size
         print(f"{name:36} {seen:13,} {row.frechet:8.2f} {row.accuracy:9.1%}", flush=True)

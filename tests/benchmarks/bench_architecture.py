@@ -117,7 +117,7 @@ def measure(
     """The numbers of a trained network."""
     net, diffusion = pipeline.ema_model, pipeline.diffusion
     options = {"y": y, "sampler": "dpm++", "steps": 15}
-    drawn = torch.cat([x for x, _ in draw_samples(diffusion, net, len(y), **options)])
+    drawn = torch.cat(list(draw_samples(diffusion, net, len(y), **options)))
     row = compare(real, drawn, y, classifier)
     quarters = held_out_loss(net, diffusion, test)
     return {

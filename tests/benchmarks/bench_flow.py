@@ -13,9 +13,9 @@ import argparse
 import statistics
 
 import torch
+from bench_tools import forward_flops
 
 from ddpm_helpers import ImageDataset, TrainConfig, TrainingPipeline
-from ddpm_helpers.commands.info import forward_flops
 from ddpm_helpers.evaluation import compare, draw_samples, noise_floor, take
 from ddpm_helpers.evaluation.classifier import Classifier, classifier_for
 from ddpm_helpers.training import build_diffusion, build_model
@@ -50,7 +50,7 @@ def distances(
             drawn = draw_samples(
                 pipeline.diffusion, pipeline.ema_model, len(y), y=y, sampler=sampler, steps=steps
             )
-            x = torch.cat([part for part, _ in drawn])
+            x = torch.cat(list(drawn))
         found.append(compare(real, x, y, classifier).frechet)
     return found
 

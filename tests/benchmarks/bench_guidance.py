@@ -83,7 +83,7 @@ def main() -> None:
             drawn = evaluation.draw_samples(
                 diffusion, model, args.n, y=y, seed=seed, guidance=w, **WAY
             )
-            x = torch.cat([part for part, _ in drawn])
+            x = torch.cat(list(drawn))
             row = asdict(evaluation.compare(real, x, y, classifier)) | {"w": w, "seed": seed}
             row |= {"variety": variety(x, y) / variety(real, y), "limits": limits(x)}
             numbers["rows"].append(row)

@@ -122,20 +122,20 @@ def measure(
     seen = images[:MEASURED].float() / 127.5 - 1, labels[:MEASURED]
     all_rows = rows_of(name, ds) if name == PLANTED else rows
     ideal = IdealDenoiser(diffusion, ds.images[all_rows], torch.from_numpy(ds.labels[all_rows]))
-    x, y = zip(*draw_samples(diffusion, model, SAMPLES, seed=0, **WAY), strict=True)
-    copies = find_copies(torch.cat(x), images)
+    x = torch.cat(list(draw_samples(diffusion, model, SAMPLES, seed=0, **WAY)))
+    copies = find_copies(x, images)
     row: dict[str, Any] = {
         "train": errors(diffusion, model, *seen), "test": errors(diffusion, model, *test),
         "ideal_train": errors(diffusion, ideal, *seen),
         "ideal_test": errors(diffusion, ideal, *test),
-        "copies": copies.share, "copies_third": find_copies(torch.cat(x), images, 1 / 3).share,
+        "copies": copies.share, "copies_third": find_copies(x, images, 1 / 3).share,
         "distance": copies.distance.median().item(),
         "copies_among_test": find_copies(test[0], images).share,
     }  # fmt: skip
     if name == PLANTED:
         row |= planted(ds, model, diffusion, images)
     shown = copies.index[:10]
-    return row, torch.cat([torch.cat(x)[:10], images[shown].float() / 127.5 - 1])
+    return row, torch.cat([x[:10], images[shown].float() / 127.5 - 1])
 
 
 def planted(
@@ -147,7 +147,7 @@ def planted(
     same = int((ds.labels[: ROWS - COPIES] == label).sum())
     row["planted_share"] = COPIES / (same + COPIES)
     y = torch.full((SAMPLES,), label)
-    x = torch.cat([part for part, _ in draw_samples(diffusion, model, SAMPLES, y=y, **WAY)])
+    x = torch.cat(list(draw_samples(diffusion, model, SAMPLES, y=y, **WAY)))
     found = find_copies(x, images)
     drawn = found.index == len(images) - 1
     row["planted_nearest"] = drawn.double().mean().item()

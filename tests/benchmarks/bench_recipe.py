@@ -159,7 +159,7 @@ def measure(net, diffusion, test: ImageDataset, y: Tensor, parts: int, n: int) -
     x_test, labels = take(test, n)
     fine = labels * parts + torch.arange(n) // len(test.classes) % parts
     drawn = draw_samples(diffusion, net, n, y=fine, sampler="dpm++", steps=15, seed=0)
-    samples = torch.cat([x for x, _ in drawn])
+    samples = torch.cat(list(drawn))
     found = compare(x_test, samples, labels, classifier_for(test))
     return [torch.stack(losses).mean().item(), found.frechet, found.accuracy or 0.0]
 

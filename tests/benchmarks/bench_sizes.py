@@ -9,8 +9,8 @@ import argparse
 import time
 
 import torch
+from bench_tools import RandomImages, forward_flops
 
-from ddpm_helpers.commands.info import RandomImages, forward_flops
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.model import count_parameters
 from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model

@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
+from bench_tools import RandomImages
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_helpers import DiffusionUtils, TrainConfig, TrainingPipeline
-from ddpm_helpers.commands.info import RandomImages
 from ddpm_helpers.device import best_device, bf16_is_fast
 from ddpm_helpers.training import build_diffusion, build_model, update_ema
 from ddpm_helpers.training.draws import augment, draw_t_and_eps

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench_tools import forward_flops
 from torch import Tensor
 
 from ddpm_helpers import DiffusionUtils, ImageDataset, TrainConfig, TrainingPipeline
-from ddpm_helpers.commands.info import forward_flops
 from ddpm_helpers.display.canvas import figure_png
 from ddpm_helpers.display.plots import show_images
 from ddpm_helpers.evaluation import compare, draw_samples, noise_floor, take
@@ -124,7 +124,7 @@ def run(
     pipeline, speed = train(config, sets["train"], args.updates)
     diffusion, model = pipeline.diffusion, pipeline.ema_model
     drawn = draw_samples(diffusion, model, args.n, y=sets["y"], **WAY)
-    x = torch.cat([part for part, _ in drawn])
+    x = torch.cat(list(drawn))
     row = compare(sets["real"], x, sets["y"], sets["classifier"])
     numbers = {
         "network": name, "target": target, "seed": seed,
