@@ -5,7 +5,6 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
 from ddpm_helpers.model import DiffusionNet
@@ -86,28 +85,23 @@ def test_weights_are_float32_and_draw_the_same_whatever_torchs_default_is(net, t
         assert torch.equal(drawn(), expected)
 
 
-def test_a_config_beside_weights_counts_as_part_of_a_run_alone(net, tmp_path):
-    path = save_weights(tmp_path / "w.safetensors", net, DiffusionUtils(10), {"data": "album"})
-    (tmp_path / "config.toml").write_text('[data]\nsource = "/photos"\n', encoding="utf-8")
+def test_a_config_beside_weights_counts_only_as_part_of_a_run(net, tmp_path):
+    path = save_weights(tmp_path / "weights.safetensors", net, DiffusionUtils(10), {"data": "mine"})
+    (tmp_path / "config.toml").write_text('[data]\nsource = "/photos"\nfit = "pad"\n')
     assert weights.data_of_weights(path) == {"channels": 3}
-    assert weights.data_of_weights(path, "mine") == {"source": "mine", "channels": 3}
+    other = {"source": "other", "root": "/r", "channels": 3}
+    assert weights.data_of_weights(path, "other", "/r") == other
     (tmp_path / "history.jsonl").touch()
-    assert weights.data_of_weights(path) == {"source": "/photos", "channels": 3}
-    about = {"data": "cifar10"}
-    path = save_weights(tmp_path / "a" / ".." / "c.safetensors", net, DiffusionUtils(10), about)
+    run = {"source": "/photos", "fit": "pad", "channels": 3}
+    assert weights.data_of_weights(path) == weights.data_of_weights(tmp_path) == run
+    named = save_weights(tmp_path / "a" / ".." / "c", net, DiffusionUtils(10), {"data": "cifar10"})
     (tmp_path / "history.jsonl").unlink()
-    assert weights.data_of_weights(path)["source"] == "cifar10"
+    assert weights.data_of_weights(named)["source"] == "cifar10"
 
 
 def test_an_unknown_name_lists_the_shipped_ones():
-    with pytest.raises(FileNotFoundError, match="catroons.*cartoons"):
+    with pytest.raises(FileNotFoundError, match="catroons.*cartoons, "):
         load_pretrained("catroons")
-
-
-def test_a_foreign_file_is_refused(tmp_path):
-    save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(ValueError, match="foreign.safetensors holds no description"):
-        load_pretrained(tmp_path / "foreign.safetensors")
 
 
 def test_shipped_weights_are_checked_against_the_manifest(net, tmp_path, monkeypatch):
@@ -146,8 +140,3 @@ def test_along_the_shipped_ladders_the_loss_falls(name, epochs):
     losses = [rung["loss"] for rung in found["rungs"]]
     assert losses == sorted(losses, reverse=True)
     assert found["rungs"][-1]["frechet"] > found["noise_floor"]["frechet"] > 0
-
-
-def test_a_ladder_that_does_not_exist_names_those_that_do():
-    with pytest.raises(FileNotFoundError, match="'cifar10'; shipped ones: cartoons, cifar10-64"):
-        shipped_ladder("cifar10")

@@ -13,8 +13,8 @@ from torch import nn
 from ddpm_helpers.checks import class_name
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
-from ddpm_helpers.model import NETWORKS, Network
-from ddpm_helpers.pretrained.weights import description, load_pretrained, with_defaults
+from ddpm_helpers.model import Network
+from ddpm_helpers.pretrained.weights import load_pretrained
 
 
 def fine_tune_model(
@@ -56,9 +56,9 @@ def set_classes(model: Network, classes: Sequence[str] | None) -> str:
     """
     numbers = range(model.num_classes or 0)
     known = list(map(class_name, model.classes if model.classes and numbers else numbers))
-    classes = None if classes is None else list(map(class_name, classes))
-    if classes and len(known) == len(classes) == 1:  # the class of an album has its folder's name
-        known = classes
+    names = list(map(class_name, classes or ()))
+    if len(known) == len(names) == 1:  # the class of an album has its folder's name
+        known = names
     # Row 0 is "no label". A row of zeros adds nothing, so the outputs stay the same.
     rows = torch.zeros(1, model.time.dim) if model.label is None else model.label.weight.detach()
     if classes is None:
@@ -67,29 +67,17 @@ def set_classes(model: Network, classes: Sequence[str] | None) -> str:
         model.label = None
     else:
         place = {name: k + 1 for k, name in enumerate(known)}
-        table = rows[[0, *(place.get(name, 0) for name in classes)]]  # (len(classes) + 1, t_dim)
+        table = rows[[0, *(place.get(name, 0) for name in names)]]  # (len(classes) + 1, t_dim)
         model.label = nn.Embedding.from_pretrained(table, freeze=False)
-    model.num_classes = None if classes is None else len(classes)
-    model.config["num_classes"] = model.num_classes
-    model.classes = tuple(classes or ())
-    return describe_labels(known, classes)
-
-
-def describe_labels(known: Sequence[str], classes: Sequence[str] | None) -> str:
-    """Describe in a line which labels are kept, new and left out."""
-    if classes is None:
-        return "no labels" if not known else f"the labels of {_some(known)} left out"
+    model.num_classes = model.config["num_classes"] = None if classes is None else len(names)
+    model.classes = tuple(names)
     groups = {
-        "kept": [name for name in classes if name in known],
-        "new": [name for name in classes if name not in known],
-        "left out": [name for name in known if name not in classes],
+        "kept": [name for name in names if name in known],
+        "new": [name for name in names if name not in known],
+        "left out": [name for name in known if name not in names],
     }
-    return "labels " + ", ".join(f"{how}: {_some(names)}" for how, names in groups.items() if names)
-
-
-def _some(names: Sequence[str], shown: int = 5) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return f"{len(names)} ({', '.join(names[:shown])}{more})"
+    said = [f"{how}: {len(group)} ({', '.join(group)})" for how, group in groups.items() if group]
+    return "labels " + ", ".join(said) if said else "no labels"
 
 
 def config_for_weights(name_or_path: str | Path, config: TrainConfig) -> TrainConfig:
@@ -102,14 +90,12 @@ def config_for_weights(name_or_path: str | Path, config: TrainConfig) -> TrainCo
         FileNotFoundError, ValueError: as for `load_pretrained`; or the weights were trained with a
             table of betas, which a configuration cannot hold.
     """
-    about = description(name_or_path)
-    decided = {"network": about["network"]}
-    decided |= with_defaults(NETWORKS[about["network"]], about["model"])
-    decided |= with_defaults(DiffusionUtils, about["diffusion"])
-    if not isinstance(decided["schedule"], str):
+    model, diffusion = load_pretrained(name_or_path)
+    if not isinstance(diffusion.schedule, str):
         raise ValueError(
             f"{name_or_path} was trained with a table of betas: fine-tune it from Python, with "
             "fine_tune_model and TrainingPipeline"
         )
+    stored = {"network": model.kind} | model.config | diffusion.config
     names = {field.name for field in fields(TrainConfig)}
-    return replace(config, **{key: decided[key] for key in names & decided.keys()})
+    return replace(config, **{key: stored[key] for key in names & stored.keys()})

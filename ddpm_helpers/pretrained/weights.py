@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ddpm_helpers import checks
+from ddpm_helpers.config import SOURCES
 from ddpm_helpers.config_file import data_of_run
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.files import user_path, write_atomic
@@ -22,13 +21,8 @@ from ddpm_helpers.model import NETWORKS, Network
 from ddpm_helpers.model.wrapped import unwrapped
 from ddpm_helpers.pretrained import shipped
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HUB_WEIGHTS = "model.safetensors"  # file name that huggingface_hub.PyTorchModelHubMixin uses
 _HEADER = "ddpm_helpers"  # metadata entry of the description
-NAMED_SOURCES = ("cartoons", "cifar10", "mnist", "fashion_mnist")  # the same data everywhere
-# Whole numbers, at least 1.
-_SIZES = {"image_size", "channels", "width", "stem_stride", "patch", "depth", "heads"}
-Built = TypeVar("Built")
 
 
 def save_weights(
@@ -75,28 +69,23 @@ def load_pretrained(name_or_path: str | Path) -> tuple[Network, DiffusionUtils]:
             written by `save_weights`.
     """
     path, about, tensors = _read(name_or_path)
-    diffusion = _build(path, DiffusionUtils, about["diffusion"])
-    kind = NETWORKS[about["network"]]
-    with torch.device("meta"):  # allocate no memory: the sizes in the file are not checked yet
-        described = _build(path, kind, about["model"])
-    if why := misfit(described.state_dict(), tensors):
+    kind = NETWORKS[checks.one_of(f"network of {path}", about["network"], NETWORKS)]
+    try:
+        diffusion = DiffusionUtils(**about["diffusion"])
+        with torch.device("meta"):  # allocate no memory: the sizes in the file are not checked yet
+            expected = kind(**about["model"]).state_dict()
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
+        raise ValueError(f"{path} describes what cannot be built: {error!r}") from error
+    if why := misfit(expected, tensors):
         raise ValueError(f"{path} does not fit its network: {why}")
-    for key, value in tensors.items():
-        if value.dtype not in DTYPES:
-            raise ValueError(f"{path}: {key} is {value.dtype}, not a 16 or 32 bit float")
+    weights = {key: value.float() for key, value in tensors.items()}
+    for key, value in weights.items():
         if not value.isfinite().all():
             raise ValueError(f"{path}: {key} holds NaN or infinite numbers")
     model = kind(**about["model"]).float()  # also with another default dtype
-    model.load_state_dict({k: v.float() for k, v in tensors.items()})
+    model.load_state_dict(weights)
     model.classes = tuple(about["trained"].get("classes", ()))
     return model.eval().requires_grad_(False), diffusion
-
-
-def with_defaults(kind: Callable[..., Any], stored: dict[str, Any]) -> dict[str, Any]:
-    """Add the defaults of missing arguments to a stored configuration."""
-    parameters = inspect.signature(kind).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return defaults | stored
 
 
 def description(name_or_path: str | Path) -> dict[str, Any]:
@@ -124,7 +113,7 @@ def data_of_weights(
     """
     about = description(name_or_path)
     named = about["trained"].get("data")
-    found: dict[str, Any] = {"source": named} if named in NAMED_SOURCES else {}
+    found: dict[str, Any] = {"source": named} if named in SOURCES else {}
     found |= data_of_run(name_or_path) if data is None else {"source": data}
     found |= {} if root is None else {"root": root}
     return found | {"channels": about["model"].get("channels", 3)}
@@ -140,8 +129,7 @@ def _find(name_or_path: str | Path) -> tuple[Path, str | None]:
         hub = path / HUB_WEIGHTS
         path = hub if hub.is_file() else path / "weights.safetensors"
     if not path.is_file():
-        names = ", ".join(known) or "none yet"
-        raise FileNotFoundError(f"no weights at {name_or_path}; shipped names: {names}")
+        raise FileNotFoundError(f"no weights at {name_or_path}; shipped names: {', '.join(known)}")
     return path, None
 
 
@@ -151,39 +139,22 @@ def _read(name_or_path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Ten
     raw = path.read_bytes()
     if wanted is not None and (found := hashlib.sha256(raw).hexdigest()) != wanted:
         raise ValueError(f"{path.name} has been modified: sha256 {found}, not {wanted}")
-    if raw.startswith(b"PK"):
-        raise ValueError(
-            f"{path} is not a complete safetensors file: it looks like a checkpoint, which "
-            f"--resume reads; give its run's folder, or the weights.safetensors beside it"
-        )
     try:
         tensors = load(raw)
-    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch does not have
-        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
-    about = _description(path, raw)
+        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+        about = json.loads(header["__metadata__"][_HEADER])
+        for part in ("model", "diffusion", "trained"):
+            about[part].keys()  # a table
+        "".join(about["trained"].get("classes", ()))  # names
+    except (SafetensorError, LookupError, TypeError, AttributeError, ValueError,
+            RecursionError) as error:  # fmt: skip
+        raise ValueError(
+            f"{path} is not a complete weights file of this package ({error!r}); for a checkpoint, "
+            "give the folder of its run"
+        ) from error
     if about.get("sha256", (found := _digest(about, tensors))) != found:
         raise ValueError(f"{path} has been modified: its sha256 is {found}, not {about['sha256']}")
-    about = {"network": "unet"} | about  # older files lack it
-    checks.one_of(f"network of {path}", about["network"], NETWORKS)
-    return path, about, tensors
-
-
-def _description(path: Path, raw: bytes) -> dict[str, Any]:
-    """Read the description in the metadata of a safetensors file."""
-    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    if _HEADER not in (entries := header.get("__metadata__") or {}):
-        raise ValueError(f"{path} holds no description of a network")
-    try:
-        about = json.loads(entries[_HEADER])
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: its description is not JSON: {error}") from error
-    for part in ("model", "diffusion", "trained"):
-        if not isinstance(about, dict) or not isinstance(about.get(part), dict):
-            raise ValueError(f"{path}: its description lacks the table {part!r}")
-    classes = about["trained"].get("classes", [])
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f"{path}: classes must be a list of names, got {classes!r}")
-    return about
+    return path, {"network": "unet"} | about, tensors  # older files lack the network's kind
 
 
 def _digest(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
@@ -194,17 +165,6 @@ def _digest(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _build(path: Path, kind: Callable[..., Built], config: dict[str, Any]) -> Built:
-    """Build an object from its description; a ValueError names the file and the reason."""
-    try:
-        for name in _SIZES & set(config):
-            checks.count(name, config[name])
-        return kind(**config)
-    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} describes what cannot be built: {why}") from error
 
 
 def misfit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
