@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddpm_helpers.export.card import model_card
-from ddpm_helpers.export.needs import check_installed, new_folder
+from ddpm_helpers.export.needs import check_installed
 from ddpm_helpers.files import user_path
 from ddpm_helpers.model import DiffusionNet
 from ddpm_helpers.pretrained import load_pretrained
@@ -34,13 +34,13 @@ def export_diffusers(name_or_path: str | Path, out: str | Path, sampler: str = "
 
     Args:
         name_or_path: as for `load_pretrained`.
-        out: folder to make; it appears only when it is complete.
+        out: folder to make.
         sampler: sampler of the stored scheduler: ddpm, ddim or dpm++.
     Returns:
         The folder: `unet/`, `scheduler/`, `model_index.json`, `README.md`.
     Raises:
         FileNotFoundError: the weights do not exist.
-        FileExistsError: the folder exists and is not empty.
+        FileExistsError: the folder exists.
         ValueError: diffusers is missing, or does not support this network, sampler, prediction or
             schedule.
     """
@@ -56,8 +56,8 @@ def export_diffusers(name_or_path: str | Path, out: str | Path, sampler: str = "
     steps = T if sampler == "ddpm" or T % 50 else 50  # a divisor of T: every scheduler takes it
     labels = "batch_size=4" if model.num_classes is None else "[0, 0, 0, 0], guidance_scale=2"
     guided = f"images = pipe({labels}, num_inference_steps={steps}).images"
-    with new_folder(out) as folder:
-        pipeline.save_pretrained(folder)
-        use = _USE.format(folder=out.name, T=T, guided=guided)
-        (folder / "README.md").write_text(model_card(name_or_path, use), encoding="utf-8")
+    use = _USE.format(folder=out.name, T=T, guided=guided)
+    out.mkdir(parents=True)
+    pipeline.save_pretrained(out)
+    (out / "README.md").write_text(model_card(name_or_path, use), encoding="utf-8")
     return out

@@ -20,19 +20,19 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from ddpm_helpers import checks
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.model import DiffusionNet
 
 NO_LABEL = -1
 PREDICTION_TYPES = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
-# Class, and its settings with x_0 clipped to [-1, 1] and without clipping.
-SCHEDULERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "ddpm": ("DDPMScheduler", {"clip_sample": True}, {"clip_sample": False}),
-    "ddim": ("DDIMScheduler", {"clip_sample": True}, {"clip_sample": False}),
+# Class, and its settings that clip x_0 to [-1, 1].
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddpm": ("DDPMScheduler", {"clip_sample": True}),
+    "ddim": ("DDIMScheduler", {"clip_sample": True}),
     "dpm++": (
         "DPMSolverMultistepScheduler",
         {"thresholding": True, "dynamic_thresholding_ratio": 1.0, "sample_max_value": 1.0},
-        {"thresholding": False},
     ),
 }
 
@@ -100,41 +100,31 @@ class DiffusersNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return NetOutput(output) if return_dict else (output,)
 
 
-def make_scheduler(diffusion: DiffusionUtils, sampler: str = "ddpm", *, clip: bool = True) -> Any:
-    """Make a diffusers scheduler that takes the steps of our sampler.
+def make_scheduler(diffusion: DiffusionUtils, sampler: str = "ddpm") -> Any:
+    """Make a diffusers scheduler that takes the steps of our sampler and clips x_0 to [-1, 1].
 
     Args:
         diffusion: any schedule; the betas themselves are passed on.
         sampler: ddpm (posterior variance), ddim (any eta) or dpm++.
-        clip: clip the predicted x_0 to [-1, 1].
     Returns:
         The scheduler. `set_steps` makes it take the same steps as `DiffusionUtils.sample`.
     Raises:
         ValueError: diffusers has no such sampler or prediction, or dpm++ would start at an SNR of
             zero.
     """
-    if sampler not in SCHEDULERS:
-        raise ValueError(
-            f"sampler {sampler!r} has no counterpart in diffusers; choose from "
-            f"{', '.join(SCHEDULERS)}"
-        )
-    if diffusion.prediction not in PREDICTION_TYPES:
-        raise ValueError(
-            f"prediction {diffusion.prediction!r} has no counterpart in diffusers' schedulers of "
-            f"alpha_bar; choose from {', '.join(PREDICTION_TYPES)}"
-        )
+    name, clip = SCHEDULERS[checks.one_of("sampler for diffusers", sampler, SCHEDULERS)]
+    checks.one_of("prediction for diffusers", diffusion.prediction, PREDICTION_TYPES)
     if sampler == "dpm++" and diffusion.alpha_bar[-1] == 0:
         raise ValueError(
             "diffusers' DPM-Solver++ cannot start from alpha_bar[T] = 0, where log SNR is "
             "infinite: choose ddpm or ddim"
         )
-    name, clipped, plain = SCHEDULERS[sampler]
     return getattr(diffusers, name)(
         num_train_timesteps=diffusion.T,
         trained_betas=diffusion.betas[1:].tolist(),
         prediction_type=PREDICTION_TYPES[diffusion.prediction],
         timestep_spacing="trailing",
-        **(clipped if clip else plain),
+        **clip,
     )
 
 
@@ -148,8 +138,7 @@ def set_steps(scheduler: Any, steps: int) -> None:
         ValueError: steps is outside 1..T, or DDIM cannot take it.
     """
     T = scheduler.config.num_train_timesteps
-    if not 1 <= steps <= T:
-        raise ValueError(f"steps must lie in 1..{T}, got {steps}")
+    checks.count("steps", steps, most=T)
     if "timesteps" in inspect.signature(scheduler.set_timesteps).parameters:
         scheduler.set_timesteps(timesteps=[i * T // steps - 1 for i in range(steps, 0, -1)])
     elif T % steps:
@@ -209,9 +198,8 @@ class GuidedPipeline(DiffusionPipeline):
         if latents is None:
             shape = (n, *self.unet.net.image_shape)
             latents = randn_tensor(shape, generator, device, self.unet.dtype)
-        known = inspect.signature(self.scheduler.step).parameters
-        options = {"use_clipped_model_output": self.scheduler.config.get("clip_sample", False)}
-        options = {k: v for k, v in options.items() if k in known}
+        is_ddim = isinstance(self.scheduler, diffusers.DDIMScheduler)
+        options = {"use_clipped_model_output": True} if is_ddim else {}
         x_t = latents.to(device)  # (n, C, S, S)
         for t in self.progress_bar(self.scheduler.timesteps):
             output = self._guided(x_t, t, y, guidance_scale)

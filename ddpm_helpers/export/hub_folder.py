@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from ddpm_helpers.export.card import model_card, public_description
-from ddpm_helpers.export.needs import new_folder
 from ddpm_helpers.files import user_path
 from ddpm_helpers.pretrained import load_pretrained, save_weights
 from ddpm_helpers.pretrained.weights import HUB_WEIGHTS
@@ -35,12 +34,12 @@ def export_hub(name_or_path: str | Path, out: str | Path) -> Path:
 
     Args:
         name_or_path: as for `load_pretrained`.
-        out: folder to make; it appears only when it is complete.
+        out: folder to make.
     Returns:
         The folder: `config.json`, `model.safetensors`, `README.md`.
     Raises:
         FileNotFoundError: the weights do not exist.
-        FileExistsError: the folder exists and is not empty.
+        FileExistsError: the folder exists.
     """
     out = user_path(out)
     model, diffusion = load_pretrained(name_or_path)
@@ -55,11 +54,9 @@ def export_hub(name_or_path: str | Path, out: str | Path) -> Path:
     )
     weights = model.state_dict().values()
     half = all(torch.equal(w.half().float(), w) for w in weights)  # as they were stored
-    with new_folder(out) as folder:
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        save_weights(
-            folder / HUB_WEIGHTS, model, diffusion, about["trained"],
-            dtype=torch.float16 if half else torch.float32,
-        )  # fmt: skip
-        (folder / "README.md").write_text(model_card(name_or_path, use), encoding="utf-8")
+    dtype = torch.float16 if half else torch.float32
+    out.mkdir(parents=True)
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_weights(out / HUB_WEIGHTS, model, diffusion, about["trained"], dtype=dtype)
+    (out / "README.md").write_text(model_card(name_or_path, use), encoding="utf-8")
     return out

@@ -1,13 +1,8 @@
-"""Check that packages are installed, and write folders atomically."""
+"""Check that packages are installed."""
 
 from __future__ import annotations
 
 import importlib.util
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 
 def check_installed(what: str, *packages: str) -> None:
@@ -22,23 +17,3 @@ def check_installed(what: str, *packages: str) -> None:
             f"{what} needs {', '.join(missing)}: pip install {' '.join(missing)}, "
             'or pip install -e ".[export]"'
         )
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which is renamed to `path` when the block ends without an error.
-
-    Raises:
-        FileExistsError: `path` exists and is not an empty folder.
-    """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise FileExistsError(f"{path} exists already: name a new folder, or remove it first")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        beside.chmod(0o755)  # other users cannot open mkdtemp's folders
-        yield beside
-        beside.replace(path)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
