@@ -52,22 +52,13 @@ def test_the_animation_keeps_the_colours_of_its_frames():
         assert np.array_equal(np.asarray(film.convert("RGB")), frame)
 
 
-def test_without_a_browser_the_plane_is_left_out(monkeypatch):
+def test_the_command_writes_all_pictures_but_the_planes_without_a_browser(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(readme_images.shutil, "which", lambda name: None)
-    with pytest.raises(FileNotFoundError, match="no Chromium"):
-        readme_images.draw_plane("plane.html")
-
-
-def test_missing_weights_are_said_and_a_bad_folder_is_one_line(tmp_path, monkeypatch, capsys):
-    def missing(name):
-        raise FileNotFoundError("no weights at cartoons")
-
     monkeypatch.setattr(readme_images, "draw_without_weights", lambda: {"a.png": b"1"})
-    monkeypatch.setattr(readme_images, "draw_with_weights", missing)
-    monkeypatch.setattr(readme_images, "draw_photographs", missing)
-    monkeypatch.setattr(readme_images, "draw_plane", missing)
-    assert readme_images.main([str(tmp_path)]) == 0
-    assert "no weights at cartoons" in capsys.readouterr().out
-    (tmp_path / "file").write_text("")
-    assert readme_images.main([str(tmp_path / "file")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    monkeypatch.setattr(readme_images, "draw_with_weights", lambda name: {"b.png": b"2"})
+    monkeypatch.setattr(readme_images, "draw_photographs", lambda name: {"c.png": b"3"})
+    readme_images.main([str(tmp_path / "new")])
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["a.png", "b.png", "c.png"]
+    assert "no Chromium" in capsys.readouterr().out

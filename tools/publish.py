@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -28,14 +27,8 @@ from ddpm_helpers.pretrained import available_weights, load_pretrained, save_wei
 from ddpm_helpers.pretrained.weights import description
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Publish one run, or measure what is shipped already.
-
-    Args:
-        argv: command-line arguments; None takes those of the process.
-    Returns:
-        Exit status: 0, or 2 after one line on stderr.
-    """
+def main(argv: Sequence[str] | None = None) -> None:
+    """Publish one run, or measure what is shipped already."""
     parser = argparse.ArgumentParser(prog="python -m tools.publish")
     add = parser.add_argument
     add("name", help="what load_pretrained calls the weights")
@@ -47,20 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--n", type=int, default=1000, help="images in each compared set (1000)")
     add("--guidance", type=float, default=1.0, help="guidance of the samples (1)")
     args = parser.parse_args(argv)
-    try:
-        if args.run is not None:
-            publish(args.run, args.name, machine=args.machine, called=args.called, note=args.note)
-        entry = measure(args.name, args.data, n=args.n, guidance=args.guidance)
-    except (OSError, ValueError) as error:
-        print(f"publish: error: {error}", file=sys.stderr)
-        return 2
+    if args.run is not None:
+        publish(args.run, args.name, machine=args.machine, called=args.called, note=args.note)
+    entry = measure(args.name, args.data, n=args.n, guidance=args.guidance)
     print(json.dumps({args.name: entry}, indent=2))
-    return 0
 
 
 def publish(
     run: Path, name: str, *, machine: str, called: str | None = None, note: str | None = None
-) -> dict[str, Any]:
+) -> None:
     """Write `name`.safetensors in float16 among the shipped weights, and its entry in the manifest.
 
     Args:
@@ -69,10 +57,6 @@ def publish(
         machine: what they were trained on, in words.
         called: what the data's source is called elsewhere; by default the last part of its path.
         note: what else there is to know about the data, in words.
-    Returns:
-        The entry, whose metrics are still empty.
-    Raises:
-        FileNotFoundError: the folder lacks one of the two files.
     """
     model, diffusion = load_pretrained(run)
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
@@ -96,8 +80,7 @@ def publish(
         "machine": machine,
         "metrics": {},
     }
-    _write_manifest(available_weights() | {name: entry})
-    return entry
+    _write_manifest(name, entry)
 
 
 def measure(
@@ -114,9 +97,6 @@ def measure(
         guidance: of the samples.
     Returns:
         The entry with its metrics.
-    Raises:
-        FileNotFoundError: no such weights.
-        ValueError: n out of range.
     """
     model, diffusion = load_pretrained(name)
     entry = available_weights()[name]
@@ -134,7 +114,7 @@ def measure(
     metrics["frechet_of_real_std"] = found["floor"]["std"]["frechet"]
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in metrics.items()}
     entry = entry | {"metrics": rounded}
-    _write_manifest(available_weights() | {name: entry})
+    _write_manifest(name, entry)
     return entry
 
 
@@ -167,11 +147,10 @@ def describe_machine() -> str:
     return f"{cores}, {card}, torch {torch.__version__.split('+')[0]}"
 
 
-def _write_manifest(manifest: dict[str, Any]) -> None:
-    beside = shipped.MANIFEST.with_suffix(".tmp")
-    beside.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, shipped.MANIFEST)
+def _write_manifest(name: str, entry: dict[str, Any]) -> None:
+    manifest = available_weights() | {name: entry}
+    shipped.MANIFEST.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,22 +1,22 @@
 """Make every picture of README.md: `python -m tools.readme_images images/`.
 
-The pictures that a network draws need the shipped weights; without them they are left out, and
-the command says so; so is the picture of plane.html without a Chromium. The ladder needs the
-weights of a whole run, so `tools.ladder` makes its figure.
+Without a Chromium, the picture of plane.html is left out. The ladder needs the weights of a whole
+run, so `tools.ladder` makes its figure.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ddpm_helpers.data.cartoons import CLASSES, draw
 from ddpm_helpers.device import best_device
@@ -33,35 +33,21 @@ CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 PLANE = "#tour=4"  # the state of plane.html in its picture
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write all pictures to a folder.
-
-    Args:
-        argv: command-line arguments: the folder; None takes those of the process.
-    Returns:
-        Exit status: 0, or 2 after one line on stderr.
-    """
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write all pictures to a folder."""
     parser = argparse.ArgumentParser(prog="python -m tools.readme_images")
     parser.add_argument("folder", type=Path, help="where the pictures go")
     folder = parser.parse_args(argv).folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        pictures = draw_without_weights()
-        makers: dict[str, Callable[[str], dict[str, bytes]]] = {
-            "cartoons": draw_with_weights, "cifar10-64": draw_photographs, "plane.html": draw_plane,
-        }  # fmt: skip
-        for name, make in makers.items():
-            try:
-                pictures |= make(name)
-            except FileNotFoundError as error:
-                print(f"without the pictures of {name}: {error}")
-        for name, content in pictures.items():
-            (folder / name).write_bytes(content)
-            print(f"{folder / name}  {len(content) / 1e3:.0f} kB")
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        print(f"readme_images: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = draw_without_weights() | draw_with_weights("cartoons")
+    pictures |= draw_photographs("cifar10-64")
+    if browser := next(filter(None, map(shutil.which, CHROMIUMS)), None):
+        pictures |= draw_plane(browser)
+    else:
+        print("without plane.png: no Chromium on the path")
+    for name, content in pictures.items():
+        (folder / name).write_bytes(content)
+        print(f"{folder / name}  {len(content) / 1e3:.0f} kB")
 
 
 def draw_without_weights() -> dict[str, bytes]:
@@ -91,8 +77,6 @@ def draw_with_weights(name: str, *, steps: int = 25) -> dict[str, bytes]:
     Args:
         name: weights, as for `load_pretrained`.
         steps: of ddim; with more of them, this small network leaves more grain.
-    Raises:
-        FileNotFoundError: no such weights.
     """
     from tqdm.auto import tqdm
 
@@ -109,7 +93,8 @@ def draw_with_weights(name: str, *, steps: int = 25) -> dict[str, bytes]:
     )  # fmt: skip
     row = CHOSEN[2] * SAMPLES
     way = denoising_path(path, picture=row, title="From noise to a picture: x_t, and what it hides")
-    film = [to_uint8(path[i].x_t[::SAMPLES][list(CHOSEN)]) for i in _stations(len(path))]
+    shown = sorted({round(i) for i in np.linspace(0, len(path) - 1, FRAMES)})  # evenly spread
+    film = [to_uint8(path[i].x_t[::SAMPLES][list(CHOSEN)]) for i in shown]
     return {
         "samples.png": figure_png(grid),
         "denoising_path.png": figure_png(way),
@@ -123,8 +108,6 @@ def draw_photographs(name: str, *, guidance: float = 2.0) -> dict[str, bytes]:
     Args:
         name: class-conditional weights, as for `load_pretrained`.
         guidance: as for `sample`.
-    Raises:
-        FileNotFoundError: no such weights.
     """
     model, diffusion = load_pretrained(name)
     model.to(best_device())
@@ -138,18 +121,8 @@ def draw_photographs(name: str, *, guidance: float = 2.0) -> dict[str, bytes]:
     return {"photographs.png": figure_png(grid)}
 
 
-def draw_plane(name: str) -> dict[str, bytes]:
-    """File name -> PNG of plane.html as Chromium shows it.
-
-    Args:
-        name: unused; the other makers have one.
-    Raises:
-        FileNotFoundError: no Chromium on the path.
-        subprocess.CalledProcessError: it did not draw.
-    """
-    browser = next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if browser is None:
-        raise FileNotFoundError("no Chromium on the path")
+def draw_plane(browser: str) -> dict[str, bytes]:
+    """File name -> PNG of plane.html as Chromium, the program `browser`, shows it."""
     with tempfile.TemporaryDirectory() as folder:
         page, shot = Path(folder, "plane.html"), Path(folder, "plane.png")
         write_plane(page)
@@ -160,11 +133,6 @@ def draw_plane(name: str) -> dict[str, bytes]:
         return {"plane.png": shot.read_bytes()}
 
 
-def _stations(n: int) -> list[int]:
-    """Which of n steps the animation shows: evenly spread, first and last included."""
-    return sorted({round(i) for i in np.linspace(0, n - 1, FRAMES)})
-
-
 def gif(frames: Sequence[np.ndarray]) -> bytes:
     """An animation that starts again after a pause at its end.
 
@@ -173,10 +141,6 @@ def gif(frames: Sequence[np.ndarray]) -> bytes:
     Returns:
         GIF bytes, 12 frames a second.
     """
-    import io
-
-    from PIL import Image
-
     pages = [Image.fromarray(frame).quantize(96, dither=Image.Dither.NONE) for frame in frames]
     file = io.BytesIO()
     times = [80] * (len(pages) - 1) + [80 * HOLD]
@@ -187,4 +151,4 @@ def gif(frames: Sequence[np.ndarray]) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
