@@ -3,7 +3,6 @@
 import io
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
@@ -58,10 +57,6 @@ def test_moving_a_slider_of_the_plane_changes_the_image():
         one.value = value
         seen.append(slider.image.value)
     assert len(set(seen)) == 4
-    with pytest.raises(ValueError, match=r"\(2, 1, 1\).*\(3, 8, 8\)"):
-        PlaneSlider(IdealDenoiser(DIFFUSION, squares()))
-    with pytest.raises(ValueError, match="101"):
-        PlaneSlider(plane(), t=101)
 
 
 def test_the_likeliest_images_come_first_with_their_weights():
@@ -83,12 +78,9 @@ def test_rows_and_slider_show_the_same_images():
     figure = possible_rows(ideal, x_0, (90, 10))
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert any("t = 90" in text for text in texts) and "100.0%" in texts
-    slider = PossibleSlider(ideal, x_0, every=10, seeds=2)
+    slider = PossibleSlider(ideal, x_0, every=10)
     assert slider.caption.value.startswith("t = 50: ")
-    before = pixels(slider.image.value)
-    slider.sliders[1].value = 1
-    assert not np.array_equal(pixels(slider.image.value), before)
-    slider.sliders[0].value = 10
+    slider.slider.value = 1
     assert slider.caption.value.startswith("t = 10: 1.0 images")
     mean = pixels(slider.image.value)[4:92, 104:192]  # inside of the second tile
     np.testing.assert_allclose(mean, squares()[1, 0, 0, 0].item(), atol=1)

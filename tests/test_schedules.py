@@ -115,18 +115,12 @@ def test_zero_terminal_snr_agrees_with_diffusers():
     torch.testing.assert_close(ours[1:].float(), scheduler.betas, rtol=1e-3, atol=2e-6)
 
 
-@pytest.mark.parametrize("T", [0, -1, 2.5, "10", True, None])
-def test_refuses_a_T_that_is_no_count(T):
-    with pytest.raises(ValueError, match=r"timesteps must be a whole number at least 1, got"):
-        beta_schedule("linear", T)
-
-
-@pytest.mark.parametrize("name", ["lineal", "", None, 3])
-def test_refuses_an_unknown_name_with_the_choices(name):
-    with pytest.raises(ValueError, match=r"unknown schedule .*; choose from linear, cosine, quad"):
-        beta_schedule(name, 10)
-
-
-def test_refuses_to_rescale_one_step():
-    with pytest.raises(ValueError, match="T of at least 2, got T = 1"):
+def test_refuses_wrong_arguments():
+    for T in (0, -1, 2.5, "10", True, None):
+        with pytest.raises(ValueError, match=f"timesteps .* {T!r}"):
+            beta_schedule("linear", T)
+    for name in ("lineal", "", None, 3):
+        with pytest.raises(ValueError, match=f"schedule {name!r}.*linear, cosine"):
+            beta_schedule(name, 10)
+    with pytest.raises(ValueError, match="T = 1"):
         rescale_zero_terminal_snr(beta_schedule("linear", 1))

@@ -151,7 +151,7 @@ DESCRIPTIONS = {
     "attention": ("model", {"attention_size": None}, "cannot be built"),
     "schedule": ("diffusion", {"schedule": "nope"}, "unknown schedule 'nope'"),
     "few steps": ("diffusion", {"few_steps": [3, 5]}, "must decrease"),
-    "few words": ("diffusion", {"few_steps": "ten"}, "few_steps"),
+    "few words": ("diffusion", {"few_steps": "ten"}, "steps must .*ten"),
     "endless": ("diffusion", {"timesteps": 10**15}, "cannot be built"),
     "huge": ("model", {"width": 2**16}, "does not fit its network: .*, found "),
 }

@@ -42,10 +42,9 @@ def test_moving_the_slider_changes_the_picture(noising):
         shown.append(noising.image.value)
         assert noising.image.value == noising.frame(t)
     assert len(set(shown)) == 4 and shown[0] == shown[-1]
-
-
-def test_every_t_has_its_own_frame(noising):
     assert len({noising.frame(t) for t in range(T + 1)}) == T + 1
+    grey = NoisingSlider(torch.zeros(1, 8, 8), DiffusionUtils(T), t=3)
+    assert grey.slider.value == 3 and grey.image.value == grey.frame(3)
 
 
 def test_the_picture_is_x_t_in_crisp_squares(noising):
@@ -79,19 +78,6 @@ def test_the_noise_is_the_same_every_time(noising):
     assert again.frame(9) == noising.frame(9) != other.frame(9)
 
 
-@pytest.mark.parametrize("t", [-1, T + 1])
-def test_a_missing_step_is_named(noising, t):
-    with pytest.raises(ValueError, match=rf"t must be .* in 0..{T}, got {t}"):
-        noising.frame(t)
-
-
-def test_noising_slider_takes_one_picture():
-    with pytest.raises(ValueError, match="one image, got 2"):
-        NoisingSlider(torch.zeros(2, 3, 8, 8), DiffusionUtils(T))
-    grey = NoisingSlider(torch.zeros(1, 8, 8), DiffusionUtils(T), t=3)
-    assert grey.slider.value == 3 and grey.image.value == grey.frame(3)
-
-
 def test_schedule_slider_over_T():
     slider = ScheduleSlider(["linear", "cosine"])
     assert (slider.slider.min, slider.slider.max, slider.slider.description) == (10, 1000, "T")
@@ -103,27 +89,7 @@ def test_schedule_slider_over_T():
     for T_ in (10, 11, 1000):
         slider.frame(T_)
         assert len(slider._lines[1].get_xdata()) == T_ + 1
-
-
-def test_schedule_slider_over_t():
-    named = {"linear": DiffusionUtils(T, "linear"), "cosine": DiffusionUtils(T)}
-    slider = ScheduleSlider(named, value=7)
-    assert (slider.slider.min, slider.slider.max, slider.slider.value) == (0, T, 7)
-    assert len({slider.frame(t) for t in range(T + 1)}) == T + 1
-    slider.slider.value = 0
-    assert slider._dots[1].get_xydata()[0].tolist() == [0, 1]
-    assert repr(slider) == f"ScheduleSlider over t = 0..{T} (moves in JupyterLab)"
-
-
-def test_schedule_slider_refuses():
-    with pytest.raises(ValueError, match="one T for all"):
-        ScheduleSlider({"a": DiffusionUtils(10), "b": DiffusionUtils(20)})
-    with pytest.raises(ValueError, match="no schedules"):
-        ScheduleSlider([])
-    with pytest.raises(ValueError, match="unknown schedule"):
-        ScheduleSlider(["wavy"])
-    with pytest.raises(ValueError, match="10..1000, got 5"):
-        ScheduleSlider(["linear"]).frame(5)
+    assert repr(slider) == "ScheduleSlider over T = 10..1000 (moves in JupyterLab)"
 
 
 def test_frame_slider_shows_its_frames_and_captions():
@@ -146,9 +112,3 @@ def test_frame_slider_takes_bytes_of_a_dataset_and_figures():
     slider = FrameSlider([raw, figure])
     assert np.array_equal(pixels(slider.frame(0)), raw.transpose(1, 2, 0))
     assert slider.frame(1) == figure_png(figure)
-
-
-@pytest.mark.parametrize(("frames", "captions"), [([], None), ([torch.ones(3, 8, 8)], ["a", "b"])])
-def test_frame_slider_refuses(frames, captions):
-    with pytest.raises(ValueError, match="frame"):
-        FrameSlider(frames, captions)

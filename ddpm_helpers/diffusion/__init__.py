@@ -7,9 +7,9 @@ from ddpm_helpers.diffusion.samplers import SAMPLERS, Step
 from ddpm_helpers.diffusion.schedules import (
     SCHEDULES,
     beta_schedule,
+    draw_steps,
     rescale_zero_terminal_snr,
 )
-from ddpm_helpers.diffusion.training_steps import draw_steps
 from ddpm_helpers.diffusion.walk import picture_noise
 
 __all__ = [

@@ -30,8 +30,7 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
         ValueError: the shapes differ, or the arc is not unique: b = -a, or a or b is 0.
     Source: Shoemake 1985; for noises, Song et al. 2021 (DDIM), appendix D.5.
     """
-    if a.shape != b.shape:
-        raise ValueError(f"a and b must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+    checks.same_shape("a", a, "b", b)
     w = torch.as_tensor(weights).to(a).reshape(-1, *[1] * a.ndim)  # (n, 1, 1, 1)
     cosine = (a * b).sum() / (a.norm() * b.norm())
     angle = cosine.clamp(-1, 1).acos()
@@ -49,7 +48,6 @@ def sdedit(
     t: int,
     *,
     steps: int | Sequence[int] | None = None,
-    spacing: str = "trailing",
     seed: int | None = None,
     first: int = 0,
     **options: Any,
@@ -60,23 +58,18 @@ def sdedit(
         diffusion, model: as for `DiffusionUtils.sample`.
         images: (n, C, H, W) in [-1, 1]: photographs, drawings, scribbles.
         t: the timestep to noise them to, 1..T: a small t keeps most of the image, T almost nothing.
-        steps: number of steps from t down, 1..t; None means t; or a list of timesteps to visit.
-        spacing: trailing starts at t. With leading, or a list of timesteps, the images are noised
-            to the first visited timestep, which may be lower.
-        seed, first: noise seed and number of the first image, as for `sample_steps`.
-        options: as for `sample_steps`, except x_T and shape, which the images determine.
+        steps: number of steps from t down, 1..t; None means t; or a list of timesteps to visit,
+            which begins with the timestep to noise the images to, at most t.
+        seed, first, options: as for `sample_steps`, without x_T, shape and spacing.
     Returns:
         (n, C, H, W).
-    Raises:
-        ValueError: t or steps is out of range, or as `sample_steps`.
     Source: Meng et al. 2022 (SDEdit).
     """
     checks.images("images", images)
     t = checks.count("t", t, most=diffusion.T)
-    ts, n = sub_sequence(t, steps, spacing)[:-1], len(images)
-    noise = picture_noise(seed, n, images.shape[1:], *device_and_precision(model), first)()
+    ts, n, shape = sub_sequence(t, steps)[:-1], len(images), images.shape[1:]
+    noise = picture_noise(seed, n, shape, *device_and_precision(model), first)()
     x_t, _ = diffusion.add_noise(images.to(noise), torch.full((n,), ts[0]), noise)
-    shape = images.shape[1:]
     return diffusion.sample(
         model, n, x_T=x_t, shape=shape, steps=ts, seed=seed, first=first, **options
     )
@@ -89,11 +82,9 @@ def inpaint(
     mask: Tensor,
     *,
     steps: int | Sequence[int] | None = None,
-    spacing: str = "trailing",
     repeats: int = 5,
     seed: int | None = None,
     first: int = 0,
-    x_T: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
     """Fill in the masked part of images so that it fits the rest.
@@ -104,29 +95,22 @@ def inpaint(
     Args:
         diffusion, model: as for `DiffusionUtils.sample`.
         images: (n, C, H, W) in [-1, 1]; masked pixels are ignored.
-        mask: tensor, array or list in which True (or 1) marks the pixels to fill in: (H, W),
-            (1, 1, H, W), (n, 1, H, W) or (n, C, H, W).
-        steps, spacing, seed, first, x_T: as for `sample_steps`.
+        mask: tensor, array or list whose nonzero values mark the pixels to fill in: (H, W), or
+            another shape that broadcasts to the images.
+        steps, seed, first: as for `sample_steps`.
         repeats: number of times each step is taken, at least 1.
         options: y, guidance, guidance_interval and clip, as for `sample_steps`.
     Returns:
         (n, C, H, W), the given images where the mask is False.
-    Raises:
-        ValueError: the mask does not fit the images, a number is out of range, or as
-            `sample_steps`.
     Source: Lugmayr et al. 2022 (RePaint), algorithm 1, with jumps of one step.
     """
     checks.images("images", images)
     repeats = checks.count("repeats", repeats)
-    hidden = _fitting_mask(mask, images)
-    ts, n = sub_sequence(diffusion.T, steps, spacing), len(images)
+    ts, n = sub_sequence(diffusion.T, steps), len(images)
     denoise = diffusion.denoiser(model, n, **options)
     noise = picture_noise(seed, n, images.shape[1:], *device_and_precision(model), first)
-    x_s = noise()  # drawn even if x_T is given, so that the noise of the steps stays the same
-    if x_T is not None:
-        x_s = checks.same_shape("x_T", x_T, "images", images).to(x_s)
-    bar = diffusion.alpha_bar.tolist()
-    hidden = hidden.to(x_s.device)
+    x_s, bar = noise(), diffusion.alpha_bar.tolist()
+    hidden = torch.as_tensor(mask, device=x_s.device).bool().expand(images.shape)
     x_0 = torch.where(hidden, 0.0, images.to(x_s))
     for t, s in pairwise(ts):
         x_t = x_s
@@ -135,7 +119,7 @@ def inpaint(
             if repeat > 0:  # back from s to t: q(x_t | x_s)
                 keep = bar[t] / bar[s]
                 x_t = math.sqrt(keep) * x_s + math.sqrt(1 - keep) * noise()
-            mean, variance = diffusion.posterior_between(denoise(x_t, t), x_t, t_all, s_all)
+            mean, variance = diffusion.posterior(denoise(x_t, t), x_t, t_all, s_all)
             drawn = mean + variance.sqrt() * noise() if s > 0 else mean
             known, _ = diffusion.add_noise(x_0, s_all, noise())
             x_s = torch.where(hidden, drawn, known)
@@ -148,7 +132,6 @@ def ddim_invert(
     images: Tensor,
     *,
     steps: int | Sequence[int] | None = None,
-    spacing: str = "trailing",
     repeats: int = 3,
     clip: bool = False,
     **options: Any,
@@ -163,19 +146,17 @@ def ddim_invert(
     Args:
         diffusion, model: as for `DiffusionUtils.sample`.
         images: (n, C, H, W) in [-1, 1].
-        steps, spacing: as for `sample_steps`.
+        steps: as for `sample_steps`.
         repeats: network calls per step; 1 is the usual, less exact inversion.
         clip: clip the predicted x_0 to [-1, 1]; the images are then recovered less exactly.
         options: y, guidance and guidance_interval, as for `sample_steps`.
     Returns:
         x_T, (n, C, H, W).
-    Raises:
-        ValueError: as `sample_steps`.
     Source: Song et al. 2021 (DDIM), section 5.4; the repeats, Pan et al. 2023 (AIDI), section 4.1.
     """
     checks.images("images", images)
     repeats = checks.count("repeats", repeats)
-    ts = sub_sequence(diffusion.T, steps, spacing)
+    ts = sub_sequence(diffusion.T, steps)
     denoise = diffusion.denoiser(model, len(images), clip=clip, **options)
     device, dtype = device_and_precision(model)
     x_s, bar = images.to(device, dtype), diffusion.alpha_bar.tolist()
@@ -192,17 +173,3 @@ def ddim_invert(
                 x_t = math.sqrt(bar[t]) * image + math.sqrt(1 - bar[t]) * eps
         x_s = x_t
     return x_s
-
-
-def _fitting_mask(mask: Tensor, images: Tensor) -> Tensor:
-    """Convert the mask to bool, with a shape that broadcasts to the images."""
-    n, c, h, w = images.shape
-    mask = torch.as_tensor(mask)
-    if tuple(mask.shape) not in {(h, w), (n, 1, h, w), (1, 1, h, w), (n, c, h, w)}:
-        raise ValueError(
-            f"mask {tuple(mask.shape)} does not fit images {tuple(images.shape)}: give "
-            f"({h}, {w}), or one for each image"
-        )
-    if not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("mask must hold only 0 and 1 (or False and True)")
-    return mask.bool().expand(n, c, h, w)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -39,8 +40,6 @@ class IdealDenoiser:
         image_shape: (C, H, W).
         num_classes: largest label + 1; None without classes.
         classes: names of the classes, class 0 first; empty until you set it.
-    Raises:
-        ValueError: images or labels have the wrong shape, dtype or values.
     Source: the posterior mean of a mixture of Gaussians; for diffusion models, Karras et al. 2022
         (EDM), appendix B.3.
     """
@@ -49,23 +48,24 @@ class IdealDenoiser:
         self,
         diffusion: DiffusionUtils,
         images: Tensor | np.ndarray,
-        labels: Tensor | np.ndarray | Sequence[int] | None = None,
+        labels: Tensor | Sequence[int] | None = None,
     ) -> None:
         self.diffusion = diffusion
         self.images = _checked_images(images)
         self.image_shape = tuple(self.images.shape[1:])
         # x_i = scale * stored values + shift. Sums use the stored values, because converting them
         # to [-1, 1] would take most of the time of a query.
-        self._scale, self._shift = (
-            (1 / 127.5, -1.0) if self.images.dtype == torch.uint8 else (1.0, 0.0)
-        )
+        is_bytes = self.images.dtype == torch.uint8
+        self._scale, self._shift = (1 / 127.5, -1.0) if is_bytes else (1.0, 0.0)
         self._squares = torch.empty(len(images), dtype=torch.float64, device=self.images.device)
         for rows, block in self._blocks():
             x = block * self._scale + self._shift
             self._squares[rows] = x.square().sum(1)  # (N,), |x_i|^2
         if not self._squares.isfinite().all():
             raise ValueError("images hold NaN or infinite numbers")
-        self.labels = None if labels is None else _checked_labels(labels, self.images)
+        self.labels: Tensor | None = None
+        if labels is not None:
+            self.labels = checks.labels(labels, len(images), None, self.images.device)
         most = NO_LABEL if self.labels is None else int(self.labels.max())
         self.num_classes = most + 1 if most > NO_LABEL else None
         self.classes: tuple[str, ...] = ()
@@ -79,9 +79,6 @@ class IdealDenoiser:
             y: class labels, (B,), which restrict the set; -1 or None for the whole set.
         Returns:
             (B, C, H, W), in x_t's dtype.
-        Raises:
-            ValueError: t is outside 0..T, x_t does not have the set's shape, or no image has a
-                label in y.
         """
         x = x_t.to(self.images.device).double()
         x_0, bar = self.mean(x, t, y), self._alpha_bar(t, x).reshape(-1, 1, 1, 1)
@@ -92,72 +89,61 @@ class IdealDenoiser:
     def mean(self, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
         """Compute E[x_0 | x_t], the mean of the images that are still possible.
 
-        Args, Raises: as for a call.
+        Args: as for a call.
         Returns:
             (B, C, H, W), in x_t's dtype.
         """
-        return self._in_parts(self._mean, x_t, t, y).reshape(x_t.shape).to(x_t)
+        means = []
+        for weights in self._weights_in_parts(x_t, t, y):  # (b, N)
+            mean = weights.new_zeros(len(weights), math.prod(self.image_shape))  # (b, D)
+            for rows, block in self._blocks(needed=weights.amax(dim=0) > NEGLIGIBLE):
+                mean += weights[:, rows] @ block
+            means.append(mean * self._scale + self._shift)
+        return torch.cat(means).reshape(x_t.shape).to(x_t)
 
     def weights(self, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
         """Compute the probability of each image of the set, if x_t is one of them with noise.
 
-        Args, Raises: as for a call.
+        Args: as for a call.
         Returns:
             (B, N) float64, on the device of the set; each row sums to 1.
         """
-        return self._in_parts(self._weights, x_t, t, y)
+        return torch.cat(list(self._weights_in_parts(x_t, t, y)))
 
     def possible(self, x_t: Tensor, t: Tensor, y: Labels | None = None) -> Tensor:
         """Compute how many images are still possible: exp(entropy of the weights), in 1..N.
 
-        Args, Raises: as for a call.
+        Args: as for a call.
         Returns:
             (B,) float64, on the device of the set.
         """
-        return self._in_parts(self._possible, x_t, t, y)
+        return torch.cat([count_possible(w) for w in self._weights_in_parts(x_t, t, y)])
 
-    def _in_parts(
-        self,
-        answer: Callable[[Tensor, Tensor, Tensor], Tensor],
-        x_t: Tensor,
-        t: Tensor,
-        y: Labels | None,
-    ) -> Tensor:
-        """Check the arguments and call `answer` for up to ROWS noisy images at a time."""
+    def _weights_in_parts(self, x_t: Tensor, t: Tensor, y: Labels | None) -> Iterator[Tensor]:
+        """Check the arguments, and yield the weights, (b, N), of up to ROWS noisy images."""
         if tuple(x_t.shape[1:]) != self.image_shape:
             shape = ", ".join(map(str, self.image_shape))
             raise ValueError(f"x_t must be (B, {shape}), got {tuple(x_t.shape)}")
         device = self.images.device
         labels = torch.full((len(x_t),), NO_LABEL, device=device)
-        if y is not None and len(x_t):
+        if y is not None:
             labels = checks.labels(y, len(x_t), self, device)
-            self._need_images(labels)
-        x = x_t.to(device).double().flatten(1)  # (B, D)
-        bar = self._alpha_bar(t, x_t)
-        parts = zip(x.split(ROWS), bar.split(ROWS), labels.split(ROWS), strict=True)
-        return torch.cat([answer(*part) for part in parts])
-
-    def _weights(self, x: Tensor, bar: Tensor, y: Tensor) -> Tensor:
-        inner = x.new_empty(len(x), len(self.images))
-        for rows, block in self._blocks():
-            inner[:, rows] = x @ block.T
-        inner = inner * self._scale + x.sum(1, keepdim=True) * self._shift  # (B, N), <x_t, x_i>
-        bar = bar[:, None]
-        # |x_t|^2 is the same for all images, so it is left out.
-        logits = (bar.sqrt() * inner - bar / 2 * self._squares) / _variance(bar)
-        if self.labels is not None:
-            other = (y[:, None] != NO_LABEL) & (y[:, None] != self.labels)
-            logits = logits.masked_fill(other, -torch.inf)
-        return logits.softmax(dim=1)
-
-    def _mean(self, x: Tensor, bar: Tensor, y: Tensor) -> Tensor:
-        weights, mean = self._weights(x, bar, y), torch.zeros_like(x)  # (B, N), (B, D)
-        for rows, block in self._blocks(needed=weights.amax(dim=0) > NEGLIGIBLE):
-            mean += weights[:, rows] @ block
-        return mean * self._scale + self._shift
-
-    def _possible(self, x: Tensor, bar: Tensor, y: Tensor) -> Tensor:
-        return count_possible(self._weights(x, bar, y))
+            for label in labels.unique().tolist():
+                if label != NO_LABEL and not (self.labels == label).any():
+                    raise ValueError(f"no image of the set has the label {label}")
+        batch = x_t.to(device).double().flatten(1)  # (B, D)
+        columns = (batch, self._alpha_bar(t, x_t)[:, None], labels[:, None])
+        for x, bar, label in zip(*(column.split(ROWS) for column in columns), strict=True):
+            inner = x.new_empty(len(x), len(self.images))
+            for rows, block in self._blocks():
+                inner[:, rows] = x @ block.T
+            inner = inner * self._scale + x.sum(1, keepdim=True) * self._shift  # <x_t, x_i>
+            # |x_t|^2 is the same for all images, so it is left out.
+            logits = (bar.sqrt() * inner - bar / 2 * self._squares) / _variance(bar)
+            if self.labels is not None:
+                other = (label != NO_LABEL) & (label != self.labels)
+                logits = logits.masked_fill(other, -torch.inf)
+            yield logits.softmax(dim=1)
 
     def _blocks(self, needed: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Yield rows of the set and their stored values in float64, (n, D), or skip them.
@@ -179,12 +165,6 @@ class IdealDenoiser:
             self.images.device
         )
 
-    def _need_images(self, y: Tensor) -> None:
-        """Raise an error for labels that no image of the set has."""
-        for label in y.unique().tolist():
-            if label != NO_LABEL and not (self.labels == label).any():
-                raise ValueError(f"no image of the set has the label {label}")
-
 
 def count_possible(weights: Tensor) -> Tensor:
     """Compute exp(entropy) of each row of weights, (B, N): the effective number of images, (B,)."""
@@ -200,26 +180,8 @@ def _checked_images(images: Tensor | np.ndarray) -> Tensor:
         with warnings.catch_warnings():  # torch warns about read-only memory
             warnings.simplefilter("ignore")
             images = torch.from_numpy(images)
-    if not isinstance(images, Tensor):
-        kind = type(images).__name__
-        raise ValueError(f"images must be a tensor or an array such as ds.images, got {kind}")
     known = images.is_floating_point() or images.dtype == torch.uint8
     if images.ndim != 4 or not images.numel() or not known:
         got = f"{images.dtype} {tuple(images.shape)}"
-        raise ValueError(
-            f"images must be at least one image, (N, C, H, W), float or uint8; got {got}"
-        )
+        raise ValueError(f"images must be (N, C, H, W), float or uint8; got {got}")
     return images
-
-
-def _checked_labels(labels: Tensor | np.ndarray | Sequence[int], images: Tensor) -> Tensor:
-    try:
-        numbers = torch.as_tensor(labels)
-        whole = not numbers.is_floating_point() and numbers.dtype != torch.bool
-        if whole and numbers.shape == images.shape[:1] and numbers.min() >= NO_LABEL:
-            return numbers.to(images.device, torch.int64)
-        got = f"{numbers.dtype} {tuple(numbers.shape)}"
-    except (TypeError, ValueError, RuntimeError):
-        got = type(labels).__name__
-    n = len(images)
-    raise ValueError(f"labels must be ({n},), one whole number >= -1 per image; got {got}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,27 +11,20 @@ from torch import Tensor
 from ddpm_helpers import checks
 from ddpm_helpers.checks import NO_LABEL
 from ddpm_helpers.device import device_and_dtype, to_device
-from ddpm_helpers.diffusion.samplers import (
-    SAMPLERS,
-    Denoise,
-    Step,
-    is_corrected,
-    posterior_coefficients,
-)
+from ddpm_helpers.diffusion.samplers import Denoise, Step, posterior_coefficients
 from ddpm_helpers.diffusion.schedules import (
     beta_schedule,
     check_betas,
+    draw_steps,
     rescale_zero_terminal_snr,
     sub_sequence,
 )
-from ddpm_helpers.diffusion.training_steps import draw_steps
 from ddpm_helpers.diffusion.walk import (
     Labels,
     Model,
     choose_sampler,
     device_and_precision,
     guided_range,
-    heun_time,
     image_shape,
     network_output,
     picture_noise,
@@ -62,7 +54,7 @@ class DiffusionUtils:
         config: the arguments as plain values; they build the same object again.
     Raises:
         ValueError: the schedule or prediction is unknown, T is below 1, or a table is not a
-            schedule.
+            schedule. The methods raise it if t is out of range or shapes differ.
     Source: Ho et al. 2020, section 2; v: Salimans & Ho 2022, section 4; flow: Liu et al. 2023.
     """
 
@@ -89,8 +81,6 @@ class DiffusionUtils:
                 "alpha_bar[T] = 0 leaves no image at T, so eps cannot tell x_0; "
                 "choose prediction x_0, v or flow"
             )
-        if not (few_steps is None or isinstance(few_steps, list | tuple)):
-            raise ValueError(f"few_steps must be a list of timesteps, got {few_steps!r}")
         self.few_steps = few_steps and sub_sequence(T, few_steps)[:-1]
         self.config: dict[str, Any] = {
             "timesteps": self.T,
@@ -119,8 +109,6 @@ class DiffusionUtils:
             eps: standard normal noise, shape of x_0; drawn if None.
         Returns:
             x_t and the eps that was used, each of x_0's shape.
-        Raises:
-            ValueError: t is outside 0..T, or the shapes differ.
         Source: Ho et al. 2020, eq. 4.
         """
         signal, noise = self._rates(t, x_0)
@@ -128,41 +116,26 @@ class DiffusionUtils:
         checks.same_shape("eps", eps, "x_0", x_0)
         return signal * x_0 + noise * eps, eps
 
-    def posterior(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the Gaussian q(x_{t-1} | x_t, x_0): the posterior of x_{t-1} given x_t and x_0.
+    def posterior(
+        self, x_0: Tensor, x_t: Tensor, t: Tensor, s: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the Gaussian q(x_s | x_t, x_0): the posterior of x_s at an earlier timestep s.
 
         Args:
             x_0: clean images, known or predicted, (B, C, H, W).
             x_t: the same images at timestep t, shape of x_0.
-            t: timesteps, (B,) int64 in 1..T; at 1 the mean is x_0 and the variance is 0.
+            t: timesteps, (B,) int64 in 1..T.
+            s: earlier timesteps, (B,) int64 in 0..t - 1; None means t - 1. At 0, the mean is x_0
+                and the variance is 0.
         Returns:
             mean, shape of x_0, and variance, (B, 1, 1, 1).
-        Raises:
-            ValueError: t is outside 1..T, or the shapes differ.
-        Source: Ho et al. 2020, eq. 6 and 7.
-        """
-        return self.posterior_between(x_0, x_t, t, t - 1)
-
-    def posterior_between(
-        self, x_0: Tensor, x_t: Tensor, t: Tensor, s: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Compute the Gaussian q(x_s | x_t, x_0) for any earlier timestep s < t.
-
-        Args:
-            x_0, x_t: (B, C, H, W).
-            t, s: (B,) int64, 0 <= s < t <= T.
-        Returns:
-            mean, shape of x_0, and variance, (B, 1, 1, 1).
-        Raises:
-            ValueError: timesteps are out of range or not s < t, or the shapes differ.
-        Source: Ho et al. 2020, eq. 7, on a sub-sequence (Nichol & Dhariwal 2021, eq. 19).
+        Source: Ho et al. 2020, eq. 6 and 7; any s: Nichol & Dhariwal 2021, eq. 19.
         """
         checks.same_shape("x_0", x_0, "x_t", x_t)
-        t, s = self.check_timesteps(t, x_t, least=1), self.check_timesteps(s, x_t)
+        t = self.check_timesteps(t, x_t, least=1)
+        s = t - 1 if s is None else self.check_timesteps(s, x_t)
         if not (s < t).all():
-            raise ValueError(
-                f"s must lie below t everywhere, got t = {t.tolist()}, s = {s.tolist()}"
-            )
+            raise ValueError(f"s must be below t, got t = {t.tolist()}, s = {s.tolist()}")
         shares = posterior_coefficients(self.alpha_bar[t], self.alpha_bar[s])  # each (B,)
         of_x_0, of_x_t, variance = (_spread(share, x_t) for share in shares)  # each (B, 1, 1, 1)
         return of_x_0 * x_0 + of_x_t * x_t, variance
@@ -181,8 +154,6 @@ class DiffusionUtils:
             t: timesteps, (B,) int64 in 0..T.
         Returns:
             The target, shape of x_0.
-        Raises:
-            ValueError: t is outside 0..T, or the shapes differ.
         Source: v: Salimans & Ho 2022, section 4; flow: Liu et al. 2023, eq. 1.
         """
         checks.same_shape("eps", eps, "x_0", x_0)
@@ -202,8 +173,6 @@ class DiffusionUtils:
             t: timesteps, (B,) int64 in 0..T; at 0, x_t is returned unless x_0 is predicted.
         Returns:
             x_0, shape of x_t, not clipped.
-        Raises:
-            ValueError: t is outside 0..T, or the shapes differ.
         Source: Ho et al. 2020, eq. 4 solved for x_0; Salimans & Ho 2022, appendix D.
         """
         checks.same_shape("output", output, "x_t", x_t)
@@ -224,8 +193,6 @@ class DiffusionUtils:
                 determine the noise at t = 0.
         Returns:
             eps, shape of x_t.
-        Raises:
-            ValueError: t is out of range, or the shapes differ.
         """
         checks.same_shape("output", output, "x_t", x_t)
         least = 1 if self.prediction == "x_0" else 0
@@ -257,12 +224,11 @@ class DiffusionUtils:
                 waits for the GPU.
             eps: the noise, shape of x_0.
             y: class labels: a tensor (B,) int64, which is not checked, or as for `sample_steps`.
-            min_snr_gamma: weight the errors by `min_snr_weight`; None applies no weight.
+            min_snr_gamma: weight the errors so that an error of x_0 counts min(SNR, gamma) times;
+                None applies no weight.
         Returns:
             (B,), in float32 or better.
-        Raises:
-            ValueError: t is outside 0..T, the shapes differ, or gamma is not above 0.
-        Source: Ho et al. 2020, eq. 14.
+        Source: Ho et al. 2020, eq. 14; min-SNR: Hang et al. 2023, section 3.4.
         """
         x_t, eps = self.add_noise(x_0, t, eps)
         output = network_output(model, x_t, to_device(t, x_t.device), y)
@@ -270,26 +236,19 @@ class DiffusionUtils:
         each = error.square().flatten(1).mean(1)  # (B,)
         if min_snr_gamma is None:
             return each
-        return each * self.min_snr_weight(t, min_snr_gamma).to(each)
+        return each * self._min_snr_weight(t, min_snr_gamma).to(each)
 
-    def min_snr_weight(self, t: Tensor, gamma: float = 5.0) -> Tensor:
-        """Compute the min-SNR weight of the loss: min(SNR, gamma) on x_0's error.
+    def _min_snr_weight(self, t: Tensor, gamma: float) -> Tensor:
+        """Compute the weights, (B,), that give x_0's error the weight min(SNR, gamma).
 
             x_0: min(SNR, gamma)   eps: min(SNR, gamma) / SNR   v: min(SNR, gamma) / (SNR + 1)
-            flow: min(SNR, gamma) / (sqrt(SNR) + 1) ** 2
+            flow: min(SNR, gamma) / (sqrt(SNR) + 1) ** 2,   SNR = alpha_bar / (1 - alpha_bar)
 
-        Args:
-            t: timesteps, (B,) int64 in 0..T; SNR = alpha_bar / (1 - alpha_bar).
-            gamma: above 0.
-        Returns:
-            (B,) float64 on the CPU, finite at both ends.
-        Raises:
-            ValueError: t is outside 0..T, or gamma is not above 0.
-        Source: Hang et al. 2023, section 3.4.
+        The code multiplies by 1 - alpha_bar instead of dividing, so both ends are finite.
         """
         if not 0 < gamma < float("inf"):
             raise ValueError(f"min_snr_gamma must be a number above 0, got {gamma}")
-        bar = self.alpha_bar[self.check_timesteps(t, t.reshape(-1, 1, 1, 1).float())]  # (B,)
+        bar = self.alpha_bar[t.cpu().long()]  # (B,)
         if self.prediction == "v":
             return torch.minimum(bar, gamma * (1 - bar))
         if self.prediction == "flow":  # its error is (a + b) times v's, and (a + b)^2 = 1 + 2 a b
@@ -313,8 +272,6 @@ class DiffusionUtils:
             generator: draws t, uniform in 1..T, and then eps; None uses the global generator.
         Returns:
             A scalar.
-        Raises:
-            ValueError: the shapes differ.
         Source: Ho et al. 2020, algorithm 1.
         """
         checks.images("x_0", x_0)
@@ -400,8 +357,6 @@ class DiffusionUtils:
             model, n, options: as for `sample_steps`.
         Returns:
             (n, C, H, W), in [-1, 1] if clip is True.
-        Raises:
-            ValueError: as `sample_steps`.
         """
         for step in self.sample_steps(model, n, **options):
             x_0 = step.x_t
@@ -424,8 +379,6 @@ class DiffusionUtils:
                 the network gets a batch twice as large.
         Returns:
             A function of x_t, (n, C, H, W), and one timestep; it returns x_0, shape of x_t.
-        Raises:
-            ValueError: as `sample_steps`.
         Source: guidance: Ho & Salimans 2022, eq. 6, with w = guidance - 1.
         """
         n = checks.count("n", n)
@@ -486,25 +439,25 @@ def _spread(values: Tensor, like: Tensor) -> Tensor:
 
 
 def network_calls(
-    diffusion: DiffusionUtils,
-    steps: int | Sequence[int] | None = None,
-    sampler: str = "ddpm",
-    spacing: str = "trailing",
+    diffusion: DiffusionUtils, steps: int | Sequence[int] | None = None, sampler: str = "ddpm"
 ) -> int:
-    """Count a sampler's network calls, which take most of its time.
+    """Count a sampler's network calls, which take most of its time, by running it on zeros.
 
     Args:
         diffusion: its alpha_bar decides which steps heun corrects: steps to s > 0 that reduce the
             noise-to-signal ratio at most 4-fold; with the schedule flow, all but the last.
-        steps, sampler, spacing: as for `DiffusionUtils.sample_steps`.
+        steps, sampler: as for `DiffusionUtils.sample_steps`.
     Returns:
         Number of calls: one per step, for heun up to two. With guidance, a call has twice as many
         images.
-    Raises:
-        ValueError: as `sample_steps`.
     """
-    checks.one_of("sampler", sampler, SAMPLERS)
-    ts, bar = sub_sequence(diffusion.T, steps, spacing), diffusion.alpha_bar
-    time = heun_time(diffusion.schedule)
-    corrected = sum(is_corrected(bar[t], bar[s], time) for t, s in pairwise(ts))
-    return len(ts) - 1 + (corrected if sampler == "heun" else 0)
+    calls, x = [], torch.zeros(1, 1, 1, 1)
+
+    def denoise(x_t: Tensor, t: int) -> Tensor:
+        calls.append(t)
+        return x_t
+
+    run = choose_sampler(sampler, None, None, diffusion.schedule)
+    for _ in run(denoise, x, sub_sequence(diffusion.T, steps), diffusion.alpha_bar, lambda: x):
+        pass
+    return len(calls)

@@ -1,4 +1,4 @@
-"""Noise schedules, and the timesteps that a sampler visits.
+"""Noise schedules, and the timesteps that a training draws and a sampler visits.
 
 A schedule is a table of T + 1 betas with betas[0] = 0, so betas[t] belongs to timestep t and
 alpha_bar[0] = 1 needs no special case.
@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers import checks
+from ddpm_helpers.config import T_SAMPLINGS
 
 BETA_START, BETA_END = 1e-4, 0.02
 COSINE_S, BETA_MAX = 0.008, 0.999
 SHIFT = 2  # image side divided by the side for which cosine was designed
 SPACINGS = ("trailing", "leading")
+LOG_NORMAL = (-0.6, 1.5)  # mean and standard deviation of log(sigma / alpha)
 
 
 def beta_schedule(name: str, T: int) -> Tensor:
@@ -31,8 +33,6 @@ def beta_schedule(name: str, T: int) -> Tensor:
     Returns:
         float64 (T + 1,): betas[0] = 0, and 0 < betas[t] <= 0.999 for t in 1..T; but betas[T] = 1
         with flow, which leaves nothing of the image at T.
-    Raises:
-        ValueError: the name is unknown, or T is not an integer of at least 1.
     """
     schedule = SCHEDULES[checks.one_of("schedule", name, SCHEDULES)]
     T = checks.count("timesteps", T)
@@ -131,8 +131,6 @@ def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
         betas: float64 (T + 1,), betas[0] = 0, T at least 2.
     Returns:
         float64 (T + 1,), with betas[1] unchanged and betas[T] = 1.
-    Raises:
-        ValueError: betas is not a table of betas, or T is below 2.
     Source: Lin et al. 2024, algorithm 1.
     """
     betas = check_betas(betas)
@@ -149,11 +147,7 @@ def rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
 
 def check_betas(betas: object) -> Tensor:
     """Convert a table of betas to float64 (T + 1,) on the CPU; raise ValueError if invalid."""
-    try:
-        table = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
-    except (TypeError, ValueError, RuntimeError):
-        kind = type(betas).__name__
-        raise ValueError(f"schedule must be a name or a table of betas, got {kind}") from None
+    table = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
     if table.ndim != 1 or len(table) < 2:
         raise ValueError(f"betas must be a table (T + 1,), T at least 1; got {tuple(table.shape)}")
     if table[0] != 0:
@@ -180,15 +174,11 @@ def sub_sequence(
             starts lower, where x_t may still contain some of the image.
     Returns:
         Decreasing timesteps, ending with 0.
-    Raises:
-        ValueError: a number is out of range, timesteps do not decrease, or spacing is unknown.
     Source: Lin et al. 2024, table 2.
     """
     checks.one_of("spacing", spacing, SPACINGS)
-    if isinstance(steps, (Tensor, np.ndarray)) and steps.ndim == 0:
-        steps = steps.item()  # a NumPy or tensor scalar
-    if isinstance(steps, (Sequence, Tensor, np.ndarray)) and not isinstance(steps, str):
-        ts = [checks.count("each of steps", t, most=T) for t in steps]
+    if np.ndim(steps) > 0:  # type: ignore[arg-type]  # a list, range, array or tensor
+        ts = [checks.count("each of steps", t, most=T) for t in steps]  # type: ignore[union-attr]
         if not ts or any(s >= t for t, s in pairwise(ts)):
             raise ValueError(f"steps must decrease from at most T = {T} to at least 1, got {ts}")
         return [*ts, 0]
@@ -196,6 +186,48 @@ def sub_sequence(
     if spacing == "leading":
         return [*(i * (T // k) + 1 for i in range(k - 1, -1, -1)), 0]
     return [i * T // k for i in range(k, -1, -1)]
+
+
+def draw_steps(
+    n: int,
+    alpha_bar: Tensor,
+    t_sampling: str = "uniform",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw the timesteps of a training batch at random.
+
+        uniform: every t in 1..T is equally likely, and all are drawn independently.
+        stratified: one t from each n-th part of 1..T, in random order: every batch has small and
+            large t, so its loss varies less.
+        logit_normal: stratified too, with t / T = 1 / (1 + exp(-z)), z ~ N(0, 1), rounded up: more
+            t near T / 2, where a network that predicts the flow has the most to learn.
+        log_normal: stratified too, with log(sigma_t / alpha_t) ~ N(-0.6, 1.5²), bounded to 1..T:
+            more small t, which reduces grain; alpha² = alpha_bar, sigma² = 1 - alpha_bar.
+
+    Args:
+        n: number of images.
+        alpha_bar: the schedule, (T + 1,); only log_normal uses its values.
+        t_sampling: uniform, stratified, logit_normal or log_normal.
+        generator: random generator; None uses the global CPU generator.
+    Returns:
+        (n,) int64 in 1..T, on the generator's device.
+    Source: stratified: Kingma et al. 2021 (VDM), appendix I.1; logit-normal: Esser et al. 2024
+        (Stable Diffusion 3), section 3.1, with location 0 and scale 1; log-normal: Karras et al.
+        2022 (EDM), table 1, whose N(-1.2, 1.2²) gives short trainings too few large t.
+    """
+    T, device = len(alpha_bar) - 1, torch.device("cpu") if generator is None else generator.device
+    if checks.one_of("t_sampling", t_sampling, T_SAMPLINGS) == "uniform":
+        return torch.randint(1, T + 1, (n,), generator=generator, device=device)
+    place = torch.randperm(n, generator=generator, device=device)
+    share = (place + torch.rand(n, generator=generator, device=device)) / n  # (n,) in 0..1
+    if t_sampling == "log_normal":
+        levels = ((1 - alpha_bar[1:]) / alpha_bar[1:]).log() / 2  # log(sigma / alpha), (T,)
+        mean, std = LOG_NORMAL
+        z = mean + std * torch.special.ndtri(share)
+        return (torch.searchsorted(levels.to(z), z) + 1).clamp(1, T)
+    if t_sampling == "logit_normal":
+        share = torch.special.ndtri(share).sigmoid()
+    return (share * T).ceil().long().clamp(1, T)
 
 
 def _squared_cosine(T: int) -> Tensor:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -42,8 +41,6 @@ def picture_noise(
         first: number of the first image, at least 0.
     Returns:
         A function that returns the next batch, (n, C, H, W), at each call.
-    Raises:
-        ValueError: seed or first is negative.
     """
     first = checks.count("first", first, least=0)
     seed = int(torch.randint(2**62, ())) if seed is None else checks.count("seed", seed, least=0)
@@ -87,54 +84,44 @@ def device_and_precision(model: Model, x: Tensor | None = None) -> tuple[torch.d
     return device, torch.promote_types(dtype, torch.float32)
 
 
-def heun_time(schedule: object) -> str:
-    """Choose the time in which heun averages slopes: flow for the schedule flow, else sigma."""
-    return "flow" if schedule == "flow" else "sigma"
-
-
 def choose_sampler(
     name: str, eta: float | None, variance: str | None, schedule: object
 ) -> Callable[..., Iterator[Step]]:
-    """Choose a sampler and pass its setting: eta for ddim, variance for ddpm, time for heun."""
+    """Choose a sampler and its setting: eta for ddim, variance for ddpm, the schedule for heun."""
     run = SAMPLERS[checks.one_of("sampler", name, SAMPLERS)]
-    for setting, value, owner in (("eta", eta, "ddim"), ("variance", variance, "ddpm")):
-        if value is not None and name != owner:
-            raise ValueError(
-                f"{setting} = {value!r} is a setting of {owner}, not of {name}; leave it out"
-            )
+    settings: dict[str, Any] = {}
     if eta is not None:
-        return partial(run, eta=checks.number("eta", eta, 0, 1))
+        settings["eta"] = checks.number("eta", eta, 0, 1)
     if variance is not None:
-        return partial(run, variance=checks.one_of("variance", variance, VARIANCES))
-    return partial(run, time=heun_time(schedule)) if name == "heun" else run
+        settings["variance"] = checks.one_of("variance", variance, VARIANCES)
+    if name == "heun" and schedule == "flow":
+        settings["time"] = "flow"
+    return partial(run, **settings)
 
 
 def guided_range(
     guidance: float, interval: tuple[int, int] | None, y: Labels | None, T: int
 ) -> range:
     """Check the guidance options, and find the timesteps that use guidance."""
-    if y is None and guidance != 1:
+    if guidance == 1:
+        return range(0)
+    if y is None:
         raise ValueError(f"guidance = {guidance} needs y, the class labels")
-    try:
-        low, high = map(operator.index, (0, T) if interval is None else interval)
-    except (TypeError, ValueError):
-        low, high = -1, -1
-    if not 0 <= low <= high <= T:
-        raise ValueError(f"guidance_interval must be (low, high) in 0..{T}, got {interval!r}")
-    return range(0) if guidance == 1 else range(low, high + 1)
+    low, high = (0, T) if interval is None else interval
+    low = checks.count("guidance_interval[0]", low, 0, T)
+    return range(low, checks.count("guidance_interval[1]", high, low, T) + 1)
 
 
 def image_shape(
     model: Any, shape: Sequence[int] | None, x_T: Tensor | None, n: int
 ) -> tuple[int, ...]:
     """Find the shape (C, H, W) of an image: the argument, else the network's, else x_T's."""
-    known = shape if shape is not None else getattr(model, "image_shape", None)
-    if known is None and x_T is not None:
-        known = x_T.shape[1:]
-    if known is None:
+    if shape is None:
+        shape = getattr(model, "image_shape", None if x_T is None else x_T.shape[1:])
+    if shape is None:
         raise ValueError("shape is unknown: this network has no image_shape, so give (C, H, W)")
-    known = tuple(known)
-    if len(known) != 3 or min(known) < 1:
+    known = tuple(shape)
+    if len(known) != 3:
         raise ValueError(f"shape must be one image's (C, H, W), got {known}")
     if x_T is not None and tuple(x_T.shape) != (n, *known):
         raise ValueError(f"x_T must be {(n, *known)}, got {tuple(x_T.shape)}")

@@ -48,11 +48,9 @@ def notebook_figures() -> None:
     Ticks are plain decimals, and colour-blind readers can distinguish the lines. Outside a
     notebook, only ticks and colours are set.
     """
+    from IPython import get_ipython
+
     matplotlib.rcParams.update(STYLE)
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return
     if (shell := get_ipython()) is None:
         return
     import matplotlib.pyplot as plt
@@ -98,10 +96,9 @@ def _svg_for_page(figure: Figure) -> str | None:
     return file.getvalue()
 
 
-def new_figure(width: float, height: float, **options: Any) -> Figure:
+def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
     """Make an empty figure of width × height inches that pyplot does not manage."""
-    options.setdefault("layout", "constrained")
-    figure = Picture(figsize=(width, height), dpi=DPI, **options)
+    figure = Picture(figsize=(width, height), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -135,10 +132,9 @@ def figure_png(figure: Figure, density: int = 1) -> bytes:
 
 
 def pixels_png(pixels: np.ndarray) -> bytes:
-    """Encode uint8 pixels (H, W, 3), or (H, W, 1) in grey, as PNG, fast enough for sliders."""
+    """Encode uint8 pixels (H, W, 3) as PNG, fast enough for sliders."""
     file = io.BytesIO()
-    rgb = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-    Image.fromarray(rgb).save(file, format="PNG", compress_level=1)
+    Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
     return file.getvalue()
 
 
@@ -150,18 +146,17 @@ def to_uint8(x: Tensor | np.ndarray) -> np.ndarray:
     Returns:
         uint8 (N, H, W, C); -1 becomes 0 and 1 becomes 255.
     Raises:
-        ValueError: x has the wrong shape or dtype, or holds NaN.
+        ValueError: x has the wrong shape or dtype, or holds NaN, which would look black.
     """
     # Arrays are copied because torch warns about read-only memory, such as a cache.
     x = (x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))).detach().cpu()
-    if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
-        raise ValueError(f"images must be (N, C, H, W) with C = 1 or 3, got {tuple(x.shape)}")
-    if x.dtype != torch.uint8:
-        if not x.is_floating_point():
-            raise ValueError(f"images must be floats in [-1, 1] or uint8, got {x.dtype}")
-        if x.isnan().any():
-            raise ValueError(f"{int(x.isnan().sum())} of {x.numel()} pixel values are NaN")
-        x = to_bytes(x)
+    known = x.is_floating_point() or x.dtype == torch.uint8
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or not x.numel() or not known:
+        got = f"{x.dtype} {tuple(x.shape)}"
+        raise ValueError(f"images must be (N, 1 or 3, H, W), floats or uint8; got {got}")
+    if x.isnan().any():
+        raise ValueError(f"{int(x.isnan().sum())} of {x.numel()} pixel values are NaN")
+    x = x if x.dtype == torch.uint8 else to_bytes(x)
     return x.permute(0, 2, 3, 1).contiguous().numpy()
 
 

@@ -6,29 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.display.canvas import COLOURS, line_style, new_figure
 
 
-def plot_schedules(
-    diffusions: Mapping[str, DiffusionUtils], *, ax: Axes | None = None, title: str | None = None
-) -> Figure:
+def plot_schedules(diffusions: Mapping[str, DiffusionUtils], *, title: str | None = None) -> Figure:
     """Plot alpha_bar over the timesteps, one line per schedule.
 
     Args:
         diffusions: {name: schedule}; schedules with different T are drawn over t / T.
-        ax: axes to draw into; None makes a new figure.
-        title: title of the axes.
+        title: title of the chart.
     Returns:
         The figure.
-    Raises:
-        ValueError: diffusions is empty.
     Source: Nichol & Dhariwal 2021, figure 5.
     """
-    ax = _curves(diffusions, lambda bar: bar, ax)
+    ax = _curves(diffusions, lambda bar: bar)
     ax.set(ylabel=r"$\bar\alpha_t$ (share of signal power)", ylim=(-0.03, 1.03))
     ax.set_title(title or r"What is left of the image: $\bar\alpha_t$")
     return ax.figure  # type: ignore[return-value]
@@ -37,33 +34,24 @@ def plot_schedules(
 def plot_snr(diffusions: Mapping[str, DiffusionUtils]) -> Figure:
     """Plot the signal-to-noise ratio alpha_bar / (1 - alpha_bar) for t in 1..T, on a log axis.
 
-    Args, Returns, Raises: as for `plot_schedules`. A ratio of 0 leaves a gap.
+    Args, Returns: as for `plot_schedules`. A ratio of 0 leaves a gap.
     Source: Kingma et al. 2021, section 3.
     """
-    ax = _curves(diffusions, _snr)
+    ax = _curves(diffusions, lambda bar: (bar / (1 - bar)).where((bar > 0) & (bar < 1), torch.nan))
     ax.axhline(1, color="0.6", linewidth=0.8)
     ax.set(ylabel="signal-to-noise ratio", yscale="log")
     ax.set_title(r"Signal-to-noise ratio $\bar\alpha_t / (1 - \bar\alpha_t)$")
     return ax.figure  # type: ignore[return-value]
 
 
-def _snr(bar: np.ndarray) -> np.ndarray:
-    inside = (bar > 0) & (bar < 1)  # the ratio is infinite at t = 0, and 0 without signal
-    return np.divide(bar, 1 - bar, out=np.full_like(bar, np.nan), where=inside)
-
-
-def _curves(
-    diffusions: Mapping[str, DiffusionUtils], value: Callable, ax: Axes | None = None
-) -> Axes:
-    if not diffusions:
-        raise ValueError("no schedules to draw: give {name: DiffusionUtils}")
-    lengths = {one.T for one in diffusions.values()}
-    ax = new_figure(6.4, 3.8).add_subplot() if ax is None else ax
+def _curves(diffusions: Mapping[str, DiffusionUtils], value: Callable[[Tensor], Tensor]) -> Axes:
+    one_T = len({one.T for one in diffusions.values()}) == 1
+    ax = new_figure(6.4, 3.8).add_subplot()
     for i, (name, one) in enumerate(diffusions.items()):
-        t = np.arange(one.T + 1) / (1 if len(lengths) == 1 else one.T)
+        t = np.arange(one.T + 1) / (1 if one_T else one.T)
         marks = np.linspace(0, one.T, 9).round().astype(int).tolist()  # mark both ends
-        ax.plot(t, value(one.alpha_bar.numpy()), label=name, **line_style(i, marks))
-    ax.set_xlabel("timestep t" if len(lengths) == 1 else "t / T")
+        ax.plot(t, value(one.alpha_bar).numpy(), label=name, **line_style(i, marks))
+    ax.set_xlabel("timestep t" if one_T else "t / T")
     ax.grid(alpha=0.3)
     ax.legend()
     return ax
@@ -75,16 +63,12 @@ def plot_history(
     """Plot the training loss of each update and its running mean, on a log axis.
 
     Args:
-        history: records with `step` and `loss`, such as `TrainingPipeline.history`.
+        history: records with `step` and `loss`, at least one, such as `TrainingPipeline.history`.
         ax: axes to draw into; None makes a new figure.
         title: title of the axes.
     Returns:
         The figure.
-    Raises:
-        ValueError: history is empty.
     """
-    if not history:
-        raise ValueError("an empty history: train first")
     step = np.array([record.step for record in history])
     loss = np.array([record.loss for record in history], float)
     if (finite := np.isfinite(loss)).any():  # without skipped batches

@@ -10,20 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ddpm_helpers import checks
 from ddpm_helpers.data.dataset import to_float
 from ddpm_helpers.diffusion import IdealDenoiser
 from ddpm_helpers.diffusion.ideal import count_possible
-from ddpm_helpers.display.canvas import (
-    COLOURS,
-    enlarge,
-    new_figure,
-    pixels_png,
-    tile,
-    to_uint8,
-)
-from ddpm_helpers.display.plots import show_images
-from ddpm_helpers.display.widgets import Blitter, ImageSliders
+from ddpm_helpers.display.canvas import COLOURS, new_figure
+from ddpm_helpers.display.plots import noised, show_images
+from ddpm_helpers.display.widgets import Blitter, FrameSlider, ImageSliders
 
 
 class PlaneView:
@@ -98,18 +90,13 @@ class PlaneSlider(ImageSliders):
     Args:
         ideal: an `IdealDenoiser` of points in the plane, images of shape (2, 1, 1).
         t: start value of the slider for t.
-    Raises:
-        ValueError: the images have the wrong shape, or t is outside 0..T.
     """
 
     def __init__(self, ideal: IdealDenoiser, *, t: int = 150) -> None:
-        if tuple(ideal.image_shape) != (2, 1, 1):
-            raise ValueError(f"points have the shape (2, 1, 1), got {tuple(ideal.image_shape)}")
-        T = ideal.diffusion.T
         figure = new_figure(5, 5)
         self._view = PlaneView(figure.subplots(), ideal)
         self._blitter = Blitter(figure, self._view.moving)
-        of_t = ipywidgets.IntSlider(checks.count("t", t, 0, T), 0, T, description="t")
+        of_t = ipywidgets.IntSlider(t, 0, ideal.diffusion.T, description="t")
         place = [
             ipywidgets.FloatSlider(0.3, min=-1.5, max=1.5, step=0.05, description=name)
             for name in ("first", "second")
@@ -145,16 +132,6 @@ def likeliest(
     return torch.cat([answers, found], 1), best.values, count_possible(weights)
 
 
-def _noised(
-    ideal: IdealDenoiser, x_0: Tensor, ts: Sequence[int], seed: int
-) -> tuple[Tensor, Tensor]:
-    """Noise a clean image, (1, C, H, W), to each timestep of ts with the same noise."""
-    eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
-    t = torch.tensor(ts)
-    shape = len(ts), *x_0.shape[1:]
-    return ideal.diffusion.add_noise(x_0.expand(shape), t, eps.expand(shape))[0], t
-
-
 def _percent(share: float) -> str:
     return f"{share:.1%}" if share >= 5e-4 else "< 0.1%"
 
@@ -172,7 +149,8 @@ def possible_rows(ideal: IdealDenoiser, x_0: Tensor, ts: Sequence[int], *, seed:
         ts: the timesteps, each in 0..T.
         seed: noise seed; the noise is the same in every row.
     """
-    rows, weights, left = likeliest(ideal, *_noised(ideal, x_0, ts, seed))
+    x_t = noised(ideal.diffusion, x_0, ts, seed)
+    rows, weights, left = likeliest(ideal, x_t, torch.tensor(ts))
     rows = torch.cat([x_0.expand(len(ts), 1, *x_0.shape[1:]), rows], 1)  # (K, 11, C, H, W)
     titles = [
         title
@@ -183,40 +161,25 @@ def possible_rows(ideal: IdealDenoiser, x_0: Tensor, ts: Sequence[int], *, seed:
     return show_images(rows.flatten(0, 1), titles=titles, ncols=rows.shape[1], row_labels=labels)
 
 
-class PossibleSlider(ImageSliders):
-    """A row of `possible_rows` with sliders for t and the noise seed.
+class PossibleSlider(FrameSlider):
+    """The rows of `possible_rows`, without x_0, with a slider for t and a play button.
 
     All rows are computed when the slider is created.
 
     Args:
         ideal: the denoiser.
         x_0: one clean image, shape (1, C, H, W).
-        every: timesteps between two rows.
-        seeds: number of noise seeds.
+        every: timesteps between two rows, from 0 to T.
     """
 
-    def __init__(
-        self, ideal: IdealDenoiser, x_0: Tensor, *, every: int = 20, seeds: int = 2
-    ) -> None:
+    def __init__(self, ideal: IdealDenoiser, x_0: Tensor, *, every: int = 20) -> None:
         ts = range(0, ideal.diffusion.T + 1, every)
-        self.caption = ipywidgets.Label()
-        self._frames, self._captions = {}, {}
-        for seed in range(seeds):
-            found = likeliest(ideal, *_noised(ideal, x_0, ts, seed))
-            for t, row, weights, left in zip(ts, *found, strict=True):
-                pixels = enlarge(to_uint8(row), max(1, round(96 / row.shape[-1])))
-                self._frames[t, seed] = pixels_png(tile(pixels, len(pixels), gap=4))
-                shares = ", ".join(map(_percent, weights[:3].tolist()))
-                self._captions[t, seed] = (
-                    f"t = {t}: {_number(float(left))} images still possible. x_t, their mean, and "
-                    f"the likeliest ones ({shares}, …)"
-                )
-
-        of_t = ipywidgets.IntSlider(ts[len(ts) // 2], 0, ts[-1], every, description="t")
-        of_seed = ipywidgets.IntSlider(0, 0, seeds - 1, description="seed")
-        super().__init__([of_t, of_seed], 996, [self.caption])
-
-    def frame(self, t: int, seed: int) -> bytes:
-        """Return the row at timestep t with the noise of this seed, as PNG bytes."""
-        self.caption.value = self._captions[t, seed]
-        return self._frames[t, seed]
+        x_t = noised(ideal.diffusion, x_0, ts, seed=0)
+        rows, weights, left = likeliest(ideal, x_t, torch.tensor(ts))
+        captions = [
+            f"t = {t}: {_number(n)} images still possible. x_t, their mean, and the likeliest ones "
+            f"({', '.join(map(_percent, shares[:3]))}, …)"
+            for t, n, shares in zip(ts, left.tolist(), weights.tolist(), strict=True)
+        ]
+        super().__init__(list(rows), captions, name="row")
+        self.slider.value = len(ts) // 2

@@ -6,7 +6,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ddpm_helpers import checks
 from ddpm_helpers.display.canvas import new_figure
 from ddpm_helpers.display.charts import plot_history
 from ddpm_helpers.training import StepRecord, TrainingPipeline
@@ -18,13 +17,11 @@ class LiveView:
     The cell shows one figure at a time; a headless notebook keeps the last figure.
 
     Args:
-        every: redraw after this many updates, at least 1.
-    Raises:
-        ValueError: every is below 1.
+        every: redraw after this many updates.
     """
 
     def __init__(self, every: int = 25) -> None:
-        self.every = checks.count("every", every)
+        self.every = every
         self._shown: Any = None
 
     def __call__(self, pipeline: TrainingPipeline, record: StepRecord) -> None:
@@ -42,16 +39,11 @@ class LiveView:
 
 
 def draw(pipeline: TrainingPipeline) -> Figure:
-    """Show the loss curve on the left, and the latest sample grid, if any, on the right.
-
-    Raises:
-        ValueError: the history is empty.
-    """
+    """Show the loss curve on the left, and the latest sample grid, if any, on the right."""
     figure = new_figure(10, 3.6)
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1))
-    plot_history(
-        pipeline.history, ax=left, title=f"update {pipeline.step} of {pipeline.total_steps}"
-    )
+    left, right = figure.subplots(1, 2)
+    title = f"update {pipeline.step} of {pipeline.total_steps}"
+    plot_history(pipeline.history, ax=left, title=title)
     right.axis("off")
     right.set_title("latest samples" if pipeline.grid is not None else "no samples yet")
     if pipeline.grid is not None:

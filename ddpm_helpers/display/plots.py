@@ -33,7 +33,7 @@ __all__ = [
     "plot_schedules", "plot_snr", "show_images", "to_uint8",
 ]  # fmt: skip
 
-_GAP, _HEAD, _LETTER = 4, 18, 7.2  # screen pixels: gap between images, text line, letter
+_GAP, _HEAD = 4, 18  # screen pixels: gap between images, height of a line of titles
 _TILE = 96  # minimum image width in screen pixels, unless a scale is given
 _POINTS = 9  # font size of titles and labels
 
@@ -61,38 +61,37 @@ def show_images(
         ax: axes to draw into; None makes a new figure.
     Returns:
         The figure.
-    Raises:
-        ValueError: x has the wrong shape or holds NaN, or the number of titles or labels is wrong.
     """
     pixels = to_uint8(x[None] if x.ndim == 3 else x)
     n, height, width, _ = pixels.shape
     ncols = min(n, 8) if ncols is None else checks.count("ncols", ncols)
     nrows = -(-n // ncols)
-    titles = _fitting("titles", titles, n, "images")
-    labels = _fitting("row_labels", row_labels, nrows, "rows")
+    titles = _fitting("titles", titles, n)
+    labels = _fitting("row_labels", row_labels, nrows)
     scale = math.ceil(_TILE / width) if scale is None else scale
     heads = [_HEAD * any(titles[r * ncols : (r + 1) * ncols]) for r in range(nrows)]
     sheet = tile(enlarge(pixels, scale), ncols, _GAP, heads)
     ax = _sheet_axes(sheet, title, labels) if ax is None else ax
     ax.imshow(sheet, interpolation="nearest")
     ax.set_axis_off()
-    bottom, size = 0, _title_size(titles, width * scale)
+    bottom, room = 0, width * scale
+    size = max(5.0, _POINTS * room / max(room, _text_width(titles)))  # the widest title fits
     for row in range(nrows):
         bottom += heads[row] + height * scale
         middle = bottom - height * scale / 2
         ax.text(-8, middle, labels[row], ha="right", va="center", fontsize=_POINTS)
         for column, text in enumerate(titles[row * ncols : (row + 1) * ncols]):
-            left = column * (width * scale + _GAP) + width * scale / 2
+            left = column * (room + _GAP) + room / 2
             above = bottom - height * scale - 3
             ax.text(left, above, text, ha="center", va="bottom", fontsize=size)
         bottom += _GAP
     return ax.figure  # type: ignore[return-value]
 
 
-def _fitting(name: str, texts: Sequence[str] | None, count: int, of: str) -> list[str]:
+def _fitting(name: str, texts: Sequence[str] | None, count: int) -> list[str]:
     texts = [""] * count if texts is None else [str(text) for text in texts]
     if len(texts) != count:
-        raise ValueError(f"{len(texts)} {name} for {count} {of}")
+        raise ValueError(f"{name} must be {count} texts, got {len(texts)}")
     return texts
 
 
@@ -103,17 +102,12 @@ def _text_width(texts: Sequence[str]) -> float:
     return max((text.get_window_extent().width for text in drawn), default=0)
 
 
-def _title_size(titles: Sequence[str], room: float) -> float:
-    """Find the font size, 5 to 9 points, at which the widest title fits into `room` pixels."""
-    return max(5.0, _POINTS * room / max(room, _text_width(titles)))
-
-
 def _sheet_axes(sheet: np.ndarray, title: str | None, labels: Sequence[str]) -> Axes:
     """Make axes that show the sheet at one screen pixel per pixel, with room for the texts."""
     height, width = sheet.shape[:2]
     left = 12 + (8 + math.ceil(_text_width(labels)) if any(labels) else 0)
     top = 34 if title else 8
-    wide = max(left + width + 12, 12 + int(1.35 * _LETTER * len(title or "")))
+    wide = max(left + width + 12, 12 + int(9.72 * len(title or "")))  # letters of 11 points
     high = height + top + 8
     figure = new_figure(wide / DPI, high / DPI, layout="none")
     if title:
@@ -132,28 +126,28 @@ def noising_strip(
     """Show images at chosen timesteps of the forward process, with the same noise at each.
 
     Args:
-        x_0: one clean image (C, H, W) or several (B, C, H, W), in [-1, 1]; one row per image.
-        diffusion: a schedule, or {name: schedule} for separate rows per schedule.
+        x_0: one clean image, (C, H, W) or (1, C, H, W), in [-1, 1].
+        diffusion: a schedule, or {name: schedule} for one row per schedule.
         ts: timesteps, each in 0..T.
         seed: noise seed.
         options: as for `show_images`.
     Returns:
         The figure; its columns are the timesteps.
-    Raises:
-        ValueError: a timestep is outside 0..T, or a shape is wrong.
     """
-    x_0 = (x_0[None] if x_0.ndim == 3 else x_0).cpu()
     named = diffusion if isinstance(diffusion, Mapping) else {"": diffusion}
-    eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
-    rows = []  # one (len(ts), C, H, W) for each schedule and image
-    for one in named.values():
-        at = [one.add_noise(x_0, torch.full((len(x_0),), int(t)), eps)[0] for t in ts]
-        rows += list(torch.stack(at, 1))
+    rows = [noised(one, x_0, ts, seed) for one in named.values()]  # each (len(ts), C, H, W)
     titles = [f"t = {t}" for t in ts] + [""] * (len(ts) * (len(rows) - 1))
-    if isinstance(diffusion, Mapping):
-        options.setdefault("row_labels", [name for name in named for _ in x_0])
+    options.setdefault("row_labels", list(named))
     options.setdefault("title", "Forward noising: x_t at chosen timesteps")
     return show_images(torch.cat(rows), titles=titles, ncols=len(ts), **options)
+
+
+def noised(diffusion: DiffusionUtils, x_0: Tensor, ts: Sequence[int], seed: int) -> Tensor:
+    """Noise one clean image to each timestep of ts with the same noise: (len(ts), C, H, W)."""
+    x_0 = x_0.reshape(1, *x_0.shape[-3:]).cpu()
+    eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
+    t, shape = torch.tensor(ts), (len(ts), -1, -1, -1)
+    return diffusion.add_noise(x_0.expand(shape), t, eps.expand(shape))[0]
 
 
 def denoising_path(
@@ -168,13 +162,8 @@ def denoising_path(
         options: as for `show_images`.
     Returns:
         The figure.
-    Raises:
-        ValueError: steps is empty, or the batch has no such image.
     """
     steps = list(steps)
-    if not steps:
-        raise ValueError("a denoising path needs at least one step, got none")
-    checks.count("picture", picture, 0, len(steps[0].x_t) - 1)
     picks = np.unique(np.linspace(0, len(steps) - 1, n_frames).round().astype(int))
     shown = [steps[i] for i in picks]
     x = torch.stack([s.x_t[picture] for s in shown] + [s.x_0_pred[picture] for s in shown])
@@ -193,18 +182,15 @@ def class_grid(ds: Any, per_class: int = 8, **options: Any) -> Figure:
         options: as for `show_images`.
     Returns:
         The figure.
-    Raises:
-        ValueError: ds has no images.
     """
-    labels = np.asarray(ds.labels)
-    found = {name: np.flatnonzero(labels == k)[:per_class] for k, name in enumerate(ds.classes)}
-    found = {name: where for name, where in found.items() if len(where)}
-    if not found:
-        raise ValueError(f"no images to show: {len(labels)} in the data, {per_class} per class")
-    shape = (len(found), per_class, *ds.images.shape[1:])
-    sheet = np.full(shape, 255, np.uint8)  # (classes, per_class, C, H, W)
-    for row, where in zip(sheet, found.values(), strict=True):
-        row[: len(where)] = ds.images[where]
-    options.setdefault("title", f"{len(found)} classes")
-    options.setdefault("row_labels", list(found))
-    return show_images(sheet.reshape(-1, *shape[2:]), ncols=per_class, **options)
+    names, rows = [], []
+    for k, name in enumerate(ds.classes):
+        where = np.flatnonzero(np.asarray(ds.labels) == k)[:per_class]
+        if len(where):
+            row = np.full((per_class, *ds.images.shape[1:]), 255, np.uint8)
+            row[: len(where)] = ds.images[where]
+            names.append(name)
+            rows.append(row)
+    options.setdefault("title", f"{len(names)} classes")
+    options.setdefault("row_labels", names)
+    return show_images(np.concatenate(rows), ncols=per_class, **options)

@@ -6,7 +6,7 @@ A focused slider moves with the arrow keys, Page Up / Page Down, Home and End.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets
@@ -18,7 +18,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ddpm_helpers import checks
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.display.canvas import (
     COLOURS,
@@ -38,24 +37,18 @@ class ImageSliders(ipywidgets.VBox):
     Args:
         sliders: integer or floating-point sliders.
         width: width of the image in screen pixels.
-        above: widgets between the sliders and the image.
     Attributes:
         sliders, image: the widgets; `slider` is the first of the sliders.
     """
 
-    def __init__(
-        self,
-        sliders: Sequence[ipywidgets.Widget],
-        width: int,
-        above: Sequence[ipywidgets.Widget] = (),
-    ) -> None:
+    def __init__(self, sliders: Sequence[ipywidgets.Widget], width: int) -> None:
         self.sliders, self.slider = list(sliders), sliders[0]
         self.image = ipywidgets.Image(format="png", width=width)
         for slider in self.sliders:
             slider.layout.width = "520px"
             slider.observe(self._show, names="value")
         self._show()
-        super().__init__([*self.sliders, *above, self.image])
+        super().__init__([*self.sliders, self.image])
 
     def __repr__(self) -> str:  # shown on pages without widgets
         over = ", ".join(slider.description for slider in self.sliders)
@@ -97,28 +90,22 @@ class NoisingSlider(ImageSliders):
         diffusion: the schedule; t runs over 0..T.
         t: start value of the slider.
         seed: noise seed; the noise is the same at every timestep and in every run.
-    Raises:
-        ValueError: x_0 holds more than one image, or t is outside 0..T.
     """
 
     def __init__(self, x_0: Tensor, diffusion: DiffusionUtils, *, t: int = 0, seed: int = 0):
-        self._x_0 = (x_0[None] if x_0.ndim == 3 else x_0).detach().float().cpu()
-        if len(to_uint8(self._x_0)) != 1:
-            raise ValueError(f"NoisingSlider shows one image, got {len(self._x_0)}")
+        self._x_0 = x_0.reshape(1, *x_0.shape[-3:]).detach().float().cpu()
         self._diffusion = diffusion
         self._eps = torch.randn(self._x_0.shape, generator=torch.Generator().manual_seed(seed))
         figure = new_figure(8.4, 3.2, layout="none")
         moving = [*self._tile(figure), *self._histogram(figure), *self._curve(figure)]
         self._blitter = Blitter(figure, moving)
-        t = checks.count("t", t, 0, diffusion.T)
         super().__init__([ipywidgets.IntSlider(t, 0, diffusion.T, description="t")], 840)
 
-    def frame(self, value: int) -> bytes:
-        """Draw the three panels at timestep t = value, in 0..T, as PNG bytes."""
-        t = checks.count("t", value, 0, self._diffusion.T)
+    def frame(self, t: int) -> bytes:
+        """Draw the three panels at timestep t, in 0..T, as PNG bytes."""
         x_t, _ = self._diffusion.add_noise(self._x_0, torch.tensor([t]), self._eps)
         bar = float(self._diffusion.alpha_bar[t])
-        self._pixels.set_data(_rgb(x_t))
+        self._pixels.set_data(tile(to_uint8(x_t), 1))
         self._t_text.set_text(f"t = {t} of {self._diffusion.T}")
         self._bars.set_data(_density(x_t, self._edges))
         self._moments.set_text(f"mean {x_t.mean():+.2f}\nstd   {x_t.std():.2f}")
@@ -129,7 +116,7 @@ class NoisingSlider(ImageSliders):
     def _tile(self, figure: Figure) -> list[Artist]:
         ax = figure.add_axes((6 / 840, 0.06, 256 / 840, 0.80))  # 256 × 256 screen pixels
         ax.set_axis_off()
-        self._pixels = ax.imshow(_rgb(self._x_0), interpolation="nearest")
+        self._pixels = ax.imshow(tile(to_uint8(self._x_0), 1), interpolation="nearest")
         self._t_text = ax.text(0.5, 1.03, "", transform=ax.transAxes, ha="center", fontsize=12)
         return [self._pixels, self._t_text]
 
@@ -158,12 +145,6 @@ class NoisingSlider(ImageSliders):
         return [self._dot, self._bar_text]
 
 
-def _rgb(x: Tensor) -> np.ndarray:
-    """Convert (1, C, H, W) to uint8 (H, W, 3)."""
-    pixels = to_uint8(x)[0]
-    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-
-
 def _density(x: Tensor, edges: np.ndarray) -> np.ndarray:
     """Compute a density histogram of x; values outside the edges count in its total."""
     counts = np.histogram(x.numpy(), edges)[0]
@@ -171,45 +152,26 @@ def _density(x: Tensor, edges: np.ndarray) -> np.ndarray:
 
 
 class ScheduleSlider(ImageSliders):
-    """Show alpha_bar of several schedules, with a slider for T or for t.
+    """Show alpha_bar of several schedules, with a slider for T in 10..1000.
 
     Args:
-        schedules: names, for a slider over T in 10..1000; or {name: DiffusionUtils}, all of the
-            same T, for a slider over t in 0..T.
-        value: start value of the slider; by default 500, or the middle of 0..T.
-    Raises:
-        ValueError: there are no schedules, a name is unknown, or value is out of range.
+        schedules: names of schedules.
+        T: start value of the slider.
     """
 
-    def __init__(
-        self, schedules: Sequence[str] | Mapping[str, DiffusionUtils], *, value: int | None = None
-    ) -> None:
-        if not len(schedules):
-            raise ValueError("no schedules to show: give names, or {name: DiffusionUtils}")
-        self._fixed = dict(schedules) if isinstance(schedules, Mapping) else {}
-        self._names, self._letter = list(schedules), "t" if self._fixed else "T"
-        lengths = {one.T for one in self._fixed.values()} or {1000}
-        if len(lengths) > 1:
-            raise ValueError(f"a slider over t needs one T for all, got {sorted(lengths)}")
-        self._least, self._most = (0 if self._fixed else 10), lengths.pop()
-        value = self._most // 2 if value is None else value
-        checks.count(self._letter, value, self._least, self._most)
+    def __init__(self, schedules: Sequence[str], *, T: int = 500) -> None:
+        self._names = list(schedules)
         self._blitter = Blitter(*self._draw(new_figure(8, 3.8)))
-        bar = ipywidgets.IntSlider(value, self._least, self._most, description=self._letter)
-        super().__init__([bar], 800)
+        super().__init__([ipywidgets.IntSlider(T, 10, 1000, description="T")], 800)
 
-    def frame(self, value: int) -> bytes:
-        """Draw the curves at t = value or for T = value, as PNG bytes."""
-        checks.count(self._letter, value, self._least, self._most)
-        rows = [f"{self._letter} = {value}"]
+    def frame(self, T: int) -> bytes:
+        """Draw the curves for T timesteps, as PNG bytes."""
+        rows = [f"T = {T}"]
         for name, line, dot in zip(self._names, self._lines, self._dots, strict=True):
-            T = self._most if self._fixed else value
-            bar = (self._fixed.get(name) or DiffusionUtils(T, name)).alpha_bar.numpy()
-            at = value if self._fixed else T
+            bar = DiffusionUtils(T, name, prediction="v").alpha_bar.numpy()
             line.set_data(np.arange(T + 1) / T, bar)
-            dot.set_data([at / T], [bar[at]])
-            ratio = np.inf if bar[at] == 1 else bar[at] / (1 - bar[at])
-            rows.append(f"{name}\n  alpha_bar {bar[at]:.3g}\n  SNR {ratio:.3g}")
+            dot.set_data([1], bar[-1:])
+            rows.append(f"{name}\n  alpha_bar {bar[-1]:.3g}\n  SNR {bar[-1] / (1 - bar[-1]):.3g}")
         self._text.set_text("\n".join(rows))
         return self._blitter.png()
 
@@ -242,8 +204,6 @@ class FrameSlider(ImageSliders):
         interval: milliseconds per frame while playing.
         width: width of the frame on the screen; by default small images are enlarged to at least
             96 pixels each, and larger images keep their size.
-    Raises:
-        ValueError: there are no frames, or the number of captions is wrong.
     """
 
     def __init__(
@@ -255,14 +215,9 @@ class FrameSlider(ImageSliders):
         interval: int = 80,
         width: int | None = None,
     ) -> None:
-        if not len(frames):
-            raise ValueError("FrameSlider needs at least one frame, got none")
-        captions = [""] * len(frames) if captions is None else list(captions)
-        if len(captions) != len(frames):
-            raise ValueError(f"{len(captions)} captions for {len(frames)} frames")
         self._frames = [_png(frame) for frame in frames]
-        self._captions = captions
-        self.caption = ipywidgets.Label(captions[0])
+        self._captions = [""] * len(frames) if captions is None else list(captions)
+        self.caption = ipywidgets.Label(self._captions[0])
         last = len(frames) - 1
         self.play = ipywidgets.Play(min=0, max=last, interval=interval, repeat=False)
         own_width = int.from_bytes(self._frames[0][16:20], "big")  # read from the PNG header
@@ -272,7 +227,7 @@ class FrameSlider(ImageSliders):
 
     def frame(self, value: int) -> bytes:
         """Return the frame with index value, in 0..len - 1, as PNG bytes."""
-        return self._frames[checks.count("frame", value, 0, len(self._frames) - 1)]
+        return self._frames[value]
 
     def _show(self, change: Any = None) -> None:
         super()._show(change)

@@ -59,8 +59,8 @@ def test_the_posterior(name):
     one, zero = torch.ones(1, 1, 1, 1).double(), torch.zeros(1, 1, 1, 1).double()
     for (t, s), share in zip(pairs, found, strict=True):
         t, s = torch.tensor([t]), torch.tensor([s])
-        of_x_0, variance = D.posterior_between(one, zero, t, s)
-        of_x_t, _ = D.posterior_between(zero, one, t, s)
+        of_x_0, variance = D.posterior(one, zero, t, s)
+        of_x_t, _ = D.posterior(zero, one, t, s)
         np.testing.assert_allclose(
             [share["of_x_0"], share["of_x_t"], share["variance"]],
             [of_x_0.item(), of_x_t.item(), variance.item()], **EXACT,
