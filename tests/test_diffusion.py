@@ -57,16 +57,6 @@ def test_add_noise_is_the_closed_form_at_every_step(name):
         torch.testing.assert_close(x_t[t], math.sqrt(bar) * x_0[t] + math.sqrt(1 - bar) * eps[t])
 
 
-def test_step_by_step_noising_has_the_moments_of_the_jump():
-    """x_t = sqrt(alpha_t) x_{t-1} + sqrt(beta_t) z: mean and variance by recursion."""
-    d, mean, variance = utils(500, "linear"), 1.0, 0.0
-    for t in range(1, 501):
-        beta = d.betas[t].item()
-        mean, variance = math.sqrt(1 - beta) * mean, (1 - beta) * variance + beta
-        assert math.sqrt(d.alpha_bar[t]) == pytest.approx(mean, rel=1e-12)
-        assert 1 - d.alpha_bar[t].item() == pytest.approx(variance, rel=1e-10)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_noising_is_exact_at_both_ends(dtype):
     x_0, eps = randn(*SHAPE, dtype=dtype), randn(*SHAPE, seed=1, dtype=dtype)
@@ -174,16 +164,6 @@ def test_posterior_at_1_is_the_clean_picture_exactly(name):
     x_0, x_t = randn(*SHAPE), randn(*SHAPE, seed=1)
     mean, variance = utils(500, name, "v").posterior(x_0, x_t, torch.ones(B).long())
     assert torch.equal(mean, x_0) and (variance == 0).all() and variance.shape == (B, 1, 1, 1)
-
-
-def test_posterior_mean_is_equation_11_of_ho():
-    """1 / sqrt(alpha_t) * (x_t - beta_t / sqrt(1 - alpha_bar_t) * eps)."""
-    d, x_0, eps, t = utils(500, "linear"), randn(*SHAPE), randn(*SHAPE, seed=1), 77
-    steps = torch.full((B,), t)
-    x_t, _ = d.add_noise(x_0, steps, eps)
-    beta, bar = d.betas[t], d.alpha_bar[t]
-    expected = (x_t - beta / (1 - bar).sqrt() * eps) / (1 - beta).sqrt()
-    torch.testing.assert_close(d.posterior(x_0, x_t, steps)[0], expected, rtol=1e-9, atol=1e-9)
 
 
 def test_posterior_without_signal_at_T_forgets_x_T():

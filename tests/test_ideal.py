@@ -62,29 +62,6 @@ def test_weights_and_predictions_are_those_of_the_definition(prediction, given, 
     assert model(x_t.float(), t).dtype == torch.float32
 
 
-def test_a_fine_grid_of_a_gaussian_mixture_gives_its_closed_form():
-    """x_0 of N(-0.6, 0.1²) and N(0.4, 0.2²) in equal parts, as 2 x 4,000 quantiles."""
-    places = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
-    parts = [(-0.6, 0.1), (0.4, 0.2)]
-    points = torch.cat([m + s * torch.special.ndtri(places) for m, s in parts])
-    d = DiffusionUtils(100, prediction="x_0")
-    model = IdealDenoiser(d, points.reshape(-1, 1, 1, 1))
-    for step in (20, 50, 80, 99):
-        a, b2 = d.alpha_bar[step].sqrt(), 1 - d.alpha_bar[step]
-        x_t = torch.linspace(-1.5, 1.5, 31, dtype=torch.float64)
-        variances = [a**2 * s**2 + b2 for _, s in parts]
-        shares = torch.stack(
-            [torch.exp(-(x_t - a * m) ** 2 / (2 * v)) / v.sqrt()
-             for (m, _), v in zip(parts, variances, strict=True)]
-        )  # fmt: skip
-        means = torch.stack(
-            [m + a * s**2 / v * (x_t - a * m) for (m, s), v in zip(parts, variances, strict=True)]
-        )
-        exact = (shares * means).sum(0) / shares.sum(0)
-        got = model(x_t.reshape(-1, 1, 1, 1), torch.full((31,), step)).flatten()
-        assert torch.allclose(got, exact, atol=2e-3), step
-
-
 @pytest.mark.parametrize("prediction", PROCESSES)
 def test_at_0_the_nearest_image_is_left_and_at_T_all_of_them(prediction):
     d, pixels = PROCESSES[prediction], bytes_of_images()
@@ -100,16 +77,6 @@ def test_at_0_the_nearest_image_is_left_and_at_T_all_of_them(prediction):
     if d.alpha_bar[-1] == 0:
         assert torch.allclose(model.mean(near, last), x.mean(0).expand(5, -1, -1, -1), atol=1e-6)
         assert torch.allclose(model.possible(near, last), torch.tensor(30.0).double())
-
-
-def test_copies_of_an_image_share_its_weight():
-    d, pixels = PROCESSES["eps"], bytes_of_images(4)
-    model = IdealDenoiser(d, pixels[[0, 1, 0, 2, 3, 0]])
-    x_0 = pixels[:1].float() / 127.5 - 1
-    for step in (0, 1, 10):
-        w = model.weights(x_0, torch.tensor([step]))[0]
-        assert torch.allclose(w[[0, 2, 5]], torch.full((3,), 1 / 3).double(), atol=1e-6), step
-        assert model.possible(x_0, torch.tensor([step])).item() == pytest.approx(3, rel=1e-5)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

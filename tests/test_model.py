@@ -113,18 +113,13 @@ def random_weights(module):
 @pytest.mark.parametrize("channels", range(8, 129, 8))
 def test_attention_equals_torchs_own_at_every_width(channels):
     net, x = random_weights(SelfAttention(channels)), torch.randn(2, channels, 3, 4).double()
+    assert channels % 32 or net.heads == channels // 32  # as in the shipped networks
     shape = (2, net.heads, channels // net.heads, 12)
     qkv = F.conv2d(normalised(x, net.norm), net.qkv.weight, net.qkv.bias)
     q, k, v = (part.reshape(shape).mT for part in qkv.chunk(3, dim=1))
     h = F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape)
     torch.testing.assert_close(net(x), x + F.conv2d(h, net.out.weight, net.out.bias))
     assert (net(x) - x).abs().max() > 0.1
-
-
-@pytest.mark.parametrize("width", [16, 24, 32, 48, 64])
-def test_the_shipped_networks_keep_their_number_of_attention_heads(width):
-    for channels in (width, 2 * width, 4 * width, 8 * width):
-        assert SelfAttention(channels).heads == max(1, channels // 32)
 
 
 @pytest.mark.parametrize("width", [56, 88, 104, 120])
@@ -181,12 +176,6 @@ def test_noise_of_single_pixels_can_be_learned_at_full_resolution():
     assert loss.item() < 0.05
 
 
-def test_stem_keeps_every_value_of_the_picture():
-    unshuffle = Encoder(16, width=8).stem[0]
-    x = torch.arange(3 * 16 * 16.0).view(1, 3, 16, 16)
-    assert torch.equal(unshuffle(x).flatten().sort().values, x.flatten())
-
-
 @pytest.mark.parametrize("factor", [2, 4])
 def test_upsample_leaves_no_checkerboard(factor):
     """A constant map must stay constant inside, where no border is near."""
@@ -209,42 +198,25 @@ def test_timestep_embedding_closed_form():
     assert torch.equal(emb[0], torch.tensor([0.0, 0, 0, 1, 1, 1]))
 
 
-def test_every_step_has_its_own_embedding():
-    emb = timestep_embedding(torch.arange(1001), 64)
-    nearest = torch.cdist(emb, emb).fill_diagonal_(9).min()
-    assert nearest > 0.1
-
-
 def test_parameter_count_of_the_classic_network():
     assert count_parameters(torch.nn.Linear(3, 4)) == 16
     assert 19e6 < count_parameters(DiffusionNet(64, num_classes=10)) < 24e6
 
 
-@pytest.mark.parametrize(
-    "call, words",
-    [
-        (lambda: DiffusionNet(40), ["40", "multiple of 16"]),
-        (lambda: DiffusionNet(0), ["0", "multiple of 16"]),
-        (lambda: DiffusionNet(48, stem_stride=4), ["48", "multiple of 32"]),
-        (lambda: DiffusionNet(64, stem_stride=3), ["stem_stride", "2 or 4", "3"]),
-        (lambda: DiffusionNet(32, width=28), ["28", "multiple of 8"]),
-        (lambda: DiffusionNet(32, width=8, num_classes=0), ["num_classes", "0"]),
-        (lambda: timestep_embedding(torch.tensor([1]), 5), ["even", "5"]),
-        (lambda: small_net()(torch.zeros(1, 3, 16, 16), torch.tensor([1])), ["32", "16"]),
-        (lambda: small_net()(torch.zeros(2, 3, 32, 32), torch.tensor([1])), ["(2,)", "(1,)"]),
-        (
-            lambda: small_net()(torch.zeros(1, 3, 32, 32), torch.tensor([1]), torch.tensor([1])),
-            ["no labels"],
-        ),
-        (
-            lambda: small_net(num_classes=3)(
-                torch.zeros(1, 3, 32, 32), torch.tensor([1]), torch.tensor([3])
-            ),
-            ["0..2", "3"],
-        ),
-    ],
-)
-def test_refusals_name_the_value(call, words):
-    with pytest.raises(ValueError) as error:
-        call()
-    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+def test_refuses_wrong_arguments():
+    net, x, t = small_net(num_classes=3), torch.zeros(1, 3, 32, 32), torch.tensor([1])
+    for call, words in (
+        (lambda: DiffusionNet(40), "image_size must be a multiple of 16.* 40"),
+        (lambda: DiffusionNet(0), "image_size must be a multiple of 16.* 0"),
+        (lambda: DiffusionNet(48, stem_stride=4), "image_size must be a multiple of 32.* 48"),
+        (lambda: DiffusionNet(64, stem_stride=3), "stem_stride must be 2 or 4, got 3"),
+        (lambda: DiffusionNet(32, width=28), "width must be a multiple of 8, got 28"),
+        (lambda: DiffusionNet(32, width=8, num_classes=0), "num_classes .* 0"),
+        (lambda: timestep_embedding(t, 5), "dim .* 5"),
+        (lambda: net(x[..., :16], t), "x_t .* 32, 32.* 32, 16"),
+        (lambda: net(x.repeat(2, 1, 1, 1), t), r"t must be \(2,\).* \(1,\)"),
+        (lambda: small_net()(x, t, t), "no labels"),
+        (lambda: net(x, t, torch.tensor([3])), "y must lie in 0..2 .* 3"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()

@@ -54,18 +54,6 @@ def test_every_table_is_its_formula_and_a_schedule(name, T):
     assert (alpha_bar.diff() < 0).all()
 
 
-def test_the_contract_lists_every_schedule():
-    named = ("linear", "cosine", "quadratic", "exponential", "sigmoid", "shifted_cosine", "flow")
-    assert tuple(SCHEDULES) == named
-
-
-def test_shifted_cosine_is_cosine_seen_through_twice_the_noise():
-    """Averaging 2x2 pixels of a doubled picture halves the noise: then it is cosine's own."""
-    plain, shifted = ((1 - beta_schedule(n, 500)).cumprod(0) for n in ("cosine", "shifted_cosine"))
-    noise_to_signal = (1 / shifted[1:499] - 1).sqrt()  # 500 is clipped
-    torch.testing.assert_close(noise_to_signal / 2, (1 / plain[1:499] - 1).sqrt())
-
-
 def test_published_facts_about_what_is_left_at_the_end():
     left = {(n, T): (1 - beta_schedule(n, T)).prod().item() for n in SCHEDULES for T in (500, 1000)}
     assert left["linear", 500] == pytest.approx(6.4e-3, rel=0.02)

@@ -6,7 +6,6 @@ from importlib.resources import files
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from test_export import needs_onnx
 from toy_training import TINY, TwoColours, pipeline, same_run, stop_after
@@ -16,7 +15,6 @@ from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.export import export_diffusers, export_hub, export_onnx
 from ddpm_helpers.model import DiffusionNet, DiT
-from ddpm_helpers.model.transformer import DiTBlock
 from ddpm_helpers.pretrained import (
     config_for_weights,
     fine_tune_model,
@@ -117,28 +115,6 @@ def test_the_network_computes_its_equations(channels, patch):
     assert net(x, t, y).std() > 0.1
 
 
-def test_a_block_equals_diffusers_own():
-    attention = pytest.importorskip("diffusers.models.attention")
-    theirs = attention.BasicTransformerBlock(
-        16, 2, 8, activation_fn="gelu-approximate", num_embeds_ada_norm=3, attention_bias=True,
-        norm_type="ada_norm_zero", norm_elementwise_affine=False, norm_eps=1e-6,
-    )  # fmt: skip
-    ours = awake(DiTBlock(16, 2))
-    pairs = [
-        (theirs.norm1.linear, ours.modulation), (theirs.attn1.to_out[0], ours.out),
-        (theirs.ff.net[0].proj, ours.mlp[0]), (theirs.ff.net[2], ours.mlp[2]),
-    ]  # fmt: skip
-    for its, mine in pairs:
-        its.load_state_dict(mine.state_dict())
-    parts = (theirs.attn1.to_q, theirs.attn1.to_k, theirs.attn1.to_v)
-    for its, w, b in zip(parts, ours.qkv.weight.chunk(3), ours.qkv.bias.chunk(3), strict=True):
-        its.load_state_dict({"weight": w, "bias": b})
-    h, c = torch.randn(3, 7, 16), torch.randn(3, 16)
-    theirs.norm1.emb.forward = lambda *_, **__: c
-    found = theirs.eval()(h, timestep=torch.zeros(3), class_labels=torch.zeros(3))
-    torch.testing.assert_close(ours(h, c), found, rtol=1e-4, atol=1e-4)
-
-
 def test_a_fresh_network_outputs_zero_and_its_blocks_change_nothing():
     net = small_net()
     x, t, y = a_batch()
@@ -147,69 +123,19 @@ def test_a_fresh_network_outputs_zero_and_its_blocks_change_nothing():
     assert torch.equal(net.blocks[0](h, torch.randn(3, 16)), h)
 
 
-def test_output_depends_on_the_timestep_and_on_the_label_of_each_image_alone():
-    net = awake(small_net())
-    x = a_batch()[0][:1].expand(3, -1, -1, -1)
-    by_t = net(x, torch.tensor([1, 2, 400]))
-    assert (by_t[0] - by_t[1]).abs().max() > 1e-3 and (by_t[0] - by_t[2]).abs().max() > 1e-2
-    by_y = net(x, torch.tensor([5, 5, 5]), torch.tensor([-1, 0, 2]))
-    assert (by_y[0] - by_y[1]).abs().max() > 1e-2 and (by_y[1] - by_y[2]).abs().max() > 1e-2
-    assert torch.allclose(by_y[0], net(x, torch.tensor([5, 5, 5]))[0], atol=1e-5)
-    x, t, y = a_batch()
-    alone = torch.cat([net(x[i : i + 1], t[i : i + 1], y[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(net(x, t, y), alone, rtol=1e-4, atol=1e-4)
-
-
-def test_moving_patches_with_their_positions_moves_the_output_and_without_them_changes_it():
-    net = awake(small_net())
-    x, t, y = a_batch()
-    order = torch.randperm(16, generator=torch.Generator().manual_seed(3))
-
-    def moved(images):
-        tokens = F.unfold(images, 4, stride=4)[..., order]
-        return F.fold(tokens, 16, 4, stride=4)
-
-    wanted = moved(net(x, t, y))
-    assert not torch.allclose(net(moved(x), t, y), wanted, atol=1e-2)
-    net.positions.copy_(net.positions[order])
-    torch.testing.assert_close(net(moved(x), t, y), wanted, rtol=1e-4, atol=1e-4)
-
-
-def test_every_patch_sees_every_other():
-    net = awake(small_net())
-    x, t, y = a_batch(1)
-    x.requires_grad_(True)
-    net(x, t, y)[0, :, :4, :4].sum().backward()
-    assert (F.avg_pool2d(x.grad.abs(), 4) > 0).all()
-
-
-@pytest.mark.parametrize(
-    "call, words",
-    [
-        (lambda: DiT(30, patch=4), ["30", "patch = 4", "nearest is 32"]),
-        (lambda: DiT(4, patch=8), ["4", "patch = 8", "nearest is 8"]),
-        (lambda: DiT(32, width=130, heads=4), ["130", "multiple of 4", "heads = 4"]),
-        (lambda: DiT(32, width=15, heads=3), ["15", "multiple of 4"]),
-        (lambda: DiT(32, depth=0), ["depth", "1..100", "0"]),
-        (lambda: DiT(32, depth=10**9), ["depth", "1..100"]),
-        (lambda: DiT(32, num_classes=0), ["num_classes", "0"]),
-        (lambda: small_net()(torch.zeros(1, 3, 32, 32), torch.tensor([1])), ["16", "32"]),
-        (lambda: small_net()(torch.zeros(2, 3, 16, 16), torch.tensor([1])), ["(2,)", "(1,)"]),
-        (
-            lambda: small_net()(torch.zeros(1, 3, 16, 16), torch.tensor([1]), torch.tensor([3])),
-            ["0..2", "3"],
-        ),
-        (
-            lambda: small_net(num_classes=None)(*a_batch(1)[:2], torch.tensor([0])),
-            ["no labels"],
-        ),
-        (lambda: TrainConfig(network="mamba"), ["network", "mamba", "unet, transformer"]),
-    ],
-)
-def test_refusals_name_the_value(call, words):
-    with pytest.raises(ValueError) as error:
-        call()
-    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+def test_refuses_wrong_arguments():
+    for call, words in (
+        (lambda: DiT(30, patch=4), "patch = 4, got 30; the nearest is 32"),
+        (lambda: DiT(4, patch=8), "patch = 8, got 4; the nearest is 8"),
+        (lambda: DiT(32, width=130, heads=4), "width .* heads = 4, got 130"),
+        (lambda: DiT(32, width=15, heads=3), "width .* 15"),
+        (lambda: DiT(32, depth=0), "depth .* 1..100, got 0"),
+        (lambda: DiT(32, depth=10**9), "depth .* 1..100"),
+        (lambda: DiT(32, num_classes=0), "num_classes .* 0"),
+        (lambda: TrainConfig(network="mamba"), "network 'mamba'.*unet, transformer"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
 
 
 # ---- training and weights -----------------------------------------------------------------------
@@ -290,15 +216,6 @@ def test_fine_tuning_keeps_the_rows_of_known_classes(tmp_path):
     before = model.to_tokens.weight.clone()
     TrainingPipeline(model, diffusion, TwoColours(), config).fit()
     assert not torch.equal(model.to_tokens.weight, before)
-
-
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpm++"])
-def test_every_sampler_draws_with_guidance(sampler, tmp_path):
-    model, diffusion = load_pretrained(stored(tmp_path))
-    options = {"sampler": sampler, "steps": 3, "y": [0, 2], "seed": 0}
-    plain, guided = (diffusion.sample(model, 2, **options, guidance=w) for w in (1.0, 3.0))
-    assert plain.shape == (2, 3, 16, 16) and plain.isfinite().all()
-    assert (plain - guided).abs().max() > 1e-2
 
 
 # ---- the command line and other formats ---------------------------------------------------------

@@ -60,7 +60,9 @@ def notebook_figures() -> None:
     for formatter in formatters.values():
         formatter.pop(Figure, None)
     formatters["image/svg+xml"].for_type(Figure, _svg_for_page)
-    formatters["image/png"].for_type(Figure, _page_png_unless_svg)
+    formatters["image/png"].for_type(
+        Figure, lambda figure: None if is_small_chart(figure) else _png_for_page(figure)
+    )
 
 
 def is_small_chart(figure: Figure) -> bool:
@@ -75,10 +77,6 @@ def is_small_chart(figure: Figure) -> bool:
             points += shapes * max(1, np.shape(one.get_offsets())[0])
         points += 5 * len(ax.patches)
     return points < SMALL
-
-
-def _page_png_unless_svg(figure: Figure) -> tuple[bytes, dict[str, int]] | None:
-    return None if is_small_chart(figure) else _png_for_page(figure)
 
 
 def _png_for_page(figure: Figure) -> tuple[bytes, dict[str, int]]:
