@@ -238,9 +238,6 @@ def test_the_hubs_mixin_and_load_pretrained_read_the_same_folder(tmp_path, dtype
     for state in (model.state_dict(), HubNet.from_pretrained(folder).state_dict()):
         assert state.keys() == stored.keys()
         assert all(torch.equal(state[name], stored[name]) for name in stored)
-    assert "/home/me" not in "".join(
-        (folder / name).read_text(encoding="utf-8") for name in ("config.json", "README.md")
-    )
 
 
 def test_a_model_card_has_data_numbers_and_limits(tmp_path):
@@ -258,13 +255,13 @@ def test_the_card_of_distilled_weights_names_their_own_steps(tmp_path):
     assert "in 2 steps, from t = [500, 350]" in card
 
 
-@pytest.mark.parametrize("data", ["/home/me/album", r"C:\Users\me\album"])
-def test_no_path_of_a_machine_is_in_a_card(tmp_path, data):
-    path = save_weights(tmp_path / "w.safetensors", a_net(), KINDS["v"], {"data": data})
-    folder = export_hub(path, tmp_path / "hub")
-    for name in ("README.md", "config.json"):
-        text = (folder / name).read_text(encoding="utf-8")
-        assert "album" in text and "me\\" not in text and "/me" not in text
+def test_no_path_of_a_machine_is_in_a_card(tmp_path):
+    for k, data in enumerate(("/home/me/album", r"C:\Users\me\album")):
+        path = save_weights(tmp_path / "w.safetensors", a_net(), KINDS["v"], {"data": data})
+        folder = export_hub(path, tmp_path / f"hub{k}")
+        for name in ("README.md", "config.json"):
+            text = (folder / name).read_text(encoding="utf-8")
+            assert "album" in text and "me\\" not in text and "/me" not in text
 
 
 def test_names_with_dots_and_folders_under_a_tilde(tmp_path, monkeypatch):
