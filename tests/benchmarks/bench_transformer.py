@@ -9,6 +9,10 @@ An error of x_0 is weighted as v's: by 1 / (1 - alpha_bar), at most 10.
     python tests/benchmarks/bench_transformer.py --out runs/transformer \
       --numbers ddpm_helpers/evaluation/transformer_cartoons.json --picture images/transformer.png
     python tests/benchmarks/bench_transformer.py --out runs/long --updates 3000 \
+      --only "U-Net, v, 0" "U-Net, x_0, 0" "patch 4, v, 0" "patch 16, x_0, 0" \
+      --numbers ddpm_helpers/evaluation/transformer_cartoons_long.json \
+      --picture images/transformer_long.png
+    python tests/benchmarks/bench_transformer.py --out runs/weights --updates 3000 \
       --only "patch 4, x_0, 0"  # the weights evaluation/transformer_cartoons.safetensors
 
 What --out has already is not trained again.
@@ -49,10 +53,11 @@ ORDER = (  # network, target and seed, what matters most first
     *(("patch 16", "x_0", k) for k in (1, 2)),
     *((name, target, 0) for name in ("patch 4", "patch 2") for target in ("x_0", "eps")),
 )
+ON_REQUEST = (("U-Net", "x_0", 0),)  # with --only
 TS = (10, 25, 50, 100, 150, 200, 250, 300, 350, 400, 450, 475, 490)
 SHOWN = (
     *((name, "v") for name in ("U-Net", "patch 2", "patch 4", "patch 8")),
-    *((name, "x_0") for name in ("patch 4", "patch 8", "patch 16")),
+    *((name, "x_0") for name in ("patch 4", "patch 8", "patch 16", "U-Net")),
 )
 WAY: dict[str, Any] = {"sampler": "dpm++", "steps": 15}
 MEASURED = 256  # images whose errors are measured for each t
@@ -184,9 +189,11 @@ def main() -> None:
         "t": TS, "x_0_weight_at_most": MOST, "floor": [floor.mean.frechet, floor.std.frechet],
         "floor_accuracy": floor.mean.accuracy, "networks": networks,
     }  # fmt: skip
-    places = {one: args.out / "-".join(map(str, one)).replace(" ", "") for one in ORDER}
+    places = {
+        one: args.out / "-".join(map(str, one)).replace(" ", "") for one in (*ORDER, *ON_REQUEST)
+    }
     for one, place in places.items():
-        chosen = not args.only or ", ".join(map(str, one)) in args.only
+        chosen = ", ".join(map(str, one)) in args.only if args.only else one in ORDER
         if chosen and not place.with_suffix(".json").exists():
             print(*one, flush=True)
             run(*one, args, sets, place)
