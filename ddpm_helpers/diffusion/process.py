@@ -239,12 +239,12 @@ class DiffusionUtils:
         return each * self._min_snr_weight(t, min_snr_gamma).to(each)
 
     def _min_snr_weight(self, t: Tensor, gamma: float) -> Tensor:
-        """Compute the weights, (B,), that give x_0's error the weight min(SNR, gamma).
+        """Compute the weights, (B,), that give x_0's error the weight min(SNR, gamma) at every t.
 
             x_0: min(SNR, gamma)   eps: min(SNR, gamma) / SNR   v: min(SNR, gamma) / (SNR + 1)
             flow: min(SNR, gamma) / (sqrt(SNR) + 1) ** 2,   SNR = alpha_bar / (1 - alpha_bar)
 
-        The code multiplies by 1 - alpha_bar instead of dividing, so both ends are finite.
+        The code uses forms of these that are finite at alpha_bar = 0 and 1.
         """
         if not 0 < gamma < float("inf"):
             raise ValueError(f"min_snr_gamma must be a number above 0, got {gamma}")
