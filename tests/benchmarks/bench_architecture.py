@@ -6,6 +6,9 @@ draws the same noises. Notebook 04 shows the numbers and the picture.
     python tests/benchmarks/bench_architecture.py --updates 700 --seeds 0 1 2 \
       --once "no gate" "ResNet's own stem, no gate" "no time" \
       --numbers ddpm_helpers/evaluation/parts_cartoons.json --picture images/network_parts.png
+    python tests/benchmarks/bench_architecture.py --updates 2500 --seeds 0 1 \
+      --only "as built" "no feature maps" --picture images/network_parts_long.png \
+      --numbers ddpm_helpers/evaluation/parts_cartoons_long.json
 """
 
 from __future__ import annotations
