@@ -125,7 +125,7 @@ class Net(nn.Module):
 @pytest.mark.parametrize(
     ("bug", "said"),
     [("one rate", "the output repeats every 6"), ("rising", "differ as much"),
-     ("divided", "t hardly arrives")],
+     ("divided", "t has almost no effect")],
 )  # fmt: skip
 def test_an_embedding_of_t_that_tells_little_is_looked_at(bug, said):
     found = d.check_time(Net(bug), SHAPE, (1, 1000))
@@ -134,7 +134,7 @@ def test_an_embedding_of_t_that_tells_little_is_looked_at(bug, said):
 
 
 @pytest.mark.parametrize(
-    ("bug", "said"), [("tanh", "end at -1 and 1"), ("clip", "end at"), ("relu", "below 0")]
+    ("bug", "said"), [("tanh", "lie in -1..1"), ("clip", "lie in"), ("relu", "below 0")]
 )
 def test_a_bounded_output_is_named_and_x_0_may_be_bounded(bug, said):
     found = d.check_output(Net(bug), SHAPE, 500)

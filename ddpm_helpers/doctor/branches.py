@@ -31,7 +31,7 @@ def find_branches(
             the calls that come before.
     Returns:
         The number of the first call, and for each call which rows have a class, (rows,); None if
-        there is no guidance, or if nobody can tell which branch has the class: one branch must be
+        there is no guidance, or if it is unknown which branch has the class: one branch must be
         called with None or without a label, or with one label for all while the other has several.
     """
     middle = int(near * len(record.told))
@@ -176,7 +176,7 @@ def _first_tensor(labels: list[Any]) -> Tensor | None:
 
 
 def _classes(first: Tensor | None, second: Tensor | None, null: int | None) -> list[Tensor] | None:
-    """Which of two branches has the class: 1 and 0 for their rows; None if nobody can tell."""
+    """Which of two branches has the class: 1 and 0 for their rows; None if it is unknown."""
     plain = [v is None or bool((v == v[:1]).all()) for v in (first, second)]
     empty = [v is None or bool(_is_null(v, null).all()) for v in (first, second)]
     without = empty if empty[0] != empty[1] else plain

@@ -94,7 +94,7 @@ def conclude(name: str, alarm: Alarm | None, otherwise: str, **numbers: float) -
 def decide(name: str, *rules: Rule, otherwise: str, **numbers: float) -> Finding:
     """The finding of the first rule that holds; ok, with the sentence `otherwise`, if none does.
 
-    All rules are worked out before one is taken: a case in which one of them fails returns earlier.
+    All rules are computed first, so a case in which one of them cannot be must return earlier.
     """
     return conclude(name, first_alarm(*rules), otherwise, **numbers)
 

@@ -99,16 +99,17 @@ def check_null(
         "null label",
         (count, broken,
          f"{sentence}, {shift} {losses[nearest]:.4f}: labels are off by one",
-         f"Training gave these images the label {shift}: compare the lists of classes"),
+         f"Training used {shift} for these images: compare the two lists of classes"),
         (_better(each["none"], each["right"]) > CLEAR, broken,
-         f"{sentence}: the right class is worse than none, so labels mean other classes",
-         "Compare the order of classes with that of the training"),
+         f"{sentence}: the right class is worse than none, so a label means another class than "
+         "in training",
+         "Print the list of classes here and in training: they must have the same order"),
         (losses["none"] > losses["wrong"] + gap, broken,
          f"{sentence}: \"no label\" was never trained",
          "Replace y by it for one training image in ten"),
         (0 < abs(_better(each["right"], each["wrong"])) < 2, look,
          f"{sentence}: the right class is no better than a wrong one",
-         "Train longer, or compare the order of classes with that of the training"),
+         "Train longer. If that does not help, compare the order of the classes with the training"),
         otherwise=sentence, **losses,
     )  # fmt: skip
 
@@ -153,15 +154,15 @@ def check_label_dropout(
     return decide(
         "label dropout",
         (strange > 0, broken, f"{strange} labels became another class",
-         "torch.where(hide, null, y)"),
+         "Use y = torch.where(torch.rand(len(y)) < 0.1, null, y)"),
         (rate == 0, broken, "no label was ever hidden: \"no label\" is never trained",
-         "Hide one label in ten"),
+         "Hide one label in ten: y = torch.where(torch.rand(len(y)) < 0.1, null, y)"),
         (together or same_rows, broken if same_rows else look,
          f"labels are hidden for {which}, not one by one",
          "Draw one random number for each image: torch.rand(len(y)) < share"),
         (abs(rate - share) > 0.3 * share + 0.02, look,
          f"{rate:.0%} of the labels are hidden, not {share:.0%}",
-         "Compare the direction of the < sign with the share"),
+         "Hide where torch.rand(len(y)) < share; with > the share is 1 - share"),
         otherwise=f"{rate:.0%} of the labels are hidden, one by one", hidden=rate,
     )  # fmt: skip
 
@@ -217,6 +218,6 @@ def check_guidance(
     elif numbers["at_0"] > 1e-3 and numbers["at_1"] > 1e-3:
         words = "neither w = 0 nor w = 1 is a branch, as with labels on the wrong rows of a batch"
     else:
-        words = f"w = {int(numbers['at_1'] > 1e-3)} is not its branch"
+        words = f"w = {int(numbers['at_1'] > 1e-3)} does not give its branch"
     return broken("guidance", words, "none + w * (with_y - none), halves split as they were joined",
                   **numbers)  # fmt: skip

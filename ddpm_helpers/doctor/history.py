@@ -24,7 +24,7 @@ class Weights:
     """A step's weights of the network's answers, as x_0 or as eps.
 
     Attributes:
-        t: of the step's begin; used: each answer's t and weight.
+        t: of the step's start; used: each answer's t and weight.
         weight: how much the change of the answers matters to the step.
         order: 0 if the answers' change is ignored (first order), 1 if a straight line is followed.
         r: length of the step before over that of this one.
@@ -69,7 +69,8 @@ def check_history_of_answers(record: Record, other: Record) -> Alarm | None:
         if any(_is_exact(steps, order) for steps in ways):
             return (
                 broken, f"earlier outputs enter with a wrong weight: {words}",
-                "Compare with Lu et al. 2022 (DPM-Solver++), algorithm 2: r = h_before / h",
+                "Use r = h_before / h and D = (1 + 1 / (2 r)) x_0 - 1 / (2 r) x_0_before "
+                "(DPM-Solver++)",
             )  # fmt: skip
     if any(_share_out_of_order(steps) <= BAD for steps in ways):
         return None
@@ -83,7 +84,7 @@ def check_history_of_answers(record: Record, other: Record) -> Alarm | None:
         broken,
         f"earlier outputs enter a step with wrong weights: at t = {step.t:.4g} the slope of the "
         f"last outputs counts {step.order:.2f} times, not once ({weights})",
-        "Check the order of the history, its length, the sign, and the ratio of step lengths r",
+        "Check which output is the newest in the history, its sign, and r = h_before / h",
     )
 
 
@@ -104,7 +105,7 @@ def _stale(record: Record, other: Record) -> Alarm | None:
                 broken,
                 f"earlier outputs that are too old enter a step: at t = {record.told[k]:.4g} "
                 f"that of t = {record.told[olds[0][0]]:.4g}",
-                "Check which entry leaves the history: the oldest, as in history.pop(0)",
+                "Remove the oldest entry: history.pop(0)",
             )
     return None
 

@@ -60,9 +60,10 @@ def check_data(x: Any) -> Finding:
         (x.shape[-1] in (1, 3) and x.shape[1] > 4, broken,
          f"the shape {tuple(x.shape)} has its channels last", "x.permute(0, 3, 1, 2)"),
         (not torch.isfinite(values).all(), broken,
-         "some values are NaN or infinite", "Find the file that they come from"),
+         "some values are NaN or infinite", "Find the file with these values and remove it"),
         (usual is not None, broken, f"{span}; {done}", instead),
-        (flat, broken, f"the images are flat, std {std:.3f}", "Show one: is it decoded?"),
+        (flat, broken, f"the images are flat, std {std:.3f}", "Show one image: perhaps the files "
+         "are not decoded"),
         (not x.is_floating_point() or most > 2 and least >= 0, broken,
          f"{span}: whole grey levels", "x.float() / 127.5 - 1"),
         (least >= -0.01 and most <= 1.01, broken,
@@ -72,11 +73,11 @@ def check_data(x: Any) -> Finding:
          "Normalise with mean 0.5 and std 0.5"),
         (most - least < 1 or max(-least, most) < 0.7, look,
          f"{span}: only part of -1..1 is used",
-         "Are the images as dark or pale as this? If not, x.float() / 127.5 - 1 fills -1..1"),
+         "If the images are not that dark or pale, use x.float() / 127.5 - 1"),
         (least < -5 or most > 5, look, f"{span}: latents of a large scale",
-         "Divide latents by their standard deviation"),
+         "Divide the latents by their standard deviation"),
         (len(x) > 1 and bool((values == values[:1]).all()), look,
-         "all images of the batch are the same", "Check the loader's indices"),
+         "all images of the batch are the same", "Print the indices that the data loader draws"),
         otherwise=f"{span}, mean {mean:.2f}", least=least, most=most, mean=mean, std=std,
     )  # fmt: skip
 
@@ -105,7 +106,7 @@ def check_samples(samples: Tensor, data: Tensor) -> Finding:
     if not torch.isfinite(x).all():
         return broken(
             "samples", "NaN or infinite values, which are shown as black",
-            "Compare with the network in float32: check_precision",
+            "Run the network in float32 and compare: check_precision",
         )  # fmt: skip
     each, of_real = x.flatten(1).mean(1), real.flatten(1).mean(1)  # brightness of each image
     brightness = float(each.mean() - of_real.mean())
@@ -129,22 +130,25 @@ def check_samples(samples: Tensor, data: Tensor) -> Finding:
          f"values reach {most:.1f}: x_0 is not clipped", "Clip the predicted x_0 in each step"),
         (limits > 0.25, broken,
          f"{limits:.0%} more values at the limits than in the data: garish",
-         "Less guidance, or clip x_0 rather than x_{t-1}"),
+         "Use a smaller w, and clip the predicted x_0, not x_{t-1}"),
         (turned, broken, "the channels are in the opposite order, BGR for RGB",
-         "Reverse them once: x.flip(1)"),
+         "Reverse the channels once: x = x.flip(1)"),
         (clear, broken, f"channel {channel} is {tint:+.2f} off the others: a tint",
          "Compare the channels' order and bias with the data's"),
         (abs(brightness) > max(0.15, 4 * error), look,
          f"the brightness of samples is {brightness:+.2f} off the data's",
-         "Check the range of the data and the end of the schedule"),
+         "Check that the data lie in -1..1 (check_data) and that the schedule ends in noise "
+         "(check_schedule)"),
         (contrast < 0.5 and len(x) >= 16, look,
-         f"brightness varies {contrast:.2f} times as much as in the data: no very dark or bright "
-         "ones", "Check the end of the schedule, and for leading steps"),
+         f"brightness varies {contrast:.2f} times as much as in the data: very dark and very "
+         "bright images are missing", "Begin sampling at T (trailing steps), and check that the "
+         "schedule ends in noise"),
         (tile > 0.03, broken,
          f"all samples share a pattern of 2×2 pixels, rms {tile:.2f}: a checkerboard",
          "Check the decoder: check_checkerboard"),
-        (grain > 8, look, f"grain {grain:.1f} times that of the data: noise",
-         "Check the sampler first, then train longer"),
+        (grain > 8, look, f"neighbouring pixels differ {grain:.1f} times as much as in the data: "
+         "noise is left",
+         "Run check_sampler. If it is ok, train longer"),
         otherwise=f"brightness {brightness:+.2f}, grain {grain:.2f} times that of the data",
         brightness=brightness, contrast=contrast, error=error, grain=grain, limits=limits,
     )  # fmt: skip

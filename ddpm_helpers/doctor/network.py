@@ -50,14 +50,16 @@ def check_time(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
          "Embed t and add it in every block as (B, C, 1, 1); where a GroupNorm follows, give it "
          "fewer groups than channels, or it subtracts the embedding again"),
         (change < 2e-3, look,
-         f"the output changes by only {change:.2%} between the ends of t: t hardly arrives",
-         "Is t divided by T twice? Embeddings by sin and cos want t in 0..1000"),
-        (period > 0, look, f"the output repeats every {period} timesteps, so such t are mixed up",
+         f"the output changes by only {change:.2%} from the first t to the last: t has almost no "
+         "effect",
+         "Pass t in 0..1000 to a sin/cos embedding: check that t is not divided by T twice"),
+        (period > 0, look, f"the output repeats every {period} timesteps: the network confuses "
+         "these t",
          "Give the embedding many frequencies: exp(-log(10000) * arange(half) / half)"),
         (restless > 0.8, look,
          "the outputs at t and t + 1 differ as much as those at distant t",
-         "Normal for an untrained table of embeddings; else the frequencies are too high: "
-         "exp(-log(10000) * arange(half) / half), with the minus sign"),
+         "This is normal for an untrained nn.Embedding. Else the frequencies are too high: use "
+         "exp(-log(10000) * arange(half) / half), with its minus sign"),
         otherwise=f"the output changes by {change:.0%} between the ends of t", change=change,
     )  # fmt: skip
 
@@ -107,11 +109,13 @@ def check_output(model: Model, shape: Shape, t: int, *, prediction: str = "eps")
     return decide(
         "output",
         (least >= 0 and most > 0, broken,
-         "no output is below 0: a ReLU or sigmoid comes last", "End with a plain convolution"),
+         "no output is below 0: the last layer is a ReLU or a sigmoid", "Remove it: the last "
+         "layer is a convolution"),
         (most <= 0 and least < 0, broken,
-         "no output is above 0: an activation comes last", "End with a plain convolution"),
-        (bounded, broken, "outputs end at -1 and 1: a tanh or a clip comes last, but "
-         f"{prediction} reaches beyond", "End with a plain convolution"),
+         "no output is above 0: the last layer is an activation", "Remove it: the last layer is "
+         "a convolution"),
+        (bounded, broken, "all outputs lie in -1..1: a tanh or a clip comes last, but "
+         f"{prediction} has larger values", "Remove it: the last layer is a convolution"),
         otherwise=f"nothing bounds it: for noise times 100 it reaches {least:.3g} and {most:.3g}",
         least=least, most=most,
     )  # fmt: skip
@@ -161,8 +165,8 @@ def check_neighbours(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding
     if change > 1e-2:
         return broken(
             "neighbours", f"an output changes by {change:.0%} with the other images of the batch",
-            "Look for BatchNorm in train mode (call eval(), or use GroupNorm), or t on the wrong "
-            "axis (reshape to (B, C, 1, 1))", change=change,
+            "Call eval() if there is a BatchNorm, or use GroupNorm. If there is none, check that "
+            "the embedding of t is added as emb[:, :, None, None]", change=change,
         )  # fmt: skip
     return ok("neighbours", "each image's output is independent of the others", change=change)
 
@@ -248,7 +252,7 @@ def check_precision(
     if change > 0.1:
         return look(
             "precision", f"{name} changes the output by {change:.0%}",
-            "Keep norms, attention and the last layer in float32", change=change,
+            "Run norms, attention and the last layer in float32", change=change,
         )  # fmt: skip
     return ok("precision", f"{name} changes the output by {change:.1%}", change=change)
 
@@ -312,14 +316,14 @@ def check_weights(state: Mapping[str, Tensor], module: nn.Module) -> Finding:
                     )  # fmt: skip
         example = (missing or strange)[0]
         return fault(
-            f"{len(missing)} names missing, {len(strange)} unknown, such as {example}",
-            "Build the network with the settings that it was trained with",
+            f"{len(missing)} names are missing and {len(strange)} are unknown, such as {example}",
+            "Build the network with the settings of its training",
         )
     for name, value in own.items():
         if value.shape != state[name].shape:
             return fault(
                 f"{name} is {tuple(state[name].shape)}, the network has {tuple(value.shape)}",
-                "Build it with the settings of its training",
+                "Build the network with the settings of its training",
             )
         kept = state[name].to(value)
         if value.is_floating_point() and not torch.isfinite(kept).all():

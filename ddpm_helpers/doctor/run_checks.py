@@ -85,7 +85,7 @@ def _run(
                 return  # a network that outputs NaN fails every later check
             if name == "loss" and finding.verdict != SKIPPED:
                 good = not finding.alarm or _is_trained_without_labels(patient, x_0)
-                untrained = "" if good else "means nothing before the loss is good"
+                untrained = "" if good else "says nothing before the loss is good"
             repeats = repeats and not (name == "repeats" and finding.verdict == "broken")
 
 

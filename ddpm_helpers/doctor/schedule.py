@@ -73,18 +73,19 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
          "It is cumprod(1 - beta), which only falls"),
         (last == 0 and prediction == "eps", broken,
          "nothing is left at T, so x_0 cannot be computed from a prediction of eps",
-         "Let it predict v, flow or x_0, or end a little above 0"),
+         "Predict v, flow or x_0, or let the table end a little above 0"),
         (end > LEFT, broken if end > TOO_MUCH_LEFT else look,
          f"{shares}, but sampling starts from pure noise",
          "Use a schedule that ends in noise for this T (cosine), or rescale it to zero SNR"),
         (in_half, look, "every entry fits in half precision: the table is rounded, most at small t",
-         "Compute it in float64 and convert it at the end to float32"),
+         "Compute it in float64: torch.cumprod(1 - beta.double(), 0)"),
         (0 < 1 - beta < 5e-4 and prediction == "eps", look,
          f"the last beta is 1 - {1 - beta:.1g}, not clipped: eps is divided by {end:.1g} there",
-         "Clip betas at 0.999, or predict v or x_0"),
+         "Use beta.clamp(max=0.999), or predict v or x_0"),
         (begin > 0.3, look,
-         f"x_t is {begin:.2f} noise after the first step already: details are lost",
-         "Use more steps or smaller first betas"),
+         f"x_t has noise of {begin:.2f} at the first t already, so the network never learns "
+         "details",
+         "Use more timesteps or smaller first betas"),
         otherwise=shares, end=end, begin=begin,
     )  # fmt: skip
 
@@ -133,7 +134,7 @@ def check_loss_weights(weights: Any, alpha_bar: Any, *, prediction: str = "eps")
     if not torch.isfinite(weight).all() or float(weight.min()) < 0:
         return broken(
             "loss weights", "a weight is negative, NaN or infinite",
-            "Clamp SNR before you divide by it", **numbers,
+            "Use snr.clamp(min=1e-8) before you divide by SNR", **numbers,
         )  # fmt: skip
     if ((weight - weight[0]).abs() < 1e-6 * weight[0].abs()).all():
         return ok("loss weights", "every t has the same weight", **numbers)

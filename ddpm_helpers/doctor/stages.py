@@ -2,8 +2,8 @@
 
 There are coordinates in which every step of first order is exact: x in the scale of sigma moves
 along eps, x of flow matching along eps - x_0, and x / sqrt(1 - alpha_bar) along x_0. In them the
-x_t of a call is that of the step's begin and a sum of outputs, whose weights add up to the way from
-the begin to the call. Two runs with the same noise and other images show all weights exactly.
+x_t of a call is that of the step's start and a sum of outputs, whose weights add up to the way from
+the start to the call. Two runs with the same noise and other images show all weights exactly.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Stages:
 
     @property
     def ways(self) -> list[float]:
-        """How far each later call is from the step's begin, and its end."""
+        """How far each later call is from the step's start, and its end."""
         return [time - self.times[0] for time in (*self.times[1:], self.end)]
 
     @property
@@ -130,7 +130,8 @@ def _same_x(bench: Bench, record: Record, calls: list[int]) -> Alarm | None:
     return (
         broken,
         f"two calls get the same x_t, but different t, such as {first:.4g} and {second:.4g}",
-        "Both branches of guidance have one t; the second call of a step needs an x_t of its own",
+        "Both branches of guidance need the same t. The second call of a Heun step needs its own "
+        "x_t",
     )
 
 
@@ -202,7 +203,7 @@ def _sums(walk: _Walk) -> Alarm | None:
     return (
         broken,
         f"the weights of the last {len(used)} outputs sum to {total:.4g}, not to 1{which}",
-        "Compare the weights of earlier outputs with the formula; those of Adams and Bashforth are "
+        "Compare the weights with the formula. For Adams-Bashforth they are "
         "3/2, -1/2, then 23/12, -16/12, 5/12, then 55/24, -59/24, 37/24, -9/24",
     )
 
@@ -225,7 +226,7 @@ def _name(bench: Bench, steps: list[Stages], by_sigma: bool) -> Alarm | None:
     if by_sigma and sum(churned) > len(steps) / 4:
         return (
             broken, "noise is added before a step, but the network is given the t from before it",
-            "Pass t_hat, the level of all the noise in x_t, and start the step there",
+            "Pass t_hat, the noise level after the noise was added, and start the step there",
         )  # fmt: skip
     m = len(steps[0].t)
     total = steps[len(steps) // 2].shares[-1]
@@ -293,7 +294,7 @@ def _of_two(by_sigma: bool) -> Iterator[tuple[str, str, Callable[[Stages], Itera
     )  # fmt: skip
     yield (
         "the step begins at the x_t of its second call, not at its own",
-        "Add h times the mean of the slopes to the x_t of the step's begin", formula(base=1.0),
+        "Add h times the mean of the slopes to the x_t of the step's start", formula(base=1.0),
     )  # fmt: skip
     if not by_sigma:
         return
@@ -343,6 +344,6 @@ def _of_call(steps: list[Stages], i: int) -> Alarm | None:
 
 
 def _place(share: float) -> str:
-    names = {0.0: "the begin", 0.5: "the middle", 1.0: "the end"}
+    names = {0.0: "the start", 0.5: "the middle", 1.0: "the end"}
     near = [name for value, name in names.items() if abs(share - value) < 0.02]
     return near[0] if near else f"{share:.0%}"

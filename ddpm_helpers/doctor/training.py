@@ -50,7 +50,7 @@ def check_loss(
         if not torch.isfinite(found.out).all():
             return broken(
                 "loss", f"the output at t = {t} is NaN or infinite",
-                "Lower the learning rate, clip gradients, and start again from good weights",
+                "Use a lower learning rate, clip the gradients, and start again from good weights",
             )  # fmt: skip
     ratios = [each.ratio(kind) for each in answers]
     numbers = {f"loss_at_T*{share}": ratio for share, ratio in zip(SHARES, ratios, strict=True)}
@@ -70,22 +70,23 @@ def check_loss(
     good = [i for i in telling if ratios[i] < 0.5]
     hardly = any(ratios[i] > 1 - (1 - HARDLY) * (1 - known[i]) for i in (telling[0], telling[-1]))
     other = other_task(model, x_0, y, bars, kind, [ts[i] for i in telling])
-    trained_longer = "Train longer; if it stays, check that training draws every t, counted as here"
+    trained_longer = "Train longer. If this stays, check that training draws every t of this table"
     return decide(
         "loss",
         (other is not None, broken if hardly or bad else look,
          "" if other is None else f"{other[0]}; {words}", "" if other is None else other[1]),
         (all(each.like(1.0) for each in answers) and kind != "x_0", broken,
-         f"the output is x_t itself; {words}", "Make the target of the loss what it predicts"),
+         f"the output is x_t itself; {words}", "Use F.mse_loss(out, target) with the target that "
+         "you name"),
         (all(0.8 < each.error(kind) < 3 for each in answers), look,
          f"no better than the answer 0 at any t, as a network is before training: {words}",
-         "Train it, or load its weights; if it was trained, overfit one batch"),
+         "Train it or load its weights. If it was trained, run check_overfit"),
         (min(ratios[i] for i in telling) > 0.95, broken, f"{words}: never better than the guess",
-         "Overfit one batch; if that works, check the rate, then train longer"),
+         "Run check_overfit. If it is ok, try another learning rate, then train longer"),
         (bool(good and bad) and max(good) < min(bad) and max(ratios[i] for i in bad) > 2
          and max(answers[i].error(kind) for i in bad) > 0.3, look,
-         f"trained at small t alone: {words}", "Draw t from the whole table in training"),
-        (hardly, look, f"hardly trained, so most of what follows means little: {words}",
+         f"trained at small t alone: {words}", "In training, use t = torch.randint(0, T, (B,))"),
+        (hardly, look, f"hardly trained, so the later checks say little: {words}",
          trained_longer),
         (bool(bad), look, f"{words}: worse than the guess at some t", trained_longer),
         otherwise=words, **numbers,
@@ -109,7 +110,7 @@ def check_history(losses: Sequence[float]) -> Finding:
     if bad:
         return broken(
             "history", f"the loss of step {bad[0] + 1} is NaN or infinite",
-            "Lower the learning rate, clip gradients, skip bad batches", bad=float(len(bad)),
+            "Use a lower learning rate, and clip the gradients", bad=float(len(bad)),
         )  # fmt: skip
     size = max(5, len(values) // 20)
     medians = [
@@ -127,12 +128,12 @@ def check_history(losses: Sequence[float]) -> Finding:
         "history",
         (rose and means[least] < 0.7 * means[0], broken,
          f"the loss rose again, from {lowest:.3f} to {last:.3f}: the learning rate is too high",
-         "Use a third of it, warm-up, gradient clipping"),
+         "Use a third of it. Add a warm-up and clip the gradients"),
         (rose, look, f"the loss rose from {lowest:.3f} to {last:.3f}",
-         "Normal at the begin of fine-tuning; else use a smaller learning rate"),
+         "This is normal at the start of fine-tuning. Else use a smaller learning rate"),
         (not fell, look, f"the loss stays at {last:.3f}",
-         "Normal where trained weights are trained further; else overfit one batch: does an update "
-         "change the weights?"),
+         "This is normal if you continue a finished training. Else run check_overfit to see "
+         "whether an update changes the weights"),
         otherwise=f"the loss fell from {first:.3f} to {last:.3f}; jumps are normal, since each "
         "batch draws other t", first=first, lowest=lowest, last=last,
     )  # fmt: skip
@@ -171,16 +172,17 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
     return decide(
         "overfit",
         (last < 0, broken, f"the loss is negative, which no mean of squares is: {fell}",
-         "Look for a minus sign in front of it"),
+         "Remove the minus sign in front of the loss"),
         *rules,
         (not math.isfinite(last), broken, f"the loss went {fell}", "Use a tenth of the rate"),
         (last > 1.2 * first, broken,
          f"the loss rose {fell}: the learning rate is too high, or its sign is wrong",
          "Use a tenth of the learning rate"),
         (last > 0.98 * first, broken, f"the loss did not move: {fell}",
-         "Does the optimiser hold these parameters? Look for detach, no_grad, a late zero_grad"),
+         "Check that the optimiser has net.parameters(), and look for detach, no_grad or a "
+         "zero_grad between backward and step"),
         (last > fall * first, look, f"the loss fell only {fell}",
-         "Use more updates, or a larger learning rate; then look for frozen layers"),
+         "Use more updates or a larger learning rate. If this stays, look for frozen layers"),
         otherwise=f"the loss fell {fell}", first=first, last=last,
     )  # fmt: skip
 
@@ -210,7 +212,7 @@ def check_average(
     if not math.isfinite(raw) or not math.isfinite(averaged):
         return broken(
             "average", f"the loss is {raw:.4f} with the raw weights, {averaged:.4f} averaged",
-            "Go back to the last checkpoint without NaN", **numbers,
+            "Load the last checkpoint without NaN", **numbers,
         )  # fmt: skip
     if steps is not None and decay is not None:
         numbers["remembers"] = decay**steps
@@ -224,19 +226,19 @@ def check_average(
     return decide(
         "average",
         (buffer is not None, broken, f"the buffer {buffer} was averaged too",
-         "Average parameters alone"),
+         "Average the parameters only, and copy the buffers"),
         (same and steps != 0, look,
          "the average equals the raw weights: it is not averaged, or not a copy",
          "Use copy.deepcopy(model) at the start, and update it after each step"),
         (untouched is not None and steps != 0, broken,
          f"{losses}; {untouched} is still constant in the average: it was never updated",
-         "Update the average after each update of the weights"),
+         "Update the average after each optimizer.step()"),
         (remembers > 0.05, broken, f"{losses}; {remembers:.0%} of it is still the initial weights",
          "Use a smaller decay: their share halves every 0.69 / (1 - decay) updates"),
-        (averaged > 1.5 * raw, broken, f"{losses}: it lags behind or was never updated",
-         "Use a smaller decay or more steps; is it updated after every step?"),
+        (averaged > 1.5 * raw, broken, f"{losses}: the average is too old, or was never updated",
+         "Use a smaller decay or more updates, and update the average after each optimizer.step()"),
         (raw > 3 * averaged, look, f"{losses}: the learning rate may be too high",
-         "Sample from the averaged weights, and let the rate fall towards the end"),
+         "Sample with the averaged weights, and let the learning rate fall to 0"),
         otherwise=losses, **numbers,
     )  # fmt: skip
 

@@ -165,13 +165,13 @@ def rules_for(first: Watch, second: Watch, changed: int, share: float, fall: flo
          "Make it from the parameters of the network that is trained, after that is on its device"),
         (stuck and frozen > total / 2, some,
          f"{frozen} of the network's {total} tensors are frozen",
-         "Set requires_grad = True where the network should learn"),
+         "Call net.requires_grad_(True)"),
         (stuck and bool(second.steps) and holds < len(learning), some,
          f"the optimiser holds {holds} of the network's {total} tensors",
-         "Register all layers (nn.ModuleList for lists), then pass net.parameters()"),
+         "Pass net.parameters(); keep lists of layers in nn.ModuleList"),
         (stuck and bool(second.steps) and second.gone, broken,
          "the gradients are gone when the optimiser makes its step",
-         "Call zero_grad before backward, not between backward and step"),
+         "Use the order zero_grad, backward, step"),
         (stuck and bool(rates) and max(rates) < 1e-7, broken,
          f"the learning rate is {max(rates, default=0):.1g}", "Use a larger one, such as 1e-4"),
     ]  # fmt: skip
@@ -197,7 +197,7 @@ def _target_rules(first: Watch, second: Watch, stuck: bool) -> list[Rule]:
         ]  # fmt: skip
     jumps: Rule = (
         stuck and not fixed, look, "the network gets another x_t in each call, so the loss jumps",
-        "Keep the images, t and noise of the one batch",
+        "Draw images, t and noise once, outside of step()",
     )  # fmt: skip
     if target is None:
         return [*rules, jumps]
@@ -210,9 +210,9 @@ def _target_rules(first: Watch, second: Watch, stuck: bool) -> list[Rule]:
          "noise in x_t", "Draw eps once: the eps in x_t is the target"),
         (rms(within) < 1e-2 * size and x_t[0].numel() > 1, broken,
          "the target has one value for each image: its shape is not that of the output",
-         "Compare output and target of one shape (B, C, H, W); broadcasting hides the difference"),
+         "Give output and target the same shape (B, C, H, W): broadcasting hides a wrong one"),
         (rms(target - x_t) < 1e-2 * size, look,
-         "the target is x_t, the network's own input", "Take eps, x_0 or v as the target"),
+         "the target is x_t, the network's own input", "Use eps, x_0 or v as the target"),
         (len(x_t) > 1 and rms(target - target[:1]) < 1e-2 * size, look,
          "the target is the same for all images of the batch",
          "Draw eps of the whole batch's shape: torch.randn_like(x_0)"),
