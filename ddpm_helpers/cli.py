@@ -61,9 +61,8 @@ def _run(args: argparse.Namespace) -> int:
         raise
     except (ValueError, OSError, FloatingPointError) as error:
         return _fail(str(error))
-    except torch.OutOfMemoryError as error:
-        ours = str(error).startswith(("step ", "sample grid "))  # the trainer says what to change
-        return _fail(str(error) if ours else "out of memory: ask for fewer images at a time")
+    except torch.OutOfMemoryError:
+        return _fail("out of memory: halve --batch-size, or double --accumulate in training")
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

@@ -58,7 +58,7 @@ class TrainConfig:
     """The settings of a training run; the defaults are the classic configuration.
 
     Every field is an option of `ddpm train`; `metadata["help"]` is its reason. NumPy scalars and
-    tensors with one element become plain Python values.
+    tensors without dimensions become plain Python values.
 
     Raises:
         ValueError: a value has the wrong type, is out of range or is an unknown choice.
@@ -208,8 +208,8 @@ class TrainConfig:
 
 def _plain(name: str, value: Any, kind: str) -> Any:
     """Convert a value to a plain int, float, bool or str; raise ValueError for another type."""
-    if getattr(value, "size", 0) == 1 or (isinstance(value, torch.Tensor) and value.numel() == 1):
-        value = value.item()  # a NumPy scalar or a tensor
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()  # a NumPy scalar or such a tensor
     if kind == "float" and type(value) is int:
         return float(value)
     if type(value).__name__ != kind:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,11 +35,7 @@ def write_temporary(path: Path, content: bytes) -> Path:
             os.fsync(file.fileno())
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        needs, free = megabytes(len(content)), megabytes(shutil.disk_usage(path.parent).free)
-        raise OSError(
-            f"{path} was not written ({error.strerror}): it needs {needs}, {free} are free; "
-            "the old file is untouched"
-        ) from error
+        raise OSError(f"cannot write {path}: {error.strerror}; the old file is kept") from error
     return temporary
 
 

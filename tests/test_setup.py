@@ -115,15 +115,11 @@ def test_an_old_python_hands_over_to_a_newer_one(monkeypatch):
     assert called[-1][0] == "/here/python3.12" and called[-1][1:] == sys.argv
 
 
-@pytest.mark.parametrize("flavour", ["full", "cpu"])
-def test_a_full_disk_is_told_in_gigabytes(monkeypatch, flavour):
+def test_a_full_disk_is_told_in_gigabytes(monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(setup_env.shutil, "disk_usage", lambda path: usage(0, 0, 1.5e9))
-    message = stopped(lambda: setup_env.check_disk(flavour))
-    assert "1.5 GB free" in message
-    assert f"{setup_env.CPU_GB if flavour == 'cpu' else setup_env.GPU_GB} GB" in message or (
-        sys.platform != "linux"
-    )
+    message = stopped(lambda: setup_env.check_disk("cpu"))
+    assert "1.5 GB free" in message and f"{setup_env.CPU_GB} GB" in message
 
 
 def test_without_an_nvidia_driver_cpu_is_advised_before_the_download(monkeypatch, capsys):
@@ -181,17 +177,12 @@ def test_a_second_run_does_nothing_until_something_changes(world):
     call, folder = world
     first = call()
     assert first[:2] == ["advice", "venv"] and len(first) == 4
+    assert {"--offline", "--no-deps", "--no-build-isolation", "-e"} <= set(first[-1])
     assert call() == []
     with open(folder / "pyproject.toml", "a") as file:
         file.write("\n")
     assert len(call()) == 2, "new pins go into the .venv that is there"
     assert call() == []
-
-
-def test_the_package_itself_needs_no_network(world):
-    call, _ = world
-    package = call()[-1]
-    assert {"--offline", "--no-deps", "--no-build-isolation", "-e"} <= set(package)
 
 
 def test_the_cpu_choice_is_remembered_and_a_change_starts_afresh(world):
@@ -219,16 +210,13 @@ def test_an_interrupted_set_up_continues(world, monkeypatch):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_make_help_lists_every_target(root):
+def test_make_lists_every_target_and_names_a_python_that_is_missing(root):
+    def make(*words):
+        return subprocess.run(["make", *words], cwd=root, capture_output=True, text=True)
+
     text = (root / "Makefile").read_text(encoding="utf-8")
     targets = re.search(r"^\.PHONY: (.*)$", text, re.M).group(1).split()
-    done = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True)
-    assert all(f"make {target} " in done.stdout for target in targets), done.stdout
-
-
-@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_make_names_a_python_that_is_missing(root):
-    done = subprocess.run(
-        ["make", "setup", "PYTHON=no-such-python"], cwd=root, capture_output=True, text=True
-    )
-    assert done.returncode != 0 and "no no-such-python here" in done.stdout
+    said = make("help").stdout
+    assert all(f"make {target} " in said for target in targets), said
+    done = make("setup", "PYTHON=no-such-python")
+    assert done.returncode != 0 and "no-such-python" in done.stdout

@@ -1,22 +1,13 @@
 """The loop: it learns, averages, skips bad batches, and resumes to the bit."""
 
-import gc
 import itertools
 import math
-import weakref
+import re
+from contextlib import nullcontext
 
 import pytest
 import torch
-from toy_training import (
-    CONFIG,
-    TwoColours,
-    change_loss,
-    pipeline,
-    same,
-    same_run,
-    spoil,
-    stop_after,
-)
+from toy_training import CONFIG, TwoColours, change_loss, pipeline, same_run, spoil, stop_after
 
 from ddpm_helpers.config import OPTIMIZERS, TrainConfig
 from ddpm_helpers.diffusion import DiffusionUtils, beta_schedule
@@ -79,23 +70,6 @@ def test_labels_are_hidden_at_the_requested_rate_and_images_flipped():
     assert (x[:, 0, 0, 0] > 0).float().mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_loss_per_quarter_is_the_mean_over_its_images_weighted_as_configured():
-    p, seen = pipeline(batch_size=12, timesteps=8, min_snr_gamma=5.0), {}
-    loss = p.diffusion.loss
-
-    def watched(model, x_0, t, eps, y, **options):
-        seen["t"], seen["gamma"] = t, options["min_snr_gamma"]
-        seen["losses"] = loss(model, x_0, t, eps, y, **options)
-        return seen["losses"]
-
-    p.diffusion.loss = watched
-    record = next(p.steps())
-    assert seen["gamma"] == 5.0
-    for k in range(4):
-        mine = seen["losses"][(2 * k < seen["t"]) & (seen["t"] <= 2 * k + 2)]
-        assert record.quarters[k] == pytest.approx(mine.mean().item(), nan_ok=True)
-
-
 # ------------------------------------------------------------------------ batches in parts
 
 
@@ -151,7 +125,7 @@ def test_a_finite_loss_with_a_gradient_that_is_not_finite_is_bad_too():
     change_loss(p, lambda loss: (loss() * 0).sqrt())
     record = p.train_step(*next(p.dataset.batches(5, seed=0)))
     assert record.loss == 0 and not math.isfinite(record.grad_norm) and not record.finite
-    assert same(p.model, before.model)
+    assert same_run(p, before)
 
 
 def test_bad_batches_in_a_row_stop_the_run_and_resume_stays_exact(tmp_path):
@@ -167,43 +141,6 @@ def test_bad_batches_in_a_row_stop_the_run_and_resume_stays_exact(tmp_path):
         p.fit()
     assert same_run(parts[1], whole)
     assert all(v.isfinite().all() for v in whole.ema_model.state_dict().values())
-
-
-# ---------------------------------------------------------------------------- full memory
-
-
-@pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("CUDA out of memory. " * 9), RuntimeError("CPU: not enough memory: you"),
-])  # fmt: skip
-def test_out_of_memory_is_one_line_and_a_rerun_continues_exactly(error, whole):
-    p, big, held = pipeline(), [error], []
-
-    def full(loss):
-        result = loss()
-        if p.step == 4 and big:
-            held.append(weakref.ref(result))
-            raise big.pop()
-        return result
-
-    change_loss(p, full)
-    with pytest.raises(torch.OutOfMemoryError) as short:
-        p.fit()
-    line = str(short.value)
-    assert line.startswith("step 5: ") and "halve batch_size (5)" in line and "\n" not in line
-    gc.collect()
-    assert held[0]() is None  # all of it is gone, although the error is still here
-    p.fit()
-    assert same_run(p, whole)
-
-
-def test_a_sample_grid_that_needs_too_much_memory_is_not_blamed_on_the_batch(tmp_path):
-    def full(*args, **options):
-        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
-
-    p = pipeline(tmp_path, sample_every=1)
-    p.diffusion.sample = full
-    with pytest.raises(torch.OutOfMemoryError, match="^sample grid after step 3: .*sample_every=0"):
-        p.fit()
 
 
 # ------------------------------------------------------- networks, data and what others set
@@ -239,56 +176,35 @@ def test_a_dataset_that_meets_the_protocol_can_be_trained_on(tmp_path):
 GREY = TrainConfig(**CONFIG.to_dict() | {"channels": 1})
 
 
-def with_classes_of_numbers():
-    data = Least()
-    data.classes = range(2)
-    return data
-
-
-def test_the_parts_of_a_training_that_do_not_fit_are_refused_in_one_line():
-    model = parts()["model"]
+def test_parts_of_a_training_that_do_not_fit_are_refused():
+    named, frozen = (parts()["model"] for _ in "ab")
+    named.classes = ("dark", "other")
+    frozen.requires_grad_(False)
     refused = {
         "list": {"dataset": [1]},
-        "range(0, 2)|[0, 1]": {"dataset": with_classes_of_numbers()},
         "Conv2d": {"model": torch.nn.Conv2d(3, 3, 1)},
         "str": {"diffusion": "cosine"},
         "network has (3, 32, 32)": {"model": DiffusionNet(32, width=8)},
         "network has (3, 16, 16)": {"config": GREY},
         "dataset has (3, 16, 16)": {"model": DiffusionNet(16, channels=1, width=8), "config": GREY},
-        "knows 1": {"model": DiffusionNet(16, width=8, num_classes=1)},
-        "config.timesteps is 50": {"diffusion": DiffusionUtils(40, prediction="v")},
-        "config.prediction is 'v'": {"diffusion": DiffusionUtils(50, prediction="eps")},
-        "config.schedule is 'cosine'": {"diffusion": DiffusionUtils(50, "linear", prediction="v")},
+        "1 classes": {"model": DiffusionNet(16, width=8, num_classes=1)},
+        "names": {"model": named},
+        "frozen": {"model": frozen},
+        "timesteps is 50": {"diffusion": DiffusionUtils(40, prediction="v")},
+        "prediction is 'v'": {"diffusion": DiffusionUtils(50, prediction="eps")},
+        "schedule is 'cosine'": {"diffusion": DiffusionUtils(50, "linear", prediction="v")},
     }  # fmt: skip
     for words, changes in refused.items():
-        with pytest.raises(ValueError) as refusal:
-            TrainingPipeline(**parts(model=model) | changes)
-        line = str(refusal.value)
-        assert any(word in line for word in words.split("|")) and "\n" not in line, line
+        with pytest.raises(ValueError, match=re.escape(words)):
+            TrainingPipeline(**parts(**changes))
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda x, y: (x.double(), y), "float64"),
-    (lambda x, y: (x[:, :1], y), "(5, 1, 16, 16)"),
-    (lambda x, y: (x, y.float()), "int64 (5,)"),
-    (lambda x, y: (x, y[:2]), "(2,)"),
-    (None, "gave 2 batches, 3"),
-])  # fmt: skip
-def test_wrong_batches_are_refused_in_one_line(change, words):
+def test_an_epoch_with_too_few_batches_is_refused():
     p = pipeline()
-    whole = list(p.dataset.batches(5, seed=0))
-    found = whole[:2] if change is None else [change(*batch) for batch in whole]
-    p.dataset.batches = lambda *args, **options: iter(found)
-    with pytest.raises(ValueError) as refusal:
+    two = list(p.dataset.batches(5, seed=0))[:2]
+    p.dataset.batches = lambda *args, **options: iter(two)
+    with pytest.raises(ValueError, match="2 batches.* 3$"):
         p.fit()
-    assert words in str(refusal.value) and "\n" not in str(refusal.value)
-
-
-def test_a_network_within_data_parallel_is_trained_without_it(whole):
-    p = pipeline()
-    wrapped = TrainingPipeline(torch.nn.DataParallel(p.model), p.diffusion, p.dataset, p.config)
-    wrapped.fit()
-    assert same_run(wrapped, whole)
 
 
 def test_a_training_works_where_somebody_switched_gradients_off(whole):
@@ -302,7 +218,7 @@ def test_a_table_of_betas_can_be_trained_with_and_is_not_resumed_with_another(tm
     betas = beta_schedule("linear", 50)
     table = DiffusionUtils(50, betas, prediction="v")
     next(TrainingPipeline(**parts(diffusion=table), out_dir=tmp_path).steps())
-    with pytest.raises(ValueError, match="checkpoint.pt.*table of betas"):
+    with pytest.raises(ValueError, match="betas"):
         TrainingPipeline(**parts()).resume(tmp_path)
 
 
@@ -339,18 +255,13 @@ def test_sample_grids_use_the_averaged_weights_and_always_the_same_noise():
     assert first.isfinite().all() and first.equal(second)
 
 
-# ------------------------------------------------------------------------------- compiling
-
-
-@pytest.fixture
-def compile_with(monkeypatch):
-    """Let torch.compile use a backend that leaves the graph as it is, and fails if asked to."""
-    torch.compiler.reset()
-    seen = {"compiled": 0, "called": 0, "fail": False}
+@pytest.mark.parametrize("works", [True, False])
+def test_batches_run_compiled_or_as_they_are_if_the_compiler_fails(works, monkeypatch, whole):
+    seen = {"compiled": 0, "called": 0}
 
     def backend(graph, inputs):
         seen["compiled"] += 1
-        if seen["fail"]:
+        if not works:
             raise RuntimeError("C++ compile error\n\nOutput:\na.h:2: fatal error: no Python.h\nend")
 
         def call(*args):
@@ -359,25 +270,11 @@ def compile_with(monkeypatch):
 
         return call
 
-    seen["backend"] = backend
-    monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda name: backend)
-    yield seen
     torch.compiler.reset()
-
-
-def test_full_batches_run_compiled_and_the_smaller_last_one_does_not(compile_with, tmp_path, whole):
-    p = pipeline(tmp_path, compile=True)  # batches of 5, 5 and 2
-    p.fit()
-    assert (compile_with["compiled"], compile_with["called"]) == (1, 6) and same_run(p, whole)
-    again = pipeline(tmp_path)  # the weights have the same names
-    again.resume()
-    assert same_run(again, p)
-
-
-def test_a_compiler_that_fails_is_named_and_training_continues(compile_with, whole):
-    compile_with["fail"] = True
-    p = pipeline(compile=True)
-    with pytest.warns(match="torch.compile failed .*no Python.h") as said:
+    monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda name: backend)
+    p = pipeline(compile=True)  # batches of 5, 5 and 2
+    with nullcontext() if works else pytest.warns(match="no Python.h"):
         p.fit()
-    assert len([w for w in said if "torch.compile failed" in str(w.message)]) == 1
-    assert "\n" not in str(said[0].message) and same_run(p, whole)
+    torch.compiler.reset()
+    assert seen == {"compiled": 2, "called": 9 if works else 0} and same_run(p, whole)
+    assert p.state_dict()["model"].keys() == whole.state_dict()["model"].keys()

@@ -12,11 +12,10 @@ from PIL import Image
 from toy_training import TINY, pipeline
 
 from ddpm_helpers import cli, config_file, device
+from ddpm_helpers.commands.train import for_fine_tuning
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.pretrained import load_pretrained
 from ddpm_helpers.training import TrainingPipeline
-from ddpm_helpers.training.build import for_fine_tuning
-from ddpm_helpers.training.optim import learning_rate
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def test_a_second_run_in_a_folder_is_refused_unless_it_is_to_be_replaced(train, 
     before = {p: p.read_bytes() for p in (tmp_path / "a").iterdir()}
     status, out, err = train("--out", "a", "--epochs", 2)
     assert status == 2 and err.count("\n") == 1 and out == ""
-    assert "a holds a run already" in err and "--resume" in err and "--overwrite" in err
+    assert "checkpoint" in err and "--resume" in err and "--overwrite" in err
     assert {p: p.read_bytes() for p in (tmp_path / "a").iterdir()} == before
     assert "step 2 of 2: nothing to train; raise --epochs" in train("--out", "a", "--resume")[1]
     assert train("--out", "a", "--epochs", 2, "--resume")[0] == 0
@@ -123,20 +122,18 @@ def test_fine_tuning_starts_from_weights_and_keeps_label_embeddings_by_name(trai
     assert train(*words, "--resume", tiny=tiny)[0] == 0
 
 
-@pytest.mark.parametrize("images", [11, 90, 900])
-@pytest.mark.parametrize("preset", ["laptop", "gpu", "classic"])
-def test_by_default_fine_tuning_makes_enough_updates_after_a_short_warm_up(images, preset):
-    config = TrainConfig.preset(preset)
-    tuned = for_fine_tuning(config, images, ())
-    total = tuned.epochs * -(-images // tuned.batch_size)
-    assert total >= 180 and (total < 280 or tuned.epochs == config.epochs)
-    assert tuned.epochs / tuned.sample_every <= 5 or tuned.epochs == config.epochs
-    rates = [learning_rate(k, total, tuned) for k in range(1, total + 1)]
-    assert rates.index(max(rates)) < total / 10
-    assert for_fine_tuning(config, images, ("epochs", "warmup_steps", "lr")) == config
+def test_fine_tuning_makes_180_updates_by_default_and_five_grids():
+    config = TrainConfig.preset("laptop")  # one epoch of batches of 32
+    tuned = for_fine_tuning(config, 90, {"lr": 1.0})
+    assert (tuned.epochs, tuned.sample_every, tuned.save_every, tuned.warmup_steps) == (
+        60, 12, 12, 18,
+    )  # fmt: skip
+    assert for_fine_tuning(config, 50_000, {}).epochs == 1
+    chosen = dict.fromkeys(("epochs", "warmup_steps", "sample_every", "save_every"))
+    assert for_fine_tuning(config, 90, chosen) == config
 
 
-def test_fine_tuning_from_the_command_line_makes_enough_updates(train, tmp_path):
+def test_fine_tuning_from_the_command_line_makes_enough_updates(train):
     """With the tiniest weights, whose 180 updates take a second."""
     assert train("--out", "a")[0] == 0
     status, out, _ = train("--weights", "a", "--data", "cartoons", "--out", "b",
@@ -145,10 +142,7 @@ def test_fine_tuning_from_the_command_line_makes_enough_updates(train, tmp_path)
 
 
 def test_options_that_contradict_the_weights_are_one_line(train):
-    for option, words in {
-        "--width 32": "cartoons was trained with width = 24, not 32: leave --width out",
-        "--prediction eps": "prediction = 'v', not 'eps'",
-    }.items():
+    for option, words in {"--width 32": "width = 24", "--prediction eps": "'v', not 'eps'"}.items():
         status, out, err = train("--weights", "cartoons", tiny=option)
         assert status == 2 and words in err and err.count("\n") == 1 and out == ""
 
@@ -162,13 +156,13 @@ def test_a_log_gets_a_line_every_half_minute_and_a_terminal_a_bar(train, monkeyp
     monkeypatch.setattr("ddpm_helpers.training.progress._can_redraw", lambda: True)
     pipeline(epochs=4).fit()
     last = capsys.readouterr().err.split("\r")[-1]
-    assert "12/12" in last and "loss=0." in last and "smooth=0." in last and "images/s=" in last
+    assert "12/12" in last and "loss=0." in last and "images/s=" in last
     assert "<00:00" in last  # the time left
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.usefixtures("signals_as_in_a_terminal")
-def test_a_stopped_training_says_how_to_continue(train, monkeypatch):
+def test_a_stopped_training_can_be_resumed(train, monkeypatch, tmp_path):
     steps = TrainingPipeline.steps
 
     def interrupted(self):
@@ -179,21 +173,19 @@ def test_a_stopped_training_says_how_to_continue(train, monkeypatch):
 
     monkeypatch.setattr(TrainingPipeline, "steps", interrupted)
     code, _, err = train("--out", "run", "--epochs", "9")
-    assert code == 130 and "stopped after step 2 of 18; saved, --resume" in err
+    assert code == 130 and "SIGINT" in err and state(tmp_path / "run")["step"] == 1
     monkeypatch.setattr(TrainingPipeline, "steps", steps)
     assert train("--out", "run", "--epochs", "9", "--resume")[0] == 0
 
 
 def test_out_of_memory_on_the_command_line_is_one_line(monkeypatch, capsys):
     def full(*args):
-        raise torch.OutOfMemoryError("step 1: the memory of cuda is full: advice")
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
     monkeypatch.setattr("ddpm_helpers.commands.train.settings", full)
     assert cli.main(["train"]) == 2
-    assert capsys.readouterr().err.endswith("is full: advice\n")
-
-
-# ---------------------------------------------------- the device and the live view
+    err = capsys.readouterr().err
+    assert "--batch-size" in err and err.count("\n") == 1
 
 
 def test_an_unusable_gpu_is_reported_once_and_the_cpu_is_used(monkeypatch):
@@ -231,5 +223,5 @@ def test_the_live_view_is_one_figure_that_changes_in_place(tmp_path, monkeypatch
     left, right = shown[-1].axes
     assert len(left.lines[0].get_xdata()) == 9
     assert right.images[0].get_array().shape == (35, 171, 3)
-    with pytest.raises(ValueError, match="every must be .* at least 1, got 0"):
+    with pytest.raises(ValueError, match="every .*0"):
         live.LiveView(0)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import statistics
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -64,6 +65,7 @@ def publish(
     trained = description(run)["trained"]
     trained["data"] = called or Path(trained["data"]).name  # without the machine's path
     images_seen = state["step"] * config["batch_size"]
+    speed = statistics.harmonic_mean(record["images_per_second"] for record in history)
     path = save_weights(
         shipped.HERE / f"{name}.safetensors", model, diffusion, trained, dtype=torch.float16
     )
@@ -76,7 +78,7 @@ def publish(
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": state["step"],
         "images_seen": images_seen,
-        "minutes": round(images_seen / history[-1]["images_per_second"] / 60, 1),
+        "minutes": round(images_seen / speed / 60, 1),
         "machine": machine,
         "metrics": {},
     }

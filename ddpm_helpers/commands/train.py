@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Collection
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from ddpm_helpers.pretrained import config_for_weights, distill_model, fine_tune
 from ddpm_helpers.pretrained.distill import TEACHER_STEPS
 
 BY_DEFAULT = "by default set by DDPM_PRESET, else by the hardware"
+FINE_TUNING = 180  # updates that teach the cartoons' weights a new class
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +63,6 @@ def run(args: argparse.Namespace) -> None:
     from ddpm_helpers.data import ImageDataset
     from ddpm_helpers.device import make_accelerator
     from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
-    from ddpm_helpers.training.build import for_fine_tuning
     from ddpm_helpers.training.run_folder import RunFolder
 
     known = settings()
@@ -132,6 +134,20 @@ def read_config(args: argparse.Namespace, preset: str, source: str) -> tuple[str
                 f"{option} out, or train without them"
             )
     return name, fitting
+
+
+def for_fine_tuning(config: TrainConfig, images: int, chosen: Collection[str]) -> TrainConfig:
+    """Raise epochs until they make 180 updates; `chosen` fields stay as they are.
+
+    There are five checkpoints and sample grids in all, and a tenth of the run is warm-up at most.
+    """
+    per_epoch = math.ceil(images / config.batch_size)
+    if "epochs" not in chosen:
+        config = replace(config, epochs=max(config.epochs, math.ceil(FINE_TUNING / per_epoch)))
+    fifth, tenth = math.ceil(config.epochs / 5), config.epochs * per_epoch // 10
+    changes = {"save_every": fifth, "sample_every": fifth}
+    changes["warmup_steps"] = min(config.warmup_steps, tenth)
+    return replace(config, **{name: v for name, v in changes.items() if name not in chosen})
 
 
 def read_data(args: argparse.Namespace, source: str) -> dict[str, Any]:

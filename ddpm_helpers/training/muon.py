@@ -30,8 +30,7 @@ def orthogonalize(G: Tensor, scale: Tensor | float = 1.0) -> Tensor:
 
     All factors of X are polynomials in the first A. So the small (rows, rows) matrices are
     multiplied first, and X only once at the end. The result is the same, at a third of the cost for
-    kernels, which are much wider than high. In bfloat16, rounding errors would grow, so X is
-    multiplied after every two polynomials.
+    kernels, which are much wider than high.
 
     Args:
         G: (..., rows, columns); each matrix is treated on its own.
@@ -44,20 +43,14 @@ def orthogonalize(G: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """
     if G.shape[-2] > G.shape[-1]:
         return orthogonalize(G.mT.contiguous(), scale).mT
-    X, norm = G, torch.linalg.matrix_norm(G, keepdim=True) + 1e-7
-    together = 2 if G.dtype == torch.bfloat16 else len(COEFFICIENTS)
-    for first in range(0, len(COEFFICIENTS), together):
-        A = X @ X.mT / norm**2  # (..., rows, rows)
-        product = polynomial = _polynomial(A, COEFFICIENTS[first])
-        for coefficients in COEFFICIENTS[first + 1 : first + together]:
-            A = polynomial @ A @ polynomial
-            polynomial = _polynomial(A, coefficients)
-            product = polynomial @ product
-        if first + together == len(COEFFICIENTS):
-            product = product * scale
-        X = product / norm @ X
-        norm = torch.ones_like(norm)
-    return X
+    norm = torch.linalg.matrix_norm(G, keepdim=True) + 1e-7
+    A = G @ G.mT / norm**2  # (..., rows, rows)
+    product = polynomial = _polynomial(A, COEFFICIENTS[0])
+    for coefficients in COEFFICIENTS[1:]:
+        A = polynomial @ A @ polynomial
+        polynomial = _polynomial(A, coefficients)
+        product = polynomial @ product
+    return product * scale / norm @ G
 
 
 def _polynomial(A: Tensor, coefficients: tuple[float, float, float]) -> Tensor:
@@ -91,7 +84,6 @@ class Muon(torch.optim.Optimizer):
         momentum: of the matrices.
         weight_decay: for all parameters, decoupled.
         fused: AdamW's fused implementation.
-        bf16: orthogonalise in bfloat16, for processors that compute in it.
     Source: Jordan et al. 2024; root mean square like AdamW's: Liu et al. 2025, section 2.2.
     """
 
@@ -103,14 +95,12 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         fused: bool = False,
-        bf16: bool = False,
     ) -> None:
         matrices, others = split_parameters(model)
         self.adamw = torch.optim.AdamW(others, lr, weight_decay=weight_decay, fused=fused)
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(matrices, defaults)
         self.param_groups += self.adamw.param_groups
-        self.precision = torch.bfloat16 if bf16 else torch.float32
         self._share()
 
     def _share(self) -> None:
@@ -143,11 +133,11 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
             m = state["momentum"].lerp_(grad, 1 - momentum)
-            rows.append(_rows(grad.lerp_(m, momentum)).to(self.precision))
+            rows.append(_rows(grad.lerp_(m, momentum)))
         ahead = torch.stack(rows)  # (k, rows, columns)
         scale = lr * RMS * max(ahead.shape[1:]) ** 0.5
         # A single matrix is not passed as a batch of one, whose products are slower.
-        update = orthogonalize(ahead.squeeze(0), scale).to(weights[0].dtype).reshape(ahead.shape)
+        update = orthogonalize(ahead.squeeze(0), scale).reshape(ahead.shape)
         for weight, one in zip(weights, update, strict=True):
             weight.mul_(1 - lr * group["weight_decay"]).sub_(_like(one, weight))
 

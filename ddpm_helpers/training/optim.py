@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from ddpm_helpers.config import TrainConfig
-from ddpm_helpers.device import bf16_is_fast
 from ddpm_helpers.model import Network
 from ddpm_helpers.training.muon import Muon
 
@@ -20,8 +19,7 @@ def build_optimizer(model: Network, config: TrainConfig) -> torch.optim.Optimize
     device = next(model.parameters()).device
     lr, decay, fused = config.lr, config.weight_decay, device.type in ("cpu", "cuda")
     if config.optimizer == "muon":
-        bf16 = config.precision != "fp32" and bf16_is_fast(device)
-        return Muon(model, lr, weight_decay=decay, fused=fused, bf16=bf16)
+        return Muon(model, lr, weight_decay=decay, fused=fused)
     return torch.optim.AdamW(model.parameters(), lr, weight_decay=decay, fused=fused)
 
 

@@ -5,64 +5,52 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
-from typing import TextIO
 
 from ddpm_helpers.training.metrics import StepRecord
 
 SECONDS = 30.0  # seconds between two lines without a terminal, as in a job's log
-EVERY = 10  # updates between two refreshes of the numbers beside the bar
 
 
-def say(line: str, stream: TextIO | None = None) -> None:
-    """Print a line, on stderr by default; ignore a closed or missing stream."""
+def say(line: str) -> None:
+    """Print a line on stderr; ignore a closed or missing stream."""
     with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: a signal interrupted a print
-        if (stream := stream or sys.stderr) is not None:
-            print(line, file=stream, flush=True)
+        if sys.stderr is not None:
+            print(line, file=sys.stderr, flush=True)
 
 
-class Progress:
-    """Show updates done and left, time left, loss, mean loss and images per second.
+def show_progress(
+    records: Iterator[StepRecord], step: int, total: int, *, quiet: bool
+) -> Iterator[StepRecord]:
+    """Pass records on, and show update, time left, mean loss and images per second.
 
     Args:
-        step: number of updates done so far.
+        records: records of updates.
+        step: number of updates made before.
         total: number of updates in the whole run.
-        quiet: if True, show nothing.
+        quiet: show nothing.
     """
+    from tqdm.auto import tqdm
 
-    def __init__(self, step: int, total: int, *, quiet: bool = False) -> None:
-        from tqdm.auto import tqdm
-
-        self.total, self.quiet, self.smooth = total, quiet, math.nan
-        hidden = quiet or not _can_redraw()
-        self.bar = tqdm(total=total, initial=step, unit="step", disable=hidden)
-        self.made, self.started = 0, time.monotonic()
-        self.said = self.started
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-    def show(self, record: StepRecord) -> None:
-        """Count one update."""
-        if record.finite:
-            new = math.isnan(self.smooth)
-            self.smooth = record.loss if new else 0.98 * self.smooth + 0.02 * record.loss
-        speed = f"{record.images_per_second:.0f}"
-        self.bar.update()
-        self.made += 1  # the step may go back: a `watch` may resume an older checkpoint
-        if not self.bar.disable and (record.step % EVERY == 0 or record.step == self.total):
-            shown = {"loss": f"{record.loss:.4f}", "smooth": f"{self.smooth:.4f}"}
-            self.bar.set_postfix(shown | {"images/s": speed})
-        elif self.bar.disable and not self.quiet and time.monotonic() - self.said >= SECONDS:
-            self.said = time.monotonic()
-            seconds = (self.said - self.started) / self.made  # seconds per update
-            left = timedelta(seconds=round(seconds * (self.total - record.step)))
-            line = f"step {record.step:,} of {self.total:,}: loss {self.smooth:.4f}"
-            say(f"{line}, {speed} images/s, {left} left")
+    redraws = not quiet and _can_redraw()
+    mean, started = math.nan, time.monotonic()
+    said = started
+    with tqdm(initial=step, total=total, unit="step", disable=not redraws) as bar:
+        for made, record in enumerate(records, start=1):
+            if record.finite:
+                mean = record.loss if math.isnan(mean) else 0.98 * mean + 0.02 * record.loss
+            speed = f"{record.images_per_second:.0f}"
+            if redraws:
+                bar.set_postfix({"loss": f"{mean:.4f}", "images/s": speed}, refresh=False)
+                bar.update()
+            elif not quiet and time.monotonic() - said >= SECONDS:
+                said = time.monotonic()
+                left = timedelta(seconds=round((said - started) / made * (total - record.step)))
+                line = f"step {record.step:,} of {total:,}: loss {mean:.4f}"
+                say(f"{line}, {speed} images/s, {left} left")
+            yield record
 
 
 def _can_redraw() -> bool:

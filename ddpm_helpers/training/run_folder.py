@@ -1,4 +1,4 @@
-"""A run's folder: its files, when they are written, and a lock against a second process."""
+"""A run's folder: its files, and a lock against a second process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ddpm_helpers.config import TrainConfig
 from ddpm_helpers.config_file import data_table
-from ddpm_helpers.files import user_path, write_atomic
+from ddpm_helpers.files import prepare_folder, write_atomic
 from ddpm_helpers.training import checkpoint
 from ddpm_helpers.training.metrics import StepRecord
 from ddpm_helpers.training.training_data import TrainingData
@@ -24,11 +25,8 @@ from ddpm_helpers.training.training_data import TrainingData
 WEIGHTS = "weights.safetensors"
 HISTORY = "history.jsonl"
 LOCK = ".lock"  # locked by the operating system while a process trains in the folder
-STAMP = 4096  # bytes at the end of a checkpoint that tell it from others
-MINUTES = 10.0  # between two checkpoints, in epochs that take longer
-# A folder with one of these files holds a run.
+# A folder with one of these files holds a run. The others are replaced by the first checkpoint.
 RESULTS = r"checkpoint(-previous)?\.pt|weights(_epoch_\d+)?\.safetensors|samples_epoch_\d+\.png"
-OURS = rf"{RESULTS}|history\.jsonl|config\.toml"
 
 
 class RunFolder:
@@ -42,20 +40,22 @@ class RunFolder:
         samples_epoch_0001.png …     sample grids
 
     Args:
-        path: the folder.
-        config: decides when files are written.
+        path: the folder; made if it does not exist.
         overwrite: remove the run in the folder when training starts.
     Attributes:
-        saved_step: step of checkpoint.pt; None if it is missing or damaged.
         is_ours: whether the folder holds this run.
+        saved_step, saved_at: step of this run's newest checkpoint, and when it was written or
+            loaded, in seconds of time.monotonic(). Before the first: None, and minus infinity.
+    Raises:
+        OSError: the folder is not writable.
     """
 
-    def __init__(self, path: str | Path, config: TrainConfig, *, overwrite: bool = False) -> None:
-        self.path, self.config, self.overwrite = user_path(path), config, overwrite
+    def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
+        self.path, self.overwrite = prepare_folder(path), overwrite
         self.is_ours = False
         self.saved_step: int | None = None
-        self._save_at = 0.0  # time of the next checkpoint; the first one is due at once
-        self._known = b""  # stamp of the checkpoint.pt of this run
+        self.saved_at = float("-inf")
+        self._known_time: int | None = None  # time of this run's checkpoint.pt
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -70,8 +70,8 @@ class RunFolder:
         """
         from filelock import FileLock, Timeout
 
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / LOCK, is_singleton=True)  # one lock per process
+        newly_locked = not lock.is_locked
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -83,7 +83,7 @@ class RunFolder:
             why = f"{self.path} cannot be locked ({error})"
             warnings.warn(f"{why}: make sure that only one process trains in it", stacklevel=4)
         try:
-            if self._stamp() not in (b"", self._known):
+            if newly_locked and self._checkpoint_time() not in (None, self._known_time):
                 self.is_ours = False  # another training has written here
             if not self.is_ours:
                 self._take()
@@ -94,7 +94,7 @@ class RunFolder:
     def _take(self) -> None:
         """Mark the folder as this run's, and remove an old run if `overwrite` is True."""
         if self.overwrite:
-            for path in self._files(OURS):
+            for path in self._results():
                 path.unlink()
         else:
             self.refuse_another_run()
@@ -102,70 +102,25 @@ class RunFolder:
 
     def refuse_another_run(self) -> None:
         """Raise FileExistsError if the folder holds checkpoints, weights or sample grids."""
-        if results := sorted(path.name for path in self._files(RESULTS)):
+        if results := self._results():
             raise FileExistsError(
-                f"out_dir {self.path} holds a run already ({results[0]}): continue it with "
+                f"out_dir {self.path} holds a run already ({results[0].name}): continue it with "
                 "--resume or .resume(), choose another folder, or replace it with --overwrite or "
                 "overwrite=True"
             )
 
-    def due(self, step: int, steps_per_epoch: int, total_steps: int) -> set[str]:
-        """List what to write after an update: "checkpoint", "grid", "kept weights".
+    def _results(self) -> list[Path]:
+        return sorted(path for path in self.path.iterdir() if re.fullmatch(RESULTS, path.name))
 
-        A checkpoint is due after the first update, to test early that saving works, then every ten
-        minutes and every `save_every` epochs; a grid every `sample_every` epochs. After the last
-        update both are due, but never a grid if `sample_every` is 0.
-        """
-        config, (epoch, inside) = self.config, divmod(step, steps_per_epoch)
-
-        def every(epochs: int) -> bool:
-            return step == total_steps or (inside == 0 and epochs > 0 and epoch % epochs == 0)
-
-        found = {
-            "checkpoint": time.monotonic() >= self._save_at or every(config.save_every),
-            "grid": config.sample_every > 0 and every(config.sample_every),
-            "kept weights": config.keep_weights and inside == 0 and is_rung(epoch),
-        }
-        return {name for name, is_due in found.items() if is_due}
-
-    def write_settings(self, dataset: TrainingData) -> None:
+    def write_settings(self, config: TrainConfig, dataset: TrainingData) -> None:
         """Write config.toml: the settings, and what opens the data again."""
-        settings = self.config.to_toml() + data_table(getattr(dataset, "settings", {}))
+        settings = config.to_toml() + data_table(getattr(dataset, "settings", {}))
         write_atomic(self.path / "config.toml", settings.encode())
 
     def write_history(self, history: Sequence[StepRecord]) -> None:
-        """Write history.jsonl, one record a line."""
-        write_atomic(self.path / HISTORY, "".join(map(_line, history)).encode())
-
-    def write_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write checkpoint.pt, and keep the previous one.
-
-        Raises:
-            OSError: the disk is full or not writable; the previous checkpoint is untouched.
-        """
-        checkpoint.write(self.path, state, keep=self.saved_step is not None)
-        self.note_saved(state["step"])
-
-    def note_saved(self, step: int | None) -> None:
-        """Note that checkpoint.pt belongs to this run, and start the ten minutes again.
-
-        Args:
-            step: its step; None if it is missing or damaged.
-        """
-        self.is_ours, self.saved_step, self._known = True, step, self._stamp()
-        self._save_at = time.monotonic() + 60 * MINUTES
-
-    def _stamp(self) -> bytes:
-        """Return the end of checkpoint.pt, which holds checksums of its tensors; b"" without one.
-
-        The time of the file would not do: some network drives change it later.
-        """
-        path = self.path / checkpoint.CHECKPOINT
-        if not path.exists():
-            return b""
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - STAMP))
-            return file.read()
+        """Write history.jsonl, one record a line; NaN and infinity become null."""
+        lines = "".join(json.dumps(asdict(record)) + "\n" for record in history)
+        write_atomic(self.path / HISTORY, re.sub("NaN|-?Infinity", "null", lines).encode())
 
     def write_grid(self, grid: Tensor, epoch: int) -> None:
         """Write a sample grid, (3, H, W) in 0..1, as a PNG."""
@@ -175,8 +130,23 @@ class RunFolder:
         save_image(grid, content, format="png")
         write_atomic(self.path / f"samples_epoch_{epoch:04d}.png", content.getvalue())
 
-    def _files(self, pattern: str) -> list[Path]:
-        return [path for path in self.path.iterdir() if re.fullmatch(pattern, path.name)]
+    def write_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write checkpoint.pt, and keep the previous one.
+
+        Raises:
+            OSError: the disk is full or not writable; the previous checkpoint is untouched.
+        """
+        checkpoint.write(self.path, state)
+        self.note_saved(state["step"])
+
+    def note_saved(self, step: int) -> None:
+        """Note that the folder holds this run, with a checkpoint of this step."""
+        self.is_ours, self.saved_step, self.saved_at = True, step, time.monotonic()
+        self._known_time = self._checkpoint_time()
+
+    def _checkpoint_time(self) -> int | None:
+        path = self.path / checkpoint.CHECKPOINT
+        return path.stat().st_mtime_ns if path.exists() else None
 
 
 def is_rung(epoch: int) -> bool:
@@ -187,8 +157,3 @@ def is_rung(epoch: int) -> bool:
 def read_history(path: Path) -> list[dict[str, Any]]:
     """Read the records of a history.jsonl."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _line(record: StepRecord) -> str:
-    """Convert a record, which holds only numbers, to JSON; NaN and infinity become null."""
-    return re.sub("NaN|-?Infinity", "null", json.dumps(record.to_dict())) + "\n"

@@ -1,13 +1,11 @@
-"""What ends a run early: signals, which wait for the end of an update, and a lack of memory."""
+"""Hold signals back until an update is complete."""
 
 from __future__ import annotations
 
-import gc
 import signal
 import threading
 import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -24,80 +22,48 @@ SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasatt
 PATIENCE = 1.0  # ignore a second Ctrl-C within this many seconds: some launchers send two
 
 
-class HeldSignals:
-    """Keeps signals waiting during a block; the first one prints a line.
+@contextmanager
+def held_signals(accelerator: Accelerator) -> Iterator[Callable[[], bool]]:
+    """Hold signals back during a block, and send the first one again when it ends.
 
-    Args:
-        quiet: print nothing.
+    A second Ctrl-C, more than a second later, raises KeyboardInterrupt at once, which also stops a
+    compilation that takes minutes. If the block ends with an error, the signal is dropped. A signal
+    that the process ignores stays ignored. Python delivers signals only to the main thread, so in
+    other threads nothing is held.
+
+    Yields:
+        A function that returns whether a signal has arrived in any process of the run. Call it
+        equally often in all processes. A process without a signal then gets SIGTERM.
     """
+    held: list[int] = []  # the first signal
+    since = 0.0
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet, self._holding = quiet, False
-        self._waiting: int | None = None
-        self._since = 0.0
-
-    @contextmanager
-    def hold(self) -> Iterator[bool]:
-        """Delay the first signal until this block ends; yield False inside another such block.
-
-        An inner block delays nothing itself. A second Ctrl-C, more than a second later, raises
-        KeyboardInterrupt at once, which also stops a compilation that takes minutes. If the block
-        ends with an error, the signal is dropped. A signal that the process ignores stays ignored.
-        Python delivers signals only to the main thread, so other threads delay nothing.
-        """
-        if self._holding or threading.current_thread() is not threading.main_thread():
-            yield not self._holding
-            return
-        self._waiting, self._holding = None, True
-        heard = [one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, self._note) for number in heard}
-        try:
-            yield True
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            self._holding = False
-        if self._waiting is not None:
-            signal.raise_signal(self._waiting)
-
-    def arrived(self, accelerator: Accelerator) -> bool:
-        """Whether a signal waits in any process of the run; those without one then get SIGTERM."""
-        if accelerator.num_processes > 1:
-            votes = torch.tensor(float(self._waiting is not None), device=accelerator.device)
-            if accelerator.reduce(votes, "sum"):
-                self._waiting = self._waiting or int(signal.SIGTERM)
-        return self._waiting is not None
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._waiting is None:
-            self._waiting, self._since = number, time.monotonic()
-            if not self.quiet:
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal since
+        if not held:
+            held.append(number)
+            since = time.monotonic()
+            if accelerator.is_main_process:
                 name = signal.Signals(number).name
                 say(f"{name}: stopping after this update; Ctrl-C stops at once")
-        elif number == signal.SIGINT and time.monotonic() - self._since > PATIENCE:
+        elif number == signal.SIGINT and time.monotonic() - since > PATIENCE:
             raise KeyboardInterrupt
 
+    def arrived() -> bool:
+        if accelerator.num_processes > 1:
+            votes = torch.tensor(float(len(held)), device=accelerator.device)
+            if accelerator.reduce(votes, "sum") and not held:
+                held.append(signal.SIGTERM)
+        return bool(held)
 
-@contextmanager
-def explain_oom(what: str, device: torch.device, advice: str) -> Iterator[None]:
-    """Turn out-of-memory errors into one line, and free what was allocated in the block.
-
-    Args:
-        what: description of the block, for the message.
-        device: device that computes.
-        advice: how to use less memory, for the message.
-    Raises:
-        torch.OutOfMemoryError: memory ran out.
-    """
+    heard = [one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():
+        heard = []
+    before = {number: signal.signal(number, note) for number in heard}
     try:
-        yield
-    except RuntimeError as error:
-        words = str(error).lower()  # messages of CPU on Linux, CPU on Windows, MPS
-        full = any(w in words for w in ("allocate memory", "not enough memory", "out of memory"))
-        if not full and not isinstance(error, torch.OutOfMemoryError):
-            raise
-        traceback.clear_frames(error.__traceback__)  # frames keep their tensors alive
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        raise torch.OutOfMemoryError(f"{what}: the memory of {device} is full: {advice}") from None
+        yield arrived
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])

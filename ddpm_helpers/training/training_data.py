@@ -8,13 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ddpm_helpers.config import TrainConfig
 
 PROBES = 64  # compare this many images to recognise a dataset
-NEEDED = ("__len__", "batches", "classes", "image_shape", "name")
 
 
 @runtime_checkable
@@ -52,55 +50,27 @@ class TrainingData(Protocol):
         ...
 
 
-def check_dataset(dataset: Any) -> None:
-    """Raise a one-line error for a dataset that cannot be trained on."""
-    if lacks := [f"`{name}`" for name in NEEDED if not hasattr(dataset, name)]:
-        raise ValueError(
-            f"the dataset, of type {type(dataset).__name__}, lacks {', '.join(lacks)}: use an "
-            "ImageDataset, or implement ddpm_helpers.training.TrainingData"
-        )
-    if len(dataset) < 1:
-        raise ValueError(f"the dataset {dataset.name!r} holds no images")
-    if not all(isinstance(name, str) for name in dataset.classes):
-        raise ValueError(f"classes must be names, got {list(dataset.classes)[:5]!r}")
-
-
 def batches_from(
     dataset: TrainingData, config: TrainConfig, step: int, device: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches that follow the first `step` ones, epoch after epoch without end.
 
     Raises:
-        ValueError: a batch, or the number of batches, is not as `TrainingData` describes it.
+        ValueError: an epoch does not have the number of batches that its images need.
     """
     per_epoch = math.ceil(len(dataset) / config.batch_size)
     first, done = divmod(step, per_epoch)
     for epoch in itertools.count(first):
-        found = dataset.batches(config.batch_size, seed=config.seed, epoch=epoch, device=device)
+        batches = dataset.batches(config.batch_size, seed=config.seed, epoch=epoch, device=device)
         number = 0
-        for number, (x_0, y) in enumerate(found, 1):
+        for number, batch in enumerate(batches, start=1):
             if epoch > first or number > done:
-                _check_batch(x_0, y, tuple(dataset.image_shape))
-                yield x_0, y
+                yield batch
         if number != per_epoch:
             raise ValueError(
-                f"the dataset's batches() gave {number} batches, {per_epoch} are needed to hold "
-                "each of its images once; the last one may be smaller"
+                f"the dataset's batches() gave {number} batches; {len(dataset)} images need "
+                f"{per_epoch}"
             )
-
-
-def _check_batch(x_0: Tensor, y: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise an error for a batch that does not fit `TrainingData.batches`."""
-    if x_0.dtype != torch.float32 or x_0.shape[1:] != shape:
-        raise ValueError(
-            f"batches must yield x_0, float32 (B, {', '.join(map(str, shape))}) in [-1, 1]; "
-            f"got {x_0.dtype}, {tuple(x_0.shape)}"
-        )
-    if y.dtype != torch.int64 or y.shape != x_0.shape[:1]:
-        raise ValueError(
-            f"batches must yield y, int64 ({len(x_0)},), one label per image; "
-            f"got {y.dtype}, {tuple(y.shape)}"
-        )
 
 
 def parts_of(
@@ -134,13 +104,12 @@ def identify(dataset: Any) -> dict[str, Any]:
     return found
 
 
-def check_same_data(file: str, saved: dict[str, Any], own: dict[str, Any]) -> None:
+def check_same_data(saved: dict[str, Any], own: dict[str, Any]) -> None:
     """Raise an error if a checkpoint's data has other images or labels, or another order.
 
     A different decoder may change a mean brightness by up to one level.
 
     Args:
-        file: name of the checkpoint, for the message.
         saved, own: results of `identify` for the checkpoint's data and for the current data.
     """
     if (
@@ -149,4 +118,4 @@ def check_same_data(file: str, saved: dict[str, Any], own: dict[str, Any]) -> No
         or not np.allclose(saved["brightness"], own["brightness"], rtol=0, atol=1.0)
     ):
         was, now = (f"{one['images']} images of {one['name']}" for one in (saved, own))
-        raise ValueError(f"{file} was trained on {was}, not on {'other ' * (was == now)}{now}")
+        raise ValueError(f"the checkpoint was trained on {was}, not on the present {now}")
