@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     name, config = read_config(args, known.preset, data["source"])
     out = args.out or default_folder(name, data["source"], args)
     if not args.resume and not args.overwrite and out.is_dir():
-        RunFolder(out, config).refuse_another_run()  # before reading images takes minutes
+        RunFolder(out).refuse_another_run()  # before reading images takes minutes
     accelerator = make_accelerator()
     say = partial(accelerator.print, flush=True)  # one process prints; SIGTERM would lose a buffer
     data |= {"image_size": config.image_size, "channels": config.channels, "limit": config.limit}
@@ -145,7 +145,7 @@ def for_fine_tuning(config: TrainConfig, images: int, chosen: Collection[str]) -
     if "epochs" not in chosen:
         config = replace(config, epochs=max(config.epochs, math.ceil(FINE_TUNING / per_epoch)))
     fifth, tenth = math.ceil(config.epochs / 5), config.epochs * per_epoch // 10
-    changes = {"save_every": fifth, "sample_every": fifth}
+    changes: dict[str, Any] = {"save_every": fifth, "sample_every": fifth}
     changes["warmup_steps"] = min(config.warmup_steps, tenth)
     return replace(config, **{name: v for name, v in changes.items() if name not in chosen})
 

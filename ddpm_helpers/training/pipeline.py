@@ -143,8 +143,8 @@ class TrainingPipeline:
     def steps(self) -> Iterator[StepRecord]:
         """Train, and yield the record of each update once it is made.
 
-        For a loop of your own. Leaving it, an error or Ctrl-C does not save: call `save` then. Call
-        `steps` again to continue.
+        Use it to write a loop of your own. When you leave the loop, or an error or Ctrl-C ends it,
+        nothing is saved: call `save`. Call `steps` again to continue.
 
         Raises: as `fit`.
         """
@@ -243,7 +243,7 @@ class TrainingPipeline:
             self.folder.write_grid(self.grid, epochs)
 
     def _save_last_update(self) -> None:
-        """Save, unless there is nothing new, half an update, or another run in the folder."""
+        """Save, unless no update is new, one is half made, or the folder holds another run."""
         if self.folder and self.folder.is_ours and not self._half_updated:
             if self.step not in (0, self.folder.saved_step):
                 self.save()
@@ -298,7 +298,7 @@ class TrainingPipeline:
             FileNotFoundError: there is no checkpoint.
             ValueError: it is damaged, or belongs to another training.
         """
-        place = self.out_dir if path in (None, "auto") else user_path(path)
+        place = self.out_dir if path is None or path == "auto" else user_path(path)
         if place is None:
             raise ValueError("no out_dir to resume from: give a path")
         try:
@@ -347,7 +347,7 @@ class TrainingPipeline:
         self._half_updated = False
 
     def samples(self, n: int = 20, *, steps: int = 50) -> Tensor:
-        """Draw n images of all classes in turn with the averaged weights, from the same noise.
+        """Draw n images with the averaged weights: the classes in turn, always the same noise.
 
         Args:
             steps: number of DDIM steps; distilled weights take the few they are made for.
