@@ -10,7 +10,7 @@ import torch
 from doctor_styles import HEALTHY, PLANTED, case, hear, linear, named
 from torch import nn
 
-from ddpm_helpers.doctor import check_sampler, oracle
+from ddpm_helpers.doctor import check_sampler, from_flow, oracle
 
 SAMPLE = 9  # every ninth entry of the tables is in `make test`
 DOCS = Path(__file__).parents[1] / "docs" / "doctor.md"
@@ -191,3 +191,14 @@ def test_with_one_class_for_all_the_null_label_tells_the_branches_apart(swapped)
     assert ("are swapped" in found.sentence) == swapped
     alone = check_sampler(lambda model, x: loop(Guided(model), x), healthy.alpha_bar)
     assert alone.verdict == "ok"
+
+
+def test_a_flow_whose_t_never_advances_is_named():
+    def midpoint(model, x, n=20):
+        for _ in range(n):  # t += 1 / n is missing
+            middle = x + model(x, torch.zeros(len(x))) / n / 2
+            x = x + model(middle, torch.full((len(x),), 0.5 / n)) / n
+        return x
+
+    found = from_flow(midpoint, noise_at=0).check_sampler()
+    assert found.verdict == "broken" and "t does not change from step to step" in found.sentence

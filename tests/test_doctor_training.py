@@ -159,6 +159,8 @@ def step_with(bug=""):
         if bug == "detached":
             out = out.detach().requires_grad_()
         goal = torch.randn_like(eps) if bug == "eps redrawn" else targets.get(bug, eps)
+        if bug == "own output":
+            goal = net(x_t)
         loss = (out - goal).square().mean()
         loss = {
             "first image": lambda: F.mse_loss(out[0], eps[0]),
@@ -192,6 +194,7 @@ def test_a_healthy_update_is_healthy_whatever_its_style(style):
         ("x_t", "the network's own input"),
         ("one value", "one value for each image"),
         ("same", "the same for all images"),
+        ("own output", "the output is compared with itself"),
         ("first image", "7 of 8 images have no gradient"),
         ("mean over the batch", "means over the batch are compared"),
         ("mean over images", "means over images are compared"),

@@ -90,7 +90,7 @@ def check_stages(bench: Bench, record: Record, other: Record) -> Alarm | None:
     if record.told != other.told or (of_t is not None and not isinstance(of_t, Path)):
         return None
     calls = [k for k in range(len(record.told)) if not k or not same_input(other, k - 1)]
-    if alarm := _same_x(bench, other, calls):
+    if alarm := _same_t(record, calls) or _same_x(bench, other, calls):
         return alarm
     for clock in CLOCKS:
         walk = _Walk(record, other, calls, clock)
@@ -98,11 +98,24 @@ def check_stages(bench: Bench, record: Record, other: Record) -> Alarm | None:
         if stays < len(calls) / 4 and walk.stages(1) is not None:
             return None
         for m in range(2, MOST + 1):
-            if steps := walk.stages(m):
+            if (steps := walk.stages(m)) and all(step.ways[-1] for step in steps):
                 return _name(bench, steps, walk.by_sigma)
         if alarm := _sums(walk):
             return alarm
     return None
+
+
+def _same_t(record: Record, calls: list[int]) -> Alarm | None:
+    """Many calls, but only one or two different t."""
+    given = dict.fromkeys(record.told[k] for k in calls)
+    if len(given) > 2 or len(calls) < 8:
+        return None
+    return (
+        broken,
+        f"all {len(calls)} calls of the network get t = {' or '.join(f'{t:.4g}' for t in given)}: "
+        "t does not change from step to step",
+        "Change t in the loop, such as t += h after each step",
+    )
 
 
 def _same_x(bench: Bench, record: Record, calls: list[int]) -> Alarm | None:

@@ -165,12 +165,17 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
     losses = [seen.loss, second.loss, *(update() for _ in range(calls - 2))]
     first, last = losses[0], statistics.median(losses[-5:])
     fell = f"from {first:.3f} to {last:.3f} in {calls} updates on one batch"
+    ratio = last / first if first else math.inf  # the rule before `rules` says what a 0 means
     rules = [
         (holds, verdict, f"{words}; the loss went {fell}", repair)
-        for holds, verdict, words, repair in rules_for(seen, second, changed, last / first, fall)
+        for holds, verdict, words, repair in rules_for(seen, second, changed, ratio, fall)
     ]
     return decide(
         "overfit",
+        (first == 0, broken,
+         "the loss is 0 before anything is learned: the output is compared with itself, or a weight "
+         "of the loss is 0",
+         "Compute the target from x_0 and eps alone, and print the weights of the loss"),
         (last < 0, broken, f"the loss is negative, which no mean of squares is: {fell}",
          "Remove the minus sign in front of the loss"),
         *rules,
