@@ -173,8 +173,8 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
     return decide(
         "overfit",
         (first == 0, broken,
-         "the loss is 0 before anything is learned: the output is compared with itself, or a weight "
-         "of the loss is 0",
+         "the loss is 0 before anything is learned: the output is compared with itself, or a "
+         "weight of the loss is 0",
          "Compute the target from x_0 and eps alone, and print the weights of the loss"),
         (last < 0, broken, f"the loss is negative, which no mean of squares is: {fell}",
          "Remove the minus sign in front of the loss"),
