@@ -8,6 +8,7 @@ from torchvision.utils import save_image
 
 from ddpm_helpers import DiffusionNet, DiffusionUtils, ImageDataset, cli, doctor
 from ddpm_helpers.pretrained import save_weights
+from ddpm_helpers.training.checkpoint import FORM
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +74,8 @@ def test_a_run_is_examined_with_its_history_and_both_copies(tmp_path, capsys, mo
     from ddpm_helpers import load_pretrained
 
     net, _ = load_pretrained(path)
-    rest = {"ema_model": {}, "optimizer": {}, "history": [], "config": {}, "data": "cartoons"}
-    rest["diffusion"] = {}
-    torch.save({"model": net.state_dict(), "step": 60} | rest, tmp_path / "checkpoint.pt")
+    state = {"form": FORM, "model": net.state_dict(), "step": 60}
+    torch.save(state, tmp_path / "checkpoint.pt")
     before = sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.iterdir())
     assert cli.main(["doctor", "--weights", str(tmp_path)]) == 2
     _, verdicts = lines(capsys)

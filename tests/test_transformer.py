@@ -207,14 +207,16 @@ def test_a_described_size_that_the_weights_do_not_have_is_refused_before_it_is_b
 
 def test_fine_tuning_keeps_the_rows_of_known_classes(tmp_path):
     path = stored(tmp_path)
-    model, diffusion = fine_tune_model(path, ["class 2", "new"], say=lambda line: None)
+    model, diffusion = fine_tune_model(path, ("class 2", "new"), say=lambda line: None)
     old, (x, t, _) = load_pretrained(path)[0], a_batch()
     two, none = torch.full((3,), 2), torch.full((3,), -1)
     assert torch.equal(model(x, t, none + 1), old(x, t, two))
     assert torch.equal(model(x, t, none + 2), old(x, t, none))
     config = TrainConfig(**TOY, image_size=16, timesteps=20, prediction="v", epochs=1)
     before = model.to_tokens.weight.clone()
-    TrainingPipeline(model, diffusion, TwoColours(), config).fit()
+    data = TwoColours()
+    data.classes = model.classes
+    TrainingPipeline(model, diffusion, data, config).fit()
     assert not torch.equal(model.to_tokens.weight, before)
 
 
