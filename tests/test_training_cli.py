@@ -172,8 +172,9 @@ def test_a_stopped_training_can_be_resumed(train, monkeypatch, tmp_path):
             yield record
 
     monkeypatch.setattr(TrainingPipeline, "steps", interrupted)
-    code, _, err = train("--out", "run", "--epochs", "9")
+    code, out, err = train("--out", "run", "--epochs", "9")
     assert code == 130 and "SIGINT" in err and state(tmp_path / "run")["step"] == 1
+    assert "at step 1 of" in out and "--resume" in out
     monkeypatch.setattr(TrainingPipeline, "steps", steps)
     assert train("--out", "run", "--epochs", "9", "--resume")[0] == 0
 

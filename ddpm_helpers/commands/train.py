@@ -94,7 +94,11 @@ def run(args: argparse.Namespace) -> None:
     say(f"{name}, {len(ds)} images of {data['source']}, {where}, writing to {out}{start}")
     if pipeline.step >= pipeline.total_steps:
         say(f"step {pipeline.step} of {pipeline.total_steps}: nothing to train; raise --epochs")
-    history = pipeline.fit()
+    try:
+        history = pipeline.fit()
+    except KeyboardInterrupt:
+        say(f"stopped at step {pipeline.step} of {pipeline.total_steps}; --resume continues")
+        raise
     if last := [record.loss for record in history[-100:] if record.finite]:
         mean = sum(last) / len(last)
         say(f"{len(history)} steps, mean loss of the last {len(last)}: {mean:.4f}")

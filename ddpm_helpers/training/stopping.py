@@ -45,7 +45,7 @@ def held_signals(accelerator: Accelerator) -> Iterator[Callable[[], bool]]:
             since = time.monotonic()
             if accelerator.is_main_process:
                 name = signal.Signals(number).name
-                say(f"{name}: stopping after this update; Ctrl-C stops at once")
+                say(f"{name}: stopping after this update; a second Ctrl-C stops at once")
         elif number == signal.SIGINT and time.monotonic() - since > PATIENCE:
             raise KeyboardInterrupt
 
