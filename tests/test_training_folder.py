@@ -143,6 +143,17 @@ def test_overwrite_removes_the_run_and_nothing_else_when_training_starts(run):
     assert len(resumed.fit()) == 6  # a run that was resumed is not overwritten
 
 
+def test_overwrite_does_not_remove_what_another_training_saved_after_a_resume(run):
+    first, second = pipeline(run, overwrite=True, epochs=4), pipeline(run, epochs=4)
+    first.resume()
+    second.resume()
+    second.fit()
+    before = content(run)
+    with pytest.raises(FileExistsError):
+        first.fit()
+    assert content(run) == before
+
+
 HOLD = """
 import sys, time
 sys.path[:0] = {path}
@@ -370,6 +381,20 @@ def test_half_an_update_is_neither_saved_nor_continued(whole, tmp_path, monkeypa
     p.resume()
     p.fit()
     assert same_run(p, whole)
+
+
+def test_half_a_resume_is_neither_saved_nor_continued(run, tmp_path, monkeypatch):
+    def broken(*args):
+        raise KeyboardInterrupt
+
+    p = pipeline(tmp_path / "new")
+    with monkeypatch.context() as patched:
+        patched.setattr("ddpm_helpers.training.pipeline.load_optimizer", broken)
+        with pytest.raises(KeyboardInterrupt):
+            p.resume(run)
+    for act in (p.fit, p.save):
+        with pytest.raises(RuntimeError, match=r"resume\(\)"):
+            act()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit on file sizes needs POSIX")

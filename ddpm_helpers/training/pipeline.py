@@ -40,7 +40,7 @@ from ddpm_helpers.training.sample_grids import make_grid
 from ddpm_helpers.training.stopping import held_signals
 from ddpm_helpers.training.training_data import TrainingData, batches_from, identify, parts_of
 
-MINUTES = 10.0  # between two checkpoints, in epochs that take longer
+MINUTES = 10.0  # save this long after the last checkpoint, even within an epoch
 
 
 class TrainingPipeline:
@@ -113,8 +113,9 @@ class TrainingPipeline:
         """Train to the end with a progress bar.
 
         Ctrl-C, SIGTERM and SIGHUP (a closed terminal) wait until the update is made and saved. In a
-        run of several processes, all of them stop. A second Ctrl-C, more than a second later, stops
-        at once. After an error, the last complete update is saved before the error is raised.
+        run of several processes, all of them stop. A second Ctrl-C, more than a second later, does
+        not wait for the update. After an error, the last complete update is saved before the error
+        is raised.
 
         Args:
             watch: called as `watch(pipeline, record)` after every update.
@@ -129,7 +130,7 @@ class TrainingPipeline:
             RuntimeError: an earlier update was interrupted half way; call `resume` first.
         """
         quiet = not self.is_main
-        with held_signals(self.accelerator) as signal_arrived:  # a held signal is sent at the end
+        with held_signals(self.accelerator) as signal_arrived:  # delivers them at the end
             try:
                 for record in show_progress(self.steps(), self.step, self.total_steps, quiet=quiet):
                     if watch is not None:
@@ -141,7 +142,7 @@ class TrainingPipeline:
         return self.history
 
     def steps(self) -> Iterator[StepRecord]:
-        """Train, and yield the record of each update once it is made.
+        """Train, and yield a record after each update.
 
         Use it to write a loop of your own. When you leave the loop, or an error or Ctrl-C ends it,
         nothing is saved: call `save`. Call `steps` again to continue.
@@ -150,7 +151,7 @@ class TrainingPipeline:
         """
         self._refuse_half_an_update()
         with self.folder.in_use() if self.folder else nullcontext():
-            prepared = -1  # the step that the next batch belongs to
+            prepared = -1  # the step whose batch `batches` yields next
             while self.step < self.total_steps:
                 if self.step != prepared:  # at the start, or the loop's body called `resume`
                     batches = batches_from(self.dataset, self.config, self.step, self.device)
@@ -183,8 +184,8 @@ class TrainingPipeline:
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
         parts = parts_of(len(x_0), config.accumulate, processes, self.accelerator.process_index)
-        for k, (rows, weight) in enumerate(parts, start=1):  # one part, unless split
-            last = k == config.accumulate  # only then processes exchange gradients
+        for k, (rows, weight) in enumerate(parts, start=1):  # one, unless accumulate > 1
+            last = k == config.accumulate  # processes exchange gradients only then
             labels = None if self.model.num_classes is None else y[rows]
             with nullcontext() if last else self.accelerator.no_sync(self.net):
                 with self.autocast():
@@ -222,10 +223,10 @@ class TrainingPipeline:
     def _write_what_is_due(self) -> None:
         """Write what is due after an update.
 
-        A checkpoint: after the first update, to test early that saving works, then every ten
-        minutes and every `save_every` epochs. A grid: every `sample_every` epochs. After the last
-        update both are due, but never a grid if `sample_every` is 0. With `keep_weights`, also the
-        weights of epochs 1, 2, 5, 10, …
+        A checkpoint: after the first update, to test early that saving works, then every
+        `save_every` epochs and ten minutes after the previous checkpoint. A grid: every
+        `sample_every` epochs. After the last update both are due, but never a grid if
+        `sample_every` is 0. With `keep_weights`, also the weights of epochs 1, 2, 5, 10, …
         """
         if self.folder is None:
             return
@@ -243,7 +244,7 @@ class TrainingPipeline:
             self.folder.write_grid(self.grid, epochs)
 
     def _save_last_update(self) -> None:
-        """Save, unless no update is new, one is half made, or the folder holds another run."""
+        """Save the last update if it is complete and unsaved, and the folder holds this run."""
         if self.folder and self.folder.is_ours and not self._half_updated:
             if self.step not in (0, self.folder.saved_step):
                 self.save()
@@ -339,6 +340,7 @@ class TrainingPipeline:
             ValueError: the state belongs to another training. Nothing is changed.
         """
         checkpoint.check_compatible(state, self.state_dict())
+        self._half_updated = True  # until everything is loaded
         self.model.load_state_dict(state["model"])
         self.ema_model.load_state_dict(state["ema_model"])
         load_optimizer(self.optimizer, state["optimizer"])

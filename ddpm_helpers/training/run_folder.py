@@ -25,7 +25,7 @@ from ddpm_helpers.training.training_data import TrainingData
 WEIGHTS = "weights.safetensors"
 HISTORY = "history.jsonl"
 LOCK = ".lock"  # locked by the operating system while a process trains in the folder
-# A folder with one of these files holds a run. The others are replaced by the first checkpoint.
+# A folder with one of these files holds a run. config.toml and history.jsonl alone are replaced.
 RESULTS = r"checkpoint(-previous)?\.pt|weights(_epoch_\d+)?\.safetensors|samples_epoch_\d+\.png"
 
 
@@ -55,11 +55,11 @@ class RunFolder:
         self.is_ours = False
         self.saved_step: int | None = None
         self.saved_at = float("-inf")
-        self._known_time: int | None = None  # time of this run's checkpoint.pt
+        self._known_time: int | None = None  # of checkpoint.pt, when this run last saw it
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Lock the folder for this run; the lock ends with the process.
+        """Lock the folder for this run until the block ends or the process dies.
 
         The first time, an old run is removed if `overwrite` is True.
 
@@ -98,7 +98,7 @@ class RunFolder:
                 path.unlink()
         else:
             self.refuse_another_run()
-        self.is_ours, self.overwrite = True, False  # whatever comes later is not overwritten
+        self.is_ours, self.overwrite = True, False  # a later run is not removed
 
     def refuse_another_run(self) -> None:
         """Raise FileExistsError if the folder holds checkpoints, weights or sample grids."""
@@ -118,7 +118,7 @@ class RunFolder:
         write_atomic(self.path / "config.toml", settings.encode())
 
     def write_history(self, history: Sequence[StepRecord]) -> None:
-        """Write history.jsonl, one record a line; NaN and infinity become null."""
+        """Write history.jsonl, one record per line; NaN and infinity become null."""
         lines = "".join(json.dumps(asdict(record)) + "\n" for record in history)
         write_atomic(self.path / HISTORY, re.sub("NaN|-?Infinity", "null", lines).encode())
 
@@ -141,7 +141,8 @@ class RunFolder:
 
     def note_saved(self, step: int) -> None:
         """Note that the folder holds this run, with a checkpoint of this step."""
-        self.is_ours, self.saved_step, self.saved_at = True, step, time.monotonic()
+        self.is_ours, self.overwrite = True, False
+        self.saved_step, self.saved_at = step, time.monotonic()
         self._known_time = self._checkpoint_time()
 
     def _checkpoint_time(self) -> int | None:
