@@ -40,8 +40,8 @@ class Cached:
 def load(collection: Collection, shape: tuple[int, int, int], cache_dir: Path) -> Cached:
     """Open a collection's cache; make it first if it does not exist.
 
-    If several processes call this at once, one makes the cache and the others wait and print a
-    line. If the cache folder cannot be written to, a temporary folder is used.
+    If several processes call this at once, one makes the cache; the others print a line and
+    wait. If the cache folder cannot be written to, a temporary folder is used.
 
     Args:
         collection: what to cache.
@@ -58,7 +58,7 @@ def load(collection: Collection, shape: tuple[int, int, int], cache_dir: Path) -
     path = cache_dir / name
     try:
         with locked(path.with_suffix(".lock"), f"making the cache of {collection.name}"):
-            if not (ready := _read(path, key)):  # else another process has made it meanwhile
+            if not (ready := _read(path, key)):  # another process may have made it
                 _write(collection, path, key)
                 ready = _read(path, key)
                 remove_older(path)
@@ -77,14 +77,14 @@ def map_images(path: Path) -> np.ndarray:
     """Memory-map the images of a .npy file; load them if the drive cannot map files."""
     try:
         return np.load(path, mmap_mode="r")
-    except OSError:  # if the file is missing, this raises again
+    except OSError:  # if the file is missing, the next line raises again
         return np.load(path)
 
 
 def _name_and_key(
     collection: Collection, shape: tuple[int, int, int]
 ) -> tuple[str, dict[str, Any]]:
-    """The file name of a collection's cache and the key whose digest is in it."""
+    """Return the file name of a collection's cache, and the key whose digest the name holds."""
     key = {"identity": collection.identity, "shape": list(shape), "version": VERSION}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     return f"{collection.identity['kind']}-{shape[-1]}-{digest}.npy", key

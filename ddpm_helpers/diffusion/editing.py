@@ -17,7 +17,7 @@ from ddpm_helpers.diffusion.walk import Model, device_and_precision, picture_noi
 
 
 def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
-    """Interpolate between two noises on an arc, which keeps the norm of the noise.
+    """Interpolate between two noises along an arc, so that the norm hardly changes.
 
         (sin((1 - w) * angle) * a + sin(w * angle) * b) / sin(angle)
 
@@ -58,8 +58,8 @@ def sdedit(
         diffusion, model: as for `DiffusionUtils.sample`.
         images: (n, C, H, W) in [-1, 1]: photographs, drawings, scribbles.
         t: the timestep to noise them to, 1..T: a small t keeps most of the image, T almost nothing.
-        steps: number of steps from t down, 1..t; None means t; or a list of timesteps to visit,
-            which begins with the timestep to noise the images to, at most t.
+        steps: number of steps from t down, 1..t (None: t), or a list of timesteps to visit. The
+            images are then noised to its first timestep, which is at most t.
         seed, first, options: as for `sample_steps`, without x_T, shape and spacing.
     Returns:
         (n, C, H, W).
@@ -101,7 +101,7 @@ def inpaint(
         repeats: number of times each step is taken, at least 1.
         options: y, guidance, guidance_interval and clip, as for `sample_steps`.
     Returns:
-        (n, C, H, W), the given images where the mask is False.
+        (n, C, H, W), the given images where the mask is 0.
     Source: Lugmayr et al. 2022 (RePaint), algorithm 1, with jumps of one step.
     """
     checks.images("images", images)
@@ -141,7 +141,7 @@ def ddim_invert(
     Each step solves DDIM's equation, which has x_t on both sides, by `repeats` fixed-point
     iterations. To reduce the effect of prediction errors, a step uses the prediction as eps if the
     signal is stronger than the noise, and as x_0 otherwise. Sampling from the result with
-    sampler="ddim", the same clip and the same options returns the images.
+    sampler="ddim", the same clip and the same options recovers the images approximately.
 
     Args:
         diffusion, model: as for `DiffusionUtils.sample`.

@@ -1,4 +1,4 @@
-"""What happens inside a training step that is called from outside: network, gradients, optimiser.
+"""Watch a training step from outside: its network, gradients and optimiser.
 
 PyTorch's global hooks see every call of a module and every step of an optimiser, so nothing of the
 step's own code needs to be known or changed.
@@ -28,11 +28,12 @@ class Watch:
 
     Attributes:
         net: the outermost module with parameters that maps images to images; None if there is none.
-        x_t, out, grad: its input and output, (B, C, H, W), and the loss's gradient by the output.
+        x_t, out, grad: its input and output, (B, C, H, W), and the gradient of the loss
+            with respect to the output.
         steps: the optimisers that made a step.
-        gone: whether no parameter had a gradient when an optimiser stepped.
+        gone: whether all gradients were missing or 0 when an optimiser stepped.
         added: whether gradients of earlier steps were added to this one's.
-        loss: that the step returned.
+        loss: the loss that the step returned.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class Watch:
 
     @contextmanager
     def watching(self, known: nn.Module | None) -> Iterator[None]:
-        """Around one step; `known` is the network, where an earlier step has shown it."""
+        """Watch one step; `known` is the network, if an earlier step has shown it."""
         with ExitStack() as stack:
             for handle in (
                 register_module_forward_pre_hook(self._enter),
@@ -59,7 +60,7 @@ class Watch:
             yield
 
     def _gradients_of(self, known: nn.Module | None) -> Iterator[Any]:
-        """Add up what the backward passes of this step alone give the largest parameter."""
+        """Sum the gradients that this step's own backward passes give the largest parameter."""
         parameters = [] if known is None else [p for p in known.parameters() if p.requires_grad]
         if parameters:
             one = max(parameters, key=lambda p: p.numel())
@@ -101,9 +102,10 @@ class Watch:
                 self.added = bool(fresh.any()) and bool(longer or along < 0.999)
 
     def target(self) -> Tensor | None:
-        """What the output is compared with, if the loss is the mean or sum of squared errors.
+        """Find what the output is compared with, if the loss is the mean or sum of squared errors.
 
-        With loss = c sum(e^2) the gradient by the output is 2 c e, so c = sum(grad^2) / (4 loss).
+        With loss = c sum(e^2), the gradient with respect to the output is 2 c e, so
+        c = sum(grad^2) / (4 loss).
         """
         if self.grad is None or not self.loss > 0:
             return None
@@ -119,7 +121,7 @@ def _held(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 
 def watch(step: Callable[[], float], known: nn.Module | None) -> tuple[Watch, int]:
-    """One step, and how many of the known network's tensors it changed."""
+    """Watch one step, and count the known network's tensors that it changed."""
     before = [] if known is None else [p.detach().clone() for p in known.parameters()]
     seen = Watch()
     with seen.watching(known):
@@ -130,14 +132,13 @@ def watch(step: Callable[[], float], known: nn.Module | None) -> tuple[Watch, in
 
 
 def rules_for(first: Watch, second: Watch, changed: int, share: float, fall: float) -> list[Rule]:
-    """Rules of two successive steps on one batch.
+    """Return the rules for two successive steps on one batch.
 
     Args:
-        first, second: the steps; the second is watched with the network that the first has shown.
-        changed: tensors of the network that the second has changed.
-        share: the last loss over the first.
-        fall: if share is below this, the loss fell enough: rules that explain why a loss does not
-            fall are left out.
+        first, second: the steps; the network that the first showed is `known` in the second.
+        changed: number of the network's tensors that the second changed.
+        share: the last loss divided by the first.
+        fall: rules that explain why a loss does not fall apply only if share is at least this.
     """
     net = second.net
     if net is None:
@@ -178,7 +179,7 @@ def rules_for(first: Watch, second: Watch, changed: int, share: float, fall: flo
 
 
 def _target_rules(first: Watch, second: Watch, stuck: bool) -> list[Rule]:
-    """Rules of what the output is compared with."""
+    """Return the rules about the target, with which the output is compared."""
     x_t, target, before = second.x_t, second.target(), first.target()
     fixed = first.x_t.shape == x_t.shape and torch.equal(first.x_t, x_t)
     rules: list[Rule] = []
