@@ -103,7 +103,7 @@ class TrainingPipeline:
         self.folder: RunFolder | None = None
         if self.out_dir is not None and self.is_main:
             self.folder = RunFolder(self.out_dir, overwrite=overwrite)
-        self._half_updated = False  # True while the weights, their average and the step change
+        self._half_updated = False  # True while an update or a resume changes the state
 
     # ------------------------------------------------------------------------------ the loop
 
@@ -127,7 +127,7 @@ class TrainingPipeline:
             FileExistsError: out_dir holds a run that you neither resume nor overwrite, or another
                 training has saved there since this one last did.
             FloatingPointError: loss or gradient was not finite in five batches in a row.
-            RuntimeError: an earlier update was interrupted half way; call `resume` first.
+            RuntimeError: an update or a resume was interrupted half way; call `resume` first.
         """
         quiet = not self.is_main
         with held_signals(self.accelerator) as signal_arrived:  # delivers them at the end
@@ -281,8 +281,8 @@ class TrainingPipeline:
     def _refuse_half_an_update(self) -> None:
         if self._half_updated:
             raise RuntimeError(
-                f"update {self.step + 1} was interrupted half way: call resume() to continue from "
-                "a checkpoint, or make a new pipeline"
+                "an update or a resume was interrupted half way: call resume() to continue from a "
+                "checkpoint, or make a new pipeline"
             )
 
     def resume(self, path: str | Path | None = None) -> Path | None:
