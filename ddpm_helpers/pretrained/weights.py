@@ -18,7 +18,6 @@ from ddpm_helpers.config_file import data_of_run
 from ddpm_helpers.diffusion import DiffusionUtils
 from ddpm_helpers.files import user_path, write_atomic
 from ddpm_helpers.model import NETWORKS, Network
-from ddpm_helpers.model.wrapped import unwrapped
 from ddpm_helpers.pretrained import shipped
 
 HUB_WEIGHTS = "model.safetensors"  # file name that huggingface_hub.PyTorchModelHubMixin uses
@@ -37,15 +36,19 @@ def save_weights(
 
     Args:
         path: file to write, ending in .safetensors; written atomically.
-        model: the network, usually with averaged weights. If it is inside torch.compile or
-            DataParallel, the network inside is saved.
+        model: the network, usually with averaged weights.
         diffusion: the `DiffusionUtils` that it was trained with.
         trained: facts about the training (data, updates, classes …), plain JSON values.
         dtype: dtype of the stored weights; torch.float16 halves the file size.
     Returns:
         The path.
+    Raises:
+        ValueError: the network is inside torch.compile or DataParallel.
+        OSError: the disk is full or not writable.
     """
-    path, model = user_path(path), unwrapped(model)
+    path = user_path(path)
+    if not isinstance(model, Network):  # also one inside torch.compile or DataParallel
+        raise ValueError(f"the network must be a DiffusionNet or a DiT, got {type(model).__name__}")
     about: dict[str, Any] = {"network": model.kind, "model": model.config}
     about |= {"diffusion": diffusion.config, "trained": trained or {}}
     tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in model.state_dict().items()}

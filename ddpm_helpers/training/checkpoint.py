@@ -18,7 +18,7 @@ from ddpm_helpers.training.training_data import check_same_data
 
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
 FORM = 2  # counts changes of what `TrainingPipeline.state_dict` returns
-# Changing one of these would turn the rest of the run into another training.
+# These settings define the training: a checkpoint with another value is refused.
 FIXED = (
     "image_size", "timesteps", "schedule", "prediction", "rescale_zero_snr", "batch_size", "seed",
     "network", "width", "limit", "optimizer", "channels", "t_sampling", "teacher_steps", "heads",
@@ -73,7 +73,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def find(place: Path) -> tuple[Path, dict[str, Any]]:
-    """Find a checkpoint; return its path and content.
+    """Find a checkpoint, and return its path and content.
 
     Args:
         place: the file, or a run's folder. In a folder, checkpoint-previous.pt is used if
@@ -94,21 +94,14 @@ def find(place: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def changed_settings(saved: dict[str, Any], own: dict[str, Any]) -> str:
-    """List the settings that differ from those of a checkpoint, such as "lr 0.001 (was 0.01)".
-
-    Args:
-        saved, own: configurations, as `TrainConfig.to_dict` returns them.
-    """
+    """List the settings that differ from a checkpoint's, such as "lr 0.001 (was 0.01)"."""
     changed = (name for name in own if saved.get(name, own[name]) != own[name])
     return ", ".join(f"{name} {own[name]!r} (was {saved[name]!r})" for name in changed)
 
 
 def check_compatible(saved: dict[str, Any], own: dict[str, Any]) -> None:
-    """Refuse a checkpoint of another training, in one line.
+    """Refuse to continue from the state `saved` if it belongs to another training than `own`.
 
-    Args:
-        saved: the state in it.
-        own: the state of the training that wants to continue from it.
     Raises:
         ValueError: the configuration, the data, the betas or the network differ.
     """

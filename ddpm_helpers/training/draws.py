@@ -1,4 +1,4 @@
-"""The random draws of an update: functions of (seed, step), so that a run resumes at any step."""
+"""The random draws of an update. They depend only on (seed, step), so a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def augment(
 def draw_t_and_eps(
     x_0: Tensor, alpha_bar: Tensor, generator: torch.Generator, t_sampling: str = "uniform"
 ) -> tuple[Tensor, Tensor]:
-    """Draw timesteps t in 1..T, (B,) on the CPU, where the tables are, and eps ~ N(0, I).
+    """Draw timesteps t in 1..T and the noise eps ~ N(0, I) for a batch.
 
     Args:
         x_0: (B, C, H, W).
         alpha_bar: the schedule, (T + 1,), on the CPU.
         generator: on the device of x_0.
-        t_sampling: how t is drawn, one of `T_SAMPLINGS`.
+        t_sampling: how t is drawn, as for `draw_steps`.
     Returns:
-        t, int64 (B,), and eps, shape of x_0.
+        t, int64 (B,) on the CPU, where the tables are, and eps, shape of x_0 on its device.
     """
     on_cpu = generator.device.type == "cpu"
     host = generator if on_cpu else torch.Generator().manual_seed(generator.initial_seed())

@@ -1,4 +1,4 @@
-"""Averaged weights (EMA): smoother than the latest ones, and used for sampling."""
+"""Averaged weights (EMA), from which samples are drawn: they vary less than the latest weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def ema_decay_at(step: int, decay: float) -> float:
-    """Decay with warm-up, so that the random first weights are forgotten quickly.
+    """Compute the decay, with a warm-up that forgets the random first weights quickly.
 
         decay_k = min(decay, (1 + k) / (10 + k))
 
@@ -22,13 +22,9 @@ def ema_decay_at(step: int, decay: float) -> float:
 
 @torch.no_grad()
 def update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
-    """ema = decay * ema + (1 - decay) * weights, in place, for every parameter.
+    """Update the averaged weights in place: ema = decay * ema + (1 - decay) * weights.
 
     Buffers are tables, not weights: they are copied.
-
-    Args:
-        ema_model, model: the averaged weights and the current ones.
-        decay: in 0..1.
     """
     average = get_ema_multi_avg_fn(decay)  # of torch, for all parameters at once
     average([*ema_model.parameters()], [*model.parameters()], None)  # type: ignore[arg-type]

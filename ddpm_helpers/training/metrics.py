@@ -19,8 +19,8 @@ class StepRecord:
         epoch: number of its epoch, from 0.
         loss: mean loss of its batch.
         lr: learning rate that it used.
-        images_per_second: images divided by the seconds of this update, reading included. NaN
-            outside `TrainingPipeline.steps`.
+        images_per_second: images of the batch, divided by the seconds that it took to read them
+            and make the update; NaN if you call `train_step` yourself.
         grad_norm: norm of the gradient before clipping.
     """
 
@@ -40,10 +40,8 @@ class StepRecord:
 def check_finite(history: Sequence[StepRecord]) -> None:
     """Warn if the last batch was not finite.
 
-    Args:
-        history: the records so far, at least one.
     Raises:
-        FloatingPointError: the last five batches were not finite.
+        FloatingPointError: none of the last five batches was finite.
     """
     record = history[-1]
     if record.finite:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ddpm_helpers.model import Network
 
-# Of the odd polynomials of degree 5, those that bring the singular values in 0.003..1 nearest to 1,
-# one after another: after the last they lie in 0.78..1.20. The first three shrink their argument by
-# 1 %, since rounding can lift it over the end of its interval, beyond which they grow fast.
+# Each row is an odd polynomial of degree 5, a X + b X^3 + c X^5. Applied in turn, the four bring
+# singular values in 0.003..1 as near to 1 as such polynomials can: into 0.78..1.20. The first three
+# include a division of X by 1.01, because rounding can lift X above 1, where they grow fast.
 COEFFICIENTS = (
     (8.30067, -24.03754, 17.46613),
     (4.00339, -2.92284, 0.54187),

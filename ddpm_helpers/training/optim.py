@@ -24,9 +24,9 @@ def build_optimizer(model: Network, config: TrainConfig) -> torch.optim.Optimize
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load the state of a saved optimiser, but keep the options of this one.
+    """Load the state of a saved optimiser, but keep this one's options.
 
-    The options may differ, such as weight_decay, or fused on another device.
+    Options such as weight_decay may have changed, and another device may not support fused.
     """
     own = optimizer.state_dict()["param_groups"]
     groups = [
@@ -37,7 +37,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """The learning rate of an update: linear warm-up to config.lr, then config.lr_schedule.
+    """Compute the learning rate of an update: linear warm-up to config.lr, then config.lr_schedule.
 
     The warm-up takes config.warmup_steps updates, but at most a third of the run.
     cosine: half a cosine down to 0 at the last update.
@@ -45,8 +45,8 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
     the decay begins, you can still choose a longer run.
 
     Args:
-        step: number of the update, from 1; beyond total, the rate of the last one.
-        total: updates of the whole run.
+        step: number of the update, from 1; above total, it counts as total.
+        total: number of updates in the whole run.
     Source: cosine: Loshchilov & Hutter 2017, eq. 5, one cycle; wsd: Hu et al. 2024, section 4.
     """
     step, warm_up = min(step, total), min(config.warmup_steps, total // 3)

@@ -1,11 +1,4 @@
-"""The training loop, in three layers.
-
-- `fit` trains to the end and shows the progress. On Ctrl-C or SIGTERM it stops after the update and
-  saves; after an error it saves the last complete update.
-- `steps` makes one update after another, and writes checkpoints and sample grids when they are due.
-- `train_step` makes one update: it adds noise, computes the loss and its gradient, and changes the
-  weights and their average.
-"""
+"""The training loop, in three layers: `fit` uses `steps`, and `steps` uses `train_step`."""
 
 from __future__ import annotations
 
@@ -48,7 +41,7 @@ class TrainingPipeline:
 
     The order of the images depends only on (seed, epoch), every other draw only on (seed, step).
     So a run that is stopped and resumed ends with the same weights as one that was never stopped.
-    Under `torchrun`, the processes split each batch and the first process writes the files. The
+    Under `torchrun`, the processes split each batch, and the first process writes the files. The
     result is that of one process, apart from rounding.
 
     Args:
@@ -112,10 +105,9 @@ class TrainingPipeline:
     ) -> list[StepRecord]:
         """Train to the end with a progress bar.
 
-        Ctrl-C, SIGTERM and SIGHUP (a closed terminal) wait until the update is made and saved. In a
-        run of several processes, all of them stop. A second Ctrl-C, more than a second later, does
-        not wait for the update. After an error, the last complete update is saved before the error
-        is raised.
+        On Ctrl-C, SIGTERM or SIGHUP (a closed terminal), all processes of the run finish the
+        update, save it and stop. A second Ctrl-C, more than a second later, interrupts the update.
+        After an error, the last complete update is saved before the error is raised.
 
         Args:
             watch: called as `watch(pipeline, record)` after every update.
@@ -130,7 +122,7 @@ class TrainingPipeline:
             RuntimeError: an update or a resume was interrupted half way; call `resume` first.
         """
         quiet = not self.is_main
-        with held_signals(self.accelerator) as signal_arrived:  # delivers them at the end
+        with held_signals(self.accelerator) as signal_arrived:  # and delivers them at the end
             try:
                 for record in show_progress(self.steps(), self.step, self.total_steps, quiet=quiet):
                     if watch is not None:
@@ -142,10 +134,10 @@ class TrainingPipeline:
         return self.history
 
     def steps(self) -> Iterator[StepRecord]:
-        """Train, and yield a record after each update.
+        """Train, and yield a record after each update, for a loop of your own.
 
-        Use it to write a loop of your own. When you leave the loop, or an error or Ctrl-C ends it,
-        nothing is saved: call `save`. Call `steps` again to continue.
+        Checkpoints and sample grids are written when they are due. Leaving the loop, an error or
+        Ctrl-C does not save: call `save`. Call `steps` again to continue.
 
         Raises: as `fit`.
         """
@@ -168,13 +160,16 @@ class TrainingPipeline:
 
     @torch.enable_grad()
     def train_step(self, x_0: Tensor, y: Tensor) -> StepRecord:
-        """Make one update: Ho et al. 2020, algorithm 1, on one batch.
+        """Make one update with a batch: add noise, compute the loss, change the weights.
+
+        If the loss or the gradient is not finite, no weight changes.
 
         Args:
             x_0: clean images, (B, C, S, S) in [-1, 1], the same in every process.
             y: labels, (B,) int64.
         Returns:
-            The update's record. If the loss or the gradient is not finite, no weight changes.
+            The update's record.
+        Source: Ho et al. 2020, algorithm 1.
         """
         config, diffusion, processes = self.config, self.diffusion, self.accelerator.num_processes
         generator = step_generator(config.seed, self.step, self.device)
@@ -212,9 +207,9 @@ class TrainingPipeline:
         return record
 
     def autocast(self) -> torch.autocast:
-        """A context in which the network computes in bf16, if this training does."""
-        # Without the cache: older torch would use bf16 copies of the weights that were made in
-        # no_grad, for sample grids, and these have no gradient.
+        """Return a context in which the network computes in bf16, if this training does."""
+        # No cache: older torch would reuse the bf16 copies of the weights that sample grids made
+        # under no_grad, which have no gradient.
         kind = self.device.type
         return torch.autocast(kind, torch.bfloat16, enabled=self.bf16, cache_enabled=False)
 
@@ -250,9 +245,7 @@ class TrainingPipeline:
                 self.save()
 
     def save(self) -> None:
-        """Write into out_dir a checkpoint to continue from, and the weights to sample from.
-
-        The previous checkpoint is kept beside it.
+        """Write a checkpoint and the averaged weights to out_dir; keep the previous checkpoint.
 
         Raises:
             ValueError: no out_dir was given.
@@ -264,8 +257,8 @@ class TrainingPipeline:
             raise ValueError("no out_dir to save to")
         if self.folder is not None:
             with self.folder.in_use():
-                # The checkpoint comes last. If the process is killed before it is written, the
-                # resumed run repeats the updates, and writes the other files again.
+                # The checkpoint comes last: if the process is killed before it is written, the
+                # resumed run repeats the updates and replaces the other files.
                 self.folder.write_settings(self.config, self.dataset)
                 self.folder.write_history(self.history)
                 self._save_average(self.folder.path / WEIGHTS)
@@ -273,9 +266,9 @@ class TrainingPipeline:
 
     def _save_average(self, path: Path) -> None:
         """Write the averaged weights, with everything that sampling needs."""
-        # The name of the data, never its path: weights are given to other people.
-        trained = {"data": self.dataset.name, "steps": self.step}
-        trained["classes"] = list(map(str, self.dataset.classes))
+        classes = [str(name) for name in self.dataset.classes]
+        # The data's name, not its path, because weights are given to other people.
+        trained = {"data": self.dataset.name, "steps": self.step, "classes": classes}
         save_weights(path, self.ema_model, self.diffusion, trained)
 
     def _refuse_half_an_update(self) -> None:

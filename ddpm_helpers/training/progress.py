@@ -15,8 +15,8 @@ SECONDS = 30.0  # seconds between two lines without a terminal, as in a job's lo
 
 
 def say(line: str) -> None:
-    """Print a line on stderr; ignore a closed or missing stream."""
-    with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: a signal interrupted a print
+    """Print a line on stderr, unless stderr is closed or missing."""
+    with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: a signal interrupts a print
         if sys.stderr is not None:
             print(line, file=sys.stderr, flush=True)
 
@@ -24,10 +24,9 @@ def say(line: str) -> None:
 def show_progress(
     records: Iterator[StepRecord], step: int, total: int, *, quiet: bool
 ) -> Iterator[StepRecord]:
-    """Pass records on, and show update, time left, mean loss and images per second.
+    """Pass on the records of updates, and show update, time left, mean loss and images per second.
 
     Args:
-        records: records of updates.
         step: number of updates made before.
         total: number of updates in the whole run.
         quiet: show nothing.
@@ -54,7 +53,7 @@ def show_progress(
 
 
 def _can_redraw() -> bool:
-    """Whether a progress bar can be shown: in a terminal or in Jupyter."""
+    """Return whether a progress bar can be shown: in a terminal or in Jupyter."""
     kernel = sys.modules.get("ipykernel.zmqshell")
     terminal = sys.stderr is not None and sys.stderr.isatty()
     return terminal or bool(kernel and kernel.ZMQInteractiveShell.initialized())

@@ -131,11 +131,7 @@ class RunFolder:
         write_atomic(self.path / f"samples_epoch_{epoch:04d}.png", content.getvalue())
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write checkpoint.pt, and keep the previous one.
-
-        Raises:
-            OSError: the disk is full or not writable; the previous checkpoint is untouched.
-        """
+        """Write checkpoint.pt, and keep the previous one; errors as for `checkpoint.write`."""
         checkpoint.write(self.path, state)
         self.note_saved(state["step"])
 
@@ -151,7 +147,7 @@ class RunFolder:
 
 
 def is_rung(epoch: int) -> bool:
-    """Whether an epoch is 1, 2 or 5 times a power of 10."""
+    """Return whether an epoch is 1, 2 or 5 times a power of 10."""
     return str(epoch).rstrip("0") in ("1", "2", "5")
 
 

@@ -24,18 +24,18 @@ PATIENCE = 1.0  # ignore a second Ctrl-C within this many seconds: some launcher
 
 @contextmanager
 def held_signals(accelerator: Accelerator) -> Iterator[Callable[[], bool]]:
-    """Hold signals back during a block, and send the first one again when it ends.
+    """Hold signals back during a block, and deliver the first one when the block ends.
 
     A second Ctrl-C, more than a second later, raises KeyboardInterrupt at once, which also stops a
     compilation that takes minutes. If the block ends with an error, the signal is dropped. A signal
-    that the process ignores stays ignored. Python delivers signals only to the main thread, so in
-    other threads nothing is held.
+    that the process ignores stays ignored. Outside the main thread, which alone can handle signals
+    in Python, nothing is held.
 
     Yields:
         A function that returns whether a signal has arrived in any process of the run. Call it
-        equally often in all processes. A process without a signal then gets SIGTERM.
+        equally often in all processes. At the end, a process without a signal gets SIGTERM.
     """
-    held: list[int] = []  # the first signal
+    held: list[int] = []  # empty, or the first signal
     since = 0.0
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The interface of a dataset for training, and how a checkpoint recognises the dataset."""
+"""What a training needs of its dataset: batches, and a description for checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddpm_helpers.config import TrainConfig
 
-PROBES = 64  # compare this many images to recognise a dataset
+PROBES = 64  # number of images that are compared to recognise a dataset
 
 
 @runtime_checkable
@@ -105,12 +105,9 @@ def identify(dataset: Any) -> dict[str, Any]:
 
 
 def check_same_data(saved: dict[str, Any], own: dict[str, Any]) -> None:
-    """Raise an error if a checkpoint's data has other images or labels, or another order.
+    """Refuse a checkpoint of other images, labels, or another order, as `identify` describes them.
 
-    A different decoder may change a mean brightness by up to one level.
-
-    Args:
-        saved, own: results of `identify` for the checkpoint's data and for the current data.
+    Another version of a JPEG decoder may change a mean brightness by up to one level.
     """
     if (
         saved["images"] != own["images"]
