@@ -10,7 +10,7 @@ from ddpm_helpers.data import ImageDataset
 from ddpm_helpers.data.decode import to_grey
 from ddpm_helpers.display import live, plots
 from ddpm_helpers.evaluation import compare, load_classifier
-from ddpm_helpers.evaluation.inception import Bytes
+from ddpm_helpers.evaluation.inception import as_dataset
 from ddpm_helpers.pretrained.weights import description
 from ddpm_helpers.training import TrainingPipeline, build_diffusion, build_model
 
@@ -79,7 +79,8 @@ def test_grey_images_are_described_as_a_screen_shows_them():
     )
     same = compare(grey, grey, torch.zeros(6, dtype=torch.int64))
     assert same.frechet == pytest.approx(0, abs=1e-4) and same.precision == same.recall == 1
-    scores = [Bytes(x)[2] for x in (grey, ((grey + 1) * 127.5).round().to(torch.uint8))]
+    given = grey, ((grey + 1) * 127.5).round().to(torch.uint8)
+    scores = [as_dataset(x)[2] for x in given]
     assert scores[0].shape == (3, 32, 32) and torch.equal(*scores)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from ddpm_helpers.data.dataset import to_bytes
 from ddpm_helpers.device import best_device
@@ -23,21 +23,13 @@ from ddpm_helpers.device import best_device
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # its sha256 begins with 6726825d
 
 
-class Bytes(Dataset):
-    """Images for torch-fidelity: uint8 (3, S, S), from floats in [-1, 1] or uint8.
+def as_dataset(x: Tensor) -> Dataset:
+    """Convert images to the dataset of uint8 (3, S, S) that torch-fidelity reads.
 
-    Greyscale images are repeated to three equal channels, because Inception needs three.
+    Greyscale images get three equal channels, because Inception needs three.
     """
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, i: int) -> Tensor:
-        x = self.x[i].expand(3, -1, -1)
-        return x if x.dtype == torch.uint8 else to_bytes(x)
+    x = (x if x.dtype == torch.uint8 else to_bytes(x)).expand(-1, 3, -1, -1)
+    return Subset(x, range(len(x)))  # type: ignore[arg-type]  # a tensor has what Subset needs
 
 
 def check_inception(weights: str | Path) -> None:
@@ -55,15 +47,15 @@ def check_inception(weights: str | Path) -> None:
 
 
 def inception_scores(x: Tensor, reference: Tensor, weights: str | Path) -> dict[str, float]:
-    """Compare samples with reference images by features of the Inception network.
+    """Compare samples with real images by features of the Inception network.
 
     Args:
         x: samples, (n, C, S, S) in [-1, 1] or uint8, C = 1 or 3; n at least 10.
-        reference: real images, (m, C, S, S), m at least 10, same range.
+        reference: real images, (m, C, S, S), as x.
         weights: file with Inception's weights, from the releases page of torch-fidelity.
     Returns:
-        A dict of `fid`, `kid` and `inception_score`. They depend on n: compare only sets of equal
-        size.
+        A dict of `fid`, `kid` and `inception_score`. Compare them only with those of equally many
+        images.
     Raises:
         ValueError, FileNotFoundError: as `check_inception`.
     Source: Heusel et al. 2017 (FID), Bińkowski et al. 2018 (KID), Salimans et al. 2016 (IS).
@@ -72,8 +64,8 @@ def inception_scores(x: Tensor, reference: Tensor, weights: str | Path) -> dict[
     from torch_fidelity import calculate_metrics
 
     found = calculate_metrics(
-        input1=Bytes(x), input2=Bytes(reference), isc=True, fid=True, kid=True, cache=False,
-        batch_size=64, cuda=best_device().type == "cuda", verbose=False,
+        input1=as_dataset(x), input2=as_dataset(reference), isc=True, fid=True, kid=True,
+        cache=False, batch_size=64, cuda=best_device().type == "cuda", verbose=False,
         kid_subset_size=min(1000, len(x), len(reference)),
         feature_extractor_weights_path=str(weights),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The base class of all networks: image shape, embeddings of timesteps and labels, checks."""
+"""The base class of the networks: image shape, embeddings of timesteps and labels, checks."""
 
 from __future__ import annotations
 
@@ -55,15 +55,6 @@ class Network(nn.Module):
         Raises:
             ValueError: x_t or t has the wrong shape, or labels are out of range.
         """
-        self._check(x_t, t, y)
-        t_emb = self.time(t)  # (B, t_dim)
-        if self.label is not None:
-            rows = torch.zeros_like(t) if y is None else y + 1  # row 0 is "no label"
-            t_emb = t_emb + self.label(rows)
-        return t_emb
-
-    def _check(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> None:
-        """Check that the arguments fit the network."""
         if tuple(x_t.shape[1:]) != self.image_shape:
             shape = ", ".join(map(str, self.image_shape))
             raise ValueError(f"x_t must be (B, {shape}), got {tuple(x_t.shape)}")
@@ -71,8 +62,13 @@ class Network(nn.Module):
             raise ValueError(
                 f"t must be ({len(x_t)},), one timestep per image; got {tuple(t.shape)}"
             )
-        # In training, the labels were checked with the dataset. Reading them here would split a
+        # In training, labels were checked with the dataset. Reading them here would split a
         # compiled graph, or wait for the GPU.
         read = not (torch.compiler.is_compiling() or (self.training and t.is_cuda))
         if read and y is not None and len(t):  # len() last: it would fix a traced batch size
             checks.labels(y, len(t), self, t.device)
+        t_emb = self.time(t)  # (B, t_dim)
+        if self.label is not None:
+            rows = torch.zeros_like(t) if y is None else y + 1  # row 0 is "no label"
+            t_emb = t_emb + self.label(rows)
+        return t_emb

@@ -11,16 +11,15 @@ from torch import Tensor, nn
 GROUP = 8  # channels in each group of GroupNorm
 
 
-def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """Embed timesteps in sines and cosines of decreasing frequency.
 
         embedding[k] = sin(t * w_k), embedding[dim/2 + k] = cos(t * w_k),
-        w_k = max_period ** (-k / (dim/2))
+        w_k = 10,000 ** (-k / (dim/2))
 
     Args:
         t: timesteps, (B,), any number type.
         dim: length of each vector, even.
-        max_period: for a large dim, the slowest wave repeats after 2 pi * max_period timesteps.
     Returns:
         (B, dim) float32 in [-1, 1].
     Raises:
@@ -30,7 +29,7 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     if dim % 2:
         raise ValueError(f"dim must be even, half sines and half cosines; got {dim}")
     k = torch.arange(dim // 2, device=t.device, dtype=torch.float32)
-    w = torch.exp(-math.log(max_period) * k / (dim // 2))  # (dim/2,)
+    w = torch.exp(-math.log(10_000.0) * k / (dim // 2))  # (dim/2,)
     angles = t.float()[:, None] * w[None, :]  # (B, dim/2)
     return torch.cat([angles.sin(), angles.cos()], dim=1)  # (B, dim)
 
