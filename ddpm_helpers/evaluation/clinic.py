@@ -114,9 +114,8 @@ def clinic(
     for name, spoil in SPOILS.items():
         sets[name] = real, features(train, train_rows, spoil)
     halved = features(test, test_rows, partial(halve, mode="antialias"))
-    for mode in ("antialias", "bilinear", "nearest"):
-        other = features(train, train_rows, partial(halve, mode=mode))
-        sets[f"half size: reference antialiased, other {mode}"] = halved, other
+    for mode, name in RESIZED.items():
+        sets[name] = halved, features(train, train_rows, partial(halve, mode=mode))
     return _findings(sets)
 
 
@@ -167,6 +166,12 @@ SPOILS: dict[str, Callable[[Tensor], Tensor]] = {
     "range [0, 1] instead of [-1, 1]": lambda x: (x + 1) / 2,
     "bytes cut off instead of rounded": _truncated,
     "channels in the order BGR": lambda x: x.flip(1),
+}
+
+RESIZED = {
+    "antialias": "half size: both antialiased",
+    "bilinear": "half size: one not antialiased",
+    "nearest": "half size: one by nearest pixel",
 }
 
 

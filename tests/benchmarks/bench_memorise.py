@@ -156,6 +156,12 @@ def planted(
     return row
 
 
+def label(name: str) -> str:
+    """A row label for one training, such as "N = 1,000"."""
+    size, _, planted = name.partition(",")
+    return f"N = {int(size):,}" + ",\none planted" * bool(planted)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--updates", type=int, default=4000)
@@ -185,7 +191,7 @@ def main() -> None:
                  "samples": SAMPLES, "sampler": WAY, "measured": MEASURED}  # fmt: skip
         args.numbers.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
     if args.picture:
-        labels = [s for row in rows[: len(args.names)] for s in (f"N = {row['images']}", "nearest")]
+        labels = [s for row in rows[: len(args.names)] for s in (label(row["images"]), "nearest")]
         figure = show_images(torch.cat(shown[: len(args.names)]), ncols=10, row_labels=labels)
         args.picture.write_bytes(figure_png(figure))
 
