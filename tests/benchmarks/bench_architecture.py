@@ -4,7 +4,6 @@ Every variant trains from the same seeds, its learning rate falling to 0 at the 
 draws the same noises. Notebook 04 shows the numbers and the picture.
 
     python tests/benchmarks/bench_architecture.py --updates 700 --seeds 0 1 2 \
-      --once "no gate" "ResNet's own stem, no gate" "no time" \
       --numbers ddpm_helpers/evaluation/parts_cartoons.json --picture images/network_parts.png
     python tests/benchmarks/bench_architecture.py --updates 2500 --seeds 0 1 \
       --only "as built" "no feature maps" --picture images/network_parts_long.png \
@@ -138,7 +137,6 @@ def main() -> None:
     parser.add_argument("--data", default="cartoons", help="a source for ImageDataset")
     parser.add_argument("--n", type=int, default=500, help="images drawn and compared")
     parser.add_argument("--only", nargs="*", choices=VARIANTS, metavar="NAME", help="of a variant")
-    parser.add_argument("--once", nargs="*", choices=VARIANTS, default=[], metavar="NAME")
     parser.add_argument("--numbers", type=Path, help="JSON file")
     parser.add_argument("--picture", type=Path, help="write ten samples of each, of the first seed")
     args = parser.parse_args()
@@ -161,8 +159,6 @@ def main() -> None:
     shown = []
     for seed in args.seeds:
         for name in names:
-            if name in args.once and seed != args.seeds[0]:
-                continue
             pipeline = make(name, replace(config, seed=seed), data)
             pipeline.total_steps = args.updates
             began = time.process_time()
