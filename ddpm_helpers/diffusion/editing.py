@@ -58,8 +58,8 @@ def sdedit(
         diffusion, model: as for `DiffusionUtils.sample`.
         images: (n, C, H, W) in [-1, 1]: photographs, drawings, scribbles.
         t: the timestep to noise them to, 1..T: a small t keeps most of the image, T almost nothing.
-        steps: number of steps from t down, 1..t (None: t), or a list of timesteps to visit. The
-            images are then noised to its first timestep, which is at most t.
+        steps: number of steps from t down to 0, in 1..t; None means t; or a decreasing list of
+            timesteps to visit, whose first, at most t, is the one to noise the images to.
         seed, first, options: as for `sample_steps`, without x_T, shape and spacing.
     Returns:
         (n, C, H, W).
@@ -89,8 +89,9 @@ def inpaint(
 ) -> Tensor:
     """Fill in the masked part of images so that it fits the rest.
 
-    After every step of ddpm, the known part is replaced by the given image with noise. To make both
-    parts fit, each step but the last is taken `repeats` times, and noise is added back in between.
+    After every step of ddpm to s, the known part is replaced by the given image, noised to s. To
+    make both parts fit, each step but the last is taken `repeats` times: in between, noise takes
+    x_s back to timestep t.
 
     Args:
         diffusion, model: as for `DiffusionUtils.sample`.
@@ -138,16 +139,18 @@ def ddim_invert(
 ) -> Tensor:
     """Find the noise from which DDIM draws the given images: run its steps in reverse.
 
-    Each step solves DDIM's equation, which has x_t on both sides, by `repeats` fixed-point
-    iterations. To reduce the effect of prediction errors, a step uses the prediction as eps if the
-    signal is stronger than the noise, and as x_0 otherwise. Sampling from the result with
-    sampler="ddim", the same clip and the same options recovers the images approximately.
+    In a reverse step from x_s to x_t, DDIM's equation has x_t on both sides: the network must be
+    called with the unknown x_t. Fixed-point iteration solves it, beginning with x_t = x_s. Sampling
+    from the result with sampler="ddim" and the same options recovers the images approximately.
+
+    To reduce the effect of prediction errors, a step keeps the predicted x_0 where the noise is
+    stronger than the signal, and the predicted noise elsewhere; x_s gives the other one.
 
     Args:
         diffusion, model: as for `DiffusionUtils.sample`.
         images: (n, C, H, W) in [-1, 1].
         steps: as for `sample_steps`.
-        repeats: network calls per step; 1 is the usual, less exact inversion.
+        repeats: iterations (network calls) per step; 1 is the usual, less exact inversion.
         clip: clip the predicted x_0 to [-1, 1]; the images are then recovered less exactly.
         options: y, guidance and guidance_interval, as for `sample_steps`.
     Returns:
@@ -164,12 +167,11 @@ def ddim_invert(
         x_t = x_s
         for _ in range(repeats):
             x_0 = denoise(x_t, t)
-            if bar[s] < 0.5:
-                noise = (x_s - math.sqrt(bar[s]) * x_0) / math.sqrt(1 - bar[s])
-                x_t = math.sqrt(bar[t]) * x_0 + math.sqrt(1 - bar[t]) * noise
-            else:
+            if bar[s] < 0.5:  # keep the predicted x_0
+                eps = (x_s - math.sqrt(bar[s]) * x_0) / math.sqrt(1 - bar[s])
+            else:  # keep the predicted noise
                 eps = (x_t - math.sqrt(bar[t]) * x_0) / math.sqrt(1 - bar[t])
-                image = (x_s - math.sqrt(1 - bar[s]) * eps) / math.sqrt(bar[s])
-                x_t = math.sqrt(bar[t]) * image + math.sqrt(1 - bar[t]) * eps
+                x_0 = (x_s - math.sqrt(1 - bar[s]) * eps) / math.sqrt(bar[s])
+            x_t = math.sqrt(bar[t]) * x_0 + math.sqrt(1 - bar[t]) * eps
         x_s = x_t
     return x_s

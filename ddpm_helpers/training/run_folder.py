@@ -1,4 +1,4 @@
-"""A run's folder: its files, and a lock against a second process."""
+"""The folder of a training run: its files, and a lock that keeps other processes out."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ddpm_helpers.training.training_data import TrainingData
 WEIGHTS = "weights.safetensors"
 HISTORY = "history.jsonl"
 LOCK = ".lock"  # locked by the operating system while a process trains in the folder
-# A folder with one of these files holds a run. config.toml and history.jsonl alone are replaced.
+# A folder with one of these files holds a run. Other files of an old run are replaced when due.
 RESULTS = r"checkpoint(-previous)?\.pt|weights(_epoch_\d+)?\.safetensors|samples_epoch_\d+\.png"
 
 
 class RunFolder:
-    """The files of one run.
+    """The folder of one training run, with these files.
 
         config.toml                  the settings
         checkpoint.pt                the newest checkpoint; checkpoint-previous.pt the one before
@@ -41,9 +41,9 @@ class RunFolder:
 
     Args:
         path: the folder; made if it does not exist.
-        overwrite: remove the run in the folder when training starts.
+        overwrite: when training starts, remove the run that the folder holds.
     Attributes:
-        is_ours: whether the folder holds this run.
+        is_ours: whether the files in the folder belong to this run.
         saved_step, saved_at: step of this run's newest checkpoint, and when it was written or
             loaded, in seconds of time.monotonic(). Before the first: None, and minus infinity.
     Raises:
@@ -55,22 +55,22 @@ class RunFolder:
         self.is_ours = False
         self.saved_step: int | None = None
         self.saved_at = float("-inf")
-        self._known_time: int | None = None  # of checkpoint.pt, when this run last saw it
+        self._known_time: int | None = None  # when this run's checkpoint.pt was written
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Lock the folder for this run until the block ends or the process dies.
 
-        The first time, an old run is removed if `overwrite` is True.
+        Blocks may be nested. The first block removes an old run if `overwrite` is True.
 
         Raises:
             BlockingIOError: another process is training in the folder.
-            FileExistsError: the folder holds another run and `overwrite` is False, or another
-                training has written a checkpoint into it since this one last did.
+            FileExistsError: the folder holds another run and `overwrite` is False, or another run
+                has written a checkpoint into it since this one last did.
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.path / LOCK, is_singleton=True)  # one lock per process
+        lock = FileLock(self.path / LOCK, is_singleton=True)  # one lock per process and folder
         newly_locked = not lock.is_locked
         try:
             lock.acquire(timeout=0)
@@ -84,7 +84,7 @@ class RunFolder:
             warnings.warn(f"{why}: make sure that only one process trains in it", stacklevel=4)
         try:
             if newly_locked and self._checkpoint_time() not in (None, self._known_time):
-                self.is_ours = False  # another training has written here
+                self.is_ours = False  # another run has written checkpoint.pt
             if not self.is_ours:
                 self._take()
             yield
@@ -92,19 +92,19 @@ class RunFolder:
             lock.release()
 
     def _take(self) -> None:
-        """Mark the folder as this run's, and remove an old run if `overwrite` is True."""
+        """Make the folder this run's: remove or refuse the run that it holds."""
         if self.overwrite:
             for path in self._results():
                 path.unlink()
         else:
             self.refuse_another_run()
-        self.is_ours, self.overwrite = True, False  # a later run is not removed
+        self.is_ours, self.overwrite = True, False  # overwrite removes only what was there before
 
     def refuse_another_run(self) -> None:
-        """Raise FileExistsError if the folder holds checkpoints, weights or sample grids."""
+        """Raise FileExistsError if the folder holds a run."""
         if results := self._results():
             raise FileExistsError(
-                f"out_dir {self.path} holds a run already ({results[0].name}): continue it with "
+                f"out_dir {self.path} already holds a run ({results[0].name}): continue it with "
                 "--resume or .resume(), choose another folder, or replace it with --overwrite or "
                 "overwrite=True"
             )
@@ -113,7 +113,7 @@ class RunFolder:
         return sorted(path for path in self.path.iterdir() if re.fullmatch(RESULTS, path.name))
 
     def write_settings(self, config: TrainConfig, dataset: TrainingData) -> None:
-        """Write config.toml: the settings, and what opens the data again."""
+        """Write config.toml: the settings, and the arguments that open the data again."""
         settings = config.to_toml() + data_table(getattr(dataset, "settings", {}))
         write_atomic(self.path / "config.toml", settings.encode())
 
@@ -136,7 +136,7 @@ class RunFolder:
         self.note_saved(state["step"])
 
     def note_saved(self, step: int) -> None:
-        """Note that the folder holds this run, with a checkpoint of this step."""
+        """Note that checkpoint.pt was written or loaded by this run, and holds this step."""
         self.is_ours, self.overwrite = True, False
         self.saved_step, self.saved_at = step, time.monotonic()
         self._known_time = self._checkpoint_time()
