@@ -64,13 +64,9 @@ class TrainConfig:
         ValueError: a value has the wrong type, is out of range or is an unknown choice.
     """
 
-    image_size: int = _setting(
-        64, "image side in pixels: a multiple of 8 * stem_stride, or of patch for a transformer"
-    )
+    image_size: int = _setting(64, "side in pixels, a multiple of 8 * stem_stride, or of patch")
     timesteps: int = _setting(500, "T: half of DDPM's 1000 steps, so sampling takes half as long")
-    schedule: str = _setting(
-        "cosine", "noise schedule; shifted_cosine adapts cosine to 64×64, flow is linear"
-    )
+    schedule: str = _setting("cosine", "noise schedule; shifted_cosine is for 64×64")
     prediction: str = _setting("eps", "what the network predicts: eps, x_0, v or flow")
     epochs: int = _setting(20, "passes over the training images")
     batch_size: int = _setting(10, "images per update; 10 fits every graphics card")
@@ -78,31 +74,21 @@ class TrainConfig:
     seed: int = _setting(0, "random seed for initial weights, image order, noise and timesteps")
     rescale_zero_snr: bool = _setting(False, "leave no signal at t = T; not with eps")
     t_sampling: str = _setting(
-        "uniform",
-        "how t is drawn: uniform, stratified within a batch, logit_normal (for flow) or "
-        "log_normal (reduces grain)",
+        "uniform", "draws of t: uniform, stratified, logit_normal (flow) or log_normal (less grain)"
     )
     channels: int = _setting(3, "image and network channels: 3 for colour, 1 for greyscale")
     network: str = _setting("unet", "unet, or transformer: attention between image patches")
-    width: int = _setting(
-        64, "channels in the U-Net's first stage or in each token; ResNet-18 has 64"
-    )
-    stem_stride: int = _setting(
-        2, "stem downsampling factor, 2 or 4; 4 needs a quarter of the compute"
-    )
+    width: int = _setting(64, "channels of the first stage (64 as in ResNet-18) or of each token")
+    stem_stride: int = _setting(2, "downsampling of the stem, 2 or 4; 4 costs about a quarter")
     patch: int = _setting(4, "transformer patch side in pixels; halving it costs 4 times as much")
     depth: int = _setting(6, "number of transformer blocks")
     heads: int = _setting(4, "number of attention heads; must divide the transformer's width")
     class_conditional: bool = _setting(True, "tell the network the class of each image")
-    label_dropout: float = _setting(
-        0.1, "share of labels hidden in training; guidance needs it above 0"
-    )
+    label_dropout: float = _setting(0.1, "share of labels hidden in training, for guidance")
     limit: int | None = _setting(None, "train on the first n images only")
     flip: bool = _setting(True, "mirror half of the images left to right; not for text or digits")
     optimizer: str = _setting("adamw", "adamw, or muon, which learns more from each image")
-    lr_schedule: str = _setting(
-        "cosine", "cosine, or wsd: constant, then linear to 0 over the last fifth"
-    )
+    lr_schedule: str = _setting("cosine", "cosine, or wsd: constant, then to 0 in the last fifth")
     warmup_steps: int = _setting(
         200, "updates of linear warm-up, at most a third of the run: Adam's averages start empty"
     )
@@ -113,15 +99,9 @@ class TrainConfig:
     min_snr_gamma: float | None = _setting(None, "weight the loss by min(SNR, gamma); 5 is usual")
     ema_decay: float = _setting(0.999, "averaged weights span about 1 / (1 - decay) updates")
     precision: str = _setting("auto", "fp32, bf16, or auto: bf16 if the hardware computes in bf16")
-    teacher_steps: int | None = _setting(
-        None, "with --distill: number of teacher steps from T to 0"
-    )
-    compile: bool = _setting(
-        False, "torch.compile: compiles for minutes, then runs 1.3 times as fast"
-    )
-    accumulate: int = _setting(
-        1, "split each batch into this many parts: less memory, same training"
-    )
+    teacher_steps: int | None = _setting(None, "with --distill: teacher steps from T to 0")
+    compile: bool = _setting(False, "torch.compile: takes minutes, then is 1.3 times as fast")
+    accumulate: int = _setting(1, "parts to split each batch into: less memory, same training")
     sample_every: int = _setting(1, "epochs between sample grids in out_dir; 0 makes none")
     keep_weights: bool = _setting(False, "also keep the weights of epochs 1, 2, 5, 10, 20, 50, …")
     save_every: int = _setting(
@@ -139,10 +119,9 @@ class TrainConfig:
         checks.count("seed", self.seed, 0, LARGEST_SEED)
         if self.channels not in CHANNELS:
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {self.channels}")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be above 0, got {self.lr}")
-        if not self.grad_clip > 0:
-            raise ValueError(f"grad_clip must be above 0 (inf: no limit), got {self.grad_clip}")
+        for name in ("lr", "grad_clip"):  # a grad_clip of inf is no limit
+            if not (value := getattr(self, name)) > 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
         if self.min_snr_gamma is not None and not 0 < self.min_snr_gamma < math.inf:
             raise ValueError(f"min_snr_gamma must be above 0, or None; got {self.min_snr_gamma}")
         if self.teacher_steps is not None:
