@@ -62,7 +62,7 @@ def test_the_weights_of_chosen_epochs_are_kept_on_request(tmp_path):
     kept = sorted(path.name for path in tmp_path.glob("weights_epoch_*"))
     assert kept == [f"weights_epoch_000{k}.safetensors" for k in (1, 2, 5)]
     assert description(tmp_path / kept[1])["trained"]["steps"] == 2 * p.steps_per_epoch
-    rungs = [epoch for epoch in range(1, 1001) if run_folder.is_rung(epoch)]
+    rungs = [epoch for epoch in range(1, 1001) if run_folder.in_1_2_5_series(epoch)]
     assert rungs == [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
 
 

@@ -104,17 +104,18 @@ def noise_floor(
     seed: int = 0,
     classifier: Classifier | None = None,
 ) -> Floor:
-    """Compare sets of random training images with sets of random test images.
+    """Compare random sets of training images with random sets of test images.
 
-    A distance of samples is good if it is within a few standard deviations of the mean. If a split
-    has few more than n images, the pairs share most images and the standard deviation is too small.
+    Samples are as close to test images as real images are if their distance is within two standard
+    deviations of the mean. If a split has hardly more than n images, all sets contain mostly the
+    same images, and the standard deviation is too small.
 
     Args:
         train, test: the two splits.
         y: labels of the samples, (n,): every set has n images with these labels.
         y_train: labels of the training images, if their class proportions differ.
-        reference: test images that samples are compared with, (n, C, S, S); by default each pair
-            has its own. One set may be far from the mean, so use the same set for samples.
+        reference: the test images that samples are compared with, (n, C, S, S), which then replace
+            the random test sets: a single set can be far from the average.
         pairs: number of pairs, at least 2.
         seed: random seed for the sets.
         classifier: by default the shipped one for this data.

@@ -73,7 +73,7 @@ def class_numbers_of(model: Model, ds: ImageDataset, y: Tensor) -> Tensor:
     """
     known = getattr(model, "classes", ())
     if not known or len(known) == len(ds.classes) == 1:
-        return y  # a single class is named after its folder, which may be renamed
+        return y  # no names, or a single class, which fits whatever its name
     return torch.tensor([checks.class_number(name, 0, known) for name in ds.classes])[y]
 
 
@@ -87,7 +87,7 @@ def draw_samples(
     seed: int = 0,
     **options: Any,
 ) -> Iterator[Tensor]:
-    """Draw samples in batches, with a progress bar for each batch in a terminal.
+    """Draw samples in batches; in a terminal, with a progress bar for each batch.
 
     Args:
         diffusion, model: as for sampling.

@@ -57,7 +57,7 @@ def set_classes(model: Network, classes: Sequence[str] | None) -> str:
     numbers = range(model.num_classes or 0)
     known = list(map(class_name, model.classes if model.classes and numbers else numbers))
     names = list(map(class_name, classes or ()))
-    if len(known) == len(names) == 1:  # the class of an album has its folder's name
+    if len(known) == len(names) == 1:  # a single class fits, whatever its name
         known = names
     # Row 0 is "no label". A row of zeros adds nothing, so the outputs stay the same.
     rows = torch.zeros(1, model.time.dim) if model.label is None else model.label.weight.detach()

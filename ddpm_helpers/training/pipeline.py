@@ -28,7 +28,7 @@ from ddpm_helpers.training.ema import ema_decay_at, update_ema
 from ddpm_helpers.training.metrics import StepRecord, check_finite
 from ddpm_helpers.training.optim import build_optimizer, learning_rate, load_optimizer
 from ddpm_helpers.training.progress import say, show_progress
-from ddpm_helpers.training.run_folder import WEIGHTS, RunFolder, is_rung
+from ddpm_helpers.training.run_folder import WEIGHTS, RunFolder, in_1_2_5_series
 from ddpm_helpers.training.sample_grids import make_grid
 from ddpm_helpers.training.stopping import held_signals
 from ddpm_helpers.training.training_data import TrainingData, batches_from, identify, parts_of
@@ -179,7 +179,7 @@ class TrainingPipeline:
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
         parts = parts_of(len(x_0), config.accumulate, processes, self.accelerator.process_index)
-        for k, (rows, weight) in enumerate(parts, start=1):  # one, unless accumulate > 1
+        for k, (rows, weight) in enumerate(parts, start=1):  # one part, unless accumulate > 1
             last = k == config.accumulate  # processes exchange gradients only then
             labels = None if self.model.num_classes is None else y[rows]
             with nullcontext() if last else self.accelerator.no_sync(self.net):
@@ -218,20 +218,20 @@ class TrainingPipeline:
     def _write_what_is_due(self) -> None:
         """Write what is due after an update.
 
-        A checkpoint: after the first update, to test early that saving works, then every
-        `save_every` epochs and ten minutes after the previous checkpoint. A grid: every
-        `sample_every` epochs. After the last update both are due, but never a grid if
-        `sample_every` is 0. With `keep_weights`, also the weights of epochs 1, 2, 5, 10, …
+        A checkpoint is due after the first update, to test early that saving works, then every
+        `save_every` epochs, ten minutes after the previous checkpoint, and after the last update. A
+        sample grid is due every `sample_every` epochs and after the last update, unless
+        `sample_every` is 0. With `keep_weights`, the weights of epochs 1, 2, 5, 10, … are kept too.
         """
         if self.folder is None:
             return
-        config, (epochs, inside) = self.config, divmod(self.step, self.steps_per_epoch)
+        config, (epochs, rest) = self.config, divmod(self.step, self.steps_per_epoch)
 
-        def every(n: int) -> bool:
-            return self.step == self.total_steps or (inside == 0 and n > 0 and epochs % n == 0)
+        def every(n: int) -> bool:  # every n epochs, and after the last update
+            return self.step == self.total_steps or (rest == 0 and n > 0 and epochs % n == 0)
 
-        if config.keep_weights and inside == 0 and is_rung(epochs):
-            self._save_average(self.folder.path / f"weights_epoch_{epochs:04d}.safetensors")
+        if config.keep_weights and rest == 0 and in_1_2_5_series(epochs):
+            self._save_weights(self.folder.path / f"weights_epoch_{epochs:04d}.safetensors")
         if every(config.save_every) or time.monotonic() - self.folder.saved_at >= 60 * MINUTES:
             self.save()
         if config.sample_every > 0 and every(config.sample_every):
@@ -261,10 +261,10 @@ class TrainingPipeline:
                 # resumed run repeats the updates and replaces the other files.
                 self.folder.write_settings(self.config, self.dataset)
                 self.folder.write_history(self.history)
-                self._save_average(self.folder.path / WEIGHTS)
+                self._save_weights(self.folder.path / WEIGHTS)
                 self.folder.write_checkpoint(self.state_dict())
 
-    def _save_average(self, path: Path) -> None:
+    def _save_weights(self, path: Path) -> None:
         """Write the averaged weights, with everything that sampling needs."""
         classes = [str(name) for name in self.dataset.classes]
         # The data's name, not its path, because weights are given to other people.
@@ -345,7 +345,7 @@ class TrainingPipeline:
         """Draw n images with the averaged weights: the classes in turn, always the same noise.
 
         Args:
-            steps: number of DDIM steps; distilled weights take the few they are made for.
+            steps: number of DDIM steps; distilled weights are sampled in their own few steps.
         Returns:
             (n, C, S, S) in [-1, 1], on the CPU.
         """

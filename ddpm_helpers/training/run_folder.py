@@ -146,8 +146,8 @@ class RunFolder:
         return path.stat().st_mtime_ns if path.exists() else None
 
 
-def is_rung(epoch: int) -> bool:
-    """Return whether an epoch is 1, 2 or 5 times a power of 10."""
+def in_1_2_5_series(epoch: int) -> bool:
+    """Return whether an epoch is one of 1, 2, 5, 10, 20, 50, …"""
     return str(epoch).rstrip("0") in ("1", "2", "5")
 
 
