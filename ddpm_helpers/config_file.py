@@ -53,8 +53,6 @@ def read_table(path: Path) -> dict[str, Any]:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not TOML.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no configuration at {path}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
