@@ -35,7 +35,7 @@ STYLE: dict[Any, Any] = {
 
 
 class Picture(Figure):
-    """A Figure that pyplot does not manage: a cell shows it as its last value, then frees it."""
+    """A Figure that pyplot does not manage. A cell shows it once, and you need not close it."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         return _png_for_page(self)

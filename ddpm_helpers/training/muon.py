@@ -54,7 +54,7 @@ def orthogonalize(G: Tensor, scale: Tensor | float = 1.0) -> Tensor:
 
 
 def _polynomial(A: Tensor, coefficients: tuple[float, float, float]) -> Tensor:
-    """a + b A + c A^2, (..., rows, rows)."""
+    """Compute a + b A + c A^2, (..., rows, rows)."""
     a, b, c = coefficients
     inner = c * A
     inner.diagonal(dim1=-2, dim2=-1).add_(b)
@@ -143,17 +143,17 @@ class Muon(torch.optim.Optimizer):
 
 
 def _rows(kernel: Tensor) -> Tensor:
-    """A matrix or kernel as (rows, columns), the columns in the order of the memory."""
-    return kernel.movedim(1, -1).flatten(1)  # a view where it is channels last
+    """Reshape a matrix or kernel to (rows, columns), with the columns in memory order."""
+    return kernel.movedim(1, -1).flatten(1)  # a view if the kernel is channels last
 
 
 def _like(rows: Tensor, kernel: Tensor) -> Tensor:
-    """The inverse of `_rows`."""
+    """Undo `_rows`."""
     return rows.reshape(kernel.movedim(1, -1).shape).movedim(-1, 1)
 
 
 def split_parameters(model: Network) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The matrices and kernels between the first and the last layer, and all other parameters."""
+    """Return the matrices and kernels inside the network, and all other parameters."""
     ends = [model.label, *model.ends()]
     outer = {id(p) for part in ends if part is not None for p in part.parameters()}
     matrices: list[nn.Parameter] = []

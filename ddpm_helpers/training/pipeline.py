@@ -83,7 +83,7 @@ class TrainingPipeline:
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.ema_model = copy.deepcopy(model).eval().requires_grad_(False)
         self.optimizer = build_optimizer(model, config)
-        # `net` is `model`, compiled if wanted; with several processes it adds up their gradients.
+        # `net` is `model`, compiled if config.compile; it averages gradients over the processes.
         self.net = self.accelerator.prepare(compiled(model) if config.compile else model)
         fast = config.precision == "auto" and bf16_is_fast(self.device)
         self.bf16 = config.precision == "bf16" or fast

@@ -25,7 +25,7 @@ from ddpm_helpers.training.training_data import TrainingData
 WEIGHTS = "weights.safetensors"
 HISTORY = "history.jsonl"
 LOCK = ".lock"  # locked by the operating system while a process trains in the folder
-# A folder with one of these files holds a run. Other files of an old run are replaced when due.
+# A folder with one of these files holds a run; config.toml and history.jsonl alone do not count.
 RESULTS = r"checkpoint(-previous)?\.pt|weights(_epoch_\d+)?\.safetensors|samples_epoch_\d+\.png"
 
 
