@@ -52,7 +52,7 @@ def test_the_search_for_commands_finds_those_that_are_known():
     assert any(line.startswith("torchrun") or "num_processes" in line for line in training)
     assert "ddpm info" in commands(ROOT / "README.md") and len(training) > 3
     in_05 = [START.sub("", line).split()[0] for line in commands(NOTEBOOKS[5])]
-    assert {"data", "train", "sample"} <= set(in_05) and in_05.count("train") > 2  # with `timeout`
+    assert {"data", "train", "sample"} <= set(in_05) and in_05.count("train") > 1  # with `timeout`
 
 
 @pytest.mark.slow
