@@ -31,11 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure weights, or with --clinic the effect of common mistakes on a distance.
-
-    Raises:
-        ValueError: the weights do not say which images they were trained on, or as `evaluate`.
-    """
+    """Measure weights, or with --clinic the effect of common mistakes on a distance."""
     from ddpm_helpers.data import ImageDataset
     from ddpm_helpers.evaluation import clinic, clinic_table, evaluate
     from ddpm_helpers.pretrained import load_pretrained

@@ -24,11 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the weights in the chosen format.
-
-    Raises:
-        ValueError, OSError: as the three functions of `ddpm_helpers.export`.
-    """
+    """Write the weights in the chosen format."""
     if args.sampler is not None and args.to != "diffusers":
         raise ValueError(f"--sampler does not apply to {args.to}: it holds no scheduler")
     out = args.out or Path(export.weights_name(args.weights) + SUFFIXES[args.to])

@@ -60,11 +60,7 @@ def sampling_options(args: argparse.Namespace, diffusion: DiffusionUtils) -> dic
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw images, and write them as a PNG grid or as one PNG per image.
-
-    Raises:
-        ValueError: --out is not a PNG file, or --out-dir holds images already.
-    """
+    """Draw images, and write them as a PNG grid or as one PNG per image."""
     from torchvision.utils import save_image
 
     from ddpm_helpers.evaluation import draw_samples

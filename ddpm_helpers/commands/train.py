@@ -107,10 +107,8 @@ def run(args: argparse.Namespace) -> None:
 def read_config(args: argparse.Namespace, preset: str, source: str) -> tuple[str, TrainConfig]:
     """Read a preset or file, and apply the options; return its name and the configuration.
 
-    The defaults of a source and of a network change a preset, but not a file.
-
-    Raises:
-        ValueError: an option does not fit the network of the weights.
+    The defaults of a source and of a network change a preset, but not a file. An option that
+    contradicts the network of the weights is refused.
     """
     names = {field.name for field in fields(TrainConfig)}
     changes = {key: value for key, value in vars(args).items() if key in names}

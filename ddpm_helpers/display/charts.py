@@ -21,8 +21,6 @@ def plot_schedules(diffusions: Mapping[str, DiffusionUtils], *, title: str | Non
     Args:
         diffusions: {name: schedule}; schedules with different T are drawn over t / T.
         title: title of the chart.
-    Returns:
-        The figure.
     Source: Nichol & Dhariwal 2021, figure 5.
     """
     ax = _curves(diffusions, lambda bar: bar)
@@ -34,7 +32,7 @@ def plot_schedules(diffusions: Mapping[str, DiffusionUtils], *, title: str | Non
 def plot_snr(diffusions: Mapping[str, DiffusionUtils]) -> Figure:
     """Plot the signal-to-noise ratio alpha_bar / (1 - alpha_bar) for t in 1..T, on a log axis.
 
-    Args, Returns: as for `plot_schedules`. A ratio of 0 leaves a gap.
+    Args: as for `plot_schedules`. A ratio of 0 leaves a gap.
     Source: Kingma et al. 2021, section 3.
     """
     ax = _curves(diffusions, lambda bar: (bar / (1 - bar)).where((bar > 0) & (bar < 1), torch.nan))
@@ -66,8 +64,6 @@ def plot_history(
         history: records with `step` and `loss`, at least one, such as `TrainingPipeline.history`.
         ax: axes to draw into; None makes a new figure.
         title: title of the axes.
-    Returns:
-        The figure.
     """
     step = np.array([record.step for record in history])
     loss = np.array([record.loss for record in history], float)

@@ -59,8 +59,6 @@ def show_images(
         scale: screen pixels per image pixel; by default an image is at least 96 pixels wide.
         row_labels: labels to the left of the rows.
         ax: axes to draw into; None makes a new figure.
-    Returns:
-        The figure.
     """
     pixels = to_uint8(x[None] if x.ndim == 3 else x)
     n, height, width, _ = pixels.shape
@@ -123,7 +121,7 @@ def noising_strip(
     seed: int = 0,
     **options: Any,
 ) -> Figure:
-    """Show images at chosen timesteps of the forward process, with the same noise at each.
+    """Show an image at chosen timesteps, one per column, with the same noise at each.
 
     Args:
         x_0: one clean image, (C, H, W) or (1, C, H, W), in [-1, 1].
@@ -131,8 +129,6 @@ def noising_strip(
         ts: timesteps, each in 0..T.
         seed: noise seed.
         options: as for `show_images`.
-    Returns:
-        The figure; its columns are the timesteps.
     """
     named = diffusion if isinstance(diffusion, Mapping) else {"": diffusion}
     rows = [noised(one, x_0, ts, seed) for one in named.values()]  # each (len(ts), C, H, W)
@@ -160,8 +156,6 @@ def denoising_path(
         n_frames: number of steps to show, including the first and the last.
         picture: index of the image in the batch.
         options: as for `show_images`.
-    Returns:
-        The figure.
     """
     steps = list(steps)
     picks = np.unique(np.linspace(0, len(steps) - 1, n_frames).round().astype(int))
@@ -180,8 +174,6 @@ def class_grid(ds: Any, per_class: int = 8, **options: Any) -> Figure:
         ds: an `ImageDataset`, or an object with its `images` (uint8), `labels` and `classes`.
         per_class: images per row; white space if a class has fewer.
         options: as for `show_images`.
-    Returns:
-        The figure.
     """
     names, rows = [], []
     for k, name in enumerate(ds.classes):

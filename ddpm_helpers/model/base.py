@@ -23,8 +23,6 @@ class Network(nn.Module):
         image_shape: (C, S, S).
         config: the arguments, enough to build the same network again.
         classes: names of the classes, class 0 first; empty if unknown.
-    Raises:
-        ValueError: num_classes below 1.
     """
 
     kind: str  # its name in `TrainConfig.network` and in weights files

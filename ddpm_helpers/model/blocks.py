@@ -22,8 +22,6 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
         dim: length of each vector, even.
     Returns:
         (B, dim) float32 in [-1, 1].
-    Raises:
-        ValueError: dim is odd.
     Source: Vaswani et al. 2017, section 3.5, with sines and cosines in two halves.
     """
     if dim % 2:

@@ -18,8 +18,6 @@ class Decoder(nn.Module):
 
     Args:
         image_size, channels, width, t_dim, attention_size, stem_stride: as for `Encoder`.
-    Raises:
-        ValueError: image_size is not a multiple of 8 * stem_stride.
     Source: Ronneberger et al. 2015 (skip connections), Ho et al. 2020, appendix B.
     """
 

@@ -50,8 +50,6 @@ class Encoder(nn.Module):
             times as many.
         t_dim: length of the time embedding.
         stem_stride: side of the squares of pixels that the stem rearranges, 2 or 4.
-    Raises:
-        ValueError: image_size not a multiple of 8 * stem_stride, or width not a multiple of 8.
     Source: He et al. 2016, "Deep Residual Learning", table 1; pixel-unshuffle: Shi et al. 2016.
     """
 

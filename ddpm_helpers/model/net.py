@@ -23,16 +23,13 @@ class DiffusionNet(Network):
         image_size: side S of the images, a multiple of 8 * stem_stride.
         channels: C of the images.
         width: channels of the first stage, a multiple of 8 (64 as in ResNet-18).
-        num_classes: None for a network that takes no labels.
+        num_classes: at least 1, or None for a network that takes no labels.
         attention_size: maps of this side and smaller get self-attention.
         stem_stride: the stem divides the side by this, 2 or 4; 4 costs about a quarter.
     Attributes:
         image_shape: (C, S, S).
         config: the arguments, enough to build the same network again.
         classes: names of the classes, class 0 first; empty if unknown.
-    Raises:
-        ValueError: image_size not a multiple of 8 * stem_stride, width not a multiple of 8,
-            num_classes below 1.
     """
 
     kind = "unet"
