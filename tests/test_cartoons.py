@@ -96,7 +96,7 @@ def test_a_shape_covers_its_area(shape, area):
 
 def test_pose_moves_scales_and_mirrors():
     scene = Scene(np.random.default_rng(0), 2)
-    scene.pose(dx=0.25, scale=0.5, flip=np.array([False, True]))
+    scene.pose(dx=0.25, scale=0.5, flip=np.array([False, True]).reshape(2, 1, 1))
     scene.draw((1.0, 1.0, 1.0), scene.circle(0.5, 0.0, 0.5), outline=0)
     xs = (np.arange(32) + 0.5) / 16 - 1
     weight = scene.pixels[:, 0].sum(1)  # (2, 32)

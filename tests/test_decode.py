@@ -136,4 +136,4 @@ def test_files_that_cannot_be_images_say_why(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(NotAnImage, match=words) as caught:
             decoded(tmp_path / name)
-        assert "\n" not in str(caught.value) and str(tmp_path) not in str(caught.value)
+        assert "\n" not in str(caught.value)

@@ -15,13 +15,10 @@ SIZE = 32
 INK = (0.09, 0.08, 0.11)
 OUTLINE = 1.1  # width of the dark line around a shape, in pixels
 
-Number = float | np.ndarray  # one value for all images, or one per image, (B,)
+Number = float | np.ndarray  # one value for all images, or one per image, (B, 1, 1)
 Colour = tuple[float, float, float] | np.ndarray  # RGB in [0, 1], (3,) or (B, 3)
 
-
-def _field(value: Number) -> np.ndarray:
-    """Reshape one number per image to (B, 1, 1), which broadcasts over (B, 32, 32)."""
-    return np.asarray(value, dtype=np.float32).reshape(-1, 1, 1)
+f32 = np.float32  # the same pixels with every version of numpy
 
 
 class Scene:
@@ -42,12 +39,12 @@ class Scene:
     # ---- random numbers -----------------------------------------------------------------------
 
     def between(self, low: float, high: float) -> np.ndarray:
-        """One uniform number per image, (B,)."""
-        return self.rng.uniform(low, high, self.n).astype(np.float32)
+        """One uniform number per image, (B, 1, 1)."""
+        return self.rng.uniform(low, high, (self.n, 1, 1)).astype(f32)
 
     def chance(self, probability: float) -> np.ndarray:
-        """True for each image with this probability, (B,) bool."""
-        return self.rng.random(self.n) < probability
+        """True for each image with this probability, (B, 1, 1) bool."""
+        return self.rng.random((self.n, 1, 1)) < probability
 
     def pick(self, palette: Sequence[str], jitter: float = 0.04) -> np.ndarray:
         """One colour of the palette ("e0a030") for each image, varied a little, (B, 3)."""
@@ -63,73 +60,59 @@ class Scene:
         dy: Number = 0.0,
         scale: Number = 1.0,
         turn: Number = 0.0,
-        flip: np.ndarray | None = None,
+        flip: bool | np.ndarray = False,
     ) -> None:
         """Move, scale, turn (radians) and mirror everything that is drawn from here on."""
-        self._scale = _field(scale)
-        x = (self._cols - _field(dx)) / self._scale
-        y = (self._rows - _field(dy)) / self._scale
-        if flip is not None:
-            x = x * _field(np.where(flip, -1, 1))
-        c, s = np.cos(_field(turn)), np.sin(_field(turn))
-        shape = (self.n, SIZE, SIZE)
-        self.x = np.broadcast_to(c * x + s * y, shape)  # (B, 32, 32)
-        self.y = np.broadcast_to(c * y - s * x, shape)  # (B, 32, 32)
+        self._scale = f32(scale)
+        x, y = (self._cols - f32(dx)) / self._scale, (self._rows - f32(dy)) / self._scale
+        x, y = _turned(np.where(flip, -x, x), y, turn)
+        self.x, self.y = np.broadcast_arrays(x, y)  # (B or 1, 32, 32)
 
     # ---- shapes: signed distance of every pixel, (B, 32, 32) ----------------------------------
 
     def ellipse(self, cx: Number, cy: Number, rx: Number, ry: Number, turn: Number = 0.0):
         """An ellipse with half-axes rx, ry, turned about its centre."""
-        x, y = self._local(cx, cy, turn)
-        x, y = x / _field(rx), y / _field(ry)
+        x, y = _turned(self.x - cx, self.y - cy, turn)
+        x, y = x / rx, y / ry
         k0 = np.sqrt(x * x + y * y)
-        x, y = x / _field(rx), y / _field(ry)
+        x, y = x / rx, y / ry
         return k0 * (k0 - 1) / (np.sqrt(x * x + y * y) + 1e-6)
 
     def circle(self, cx: Number, cy: Number, r: Number):
         """A disc of radius r."""
-        x, y = self._local(cx, cy)
-        return np.sqrt(x * x + y * y) - _field(r)
+        x, y = self.x - cx, self.y - cy
+        return np.sqrt(x * x + y * y) - r
 
     def box(self, cx: Number, cy: Number, hx: Number, hy: Number, rounding: float = 0.0):
         """A rectangle with half-sides hx, hy; its corners rounded by `rounding`."""
-        x, y = self._local(cx, cy)
-        qx = np.abs(x) - (_field(hx) - rounding)
-        qy = np.abs(y) - (_field(hy) - rounding)
-        inner = np.maximum(qx, qy)
+        x = np.abs(self.x - cx) - (f32(hx) - f32(rounding))
+        y = np.abs(self.y - cy) - (f32(hy) - f32(rounding))
+        inner = np.maximum(x, y)
         if not rounding:
             return inner
-        qx, qy = np.maximum(qx, 0), np.maximum(qy, 0)
-        return np.sqrt(qx * qx + qy * qy) + np.minimum(inner, 0) - rounding
+        x, y = np.maximum(x, 0), np.maximum(y, 0)
+        return np.sqrt(x * x + y * y) + np.minimum(inner, 0) - rounding
 
     def limb(
         self, x0: Number, y0: Number, x1: Number, y1: Number, r0: Number, r1: Number | None = None
     ):
         """A stroke with round ends from (x0, y0), radius r0, to (x1, y1), radius r1."""
-        x, y = self._local(x0, y0)
-        ax, ay = _field(x1) - _field(x0), _field(y1) - _field(y0)
-        along = np.clip((x * ax + y * ay) / (ax * ax + ay * ay + 1e-9), 0, 1)
+        x, y = self.x - x0, self.y - y0
+        ax, ay = f32(x1) - f32(x0), f32(y1) - f32(y0)
+        along = np.clip((x * ax + y * ay) / (ax * ax + ay * ay + f32(1e-9)), 0, 1)
         x, y = x - along * ax, y - along * ay
-        radius = _field(r0) if r1 is None else _field(r0) + along * (_field(r1) - _field(r0))
+        radius = r0 if r1 is None else r0 + along * (f32(r1) - f32(r0))
         return np.sqrt(x * x + y * y) - radius
 
     def polygon(self, *corners: tuple[Number, Number]):
         """A convex polygon; its corners in clockwise order, as seen in the image."""
-        distance = None
+        sides = []
         for (xa, ya), (xb, yb) in zip(corners, corners[1:] + corners[:1], strict=True):
-            nx, ny = _field(yb) - _field(ya), _field(xa) - _field(xb)
+            nx, ny = f32(yb) - f32(ya), f32(xa) - f32(xb)
             length = np.sqrt(nx * nx + ny * ny)
             nx, ny = nx / length, ny / length
-            side = self.x * nx + self.y * ny - (_field(xa) * nx + _field(ya) * ny)
-            distance = side if distance is None else np.maximum(distance, side)
-        return distance
-
-    def _local(self, cx: Number, cy: Number, turn: Number = 0.0):
-        x, y = self.x - _field(cx), self.y - _field(cy)
-        if isinstance(turn, float) and turn == 0.0:
-            return x, y
-        c, s = np.cos(_field(turn)), np.sin(_field(turn))
-        return c * x + s * y, c * y - s * x
+            sides.append(self.x * nx + self.y * ny - (f32(xa) * nx + f32(ya) * ny))
+        return np.maximum.reduce(sides)
 
     # ---- paint --------------------------------------------------------------------------------
 
@@ -141,26 +124,29 @@ class Scene:
 
     def below(self, height: Number, colour: Colour) -> None:
         """Fill everything under a horizon at y = height."""
-        self._blend(self._coverage(_field(height) - self._rows, 1.0), colour)
+        self._blend(self._coverage(height - self._rows, 1.0), colour)
 
     def draw(self, colour: Colour, *shapes: np.ndarray, outline: float = OUTLINE) -> None:
         """Paint the union of the shapes in one colour, with a dark line of `outline` pixels."""
-        distance = shapes[0]
-        for other in shapes[1:]:
-            distance = np.minimum(distance, other)
+        distance = np.minimum.reduce(shapes)
         if outline:
             self._blend(self._coverage(distance, self._scale, outline), INK)
         self._blend(self._coverage(distance, self._scale), colour)
 
     @staticmethod
     def _coverage(distance: np.ndarray, scale: Number, grow: float = 0.0) -> np.ndarray:
-        return np.clip((0.5 + grow) - distance * (scale * np.float32(SIZE / 2)), 0, 1)
+        return np.clip((0.5 + grow) - distance * (scale * f32(SIZE / 2)), 0, 1)
 
     @staticmethod
     def _colour(colour: Colour) -> np.ndarray:
-        return np.asarray(colour, np.float32).reshape(-1, 3, 1, 1)
+        return np.asarray(colour, f32).reshape(-1, 3, 1, 1)
 
     def _blend(self, coverage: np.ndarray, colour: Colour) -> None:
         step = self._colour(colour) - self.pixels
         step *= coverage[:, None]
         self.pixels += step
+
+
+def _turned(x: np.ndarray, y: np.ndarray, turn: Number) -> tuple[np.ndarray, np.ndarray]:
+    c, s = np.cos(f32(turn)), np.sin(f32(turn))
+    return c * x + s * y, c * y - s * x
