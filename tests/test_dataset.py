@@ -121,7 +121,7 @@ def test_auto_says_what_it_took(capsys, tmp_path):
 def test_negative_indices_and_the_end(ds):
     assert torch.equal(ds[-1][0], ds[99][0])
     for outside in (100, -101):
-        with pytest.raises(IndexError, match=f"no image {outside}: there are 100"):
+        with pytest.raises(IndexError, match=f"{outside} is out of bounds .* 100"):
             ds[outside]
     assert len(list(itertools.islice(ds, 1000))) == 100
 

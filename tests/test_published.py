@@ -136,7 +136,7 @@ def test_cifar10_on_disk_is_read_and_found_by_auto(photos, tmp_path, capsys):
         np.testing.assert_array_equal(ds.labels, labels[order])
         assert ds.classes == CLASSES
     assert opened(tmp_path, "auto").source == "cifar10"
-    assert "source auto: cifar10 (found on disk)" in capsys.readouterr().out
+    assert "source auto: cifar10 (CIFAR-10 is on disk)" in capsys.readouterr().out
 
 
 def test_a_pickle_that_is_not_cifar10s_is_never_opened(photos, tmp_path):

@@ -41,15 +41,13 @@ def run(args: argparse.Namespace) -> None:
 def _show_counts(ds: ImageDataset) -> None:
     """Print the number of images of each class; for a folder, its layout and both splits too."""
     from ddpm_helpers.data import image_folder
-    from ddpm_helpers.data.say import printable
 
     columns = {ds.split: Counter(ds.classes[k] for k in ds.labels)}
     if Path(ds.source).is_absolute():
         layout = image_folder.read_layout(Path(ds.source))
-        image_folder.describe(Path(ds.source), layout)
         for split, files in (("train", layout.train), ("test", layout.test)):
             columns.setdefault(split, Counter(layout.classes[k] for _, k in files))
         print(f"  {'class':<20} {'  '.join(f'{split:>7}' for split in columns)}")
     for name in ds.classes:
         counts = "  ".join(f"{column[name]:>7}" for column in columns.values())
-        print(f"  {printable(name):<20} {counts}")
+        print(f"  {name:<20} {counts}")

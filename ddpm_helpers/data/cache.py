@@ -1,15 +1,14 @@
 """The cache of decoded images: one uint8 .npy file, memory-mapped, beside a small JSON manifest.
 
-The file name holds a digest of everything that changes a pixel. Both files are written under
-temporary names and then renamed, the manifest last, so a cache with a manifest is complete. A
-cache that was modified, or made by another version, is rebuilt.
+The file name holds a digest of everything that changes a pixel or a label. Both files are written
+under temporary names and then renamed, the manifest last, so a cache with a manifest is complete.
 """
 
 import errno
 import hashlib
-import io
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,12 @@ import numpy as np
 
 from ddpm_helpers.files import write_atomic
 
-from .cache_folder import locked, remove_older, writable
+from .cache_folder import locked, writable
 from .collection import Chunks, Collection
 from .decode import to_grey
 from .order import balanced_order
 
-VERSION = 5  # increase it when the file layout, or any pixel, label or class name changes
-RESOLUTION = 2e9  # ns; FAT drives, the coarsest, store modification times in steps of 2 s
+VERSION = 6  # increase it when the file layout, or any pixel, label or class name changes
 
 
 @dataclass(frozen=True)
@@ -51,25 +49,23 @@ def load(collection: Collection, shape: tuple[int, int, int], cache_dir: Path) -
         OSError: neither folder can be written to, or the disk is full.
         ValueError: the collection holds no images.
     """
-    name, key = _name_and_key(collection, shape)
-    if ready := _read(cache_dir / name, key):
+    source = f"{collection.identity['kind']}-{shape[-1]}-{_digest(collection.identity, shape)}"
+    name = f"{source}-{collection.state}.npy"
+    if ready := _open(cache_dir / name):
         return ready  # needs neither the lock nor write permission
     cache_dir = writable(cache_dir)
     path = cache_dir / name
     try:
         with locked(path.with_suffix(".lock"), f"making the cache of {collection.name}"):
-            if not (ready := _read(path, key)):  # another process may have made it
-                _write(collection, path, key)
-                ready = _read(path, key)
-                remove_older(path)
+            if not (ready := _open(path)):  # another process may have made it
+                ready = _make(collection, shape, path)
+                _remove(set(cache_dir.glob(f"{source}-*.npy")) - {path})
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OSError(
             f"no room for the cache in {cache_dir}: set DDPM_CACHE to a folder on another drive"
-        ) from None
-    if ready is None:
-        raise OSError(f"the cache {path} was written, but cannot be read back")
+        ) from error
     return ready
 
 
@@ -81,38 +77,27 @@ def map_images(path: Path) -> np.ndarray:
         return np.load(path)
 
 
-def _name_and_key(
-    collection: Collection, shape: tuple[int, int, int]
-) -> tuple[str, dict[str, Any]]:
-    """Return the file name of a collection's cache, and the key whose digest the name holds."""
-    key = {"identity": collection.identity, "shape": list(shape), "version": VERSION}
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{collection.identity['kind']}-{shape[-1]}-{digest}.npy", key
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(json.dumps((VERSION, values), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _read(path: Path, key: dict[str, Any]) -> Cached | None:
-    """Open a cache; return None if it is missing, incomplete, damaged or has a different key."""
+def _open(path: Path) -> Cached | None:
+    """Open a cache; return None if it is missing, incomplete or truncated."""
     try:
         manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        state = path.stat()
-        modified = abs(state.st_mtime_ns - manifest["modified"]) > RESOLUTION
-        if modified or state.st_size != manifest["bytes"] or manifest["key"] != key:
-            return None
         images, labels = map_images(path), np.array(manifest["labels"], np.int64)
-        if images.dtype != np.uint8 or images.shape != (len(labels), *key["shape"]):
-            return None
-        return Cached(path, images, labels, tuple(manifest["classes"]))
-    except (OSError, ValueError, LookupError, TypeError, OverflowError):  # it has been modified
+        classes = tuple(manifest["classes"])
+    except (OSError, EOFError, ValueError, KeyError):
         return None
+    return Cached(path, images, labels, classes) if len(images) == len(labels) else None
 
 
-def _write(collection: Collection, path: Path, key: dict[str, Any]) -> None:
-    """Write a collection's cache, completely or not at all."""
-    channels, size, _ = shape = tuple(key["shape"])
+def _make(collection: Collection, shape: tuple[int, int, int], path: Path) -> Cached:
+    """Read the images of a collection and write its cache, completely or not at all."""
     part, ordered = path.with_suffix(".part"), path.with_suffix(".ordered.part")
     try:
-        classes, chunks = collection.read(size)
-        if channels == 1:
+        classes, chunks = collection.read(shape[-1])
+        if shape[0] == 1:
             chunks = ((to_grey(images), labels) for images, labels in chunks)
         labels = _write_images(part, chunks, shape)
         order = balanced_order(labels) if collection.balance else np.arange(len(labels))
@@ -120,51 +105,46 @@ def _write(collection: Collection, path: Path, key: dict[str, Any]) -> None:
             labels = _write_images(ordered, _in_order(order, part, labels), shape)
             os.replace(ordered, part)
         if not classes:
-            numbers, places = np.unique(labels, return_inverse=True)
-            classes, labels = tuple(map(str, numbers)), places.tolist()
-        manifest = {
-            "key": key,
-            "origin": collection.origin,
-            "modified": part.stat().st_mtime_ns,
-            "bytes": part.stat().st_size,
-            "classes": classes,
-            "labels": labels,
-        }
+            numbers, labels = np.unique(labels, return_inverse=True)
+            classes = tuple(map(str, numbers))
         path.with_suffix(".json").unlink(missing_ok=True)  # so no old manifest describes new images
         os.replace(part, path)
-        text = json.dumps(manifest, separators=(",", ":"))
-        write_atomic(path.with_suffix(".json"), text.encode())
+        manifest = {"classes": classes, "labels": labels.tolist()}
+        write_atomic(path.with_suffix(".json"), json.dumps(manifest).encode())
     finally:
         part.unlink(missing_ok=True)
         ordered.unlink(missing_ok=True)
+    return Cached(path, map_images(path), labels, classes)
 
 
-def _write_images(path: Path, chunks: Chunks, shape: tuple[int, ...]) -> list[int]:
-    """Write all chunks, then the header with the number of images; return the labels."""
+def _write_images(path: Path, chunks: Chunks, shape: tuple[int, int, int]) -> np.ndarray:
+    """Write all chunks to a .npy file, flush it to the disk, and return the labels."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (0, *shape)}
     labels: list[int] = []
     with open(path, "wb") as file:
-        file.write(_header((0, *shape)))
-        for pixels, numbers in chunks:
-            file.write(np.ascontiguousarray(pixels, dtype=np.uint8).data)
+        np.lib.format.write_array_header_1_0(file, header)  # leaves room for a larger N
+        for images, numbers in chunks:
+            file.write(np.ascontiguousarray(images).data)
             labels += numbers.tolist()
         if not labels:
             raise ValueError("the source holds no image that can be read")
         file.seek(0)
-        file.write(_header((len(labels), *shape)))
+        header["shape"] = (len(labels), *shape)
+        np.lib.format.write_array_header_1_0(file, header)
         file.flush()
         os.fsync(file.fileno())  # the images must reach the disk before the manifest
-    return labels
+    return np.array(labels, np.int64)
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
-    """Header of a uint8 .npy file; its length does not depend on the number of images."""
-    buffer = io.BytesIO()
-    layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, layout)  # leaves room for a larger N
-    return buffer.getvalue()
-
-
-def _in_order(order: np.ndarray, path: Path, labels: list[int]) -> Chunks:
-    images, numbers = map_images(path), np.array(labels)
+def _in_order(order: np.ndarray, path: Path, labels: np.ndarray) -> Chunks:
+    images = map_images(path)
     for rows in np.split(order, range(1000, len(order), 1000)):
-        yield images[rows], numbers[rows]
+        yield images[rows], labels[rows]
+
+
+def _remove(caches: set[Path]) -> None:
+    """Remove caches of a folder's earlier states; a process that has one open can keep using it."""
+    for path in caches:
+        with suppress(OSError):  # Windows keeps a file that is open; the next call tries again
+            path.unlink()
+            path.with_suffix(".json").unlink()

@@ -24,12 +24,13 @@ COUNTS = {"train": 50_000, "test": 10_000}
 _BLOCK = 500  # images drawn together, a multiple of the number of classes
 
 
-def collection(split: str, n: int | None = None) -> Collection:
-    """The first n cartoons of a split; all of them if n is None."""
+def collection(split: str, limit: int | None = None) -> Collection:
+    """The cartoons of a split, at most the first `limit`."""
+    n = COUNTS[split] if limit is None else min(limit, COUNTS[split])
 
     def chunks(size: int) -> Chunks:
         images, labels = draw(split, n)
-        for k in range(0, len(labels), 1000):
+        for k in range(0, n, 1000):
             yield resize(images[k : k + 1000], size), labels[k : k + 1000]
 
     identity = {"kind": "cartoons", "split": split, "n": n}

@@ -15,16 +15,16 @@ class Collection:
 
     Attributes:
         name: name in messages, such as "cifar10" or the path of a folder.
-        identity: everything that changes a pixel or a label, as JSON values.
+        identity: the source and every setting that changes a pixel or a label, as JSON values.
         read: function of the side S that returns the class names, in the order of the labels, and
             an iterator over images and labels. Without names, the labels' numbers become the names.
         balance: store the images in `balanced_order`, not in the order in which they are read.
-        origin: identifies a folder even after its images change, so that its older caches are
-            removed; empty to keep them.
+        state: digest of a folder's files. A cache with the same identity and another state is out
+            of date, and is removed.
     """
 
     name: str
     identity: dict[str, Any]
     read: Callable[[int], tuple[tuple[str, ...], Chunks]]
     balance: bool = True
-    origin: str = ""
+    state: str = "fixed"

@@ -19,7 +19,7 @@ from ddpm_helpers.files import user_path
 from . import cache, cartoons, image_folder, objects, published
 from .collection import Collection
 from .decode import FITS
-from .say import count, say_once
+from .say import count
 
 SPLITS = ("train", "test")
 
@@ -72,8 +72,7 @@ class ImageDataset(Dataset):
         channels: int | None = None,
     ) -> None:
         image_size = checks.count("image_size", image_size)
-        if limit is not None:
-            limit = checks.count("limit", limit)
+        limit = None if limit is None else checks.count("limit", limit)
         checks.one_of("split", split, SPLITS)
         checks.one_of("fit", fit, FITS)
         if channels is None:
@@ -83,14 +82,14 @@ class ImageDataset(Dataset):
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
         cache_dir = default_cache_dir() if cache_dir is None else user_path(cache_dir)
         roots = [cache_dir] if root is None else [user_path(root), cache_dir]
-        collection = _collection(source, split, roots, root, fit, limit)
+        collection = _collection(source, split, roots, root, image_size, fit, limit)
         cached = cache.load(collection, (int(channels), image_size, image_size), cache_dir)
         self.source, self.split = collection.name, split
         self.name = class_name(Path(self.source).name) or "images"
         self.settings = _settings(collection, root, fit)
         self.labels, self.classes = cached.labels[:limit], cached.classes
         self.images = cached.images[:limit]  # (N, C, S, S) uint8
-        self._path, self._limit = cached.path, limit
+        self._path = cached.path
         self._resident: dict[torch.device, tuple[Tensor, Tensor]] = {}  # pixels and labels on a GPU
 
     def __getstate__(self) -> dict[str, Any]:
@@ -99,7 +98,7 @@ class ImageDataset(Dataset):
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        images = cache.map_images(state["_path"])[: state["_limit"]]
+        images = cache.map_images(state["_path"])[: len(state["labels"])]
         vars(self).update(state, images=images, _resident={})
 
     @property
@@ -117,8 +116,6 @@ class ImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Image `index`, float32 (C, S, S) in [-1, 1], and its label."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"no image {index}: there are {len(self)}")
         pixels = torch.from_numpy(np.array(self.images[index]))  # a copy: the cache is read-only
         return to_float(pixels), int(self.labels[index])
 
@@ -178,13 +175,10 @@ class ImageDataset(Dataset):
                 yield to_float(pixels[rows]), labels[rows]
             return
         images = np.asarray(self.images)  # a plain view: indexing it is faster than a memmap
-        buffer = np.empty((min(batch_size, len(order)), *images.shape[1:]), np.uint8)
         for k in range(0, len(order), batch_size):
-            batch = order[k : k + batch_size]  # (B,)
-            taken = buffer[: len(batch)]
-            np.take(images, batch, axis=0, out=taken, mode="clip")  # "raise" makes another copy
-            x = to_float(torch.from_numpy(taken).to(device))  # (B, C, S, S)
-            yield x, torch.from_numpy(self.labels[batch]).to(device)
+            rows = order[k : k + batch_size]  # (B,)
+            pixels = torch.from_numpy(images[rows]).to(device)  # (B, C, S, S) uint8
+            yield to_float(pixels), torch.from_numpy(self.labels[rows]).to(device)
 
 
 def _has_room(device: torch.device, needed: int) -> bool:
@@ -217,36 +211,28 @@ def _settings(collection: Collection, root: Any, fit: str) -> dict[str, str]:
     return given if fit == "crop" else given | {"fit": fit}
 
 
-def _resolve_auto(roots: list[Path]) -> str:
-    """The source that "auto" means: CIFAR-10 if it is on disk, else cartoons."""
-    if published.find("cifar10", roots):
-        print("source auto: cifar10 (found on disk)")
-        return "cifar10"
-    print("source auto: cartoons (CIFAR-10 is not on disk)")
-    return "cartoons"
-
-
 def _collection(
-    source: Any, split: str, roots: list[Path], root: Any, fit: str, limit: int | None
+    source: Any,
+    split: str,
+    roots: list[Path],
+    root: Any,
+    image_size: int,
+    fit: str,
+    limit: int | None,
 ) -> Collection:
     """The images that a source stands for; `roots` are the folders to look for data sets in."""
-    if isinstance(source, ImageDataset):
-        raise ValueError("source is an ImageDataset already: use it as it is")
     if not isinstance(source, str | Path):
-        return objects.collection(source, split, fit)
+        return objects.collection(source, split, image_size, fit)
     if source == "auto":
-        source = _resolve_auto(roots)
-    path = user_path(os.path.join(root or "", os.path.expanduser(source)))
-    if source in SOURCES and path.is_dir():
-        say_once(f"source {source}: the built-in one; ./{source} is your folder of that name")
-    if source == "cartoons":  # draw no more than needed
-        few = limit is not None and limit < cartoons.COUNTS[split]
-        return cartoons.collection(split, limit if few else None)
+        found = published.find("cifar10", roots)
+        source = "cifar10" if found else "cartoons"
+        print(f"source auto: {source} (CIFAR-10 is {'' if found else 'not '}on disk)")
+    if source == "cartoons":
+        return cartoons.collection(split, limit)
     if source in published.READERS:
         return published.collection(source, split, roots)
-    if path.is_file():
-        raise ValueError(f"{str(source)!r} is a file: give its folder; unpack an archive first")
-    if source == "" or not path.is_dir():
+    folder = user_path(os.path.join(root or "", os.path.expanduser(source)))
+    if source == "" or not folder.is_dir():
         choices = f"{', '.join(SOURCES)} or a folder that exists"
         raise ValueError(f"unknown source {source!r}; choose {choices}")
-    return image_folder.collection(path, split, fit)
+    return image_folder.collection(folder, split, fit)

@@ -9,18 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ddpm_helpers.checks import class_name
+
 from .collection import Chunks, Collection
 from .decode import SUFFIXES, NotAnImage, decode
 from .layout import Labelled, Layout, Name, find_layout
 from .order import balanced_order
-from .say import count, printable, say_once
+from .say import count, say, say_once
 
 LISTED = 20  # name this many skipped files; only count the others
-HEIC = {".heic", ".heif"}  # Pillow alone cannot read them
-CONVERT = "convert HEIC first, such as by `magick mogrify -format jpg *.HEIC`"
 IGNORED = {"__macosx", "thumbs.db"}  # beside hidden names, which begin with a dot
 RUN = "history.jsonl"  # a subfolder with this file is a training run; its sample grids are not data
-IMAGE = "image"  # the kind of a file that is read
 _CHUNK = 256  # decode this many files ahead
 
 
@@ -34,86 +33,72 @@ def collection(folder: Path, split: str, fit: str) -> Collection:
     files = layout.train if split == "train" else layout.test
     if not files:
         few = f"{count(len(layout.train))} is too few to make one"
-        raise ValueError(f"{printable(folder)} has no test split, and {few}")
+        raise ValueError(f"{folder} has no test split, and {few}")
 
     def read(size: int) -> tuple[tuple[str, ...], Chunks]:
-        describe(folder, layout)
         order = balanced_order([label for _, label in files])  # the cache then need not sort them
         return layout.classes, _decode_all(folder, [files[k] for k in order], size, fit)
 
-    lines = "".join([*_lines(folder, files), *(f"{name}\n" for name in layout.classes)])
-    identity = {"kind": "folder", "files": _digest(lines), "split": split, "fit": fit}
-    return Collection(str(folder), identity, read, origin=_digest(f"{folder}\0{split}\0{fit}")[:16])
+    identity = {"kind": "folder", "path": str(folder), "split": split, "fit": fit}
+    return Collection(str(folder), identity, read, state=_state(folder, files, layout.classes))
 
 
 def read_layout(folder: Path) -> Layout:
-    """Find splits, classes and images of a folder, with notes on what was left out.
+    """Find splits, classes and images of a folder, and print what was left out.
 
     Raises:
         ValueError: no images.
     """
-    files = sorted(_files(str(folder)))
-    names = [name for name, kind in files if kind == IMAGE]
-    others = Counter(kind for _, kind in files if kind != IMAGE)
-    kinds = ", ".join(f"{number:,} {kind}" for kind, number in others.most_common(8))
-    convert = f"; {CONVERT}" if HEIC & others.keys() else ""
-    if not names:
+    images, others = [], Counter[str]()
+    for name in sorted(_files(folder)):
+        suffix = os.path.splitext(name[-1])[1].lower()
+        if suffix in SUFFIXES:
+            images.append(name)
+        else:
+            others[suffix or "no suffix"] += 1
+    kinds = ", ".join(f"{number:,} {suffix}" for suffix, number in others.most_common(8))
+    if not images:
         raise ValueError(
-            f"no images in {printable(folder)} (looked for {', '.join(sorted(SUFFIXES))}; other "
-            f"files: {printable(kinds) or 'none'}){convert}"
+            f"no images in {folder} (looked for {', '.join(sorted(SUFFIXES))}; other files: "
+            f"{kinds or 'none'})"
         )
-    layout = find_layout(names)
+    layout = find_layout(images)
     if others:
-        layout.notes.append(f"other files were ignored: {kinds}{convert}")
+        layout.notes.append(f"other files were ignored: {kinds}")
+    for note in layout.notes:
+        say_once(f"{folder.name}: {note}", folder)
     return layout
 
 
-def describe(folder: Path, layout: Layout) -> None:
-    """Print the notes on a folder's layout, each once in a process."""
-    for note in layout.notes:
-        say_once(f"{folder.name}: {note}", folder)
+def _files(folder: Path, name: Name = (), parents: tuple[str, ...] = ()) -> Iterator[Name]:
+    """Yield the name of each visible file, without those of training runs inside the folder.
 
-
-def _files(
-    folder: str, name: Name = (), parents: tuple[str, ...] = ()
-) -> Iterator[tuple[Name, str]]:
-    """Yield the name of each visible file, with `IMAGE` or, if it is not one, its suffix.
-
-    Links are followed, except to a parent folder. Training runs inside the folder are ignored.
+    Links are followed, except to a parent folder.
     """
-    target = os.path.realpath(folder)
-    try:
-        entries = [] if target in parents else list(filter(_is_visible, os.listdir(folder)))
-    except OSError as error:
-        print(f"skipped {printable(folder)}: {error.strerror}")
+    here = os.path.realpath(folder.joinpath(*name))
+    if here in parents:
         return
+    entries = os.listdir(here)
     if name and RUN in entries:
         say_once(f"{'/'.join(name)}: skipped, because it holds a training run", folder)
         return
     for entry in entries:
-        path, suffix = os.path.join(folder, entry), os.path.splitext(entry)[1].lower()
-        if suffix in SUFFIXES and os.path.isfile(path):
-            yield (*name, entry), IMAGE
+        path = os.path.join(here, entry)
+        if entry.startswith(".") or entry.casefold() in IGNORED:
+            continue
+        if os.path.isfile(path):
+            yield (*name, entry)
         elif os.path.isdir(path):
-            yield from _files(path, (*name, entry), (*parents, target))
-        else:
-            kind = "broken link or special file" if suffix in SUFFIXES else suffix or "no suffix"
-            yield (*name, entry), kind
+            yield from _files(folder, (*name, entry), (*parents, here))
 
 
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name.casefold() not in IGNORED
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _lines(folder: Path, files: Labelled) -> Iterator[str]:
-    """Name, label, size and modification time of each file, without the folder's own path."""
+def _state(folder: Path, files: Labelled, classes: tuple[str, ...]) -> str:
+    """A digest of the classes, and of name, label, size and modification time of each file."""
+    digest = hashlib.sha256(repr(classes).encode())
     for name, label in files:
         stat = folder.joinpath(*name).stat()
-        yield f"{'/'.join(name)}\0{label}\0{stat.st_size, stat.st_mtime_ns}\n"
+        digest.update(repr((name, label, stat.st_size, stat.st_mtime_ns)).encode())
+    return digest.hexdigest()[:16]
 
 
 def _decode_all(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
@@ -130,20 +115,18 @@ def _decode_all(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
         except NotAnImage as reason:
             return reason
 
-    skipped = 0
-    bar = tqdm(total=len(files), desc=f"reading {printable(folder.name)}", unit=" images")
+    skipped = []
+    bar = tqdm(total=len(files), desc=f"reading {class_name(folder.name)}", unit=" images")
     with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for k in range(0, len(files), _CHUNK):
             chunk = files[k : k + _CHUNK]
             for (name, label), image in zip(chunk, pool.map(read, chunk), strict=True):
                 bar.update()
-                if not isinstance(image, NotAnImage):
+                if isinstance(image, NotAnImage):
+                    skipped.append(f"  {'/'.join(name)}: {image}")
+                else:
                     yield image[None], np.array([label])
-                    continue
-                skipped += 1
-                if skipped <= LISTED:
-                    bar.write(f"skipped {printable('/'.join(name))}: {image}")
     if skipped:
-        named = f" (the first {LISTED} are named)" if skipped > LISTED else ""
-        print(f"{printable(folder.name)}: {skipped:,} of {len(files):,} files could not be decoded "
-              f"and were skipped{named}")  # fmt: skip
+        what = f"{len(skipped):,} of {count(len(files), 'file')} that cannot be decoded"
+        more = ["  …"] if len(skipped) > LISTED else []
+        say("\n".join([f"{folder.name}: skipped {what}:", *skipped[:LISTED], *more]))

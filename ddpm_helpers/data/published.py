@@ -33,8 +33,7 @@ def collection(name: str, split: str, roots: Sequence[Path]) -> Collection:
         classes = objects.class_names(dataset)
         return classes, objects.read_all(dataset, classes, size, "crop")
 
-    identity = {"kind": name, "split": split}
-    return Collection(name, identity, read)
+    return Collection(name, {"kind": name, "split": split}, read)
 
 
 def find(name: str, roots: Sequence[Path]) -> Path | None:

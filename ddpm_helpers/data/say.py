@@ -1,21 +1,18 @@
-"""Messages about the images of a source, in characters that any terminal can print."""
+"""Messages about the images of a source."""
 
-import sys
 from functools import cache
 from typing import Any
 
 
-def printable(name: Any) -> str:
-    """Convert a name to one line that this terminal can print, even if it is not valid text."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    text = str(name).encode(encoding, "backslashreplace").decode(encoding)
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def say(line: str) -> None:
+    """Print a line at once; bytes of a file name that are not text become escapes."""
+    print(line.encode("utf-8", "backslashreplace").decode(), flush=True)
 
 
 @cache
 def say_once(line: str, about: Any = None) -> None:
     """Print a line, unless this process has printed the same line about the same thing."""
-    print(printable(line), flush=True)
+    say(line)
 
 
 def count(n: int, noun: str = "image") -> str:
