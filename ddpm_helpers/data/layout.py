@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 from ddpm_helpers.checks import class_name
@@ -29,10 +29,10 @@ class Layout:
         notes: lines to print for the user.
     """
 
-    classes: tuple[str, ...] = ONE_CLASS
-    train: Labelled = field(default_factory=list)
-    test: Labelled = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    classes: tuple[str, ...]
+    train: Labelled
+    test: Labelled
+    notes: list[str]
 
 
 def find_layout(names: Iterable[Name]) -> Layout:
@@ -42,60 +42,85 @@ def find_layout(names: Iterable[Name]) -> Layout:
     splits. If no test split has a class of `train`, a tenth of every class is held out for testing.
     Other folders are classes.
     """
-    layout, images = Layout(), sorted(names)
-    depth = _descend(layout, images, 0)  # the number of folders above the splits or classes
-    splits = _split_folders({name[depth] for name in images if len(name) > depth + 1})
-    parts = {}
-    for split in splits:
-        part = [name for name in images if name[depth] == split]
-        parts[split] = part, _descend(layout, part, depth + 1, split)
-    train, train_depth = parts.pop(splits[0]) if splits else (images, depth)
-    layout.classes = _classes(layout, train, train_depth)
-    layout.train = _label(layout, train, train_depth)
-    if not _use_test(layout, parts):
-        _hold_out(layout, train_depth)
-    if splits and (rest := sum(name[depth] not in splits for name in images)):
-        layout.notes.append(f"left out {count(rest)} beside {splits[0]}/")
+    images, notes = sorted(names), list[str]()
+    top = _descend(images, 0, notes)  # the number of folders above the splits or classes
+    splits = _split_folders({name[top] for name in images if len(name) > top + 1})
+    parts, depths = [images], [top]
+    if splits:
+        parts = [[name for name in images if name[top] == split] for split in splits]
+        depths = [_descend(part, top + 1, notes, part[0][top]) for part in parts]
+    classes = _classes(parts[0], depths[0], notes)
+    layout = Layout(classes, _label(parts[0], depths[0], classes, notes), [], notes)
+    for split, part, depth in zip(splits[1:], parts[1:], depths[1:], strict=True):
+        shared = {_folder(name, depth) for name in part} & set(classes)
+        if not layout.test and (shared or classes == ONE_CLASS):
+            layout.test = _label(part, depth, classes, notes)
+            notes.append(f"{split}/ is the test split")
+        else:
+            why = "" if layout.test else ", because it has no class of the train split"
+            notes.append(f"{split}/ ({count(len(part))}) is not used{why}")
+    if not layout.test:
+        _hold_out(layout, depths[0])
+    if rest := len(images) - sum(map(len, parts)):
+        notes.append(f"left out {count(rest)} beside {splits[0]}/")
     return layout
 
 
-def _descend(layout: Layout, names: list[Name], depth: int, split: str | None = None) -> int:
-    """Go down from `depth` to the folder that holds the classes, and return its depth.
+def _descend(names: list[Name], top: int, notes: list[str], split: str = "") -> int:
+    """Go down from depth `top` to the folder that holds the classes, and return its depth.
 
     A single folder is passed if it is called "images" or like its split. Outside of the splits, it
     is also passed if it is called "train" or holds folders only.
     """
-    wrappers: list[str] = []
+    depth = top
     while all(len(name) > depth + 1 for name in names):
         folders = {name[depth] for name in names}
-        if len(folders) != 1:
+        holds_folders = not split and all(len(name) > depth + 2 for name in names)
+        passed = ("images", (split or "train").casefold())
+        if len(folders) > 1 or not (holds_folders or names[0][depth].casefold() in passed):
             break
-        (folder,) = folders
-        holds_folders = split is None and all(len(name) > depth + 2 for name in names)
-        if not holds_folders and folder.casefold() not in ("images", (split or "train").casefold()):
-            break
-        wrappers.append(folder)
         depth += 1
-    if wrappers:
-        layout.notes.append(f"descended into {'/'.join(wrappers)}/")
+    if depth > top:
+        notes.append(f"descended into {'/'.join(names[0][top:depth])}/")
     return depth
 
 
-def _classes(layout: Layout, names: list[Name], depth: int) -> tuple[str, ...]:
+def _folder(name: Name, depth: int) -> str:
+    """The folder of an image at `depth`; empty if the image lies beside the folders."""
+    return class_name(name[depth]) if len(name) > depth + 1 else ""
+
+
+def _classes(names: list[Name], depth: int, notes: list[str]) -> tuple[str, ...]:
     """The class folders; none if most images lie beside them, as in an album with a subfolder."""
-    folders = _class_folders(names, depth)
-    loose = sum(len(name) == depth + 1 for name in names)
+    found = [_folder(name, depth) for name in names]
+    folders, loose = sorted(set(found) - {""}), found.count("")
     if folders and 2 * loose > len(names):
-        layout.notes.append(
+        notes.append(
             f"{loose:,} of {count(len(names))} lie beside the folders ({', '.join(folders[:3])}), "
             "so all are one class; for classes, move each into the folder of its class"
         )
         return ONE_CLASS
-    return folders or ONE_CLASS
+    return tuple(folders) or ONE_CLASS
 
 
-def _class_folders(names: list[Name], depth: int) -> tuple[str, ...]:
-    return tuple(sorted({class_name(name[depth]) for name in names if len(name) > depth + 1}))
+def _label(names: list[Name], depth: int, classes: tuple[str, ...], notes: list[str]) -> Labelled:
+    """Label images by their folder at `depth`; without classes all labels are 0."""
+    if classes == ONE_CLASS:
+        return [(name, 0) for name in names]
+    number = {key: k for k, key in enumerate(classes)}
+    found = [(name, _folder(name, depth)) for name in names]
+    unknown = [folder for _, folder in found if folder and folder not in number]
+    if loose := sum(not folder for _, folder in found):
+        notes.append(
+            f"left out {count(loose)} beside the class folders; "
+            "move them into the folder of their class"
+        )
+    if unknown:
+        notes.append(
+            f"left out {count(len(unknown))} of classes that train lacks: "
+            f"{', '.join(sorted(set(unknown)))}"
+        )
+    return [(name, number[folder]) for name, folder in found if folder in number]
 
 
 def _split_folders(folders: set[str]) -> list[str]:
@@ -118,40 +143,6 @@ def _split_folders(folders: set[str]) -> list[str]:
         if role < len(TRAIN) and tests:
             return [train, *tests]
     return []
-
-
-def _use_test(layout: Layout, parts: dict[str, tuple[list[Name], int]]) -> bool:
-    """Label the first test split that has a class of the train split, if there is one."""
-    test = None
-    for split, (names, depth) in parts.items():
-        shared = set(_class_folders(names, depth)) & set(layout.classes)
-        if test is None and (shared or layout.classes == ONE_CLASS):
-            test, layout.test = split, _label(layout, names, depth)
-            layout.notes.append(f"{split}/ is the test split")
-        else:
-            why = "" if test else ", because it has no class of the train split"
-            layout.notes.append(f"{split}/ ({count(len(names))}) is not used{why}")
-    return test is not None
-
-
-def _label(layout: Layout, names: list[Name], depth: int) -> Labelled:
-    """Label images by their folder at `depth`; without classes all labels are 0."""
-    if layout.classes == ONE_CLASS:
-        return [(name, 0) for name in names]
-    number = {key: k for k, key in enumerate(layout.classes)}
-    inside = [name for name in names if len(name) > depth + 1]
-    known = [name for name in inside if class_name(name[depth]) in number]
-    if loose := len(names) - len(inside):
-        layout.notes.append(
-            f"left out {count(loose)} beside the class folders; "
-            "move them into the folder of their class"
-        )
-    if unknown := sorted(set(_class_folders(names, depth)) - number.keys()):
-        layout.notes.append(
-            f"left out {count(len(inside) - len(known))} of classes that train lacks: "
-            f"{', '.join(unknown)}"
-        )
-    return [(name, number[class_name(name[depth])]) for name in known]
 
 
 def _hold_out(layout: Layout, depth: int) -> None:
