@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from filelock import Timeout
 
-from ddpm_helpers.data import cache, cache_folder
+from ddpm_helpers.data import cache
 from ddpm_helpers.data.collection import Collection
 
 SHAPE = (3, 4, 4)
@@ -120,7 +120,7 @@ def test_an_old_cache_that_cannot_be_removed_yet_is_removed_later(tmp_path, monk
 def test_a_waiting_process_can_print_names_that_are_not_text(tmp_path, monkeypatch, capsys):
     acquire = Mock(side_effect=[Timeout("a.lock"), None])
     monkeypatch.setattr("filelock.FileLock.acquire", acquire)
-    with cache_folder.locked(tmp_path / "a.lock", "reading \udcff"):
+    with cache.locked(tmp_path / "a.lock", "reading \udcff"):
         assert "reading \\udcff: waiting" in capsys.readouterr().out
 
 
@@ -166,13 +166,13 @@ def test_where_the_folder_cannot_be_written_a_temporary_one_is_used(tmp_path, te
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows gives each user an own one")
 def test_another_users_temporary_folder_is_not_trusted(tmp_path, temporary, monkeypatch):
-    ours = cache_folder.temporary_folder()
-    assert ours == cache_folder.temporary_folder() and ours.parent == temporary
+    ours = cache.temporary_folder()
+    assert ours == cache.temporary_folder() and ours.parent == temporary
     me = os.getuid() + 1
     monkeypatch.setattr(os, "getuid", lambda: me)
     theirs = temporary / f"ddpm_helpers-{me}"
     theirs.mkdir()
-    assert cache_folder.temporary_folder() != theirs
+    assert cache.temporary_folder() != theirs
     theirs.rmdir()
     theirs.symlink_to(tmp_path)
-    assert cache_folder.temporary_folder().resolve() != tmp_path
+    assert cache.temporary_folder().resolve() != tmp_path

@@ -25,7 +25,7 @@ def test_shapes_types_and_names(train):
     assert cartoons.CLASSES == tuple(names.split())
 
 
-@pytest.mark.parametrize("n", [0, 1, 499, 500, 501])
+@pytest.mark.parametrize("n", [1, 499, 500, 501])
 def test_a_picture_does_not_depend_on_how_many_are_drawn(train, n):
     images, labels = cartoons.draw("train", n)
     assert np.array_equal(images, train[0][:n]) and np.array_equal(labels, train[1][:n])
@@ -68,9 +68,9 @@ def test_pictures_of_a_class_differ_from_each_other(train):
         assert pictures.std(0).mean() > 15  # of 255
 
 
-@pytest.mark.parametrize("n", [-1, 10_001])
+@pytest.mark.parametrize("n", [0, 10_001])
 def test_an_impossible_number_is_refused(n):
-    with pytest.raises(ValueError, match=f"in 0..10000, got {n}$"):
+    with pytest.raises(ValueError, match=f"in 1..10000, got {n}$"):
         cartoons.draw("test", n)
 
 

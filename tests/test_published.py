@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import pickle
 import struct
+import tarfile
 
 import numpy as np
 import pytest
@@ -137,6 +138,21 @@ def test_cifar10_on_disk_is_read_and_found_by_auto(photos, tmp_path, capsys):
         assert ds.classes == CLASSES
     assert opened(tmp_path, "auto").source == "cifar10"
     assert "source auto: cifar10 (CIFAR-10 is on disk)" in capsys.readouterr().out
+
+
+def test_an_archive_with_another_checksum_is_not_unpacked(
+    photos, file_server, tmp_path, monkeypatch
+):
+    folder, address = file_server
+    archive = folder / "cifar.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(write_photos(folder, photos), "cifar-10-batches-py")
+    monkeypatch.setattr(datasets.CIFAR10, "url", f"{address}/{archive.name}")
+    with pytest.raises(OSError, match="CIFAR10 could not be read or downloaded .*corrupted"):
+        opened(tmp_path, "cifar10")
+    assert not (tmp_path / "root" / "cifar-10-batches-py").exists() and not caches(tmp_path)
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", md5(archive.read_bytes()))
+    assert len(opened(tmp_path, "cifar10")) == 20
 
 
 def test_a_pickle_that_is_not_cifar10s_is_never_opened(photos, tmp_path):

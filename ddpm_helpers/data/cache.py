@@ -8,19 +8,21 @@ import errno
 import hashlib
 import json
 import os
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ddpm_helpers.files import write_atomic
+from ddpm_helpers.files import prepare_folder, write_atomic
 
-from .cache_folder import locked, writable
 from .collection import Chunks, Collection
 from .decode import to_grey
 from .order import balanced_order
+from .say import say
 
 VERSION = 6  # increase it when the file layout, or any pixel, label or class name changes
 
@@ -53,7 +55,7 @@ def load(collection: Collection, shape: tuple[int, int, int], cache_dir: Path) -
     name = f"{source}-{collection.state}.npy"
     if ready := _open(cache_dir / name):
         return ready  # needs neither the lock nor write permission
-    cache_dir = writable(cache_dir)
+    cache_dir = _writable(cache_dir)
     path = cache_dir / name
     try:
         with locked(path.with_suffix(".lock"), f"making the cache of {collection.name}"):
@@ -82,7 +84,7 @@ def _digest(*values: Any) -> str:
 
 
 def _open(path: Path) -> Cached | None:
-    """Open a cache; return None if it is missing, incomplete or truncated."""
+    """Open a cache; return None if it is missing or incomplete."""
     try:
         manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         images, labels = map_images(path), np.array(manifest["labels"], np.int64)
@@ -100,9 +102,9 @@ def _make(collection: Collection, shape: tuple[int, int, int], path: Path) -> Ca
         if shape[0] == 1:
             chunks = ((to_grey(images), labels) for images, labels in chunks)
         labels = _write_images(part, chunks, shape)
-        order = balanced_order(labels) if collection.balance else np.arange(len(labels))
-        if (order != np.arange(len(labels))).any():
-            labels = _write_images(ordered, _in_order(order, part, labels), shape)
+        order = balanced_order(labels)
+        if collection.balance and (order != np.arange(len(labels))).any():
+            labels = _write_images(ordered, _in_order(part, labels, order), shape)
             os.replace(ordered, part)
         if not classes:
             numbers, labels = np.unique(labels, return_inverse=True)
@@ -136,10 +138,10 @@ def _write_images(path: Path, chunks: Chunks, shape: tuple[int, int, int]) -> np
     return np.array(labels, np.int64)
 
 
-def _in_order(order: np.ndarray, path: Path, labels: np.ndarray) -> Chunks:
+def _in_order(path: Path, labels: np.ndarray, order: np.ndarray) -> Chunks:
     images = map_images(path)
-    for rows in np.split(order, range(1000, len(order), 1000)):
-        yield images[rows], labels[rows]
+    for k in order:
+        yield images[k : k + 1], labels[k : k + 1]
 
 
 def _remove(caches: set[Path]) -> None:
@@ -148,3 +150,46 @@ def _remove(caches: set[Path]) -> None:
         with suppress(OSError):  # Windows keeps a file that is open; the next call tries again
             path.unlink()
             path.with_suffix(".json").unlink()
+
+
+@contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Hold a lock between processes; the system releases it if this process is killed.
+
+    Args:
+        path: path of the lock file.
+        doing: description of the work, printed by processes that wait for the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0.5)
+    except Timeout:
+        say(f"another process is {doing}: waiting for {path}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _writable(cache_dir: Path) -> Path:
+    """Make the folder and return it; if it is not writable, say so and return a temporary one."""
+    try:
+        return prepare_folder(cache_dir)
+    except OSError as error:
+        folder = temporary_folder()
+        say(f"{error}; set DDPM_CACHE to a writable one; until then images are kept in {folder}")
+        return folder
+
+
+def temporary_folder() -> Path:
+    """The user's subfolder of the temporary folder; a new one if it belongs to somebody else."""
+    user = os.getuid() if hasattr(os, "getuid") else 0  # as st_uid is on Windows
+    folder = Path(tempfile.gettempdir()) / f"ddpm_helpers-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid == user:
+        return folder
+    return Path(tempfile.mkdtemp(prefix="ddpm_helpers-"))

@@ -11,12 +11,10 @@ from .cartoon_shapes import INK, Scene
 WHITE = (0.97, 0.97, 0.95)
 SKY_TOP = ("5aa9e6", "4f9bdc", "79bdf0", "8fb9d6")
 SKY_LOW = ("bfe3fa", "d6eefb", "fbe6c8", "f7d9d4")
-GRASS = ("6fb544", "7cc050", "5fa53f", "8ac75a")
 ROAD = ("80838a", "8d8f94", "74777f")
 WATER = ("2f6fb3", "2a7fbd", "3a86b8", "26639f")
 PAINT = ("e23b32", "2f6fdd", "f2c230", "35a853", "f07f23", "8e4ec6")
 WALL = ("f0dcc0", "cfe3ea", "ead2de", "d9e6c9", "f4e7ae")
-FLOOR = ("b98a5e", "a9795a", "c49a70", "8f9bb0")
 WINDOW = (0.25, 0.42, 0.62)
 
 
@@ -145,7 +143,7 @@ def deer(s: Scene) -> None:
 
 def dog(s: Scene) -> None:
     """A dog's face: hanging ears, light snout, big nose, tongue out."""
-    s.gradient(s.pick(WALL), s.pick(FLOOR))
+    s.gradient(s.pick(WALL), s.pick(("b98a5e", "a9795a", "c49a70", "8f9bb0")))
     _place(s, 0.15)
     fur = s.pick(("c98d4f", "e3b778", "8a5a33", "f2e6d2", "a9a9ae"))
     ear = fur * 0.55
@@ -185,7 +183,7 @@ def frog(s: Scene) -> None:
 def horse(s: Scene) -> None:
     """A horse on a meadow: big body, arched neck, dark mane and tail, four legs."""
     _sky(s)
-    s.below(0.35 + s.between(-0.08, 0.08), s.pick(GRASS))
+    s.below(0.35 + s.between(-0.08, 0.08), s.pick(("6fb544", "7cc050", "5fa53f", "8ac75a")))
     _place(s, 0.05, y=0.02)
     coat = s.pick(("8a4b22", "6d3a1c", "a8622d", "efe9df", "4a4247"))
     mane = np.where(coat.mean(1, keepdims=True) > 0.7, coat * 0.6, coat * 0.35)

@@ -52,8 +52,6 @@ class Scene:
         colour = table[self.rng.integers(len(palette), size=self.n)]
         return (colour + self.rng.uniform(-jitter, jitter, (self.n, 3))).astype(np.float32)
 
-    # ---- where the next shapes go -------------------------------------------------------------
-
     def pose(
         self,
         dx: Number = 0.0,

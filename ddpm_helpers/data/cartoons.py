@@ -2,12 +2,12 @@
 
 NumPy draws them in seconds, without a network, the same on every machine. They are drawn in blocks
 of 500. A block depends only on its split and its number, so an image is the same however many are
-drawn.
-The recipes are in `cartoon_recipes`, the shapes in `cartoon_shapes`.
+drawn. The recipes are in `cartoon_recipes`, the shapes in `cartoon_shapes`.
 """
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,13 +28,10 @@ def collection(split: str, limit: int | None = None) -> Collection:
     """The cartoons of a split, at most the first `limit`."""
     n = COUNTS[split] if limit is None else min(limit, COUNTS[split])
 
-    def chunks(size: int) -> Chunks:
-        images, labels = draw(split, n)
-        for k in range(0, n, 1000):
-            yield resize(images[k : k + 1000], size), labels[k : k + 1000]
+    def read(size: int) -> tuple[tuple[str, ...], Chunks]:
+        return CLASSES, ((resize(images, size), labels) for images, labels in _blocks(split, n))
 
-    identity = {"kind": "cartoons", "split": split, "n": n}
-    return Collection("cartoons", identity, lambda size: (CLASSES, chunks(size)), balance=False)
+    return Collection("cartoons", {"kind": "cartoons", "split": split, "n": n}, read, balance=False)
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -50,32 +47,29 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     return resized.numpy()  # (N, C, size, size)
 
 
-def draw(split: str, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def draw(split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw the first n cartoons of a split.
 
     Args:
         split: "train" (50,000 images) or "test" (10,000 different images).
-        n: number of images, from 0 to the split's size; all of them if None.
+        n: number of images, from 1 to the split's size.
     Returns:
         images, (n, 3, 32, 32) uint8, and labels, (n,) int64, indices into `CLASSES`. Every block
         of 500 holds each class 50 times, in shuffled order.
     Raises:
-        ValueError: unknown split, or n outside 0..the split's size.
+        ValueError: unknown split, or n outside 1..the split's size.
     """
-    most = COUNTS[checks.one_of("split", split, COUNTS)]
-    n = most if n is None else checks.count("n", n, 0, most)
-    images = np.empty((n, 3, SIZE, SIZE), np.uint8)
-    labels = np.empty(n, np.int64)
+    n = checks.count("n", n, 1, COUNTS[checks.one_of("split", split, COUNTS)])
+    images, labels = zip(*_blocks(split, n), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
 
-    def fill(block: int) -> None:
-        here = slice(block * _BLOCK, min((block + 1) * _BLOCK, n))
-        count = here.stop - here.start
-        drawn, classes = _draw_block(split, block)
-        images[here], labels[here] = drawn[:count], classes[:count]
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # numpy releases the GIL
-        list(pool.map(fill, range(-(-n // _BLOCK))))
-    return images, labels
+def _blocks(split: str, n: int) -> Chunks:
+    """Draw blocks in threads (numpy releases the GIL), and cut the last one to make n images."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        blocks = pool.map(partial(_draw_block, split), range(-(-n // _BLOCK)))
+        for start, (images, labels) in zip(range(0, n, _BLOCK), blocks, strict=True):
+            yield images[: n - start], labels[: n - start]
 
 
 def _draw_block(split: str, block: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,8 +19,8 @@ class Collection:
         read: function of the side S that returns the class names, in the order of the labels, and
             an iterator over images and labels. Without names, the labels' numbers become the names.
         balance: store the images in `balanced_order`, not in the order in which they are read.
-        state: digest of a folder's files. A cache with the same identity and another state is out
-            of date, and is removed.
+        state: digest of a folder's files, or "fixed" for other sources. A cache with the same
+            identity and another state is out of date, and is removed.
     """
 
     name: str

@@ -81,8 +81,8 @@ class ImageDataset(Dataset):
         if channels not in CHANNELS:
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels!r}")
         cache_dir = default_cache_dir() if cache_dir is None else user_path(cache_dir)
-        roots = [cache_dir] if root is None else [user_path(root), cache_dir]
-        collection = _collection(source, split, roots, root, image_size, fit, limit)
+        root = None if root is None else user_path(root)
+        collection = _collection(source, split, root, cache_dir, image_size, fit, limit)
         cached = cache.load(collection, (int(channels), image_size, image_size), cache_dir)
         self.source, self.split = collection.name, split
         self.name = class_name(Path(self.source).name) or "images"
@@ -199,7 +199,7 @@ def to_bytes(x: Tensor) -> Tensor:
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def _settings(collection: Collection, root: Any, fit: str) -> dict[str, str]:
+def _settings(collection: Collection, root: Path | None, fit: str) -> dict[str, str]:
     """The arguments, without defaults, that open a source again; for a settings file."""
     name = collection.name
     is_text = name.encode("utf-8", "ignore").decode() == name
@@ -207,22 +207,17 @@ def _settings(collection: Collection, root: Any, fit: str) -> dict[str, str]:
         return {}  # an object, or a path that is not text, which no settings file can hold
     given = {"source": name}
     if name in published.READERS and root is not None:
-        given["root"] = str(user_path(root))
+        given["root"] = str(root)
     return given if fit == "crop" else given | {"fit": fit}
 
 
 def _collection(
-    source: Any,
-    split: str,
-    roots: list[Path],
-    root: Any,
-    image_size: int,
-    fit: str,
-    limit: int | None,
+    source: Any, split: str, root: Path | None, cache_dir: Path, size: int, fit: str, limit: Any
 ) -> Collection:
-    """The images that a source stands for; `roots` are the folders to look for data sets in."""
+    """The images that a source stands for; the arguments are those of `ImageDataset`."""
     if not isinstance(source, str | Path):
-        return objects.collection(source, split, image_size, fit)
+        return objects.collection(source, split, size, fit)
+    roots = [cache_dir] if root is None else [root, cache_dir]
     if source == "auto":
         found = published.find("cifar10", roots)
         source = "cifar10" if found else "cartoons"

@@ -17,7 +17,7 @@ from .layout import Labelled, Layout, Name, find_layout
 from .order import balanced_order
 from .say import count, say, say_once
 
-LISTED = 20  # name this many skipped files; only count the others
+LISTED = 20  # name at most this many skipped files
 IGNORED = {"__macosx", "thumbs.db"}  # beside hidden names, which begin with a dot
 RUN = "history.jsonl"  # a subfolder with this file is a training run; its sample grids are not data
 _CHUNK = 256  # decode this many files ahead
@@ -71,7 +71,7 @@ def read_layout(folder: Path) -> Layout:
 
 
 def _files(folder: Path, name: Name = (), parents: tuple[str, ...] = ()) -> Iterator[Name]:
-    """Yield the name of each visible file, without those of training runs inside the folder.
+    """Yield the names of all visible files, except those of training runs inside the folder.
 
     Links are followed, except to a parent folder.
     """
@@ -102,7 +102,7 @@ def _state(folder: Path, files: Labelled, classes: tuple[str, ...]) -> str:
 
 
 def _decode_all(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
-    """Decode in threads; skip and count the files that cannot be, and name the first few.
+    """Decode in threads; skip the files that cannot be decoded, count them and name some.
 
     Raises:
         OSError: a file cannot be read for another reason, such as a lost drive.
@@ -128,5 +128,4 @@ def _decode_all(folder: Path, files: Labelled, size: int, fit: str) -> Chunks:
                     yield image[None], np.array([label])
     if skipped:
         what = f"{len(skipped):,} of {count(len(files), 'file')} that cannot be decoded"
-        more = ["  …"] if len(skipped) > LISTED else []
-        say("\n".join([f"{folder.name}: skipped {what}:", *skipped[:LISTED], *more]))
+        say("\n".join([f"{folder.name}: skipped {what}, such as:", *skipped[:LISTED]]))

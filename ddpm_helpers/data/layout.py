@@ -69,8 +69,8 @@ def find_layout(names: Iterable[Name]) -> Layout:
 def _descend(names: list[Name], top: int, notes: list[str], split: str = "") -> int:
     """Go down from depth `top` to the folder that holds the classes, and return its depth.
 
-    A single folder is passed if it is called "images" or like its split. Outside of the splits, it
-    is also passed if it is called "train" or holds folders only.
+    A folder with nothing beside it is passed if it is called "images" or has its split's name.
+    Outside of the splits, it is also passed if it is called "train" or holds folders only.
     """
     depth = top
     while all(len(name) > depth + 1 for name in names):

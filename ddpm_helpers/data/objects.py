@@ -29,15 +29,10 @@ def collection(dataset: Any, split: str, size: int, fit: str) -> Collection:
         size: side of the images in pixels.
         fit: "crop" or "pad", as in `square`.
     Raises:
-        ValueError: the object is not a map-style dataset, the split is not "train", an item cannot
-            be converted, or reading it twice gives different images.
+        ValueError: the split is not "train", an item cannot be read or converted, or reading it
+            twice gives different images.
     """
     name = type(dataset).__name__
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise ValueError(
-            f"source is a {name}; it must be a name, a folder, or a dataset with __len__ and "
-            "__getitem__ (of a DataLoader, pass its .dataset)"
-        )
     if split != "train":
         raise ValueError(
             f"a dataset object is one split: leave split={split!r} out and pass the {name} with "
@@ -107,7 +102,7 @@ def _item(dataset: Any, i: int, size: int, fit: str) -> tuple[np.ndarray, Any]:
         return square(_pil_image(image), size, fit), label
     except Exception as error:  # the dataset's code may raise anything
         name = type(dataset).__name__
-        raise ValueError(f"item {i} of {name} cannot be read: {error!r}") from error
+        raise ValueError(f"source: item {i} of {name} cannot be read: {error!r}") from error
 
 
 def _pil_image(image: Any) -> Image.Image:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import objects
-from .cache_folder import locked
+from .cache import locked
 from .collection import Chunks, Collection
 
 READERS = {  # torchvision's class, and where it keeps the unpacked files below a root folder
@@ -60,4 +60,4 @@ def _open(name: str, split: str, roots: Sequence[Path]) -> Any:
             f"{title} could not be read or downloaded ({why}): delete {root / place} if it is "
             "damaged, or unpack the files there yourself; or use the source cartoons, which needs "
             "no network"
-        ) from None
+        ) from error
