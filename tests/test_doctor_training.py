@@ -135,52 +135,116 @@ def test_every_wrong_noising_is_named(add_noise, said):
     assert said in found.sentence and found.verdict == "broken", str(found)
 
 
+class Layers(nn.Module):
+    """Two layers, the second of which can be used as people use it by mistake."""
+
+    def __init__(self, bug):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 3, 3, padding=1)
+        self.bug, self.kept = bug, [nn.Conv2d(16, 16, 1)]
+        self.drop = nn.Dropout(0.5 if bug == "eval mode" else 0.0)
+
+    def forward(self, x_t):
+        h = self.drop(F.silu(self.first(x_t)))
+        h = h.detach() if self.bug == "detached inside" else h
+        h = h + self.kept[0](h) if self.bug == "list of layers" else h
+        return self.second(h)
+
+
+def batch_with(bug):
+    """x_t and the target, eps, with one mistake."""
+    generator = torch.Generator().manual_seed(0)
+    x_0, (eps, other) = X_0[:8], torch.randn(2, 8, 3, 8, 8, generator=generator)
+    if bug == "rand":
+        eps = torch.rand(eps.shape, generator=generator)
+    x_t = x_0.clone() if bug == "clean" else 0.6 * x_0 + 0.8 * eps
+    targets = {
+        "x_t": x_t, "one value": eps.mean((1, 2, 3), keepdim=True), "-eps": -eps,
+        "same": eps[:1].expand_as(eps), "other eps": other, "0..255": 127.5 * (x_0 + 1),
+    }  # fmt: skip
+    return x_t, targets.get(bug, eps)
+
+
+SETTINGS = {
+    "rate 0": {"lr": 0.0}, "weight decay": {"weight_decay": 50.0}, "betas": {"betas": (0.99, 0.9)},
+    "maximize": {"maximize": True},
+}  # fmt: skip
+BETWEEN = {
+    "ReLU": F.relu, "tanh": torch.tanh, "clamp": lambda out: out.clamp(-0.1, 0.1),
+    "detached": lambda out: out.detach().requires_grad_(),
+}  # fmt: skip
+LOSSES = {
+    "first image": lambda out, goal: F.mse_loss(out[0], goal[0]),
+    "mean over the batch": lambda out, goal: F.mse_loss(out.mean(0), goal.mean(0)),
+    "mean over images": lambda out, goal: F.mse_loss(out.mean((1, 2, 3)), goal.mean((1, 2, 3))),
+    "L1": F.l1_loss, "sum": lambda out, goal: F.mse_loss(out, goal, reduction="sum"),
+    "no square": lambda out, goal: (out - goal).mean(),
+    "minus": lambda out, goal: -F.mse_loss(out, goal),
+    "broadcast": lambda out, goal: (out[:, None] - goal).square().mean(),
+    "root": lambda out, goal: F.mse_loss(out, goal) + (0 * out).square().mean().sqrt(),
+    "weighted": lambda out, goal: (
+        torch.arange(1, 9)[:, None] * (out - goal).flatten(1) ** 2
+    ).mean(),
+}  # fmt: skip
+
+
 def step_with(bug=""):
     """An update on one batch, as people write it, with one mistake."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        layers = [nn.Conv2d(3, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 3, 3, padding=1)]
-        net, x_t, eps = nn.Sequential(*layers), torch.randn(8, 3, 8, 8), torch.randn(8, 3, 8, 8)
-    eps = 0.1 * eps + 0.9 * x_t.roll(1, 3)
-    trained = copy.deepcopy(net) if bug == "copy" else net[2] if bug == "last layer" else net
+        net, strange = Layers(bug), Layers(bug)
+    average = copy.deepcopy(net)
+    x_t, eps = batch_with(bug)
+    trained = {"copy": strange, "last layer": net.second}.get(bug, net)
     if bug == "frozen":
-        net[:2].requires_grad_(False)
-        net[2].weight.requires_grad_(False)
-    optimizer = torch.optim.Adam(trained.parameters(), 0.0 if bug == "rate 0" else 5e-3)
-    targets = {
-        "x_t": x_t, "one value": eps.mean((1, 2, 3), keepdim=True),
-        "same": eps[:1].expand_as(eps),
-    }  # fmt: skip
+        net.requires_grad_(False)
+        net.second.bias.requires_grad_(True)
+    net.train(bug != "eval mode")
+    settings = {"lr": 5e-3, **SETTINGS.get(bug, {})}
+
+    def new_optimizer():
+        if bug == "gradients clipped too much":
+            return torch.optim.SGD(trained.parameters(), 0.1)
+        return torch.optim.AdamW(trained.parameters(), **settings)
+
+    optimizer = new_optimizer()
+    warm_up = bug in ("half each update", "rate 0 at first")
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda k: k // 1000 if bug == "rate 0 at first" else 0.3**k if warm_up else 1
+    )
 
     def step():
+        nonlocal optimizer
+        if bug == "new optimiser":
+            optimizer = new_optimizer()
         if bug != "no zero_grad":
             optimizer.zero_grad()
-        out = net(x_t + torch.randn_like(x_t) if bug == "x_t redrawn" else x_t)
-        if bug == "detached":
-            out = out.detach().requires_grad_()
-        goal = torch.randn_like(eps) if bug == "eps redrawn" else targets.get(bug, eps)
-        if bug == "own output":
-            goal = net(x_t)
-        loss = (out - goal).square().mean()
-        loss = {
-            "first image": lambda: F.mse_loss(out[0], eps[0]),
-            "mean over the batch": lambda: F.mse_loss(out.mean(0), eps.mean(0)),
-            "mean over images": lambda: F.mse_loss(out.mean((1, 2, 3)), eps.mean((1, 2, 3))),
-            "L1": lambda: F.l1_loss(out, eps), "sum": lambda: F.mse_loss(out, eps, reduction="sum"),
-        }.get(bug, lambda: loss)()  # fmt: skip
-        loss.backward()
+        called = copy.deepcopy(net) if bug == "deepcopy" else net
+        with torch.set_grad_enabled(bug != "no_grad"):
+            out = called(x_t + torch.randn_like(x_t) if bug == "x_t redrawn" else x_t)
+        out = BETWEEN.get(bug, lambda out: out)(out)
+        goal = torch.randn_like(eps) if bug == "eps redrawn" else eps
+        goal = eps.neg_() if bug == "in place" else net(x_t) if bug == "own output" else goal
+        loss = LOSSES.get(bug, lambda out, goal: (out - goal).square().mean())(out, goal)
+        if bug != "no backward":
+            loss.backward()
         if bug == "late zero_grad":
             optimizer.zero_grad()
-        if bug == "gradients clipped":
-            nn.utils.clip_grad_norm_(net.parameters(), 0.1)
+        if "clipped" in bug:
+            nn.utils.clip_grad_norm_(net.parameters(), 1e-5 if "too much" in bug else 0.1)
         if bug != "no step":
             optimizer.step()
+        if bug == "average over the network":
+            with torch.no_grad():
+                for slow, p in zip(average.parameters(), net.parameters(), strict=True):
+                    p.copy_(slow.lerp_(p, 0.01))
+        schedule.step()
         return loss.item()
 
     return step
 
 
-@pytest.mark.parametrize("style", ["", "L1", "sum", "gradients clipped"])
+@pytest.mark.parametrize("style", ["", "L1", "sum", "gradients clipped", "weighted"])
 def test_a_healthy_update_is_healthy_whatever_its_style(style):
     found = d.check_overfit(step_with(style), calls=100, fall=0.9)
     assert found.verdict == "ok", str(found)
@@ -201,10 +265,37 @@ def test_a_healthy_update_is_healthy_whatever_its_style(style):
         ("no zero_grad", "zero_grad is missing"),
         ("late zero_grad", "the gradients are gone"),
         ("no step", "no optimiser makes a step"),
-        ("detached", "no gradient reaches"),
+        ("detached", "no gradient reaches the network's output: the loss is cut off"),
+        ("no backward", "backward() is never called"),
+        ("no_grad", "no gradient reaches the loss"),
+        ("detached inside", "2 of the network's 4 tensors get no gradient: first.weight"),
+        ("list of layers", "missing in net.parameters(), so they never learn: Conv2d"),
+        ("ReLU", "a ReLU comes between"),
+        ("clamp", "a clamp comes between"),
+        ("tanh", "a tanh comes between"),
+        ("no square", "the differences are not squared"),
+        ("minus", "the wrong sign"),
+        ("broadcast", "the shapes of output and target are broadcast"),
+        ("root", "the first such number is in a gradient"),
+        ("in place", "changes its sign from call to call"),
+        ("rand", "noise from rand, not randn"),
+        ("-eps", "the target is -eps"),
+        ("other eps", "not the noise that is in x_t"),
+        ("clean", "x_t lies in -1..1"),
+        ("0..255", "the target goes up to 2"),
+        ("deepcopy", "uses another network object"),
+        ("new optimiser", "makes a new optimiser"),
+        ("average over the network", "99% of the update is undone"),
+        ("gradients clipped too much", "it is clipped too much"),
+        ("half each update", "the learning rate falls from 0.005"),
+        ("rate 0 at first", "the learning rate is 0"),
+        ("weight decay", "weight decay removes 25%"),
+        ("betas", "in the wrong order"),
+        ("maximize", "maximises"),
+        ("eval mode", "in eval mode"),
         ("copy", "holds none of the network's parameters"),
         ("last layer", "holds 2 of the network's 4 tensors"),
-        ("frozen", "3 of the network's 4 tensors are frozen"),
+        ("frozen", "3 of the network's 4 tensors are frozen: first.weight"),
         ("rate 0", "the learning rate is 0"),
     ],
 )

@@ -14,7 +14,7 @@ from ddpm_helpers.doctor.finding import Finding, broken, decide, look
 from ddpm_helpers.doctor.noising import mixture
 from ddpm_helpers.doctor.tables import Bars, calling, check_kind
 from ddpm_helpers.doctor.tasks import SHARES, TELLING, Task, answer, other_task
-from ddpm_helpers.doctor.updates import rules_for, watch
+from ddpm_helpers.doctor.updates import ERRORS, Trace, Watch, rules_for, update_size
 
 Model = Callable[..., Any]
 HARDLY = 0.9  # loss over that of the guess, at an end, from which samples are noise or a blur
@@ -160,34 +160,51 @@ def check_overfit(step: Callable[[], Any], *, calls: int = 100, fall: float = 0.
             loss = step()
             return loss.item() if isinstance(loss, Tensor) else float(loss)
 
-    seen, _ = watch(update, None)
-    second, changed = watch(update, seen.net)
-    losses = [seen.loss, second.loss, *(update() for _ in range(calls - 2))]
+    trace = Trace()
+    try:
+        with trace.recording():
+            seen = Watch(None).run(update)
+            second = Watch(seen.net).run(update)
+            losses = [seen.loss, second.loss, *(update() for _ in range(calls - 2))]
+    except ValueError as error:
+        for part, (words, repair) in ERRORS.items():
+            if part in str(error.__cause__):
+                return broken("overfit", words, repair)
+        raise
     first, last = losses[0], statistics.median(losses[-5:])
     fell = f"from {first:.3f} to {last:.3f} in {calls} updates on one batch"
     ratio = last / first if first else math.inf  # the rule before `rules` says what a 0 means
     rules = [
         (holds, verdict, f"{words}; the loss went {fell}", repair)
-        for holds, verdict, words, repair in rules_for(seen, second, changed, ratio, fall)
+        for holds, verdict, words, repair in rules_for(seen, second, trace, ratio, fall)
     ]
+    size, rate = update_size(second), max(trace.rates[:2], default=0.0)
+    moves = f"an update changes the weights by {size:.2g} of their size (learning rate {rate:.2g})"
+    bad = next((i for i, loss in enumerate(losses, 1) if not math.isfinite(loss)), 0)
+    falls = last < 0.95 * statistics.median(losses[len(losses) // 2 :][:5])
     return decide(
         "overfit",
         (first == 0, broken,
          "the loss is 0 before anything is learned: the output is compared with itself, or a "
          "weight of the loss is 0",
          "Compute the target from x_0 and eps alone, and print the weights of the loss"),
-        (last < 0, broken, f"the loss is negative, which no mean of squares is: {fell}",
-         "Remove the minus sign in front of the loss"),
         *rules,
-        (not math.isfinite(last), broken, f"the loss went {fell}", "Use a tenth of the rate"),
+        (bad > 0, broken, f"the loss is NaN or infinite from update {bad} on; the first such "
+         f"number is in {trace.nan or 'the loss'}; {moves}",
+         "Use a tenth of the learning rate and clip the gradients, unless the place shows another "
+         "cause"),
+        (last < 0, broken, f"the loss is negative, which no mean of squares is: {fell}",
+         "Remove the minus sign in front of the loss, and square the differences"),
         (last > 1.2 * first, broken,
-         f"the loss rose {fell}: the learning rate is too high, or its sign is wrong",
+         f"the loss rose {fell}; {moves}: the learning rate is too high",
          "Use a tenth of the learning rate"),
-        (last > 0.98 * first, broken, f"the loss did not move: {fell}",
-         "Check that the optimiser has net.parameters(), and look for detach, no_grad or a "
-         "zero_grad between backward and step"),
-        (last > fall * first, look, f"the loss fell only {fell}",
-         "Use more updates or a larger learning rate. If this stays, look for frozen layers"),
+        (last > 0.98 * first, broken, f"the loss did not move: {fell}; {moves}",
+         "Use a larger learning rate if the updates are smaller than 1e-4, a smaller one if they "
+         "are larger than 0.1"),
+        (last > fall * first, look, f"the loss fell only {fell}; {moves}; "
+         f"{'it is still falling' if falls else 'it no longer falls'}",
+         "Use more updates or a larger learning rate" if falls else "Use a smaller learning rate. "
+         "If this stays, the network cannot give such outputs: check its last layer"),
         otherwise=f"the loss fell {fell}", first=first, last=last,
     )  # fmt: skip
 
