@@ -25,7 +25,7 @@ BAR = UTILS["eps"].alpha_bar
 def trained(kind="eps", images=X_0, schedule="cosine", t=lambda t: t, labels=None):
     """A network that was trained to perfection on these images."""
     ideal = IdealDenoiser(DiffusionUtils(T, schedule, prediction=kind), images, labels)
-    return lambda x_t, steps, *y: ideal(x_t, t(steps).clamp(1, T), *y).float()
+    return lambda x_t, steps, *y: ideal(x_t, t(steps).round().long().clamp(1, T), *y).float()
 
 
 def weakly(x_t, t):
@@ -64,6 +64,8 @@ def test_a_perfect_network_is_healthy_where_x_t_tells_nothing():
         (trained(schedule="sigmoid"), "another one: sigmoid"),
         (trained(t=lambda t: T + 1 - t), "told T - t for t"),
         (trained(t=lambda t: t - 5), "told t + 5 for t"),
+        (lambda x, t: trained()(x, t / T), "told T t for t"),
+        (lambda x, t: x - trained("x_0")(x, t), "predicts x_t - x_0, not eps"),
         (lambda x, t: x, "the output is x_t itself"),
         (lambda x, t: 1e-3 * x, "nearly 0 at every t"),
         (lambda x, t: torch.where(t[:, None, None, None] < 30, trained()(x, t), -x),
@@ -74,6 +76,12 @@ def test_what_a_network_was_trained_for_is_named(net, said):
     found = d.check_loss(net, X_0, BAR)
     assert said in found.sentence, str(found)
     assert found.alarm and found.repair
+
+
+def test_images_in_0_1_and_a_t_of_another_image_are_named():
+    assert "lie in 0..1" in d.check_loss(trained(), (X_0 + 1) / 2, BAR).sentence
+    found = d.check_neighbours(lambda x, t: trained()(x, t.flip(0)), (3, SIDE, SIDE), (1, T))
+    assert "gets the t of another one" in found.sentence, str(found)
 
 
 def test_the_network_that_knows_labels_shows_that_they_are_off_by_one():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,9 +22,11 @@ from ddpm_helpers.doctor.network import (
     check_repeats,
     check_time,
 )
+from ddpm_helpers.doctor.noising import mixture
 from ddpm_helpers.doctor.patient import Patient
 from ddpm_helpers.doctor.schedule import check_schedule
 from ddpm_helpers.doctor.tables import Bars, ask, noised
+from ddpm_helpers.doctor.tasks import Task, answer
 from ddpm_helpers.doctor.training import check_loss, check_overfit
 
 Check = Callable[[], Finding | list[Finding]]
@@ -152,13 +155,44 @@ def _network_checks(
     yield "output", lambda: check_output(_placed(model, device), shape, middle, prediction=kind)
     if x_0 is not None:
         labels = y if patient.num_classes is not None else None
-        yield "loss", lambda: check_loss(model, x_0, patient.alpha_bar, prediction=kind, y=labels)
+        yield "loss", lambda: _loss(patient, model, x_0, labels)
     yield "time", lambda: check_time(_placed(model, device), shape, ends)
     yield "neighbours", lambda: check_neighbours(_placed(model, device), shape, ends)
     if module is not None:
         call = patient.call
         yield "modes", lambda: check_modes(module, shape, middle, model=call)
     yield "checkerboard", lambda: check_checkerboard(lambda x: ask(model, x, last), noise)
+
+
+def _loss(patient: Patient, model: Any, x_0: Tensor, y: Tensor | None) -> list[Finding]:
+    """`check_loss`; if it is bad, also whether all weights are too small or too large."""
+    kind, module = patient.prediction, patient.module
+    found = check_loss(model, x_0, patient.alpha_bar, prediction=kind, y=y)
+    if not found.alarm or module is None:
+        return [found]
+    bars, module = Bars(patient.alpha_bar), copy.deepcopy(module)
+    few, labels = x_0[:8], None if y is None else y[:8]
+    noise = torch.randn(few.shape, generator=torch.Generator().manual_seed(0)).to(few)
+    told, t = Task("", "", mixture(bars)), bars.step(0.5)
+    losses = {}
+    for k in range(-5, 7):  # from 0.31 to 4 times the weights
+        with torch.no_grad():
+            for p in module.parameters():
+                p.mul_(2 ** (1 / 3) if k > -5 else 2 ** (-5 / 3))
+        asked = answer(patient.call(module), told, few, labels, t, noise)
+        losses[k] = asked.ratio(kind) if torch.isfinite(asked.out).all() else math.inf
+    best = min(losses, key=lambda k: losses[k])
+    if best == 0 or losses[best] > 0.6 or losses[best] > 0.4 * losses[0]:
+        return [found]
+    words = f"the loss is {losses[0] / losses[best]:.1f} times lower with all weights times"
+    return [
+        broken(
+            "average", f"{words} {2 ** (best / 3):.2g}: an average that begins at 0 without bias "
+            "correction, or that adds weights without being multiplied by its decay",
+            "Begin with a copy of the weights: average = decay * average + (1 - decay) * weights",
+        ),
+        found,
+    ]  # fmt: skip
 
 
 def _repeats(patient: Patient, model: Any, t: int) -> Finding:

@@ -8,6 +8,7 @@ or labels instead of the one that the doctor was told.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +22,9 @@ from ddpm_helpers.doctor.noising import Mixture, mixture, wrong_mixtures
 from ddpm_helpers.doctor.tables import Bars, ask, rms
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of T, where losses are measured
-BETTER = 0.5  # geometric mean of losses, over that of the told task, below which another is named
-GOOD = 0.8  # loss over the guess's that the other task must not exceed
+BETTER = 0.5  # loss over that of the told task, in mean and median, below which another is named
+GOOD = 0.8  # loss over the guess's that the other task may exceed at one t only
+ALIKE = 0.35  # logarithm of losses up to which two tasks are both named
 UNSURE = 0.1  # loss over the guess's, on average, up to which x_t is as in training
 TELLING = 0.5  # loss over the guess's of one who knows the images by heart, below which t tells
 FEW, FEWEST, BEST = 8, 3, 3  # images and tasks: all are tried with the fewest images
@@ -31,13 +33,14 @@ LEAST = 1e-4  # ratios below this are alike
 
 @dataclass(frozen=True)
 class Task:
-    """What a network is asked: x_t = A images(x_0) + B eps, at told(t), with labels(y)."""
+    """What a network is asked: x_t = A images(x_0) + B noise(eps), at told(t), with labels(y)."""
 
     words: str
     repair: str
     weights: Mixture
     images: Callable[[Tensor], Tensor] = lambda x: x
     told: Callable[[Tensor], Tensor] = lambda t: t
+    noise: Callable[[Tensor], Tensor] = lambda eps: eps
     labels: Callable[[Tensor], Tensor] = lambda y: y
 
 
@@ -54,9 +57,9 @@ class Answer:
     def ratio(self, aim: str) -> float:
         """Its loss over that of the best guess that is linear in one pixel."""
         a, b = AIMS[aim](self.A, self.B)
-        spread = float(self.x.double().var())
+        spread, noise = float(self.x.double().var()), self.B**2 * float(self.eps.double().var())
         gain = (a - b * self.A / self.B) ** 2
-        guess = spread * self.B**2 / (self.A**2 * spread + self.B**2) * gain
+        guess = spread * noise / (self.A**2 * spread + noise) * gain
         return rms(self.out - self._goal(aim)) ** 2 / max(guess, 1e-15)
 
     def error(self, aim: str) -> float:
@@ -99,6 +102,16 @@ AIMS: dict[str, Callable[[float, float], tuple[float, float]]] = {  # A, B -> we
     "2 eps": lambda A, B: (0, 2),
     "eps / 2": lambda A, B: (0, 0.5),
     "x_0 in 0..1": lambda A, B: (0.5, 0),
+    "x_t - x_0": lambda A, B: (A - 1, B),
+    "x_0 - x_t": lambda A, B: (1 - A, -B),
+}
+
+
+NOISES: dict[str, Callable[[Tensor], Tensor]] = {
+    "noise in 0..1, from rand, not from randn": lambda eps: torch.special.ndtr(eps),
+    "uniform noise in -1..1": lambda eps: 2 * torch.special.ndtr(eps) - 1,
+    "noise of standard deviation 0.5": lambda eps: 0.5 * eps,
+    "noise of standard deviation 2": lambda eps: 2 * eps,
 }
 
 
@@ -113,7 +126,7 @@ def answer(
     x = task.images(x_0)
     A, B = (float(weight) for weight in task.weights(torch.tensor([t])))
     told = task.told(torch.tensor(t))
-    labels = None if y is None else task.labels(y)
+    labels, eps = None if y is None else task.labels(y), task.noise(eps)
     out = ask(model, A * x + B * eps, told, labels, finite=False).to(x_0.dtype)
     return Answer(x, eps, A, max(B, 1e-6), out)
 
@@ -160,9 +173,24 @@ def other_task(
         tasks += _other_noisings(bars, second, easy=_score(of_told[kind]) > math.log(GOOD))
     tasks.sort(key=lambda task: _score(ratios(task, second, FEWEST)[kind]))
     others = [(ratios(task, ts)[kind], task.words, task.repair) for task in tasks[:BEST]]
-    best, words, repair = min((found, *others), key=lambda other: round(2 * _score(other[0])))
-    better = _score(best) < _score(of_told[kind]) + math.log(BETTER)
-    return (words, repair) if better and max(best) < GOOD else None
+    fit = [other for other in (found, *others) if _is_better(other[0], of_told[kind])]
+    if not fit:
+        return None
+    fit.sort(key=lambda other: _score(other[0]))
+    fit = [other for other in fit if _score(other[0]) < _score(fit[0][0]) + ALIKE]
+    repairs = dict.fromkeys(repair for _, _, repair in fit)
+    return "; or ".join(words for _, words, _ in fit), ". ".join(repairs)
+
+
+def _is_better(ratios: list[float], told: list[float]) -> bool:
+    """Whether these losses are good, and far lower than those of the told task at most t."""
+    shares = [ratio / max(other, LEAST) for ratio, other in zip(ratios, told, strict=False)]
+    return (
+        _score(ratios) < _score(told) + math.log(BETTER)
+        and statistics.median(shares) < BETTER
+        and statistics.median(ratios) < GOOD
+        and sorted(ratios)[-2:][0] < GOOD
+    )
 
 
 def _score(ratios: list[float]) -> float:
@@ -198,6 +226,8 @@ def _tasks(bars: Bars, x_0: Tensor, y: Tensor | None) -> Iterator[Task]:
         "T - t": lambda t: first + last - t,
         "t / T": lambda t: t / T,
         "1000 t / T": lambda t: 1000 * t / T,
+        "T t": lambda t: T * t,
+        "1000 t": lambda t: 1000 * t,
         "t / 1000": lambda t: t / 1000,
     }
     for k in (1, -1, 5, -5, 20, -20):
@@ -205,6 +235,9 @@ def _tasks(bars: Bars, x_0: Tensor, y: Tensor | None) -> Iterator[Task]:
     for words, way in ways.items():
         repair = "Count t in training as in the table that is used here"
         yield Task(f"the network does best if it is told {words} for t", repair, right, told=way)
+    for words, noise in NOISES.items():
+        repair = "Use torch.randn_like(x_0) in training"
+        yield Task(f"the network was trained on {words}", repair, right, noise=noise)
     if y is not None and (classes := int(y.max()) + 1) > 2:
         for k in (1, -1):
             yield Task(

@@ -59,10 +59,11 @@ def check_loss(
     )
     if all(each.like(0.0) for each in answers):
         zero = not any(each.out.any() for each in answers)
-        return (look if zero else broken)(
+        return look(
             "loss", f"the output is {'' if zero else 'nearly '}0 at every t: untrained, or x_t "
-            f"tells nothing of the target, such as noise drawn a second time; {words}",
-            "Take the very eps that is in x_t as the target, then train longer", **numbers,
+            f"tells nothing of the target, such as noise drawn a second time, or weights that are "
+            f"too small; {words}", "Load the weights, and take the very eps that is in x_t as the "
+            "target in training", **numbers,
         )  # fmt: skip
     known = [each.by_heart() for each in answers]
     telling = [i for i, ratio in enumerate(known) if ratio < TELLING] or [0]
@@ -70,11 +71,14 @@ def check_loss(
     good = [i for i in telling if ratios[i] < 0.5]
     hardly = any(ratios[i] > 1 - (1 - HARDLY) * (1 - known[i]) for i in (telling[0], telling[-1]))
     other = other_task(model, x_0, y, bars, kind, [ts[i] for i in telling])
+    in_0_1 = x_0.shape[1] in (1, 3) and float(x_0.min()) >= -0.01 and float(x_0.max()) > 0.7
     trained_longer = "Train longer. If this stays, check that training draws every t of this table"
     return decide(
         "loss",
         (other is not None, broken if hardly or bad else look,
          "" if other is None else f"{other[0]}; {words}", "" if other is None else other[1]),
+        (in_0_1, look, "these images lie in 0..1, but a network is trained on -1..1 in most "
+         f"projects; {words}", "Use 2 * x - 1 after ToTensor(), in training and here"),
         (all(each.like(1.0) for each in answers) and kind != "x_0", broken,
          f"the output is x_t itself; {words}", "Use F.mse_loss(out, target) with the target that "
          "you name"),
@@ -84,7 +88,7 @@ def check_loss(
         (min(ratios[i] for i in telling) > 0.95, broken, f"{words}: never better than the guess",
          "Run check_overfit. If it is ok, try another learning rate, then train longer"),
         (bool(good and bad) and max(good) < min(bad) and max(ratios[i] for i in bad) > 2
-         and max(answers[i].error(kind) for i in bad) > 0.3, look,
+         and max(answers[i].error(kind) for i in bad) > 0.1, look,
          f"trained at small t alone: {words}", "In training, use t = torch.randint(0, T, (B,))"),
         (hardly, look, f"hardly trained, so the later checks say little: {words}",
          trained_longer),
