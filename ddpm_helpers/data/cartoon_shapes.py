@@ -61,7 +61,7 @@ class Scene:
         flip: bool | np.ndarray = False,
     ) -> None:
         """Move, scale, turn (radians) and mirror everything that is drawn from here on."""
-        self._scale = f32(scale)
+        self._scale = np.asarray(scale, f32)
         x, y = (self._cols - f32(dx)) / self._scale, (self._rows - f32(dy)) / self._scale
         x, y = _turned(np.where(flip, -x, x), y, turn)
         self.x, self.y = np.broadcast_arrays(x, y)  # (B or 1, 32, 32)

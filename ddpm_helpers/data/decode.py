@@ -5,6 +5,7 @@ import io
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -91,7 +92,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Any:
     """Convert an image of mode L, RGB or CMYK from its profile's colours to sRGB, mode RGB.
 
     Without a usable profile, the image is assumed to be sRGB.

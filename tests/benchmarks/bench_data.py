@@ -81,7 +81,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--files", type=int, default=5000, help="PNG files for ImageFolder")
     args = parser.parse_args()
-    drawing = sum(seconds(lambda s=split: cartoons.draw(s), tries=1) for split in ("train", "test"))
+    drawing = sum(
+        seconds(lambda s=split, n=n: cartoons.draw(s, n), tries=1)
+        for split, n in cartoons.COUNTS.items()
+    )
     print(f"60,000 cartoons drawn                 {drawing:10.1f} s")
     with tempfile.TemporaryDirectory() as place:
         ds = ImageDataset("cartoons", args.image_size, cache_dir=place)
