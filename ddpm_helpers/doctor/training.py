@@ -61,9 +61,8 @@ def check_loss(
         zero = not any(each.out.any() for each in answers)
         return look(
             "loss", f"the output is {'' if zero else 'nearly '}0 at every t: untrained, or x_t "
-            f"tells nothing of the target, such as noise drawn a second time, or weights that are "
-            f"too small; {words}", "Load the weights, and take the very eps that is in x_t as the "
-            "target in training", **numbers,
+            f"tells nothing of the target, such as noise drawn a second time; {words}",
+            "Take the very eps that is in x_t as the target, then train longer", **numbers,
         )  # fmt: skip
     known = [each.by_heart() for each in answers]
     telling = [i for i, ratio in enumerate(known) if ratio < TELLING] or [0]
