@@ -320,6 +320,10 @@ def finish(x, bug, result):
         "x * 255": lambda: (x * 255).to(torch.int64).to(torch.uint8),
         "clamped and times 255": lambda: (x.clamp(0, 1) * 255).to(torch.uint8),
         "no 255": lambda: ((x + 1) / 2).to(torch.uint8),
+        "times 128": lambda: ((x.clamp(-1, 1) + 1) * 128).round().to(torch.uint8),
+        "tanh": lambda: torch.tanh(x), "x^3": lambda: x**3,
+        "one image for all": lambda: x[:1].expand_as(x),
+        "stretched": lambda: x / x.abs().amax((1, 2, 3), True),
     }.get(bug, lambda: x)()  # fmt: skip
     grey = (x * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
     return {
@@ -883,7 +887,10 @@ PLANTED = [
              {"eta": 1.0}, {"eta": 0.5, "steps": 30}),
     *planted("ddim", {"sigma, not squared": "sigma, not sigma^2"}, {"eta": 1.0}, {"eta": 0.5}),
     *planted("ddim", {"x * 255": "x * 255", "clamped and times 255": "x * 255",
-                      "no 255": "without the factor"}, {}),
+                      "no 255": "without the factor", "times 128": "256 does not fit",
+                      "tanh": "is tanh of x_0", "x^3": "another function of each value",
+                      "one image for all": "images several times",
+                      "stretched": "scaled by itself"}, {}),
     *planted("ddim", {"direction without root": "1 - alpha_bar"},
              {"T": 100, "steps": 100}, {"table": linear, "T": 400, "steps": 400}),
     *planted("sigma", {"slope by sigma squared": "it is squared",

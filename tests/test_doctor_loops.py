@@ -8,6 +8,8 @@ from torch import nn
 
 from ddpm_helpers import DiffusionUtils
 from ddpm_helpers import doctor as d
+from ddpm_helpers.doctor.bench import Bench
+from ddpm_helpers.doctor.moves import correlation
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
 
@@ -90,6 +92,15 @@ def test_a_loop_with_guidance_may_double_its_batch():
 def test_a_loop_may_draw_its_own_start():
     loop = ddim(BAR)
     assert d.check_sampler(lambda m, x: loop(m, torch.randn_like(x)), BAR).verdict == "ok"
+
+
+def test_a_loop_that_seeds_its_noise_itself_does_not_draw_the_images_of_the_check():
+    bench = Bench(ddim(BAR), BAR)
+    for seed in (0, 1, 42):
+        for draw in (torch.rand, torch.randn):
+            torch.manual_seed(seed)
+            drawn = draw(bench.x_0.shape)
+            assert abs(correlation(drawn, bench.x_0)) < 0.1 > abs(correlation(drawn, bench.x_T))
 
 
 def test_a_finding_holds_the_calls_and_the_steps_of_the_loop():

@@ -51,6 +51,11 @@ BAR = (1 - LINEAR).cumprod(0)
         (BAR.half(), "half precision"),
         (BAR.bfloat16(), "half precision"),
         (torch.cos(torch.linspace(0.01, math.pi / 2 - 1e-9, 300).double()) ** 2, "not clipped"),
+        ((1 - 10 * LINEAR).cumprod(0), "nothing of the image is left at 6"),
+        (BAR - 0.5, "values do not, first that of t = 2"),
+        (torch.cos(torch.arange(1000).double() // 500 * 1.5) ** 2, "does not change at"),
+        ((2 - torch.linspace(0.02, 1.99, 50)) / 2 % 0.9, "it rises at"),
+        (torch.linspace(0.001, 0.999, 77), "rises from 0.001 to 0.999"),
     ],
 )
 def test_a_wrong_table_is_named(table, said):

@@ -15,11 +15,18 @@ from torch import Tensor
 from ddpm_helpers.diffusion import PREDICTIONS
 from ddpm_helpers.doctor.finding import Alarm, broken
 from ddpm_helpers.doctor.moves import Move, measure
-from ddpm_helpers.doctor.oracle import Oracle, Reading, Record, known_images, run_sampler
+from ddpm_helpers.doctor.oracle import (
+    IMAGES,
+    Oracle,
+    Reading,
+    Record,
+    known_images,
+    run_sampler,
+)
+from ddpm_helpers.doctor.result import ROUNDED
 from ddpm_helpers.doctor.tables import Bars, check_kind, rms, usual_betas
 
 EXACT = 2e-4  # in float32 a correct loop ends nearer to x_0; with t off by one of 1000 it does not
-ROUNDED = 0.006  # the same for images in 256 grey levels, rounded up or down
 VALUES = 2000  # fewer are too few to measure a step's noise
 COARSE = 0.35  # share of a step by which an inaccurate sampler may miss its end
 FIRST = 20  # calls by which a reading is refused
@@ -53,7 +60,7 @@ class Bench:
         self.sample_fn, self.bars, self.seed = sample_fn, Bars(alpha_bar), seed
         self.null = null
         self.prediction = check_kind(prediction)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed + IMAGES)
         self.x_0 = known_images((n, *shape), generator).to(device)
         self.x_T = torch.randn(n, *shape, generator=generator).to(device)
         self.mend: Callable[[Tensor], Tensor] = lambda x: x
@@ -67,7 +74,7 @@ class Bench:
 
     def run_changed(self, reading: Reading | None = None, **options: Any) -> Record:
         """The same run, but each call is answered with new images."""
-        return self.run(reading, changing=self.seed + 1, **options)
+        return self.run(reading, changing=self.seed + IMAGES + 1, **options)
 
     def moves(self, **options: Any) -> list[Move]:
         """Measure the moves of a run; see `Oracle` for the options."""

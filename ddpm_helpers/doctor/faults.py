@@ -36,7 +36,8 @@ class Term:
 
     Attributes:
         place: what it does, in words that its value follows.
-        base: alpha_bar, 1 - alpha_bar, alpha_t, beta_t, sigma = sqrt(1 / alpha_bar - 1), or 0.
+        base: alpha_bar, 1 - alpha_bar, alpha_t, beta_t, sigma = sqrt(1 / alpha_bar - 1), or 0;
+            t and 1 - t of flow matching, the shares of noise and of the image.
         row: t, s, or t by rows, such as t+1.
         less: subtract the variance of the step's noise from the base.
     """
@@ -104,6 +105,9 @@ class At:
             bar = min(1.0, bar / before)
         value = bar if term.base in ("alpha_bar", "alpha_t") else 1 - bar
         value = math.sqrt(1 / bar - 1) if term.base == "sigma" else value
+        if term.base in ("t", "1 - t"):
+            share = 1 / (1 + math.sqrt(bar / (1 - bar))) if bar < 1 else 0.0
+            value = share if term.base == "t" else 1 - share
         value -= self.sigma**2 if term.less else 0
         return term.sign * max(value, TINY) ** term.power
 
@@ -210,9 +214,11 @@ READS = {
     ),
     "flow": (
         Formula(
-            "x_0 and eps", "x_0 = x_t - tau * output", {},
-            lambda at, v, out: ((at.x_t - at.p * out) / (at.q + at.p),
-                                (at.x_t + at.q * out) / (at.q + at.p)),
+            "x_0 and eps", "x_0 = x_t - t * output, eps = x_t + (1 - t) * output, at noise t = 1",
+            {"p": Term("x_0 is computed from the output times", "t", power=1),
+             "Q": Term("eps is computed from the output times", "1 - t", power=1)},
+            lambda at, v, out: (at.x_t / (at.q + at.p) - v["p"] * out,
+                                at.x_t / (at.q + at.p) + v["Q"] * out),
         ),
     ),
 }  # fmt: skip
@@ -276,6 +282,9 @@ def _mistakes(term: Term) -> Iterator[tuple[int, str, Term]]:
     else:
         yield 1, ": a square root too many", replace(term, power=0.5)
         yield 1, ": it is squared", replace(term, power=2)
+    if term.base in ("t", "1 - t"):
+        other = replace(term, base="1 - t" if term.base == "t" else "t")
+        yield 0, f": {other} stands where {term} belongs", other
     if term.base in SWAP:
         first, second = ("alpha_t", "alpha_bar")[:: 1 if "bar" in term.base else -1]
         words = f": {first} stands where {second} belongs"

@@ -22,6 +22,7 @@ from ddpm_helpers.doctor.oracle import Record
 from ddpm_helpers.doctor.tables import fit, rms
 
 END = -math.inf  # the "t" of what a sampler returns
+LARGE = 100.0  # rms of eps above which rounding hides what is clipped
 SURE = 5.0  # standard errors
 
 
@@ -158,7 +159,7 @@ def measure(
         move, noise = _measure(record, other, k, x_0, eps)
         if noise is not None:
             move = _describe(move, noise, before)
-        if not move.right and noise is not None:
+        if not move.right and noise is not None and move.size < LARGE:
             move = replace(move, clipped=_clipped(move, record.x[k + 1].double(), x_0, eps))
         before = noise
         moves.append(move)
@@ -189,7 +190,8 @@ def _measure(
         alone = rms(rest) <= 1e-3 * rms(d_s) + 1e-6
         if rms(other.x[0] - record.x[0]) < 1e-6:  # the same start: d_t has fewer parts than x_t
             alone = alone and rms(left) <= 1.1 * sigma + 1e-3
-        if alone and (error > 1e-5 or level < 0.05) and rms(d_t) > 1e-3 * rms(d_0):
+        apart = level > 0.05 and abs(correlation(x_0, eps)) < 0.5
+        if alone and (error > 1e-5 or not apart) and rms(d_t) > 1e-3 * rms(d_0):
             (A, B), noise = exact, left
             error = min(error, 0.3 * rms(rest) / rms(d_0))
     sigma = max(0.0, rms(noise))

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ddpm_helpers.doctor.finding import Alarm, broken, look
-from ddpm_helpers.doctor.tables import rms
+from ddpm_helpers.doctor.tables import fit, rms
 
 Mend = Callable[[Tensor], Tensor]
+ROUNDED = 0.006  # rms distance of images that were rounded to 256 grey levels, up or down
+SORTED = 0.008  # the same between sorted values; those of two images differ by more
 NEAR = 0.02  # rms distance of a result that is x_0 in another form, if all else is right
 RANGES: tuple[tuple[str, str, Mend], ...] = (
     ("0..1", "Use 2 * x - 1 before you compare", lambda x: 2 * x - 1),
@@ -39,7 +41,7 @@ def read_result(result: Tensor, x_0: Tensor, quantised: bool = False) -> tuple[M
     if quantised and (alarm := _levels((result + 1) * 127.5, x_0)):
         return same, alarm
     for name, repair, mend in RANGES:
-        slope, offset = _line(mend(result), x_0)
+        slope, offset = line(mend(result), x_0)
         if abs(slope - 1) < 0.1 and abs(offset) < 0.1:
             return mend, (look, f"the sampler returns images in {name}", repair)
     if rms(result - x_0.clamp(min=0)) < NEAR:
@@ -80,7 +82,7 @@ def _levels(grey: Tensor, x_0: Tensor) -> Alarm | None:
     return None
 
 
-def _line(x: Tensor, x_0: Tensor) -> tuple[float, float]:
+def line(x: Tensor, x_0: Tensor) -> tuple[float, float]:
     """Slope and offset of the line that gives x from x_0."""
     centred = x_0 - x_0.mean()
     slope = float(((x - x.mean()) * centred).sum() / centred.square().sum())
@@ -89,7 +91,7 @@ def _line(x: Tensor, x_0: Tensor) -> tuple[float, float]:
 
 def _affine(result: Tensor, x_0: Tensor) -> tuple[Mend, Alarm] | None:
     """x_0 in a range of its own, for each channel if need be."""
-    lines = [_line(result[:, c], x_0[:, c]) for c in range(x_0.shape[1])]
+    lines = [line(result[:, c], x_0[:, c]) for c in range(x_0.shape[1])]
     slopes, offsets = (result.new_tensor(v)[:, None, None] for v in zip(*lines, strict=True))
     if float(slopes.abs().min()) < 0.05 or rms(result - (slopes * x_0 + offsets)) > 1e-3:
         return None
@@ -102,6 +104,61 @@ def _affine(result: Tensor, x_0: Tensor) -> tuple[Mend, Alarm] | None:
         lambda x: (x - offsets) / slopes,
         (broken, f"{scale}: it is normalised twice, or not back",
          "Convert to another range once, where images are saved or shown"),
+    )  # fmt: skip
+
+
+FUNCTIONS: dict[str, Mend] = {
+    "tanh": torch.tanh, "sigmoid": torch.sigmoid, "the absolute value": torch.abs,
+    "the square": torch.square, "sin": torch.sin, "arctanh": torch.atanh,
+    "a ReLU": torch.relu,
+}  # fmt: skip
+
+
+def read_values(result: Tensor, x_0: Tensor) -> Alarm | None:
+    """What became of x_0 behind a right loop, if no affine map and no other order explains it."""
+    return _by_image(result, x_0) or _by_pixel(result, x_0)
+
+
+def _by_image(result: Tensor, x_0: Tensor) -> Alarm | None:
+    """One image several times, or a range for each."""
+    nearest = torch.cdist(result.flatten(1), x_0.flatten(1)).argmin(1)
+    if rms(result - x_0[nearest]) < NEAR and len(nearest.unique()) < len(nearest):
+        return (
+            broken, "the batch holds images several times, by their numbers: "
+            f"{', '.join(map(str, nearest[:8].tolist()))}{', ..' if len(nearest) > 8 else ''}",
+            "Look for an index or a broadcast such as x[:1].expand(n, ...) behind the loop",
+        )  # fmt: skip
+    lines = [line(image, known) for image, known in zip(result, x_0, strict=True)]
+    slopes, offsets = (result.new_tensor(v)[:, None, None, None] for v in zip(*lines, strict=True))
+    if float(slopes.abs().min()) < 0.05 or rms(result - (slopes * x_0 + offsets)) > ROUNDED:
+        return None
+    (a, b), (c, d) = min(lines), max(lines)
+    if c - a < 1e-3:
+        return None
+    return (
+        broken, f"each image of the result is scaled by itself, from {a:.3f} * x_0 {b:+.3f} to "
+        f"{c:.3f} * x_0 {d:+.3f}, as if stretched to its own minimum and maximum",
+        "Convert all images with the same factor: (x + 1) / 2, without normalize=True",
+    )  # fmt: skip
+
+
+def _by_pixel(result: Tensor, x_0: Tensor) -> Alarm | None:
+    """A function of each value."""
+    powers = [x_0.double() ** k for k in range(10)]
+    _, rest = fit(result.double(), *powers)
+    named = [
+        name for name, of in FUNCTIONS.items()
+        for mend in (lambda x: x, *(mend for _, _, mend in RANGES))
+        if rms(mend(result) - of(x_0)) < ROUNDED
+    ]  # fmt: skip
+    if not named and rms(rest) > ROUNDED:
+        return None
+    what = f"{named[0]} of x_0" if named else "another function of each value of x_0"
+    order = x_0.flatten().argsort()
+    ends = result.flatten()[order[[0, len(order) // 2, -1]]].tolist()
+    return (
+        broken, f"the result is {what}: {ends[0]:.2f}, {ends[1]:.2f} and {ends[2]:.2f} for the "
+        "least, middle and largest value", "Return the x_0 of the loop without it",
     )  # fmt: skip
 
 
@@ -126,7 +183,7 @@ def _orders(result: Tensor, x_0: Tensor) -> Iterator[tuple[str, Mend]]:
     nearest = (known @ flat.T).argmax(1)  # of each known image
     if len(nearest.unique()) == len(nearest):
         yield "its images in another order", lambda x: x[nearest]
-    if rms(result.flatten(1).sort(1).values - x_0.flatten(1).sort(1).values) < 1e-3:
+    if rms(result.flatten(1).sort(1).values - x_0.flatten(1).sort(1).values) < SORTED:
         index = x_0.flatten(1).argsort(1).argsort(1)
         yield (
             "its pixels in another order, as after view() in place of permute()",

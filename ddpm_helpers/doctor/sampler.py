@@ -14,21 +14,21 @@ import torch
 from ddpm_helpers.doctor.bench import (
     COARSE,
     EXACT,
-    ROUNDED,
     UNSCALED,
     Bench,
     SampleFn,
     other_reading,
 )
 from ddpm_helpers.doctor.branches import SUM_OF_0, check_branches, check_doubled, same_input
+from ddpm_helpers.doctor.coefficients import name_noise, name_table
 from ddpm_helpers.doctor.faults import SANE, name_fault
 from ddpm_helpers.doctor.finding import VERDICTS, Alarm, Finding, broken, first_alarm, look, ok
 from ddpm_helpers.doctor.history import check_history_of_answers
 from ddpm_helpers.doctor.moves import END, Move, correlation, measure
 from ddpm_helpers.doctor.oracle import Reading, Record
-from ddpm_helpers.doctor.result import is_rounded, read_result
+from ddpm_helpers.doctor.result import ROUNDED, is_rounded, line, read_result, read_values
 from ddpm_helpers.doctor.stages import check_stages
-from ddpm_helpers.doctor.tables import Bars, Path, rms
+from ddpm_helpers.doctor.tables import Bars, Path, fit, rms
 
 SIGNAL = 0.05  # sqrt(alpha_bar) where a walk from pure noise may begin
 LATE = 0.2  # the same for a continuous t, as sigma = 5 has
@@ -109,6 +109,7 @@ def measure_sampler(sample_fn: SampleFn, alpha_bar: Any, **options: Any) -> list
 def _alarms(bench: Bench, record: Record, numbers: dict[str, float]) -> Iterator[Alarm]:
     """Every fault that is found, each on the result and the reading that earlier ones leave."""
     bench.mend, alarm = read_result(record.result, bench.x_0, record.quantised)
+    alarm = alarm or _wraps_at_256(bench, record)
     bench.rounded = record.quantised or is_rounded(bench.mend(record.result))
     numbers["error"] = bench.error(record)
     if alarm:
@@ -148,7 +149,8 @@ def _alarms(bench: Bench, record: Record, numbers: dict[str, float]) -> Iterator
         yield (
             of_steps or isinstance(bench.bars.function, Path) and _apart(bench, moves)
             or _inaccurate(bench, record, moves) or _arrives_elsewhere(bench, moves[:-1])
-            or _apart(bench, moves) or _unknown(moves[:-1])
+            or _apart(bench, moves) or _not_carried(bench) or name_noise(moves[:-1])
+            or name_table(bench, moves[:-1]) or _unknown(bench, moves[:-1])
         )  # fmt: skip
         if end and "at the last step" in end[1]:
             yield end
@@ -158,6 +160,28 @@ def _alarms(bench: Bench, record: Record, numbers: dict[str, float]) -> Iterator
         _unclipped(bench, reading, numbers), _begins_late(bench, record),
     )  # fmt: skip
     yield from filter(None, rest)
+
+
+def _is_of_the_start(record: Record) -> bool:
+    """Whether the result is an x_t of the first step."""
+    first, second, *_, end, result = (x.clamp(-1, 1) for x in record.x)
+    if len(record.told) < 4 or correlation(first, end) > 0.9:
+        return False
+    return max(correlation(result, first), correlation(result, second)) > 0.999
+
+
+def _wraps_at_256(bench: Bench, record: Record) -> Alarm | None:
+    """(x + 1) * 128 in uint8, where white becomes 256, which is stored as 0."""
+    slope, _ = line(record.result, bench.x_0)
+    if not record.quantised or abs(slope - 128 / 127.5) > 1e-3:
+        return None
+    white = bench.run(contrast=1.022)  # the largest values lie between 1 and 1.002
+    if not bool(((white.result < -0.99) & (1.022 * bench.x_0 >= 1)).any()):
+        return None
+    return (
+        broken, "the result in uint8 starts again at 0 where x_0 is 1, as of (x + 1) * 128: 256 "
+        "does not fit in 8 bits", "Use ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)",
+    )  # fmt: skip
 
 
 def _explain(
@@ -334,6 +358,12 @@ def _steps(bench: Bench, record: Record, moves: list[Move]) -> Alarm | None:
     ):
         m = max(wrong, key=lambda move: move.away)
         needed = math.sqrt(max(0.0, 1 - m.bar_s - m.B**2))
+        if m.bar_s == m.bar_t and m.B > 1.001 * math.sqrt(1 - m.bar_t):
+            return (
+                broken, f"a step that stays at t = {m.t:.4g} adds eps, {m.B:.4f} instead of less "
+                f"than {math.sqrt(1 - m.bar_t):.4f}: a corrector moves against the score",
+                "Use x + step * score + sqrt(2 * step) * z, score = -eps / sqrt(1 - alpha_bar)",
+            )  # fmt: skip
         return (
             broken,
             f"t goes up or stays, from {m.t:.4g} to {m.s:.4g}, but x_t gets noise of "
@@ -457,7 +487,26 @@ def _apart(bench: Bench, moves: list[Move]) -> Alarm | None:
     )
 
 
-def _unknown(steps: list[Move]) -> Alarm:
+def _not_carried(bench: Bench) -> Alarm | None:
+    """Whether each step starts from the first x_t, whatever the step before has made of it."""
+    record, other = (run(contrast=FAINT) for run in (bench.run, bench.run_changed))
+    if record.told != other.told or len(record.told) < 4:
+        return None
+    first, *x = (b.double() - a.double() for a, b in zip(record.x, other.x, strict=True))
+    answers = [b.double() - a.double() for a, b in zip(record.x_0, other.x_0, strict=True)]
+    count = 0
+    for before, after, answer in zip(x[:-1], x[1:], answers[1:], strict=True):
+        (share, *_), rest = fit(after, first, before, answer)
+        count += abs(share) > 0.1 and rms(rest) < 1e-3 * rms(after)
+    if count < 0.7 * (len(x) - 1):
+        return None
+    return (
+        broken, "each step starts from the first x_t, not from that of the step before",
+        "Carry x from step to step: x = step(model(x, t), t, x)",
+    )  # fmt: skip
+
+
+def _unknown(bench: Bench, steps: list[Move]) -> Alarm:
     worst = max(steps, key=lambda move: move.away / (move.spare + 0.01 * move.turn))
     return (
         broken,
@@ -472,6 +521,8 @@ UNSURE = "the last step ends at"
 
 def _last_step(bench: Bench, record: Record, last: Move, reading: Reading | None = None) -> Alarm:
     """What is wrong with the step to the result, if those before are right."""
+    if alarm := read_values(bench.mend(record.result), bench.x_0):
+        return alarm
     if float(record.result.abs().max()) == 1 and not bench.rounded:  # clipped: images are too large
         last = bench.moves(reading=reading, contrast=FAINT)[-1]
     bars, told = bench.bars, record.told
@@ -499,10 +550,11 @@ def _last_step(bench: Bench, record: Record, last: Move, reading: Reading | None
         (_ends_at(last, before), look,
          f"alpha_bar before the first step is {before:.4g}, not 1{also}: {left}",
          "Put a 1 in front of the table for the step that ends at the image"),
-        (_ends_at(last, wraps) or bars.function is None and (abs(last.A) < 0.5 or abs(last.B) > 2),
-         broken,
+        (_ends_at(last, wraps) or _is_posterior(last, wraps), broken,
          "the last step uses alpha_bar[-1], which in Python is the noisiest entry",
          "Use 1 where the index would be -1"),
+        (_is_of_the_start(record), broken, "the result is the x_t of the first step: noise",
+         "Return x after the last step: steps[-1] of a list in the order of the loop"),
         (bench.rounded and bench.error(record) < 2 * ROUNDED, look,
          f"the result is rounded to {bench.error(record):.4f}", "Round only to save"),
         (short, look if last.level < 0.1 else broken,
@@ -517,6 +569,13 @@ def _last_step(bench: Bench, record: Record, last: Move, reading: Reading | None
     )  # fmt: skip
 
 
+def _is_posterior(last: Move, bar: float) -> bool:
+    """Whether the last step is DDPM's mean with this alpha_bar for that of the step before."""
+    of_x_t = math.sqrt(last.bar_t) * (1 - bar) / max(1 - last.bar_t, 1e-12)
+    A, B = math.sqrt(bar) + of_x_t * math.sqrt(last.bar_t), of_x_t * math.sqrt(1 - last.bar_t)
+    return bar < 1 and abs(last.A - A) < 1e-3 * (1 + A) and abs(last.B - B) < 1e-3 * (1 + B)
+
+
 def _ends_at(last: Move, bar: float) -> bool:
     """Whether the result is a noisy image at this alpha_bar rather than a clean one."""
     return bar < 1 - 1e-9 and replace(last, bar_s=bar).right
@@ -528,7 +587,17 @@ def _earlier_answers(
     """What is wrong with the history of a sampler without noise."""
     if any(move.sigma > 1e-3 for move in moves[:-1]):
         return None
-    return check_history_of_answers(record, bench.run_changed(reading))
+    other = bench.run_changed(reading)
+    calls = [k for k in range(len(record.told)) if not k or not same_input(record, k - 1)]
+
+    def merged(run: Record) -> Record:  # the two calls of guidance are one
+        x = [run.x[k] for k in calls]
+        told, true, bars, x_0 = (
+            [of[k] for k in calls] for of in (run.told, run.true, run.bars, run.x_0)
+        )
+        return replace(run, told=told, true=true, bars=bars, x=[*x, run.x[-1]], x_0=x_0)
+
+    return check_history_of_answers(merged(record), merged(other))
 
 
 def _unclipped(
@@ -542,7 +611,6 @@ def _unclipped(
     record = bench.run(reading, error=error)
     long = [k for k in range(len(record.told) - 1) if record.bars[k] < 0.01]
     moves = measure(record, which=long)
-    fresh = all(abs(move.B) < 0.1 for move in bench.moves(reading=reading)[:-1])
     away = [abs(move.level - math.sqrt(1 - move.bar_s)) for move in moves]
     numbers["astray"] = astray = max(away, default=0.0)
     on_x_0 = max(
@@ -551,7 +619,7 @@ def _unclipped(
     if astray < 0.1 or on_x_0 < 2:  # a clipped x_0 is never off by more
         return None
     return (
-        look if fresh else broken,  # networks of consistency models return x_0
+        look,
         f"x_0 is not clipped: an error of {error:.1%} in the output changes the noise level by "
         f"{astray:.2f} in one step",
         "Clip the predicted x_0 to -1..1 before the step is taken from it",

@@ -18,6 +18,7 @@ from ddpm_helpers.doctor.tables import (
 )
 
 LEFT, TOO_MUCH_LEFT = 0.05, 0.2  # sqrt(alpha_bar[T]) that is worth a look, and that is broken
+NOTHING = 1e-6  # alpha_bar of pure noise
 HALVES = (torch.float16, torch.bfloat16)
 SAME = 2e-5  # greatest difference between a table in float32 and the one that it is
 # What people pass for alpha_bar by mistake, made from betas.
@@ -54,23 +55,41 @@ def check_schedule(alpha_bar: Any, *, prediction: str = "eps") -> Finding:
     bar = bars.table
     finite = bool(torch.isfinite(bar).all())
     named = _looks_like(bar[bars.first :]) if finite else None
-    if named is None and (not finite or float(bar.min()) < 0 or float(bar.max()) > 1):
+    outside = [t for t, value in enumerate(bar.tolist()) if not 0 <= value <= 1]
+    if named is None and outside:
         return broken(
-            "schedule", f"alpha_bar must lie in 0..1, got {float(bar.min()):.3g}.."
-            f"{float(bar.max()):.3g}", "It is cumprod(1 - beta)",
+            "schedule", f"alpha_bar must lie in 0..1: {len(outside)} of {len(bar)} values do not, "
+            f"first that of t = {outside[0]}, which is {float(bar[outside[0]]):.3g}, the value "
+            f"before it {float(bar[max(0, outside[0] - 1)]):.3g}",
+            "It is cumprod(1 - beta), with 0 < beta < 1",
         )  # fmt: skip
     if named is not None:
         sentence = f"the table looks like {named}"
         return broken("schedule", sentence, "alpha_bar is cumprod(1 - beta)")
     last, end, begin = float(bar[-1]), math.sqrt(bar[-1]), math.sqrt(1 - bar[bars.first])
-    beta, half = 1 - last / float(bar[-2]), [bar.to(dtype).double() for dtype in HALVES]
+    beta = 1 - last / max(float(bar[-2]), 1e-30)
+    half = [bar.to(dtype).double() for dtype in HALVES]
     in_half = len(bar) >= 50 and any(torch.equal(rounded, bar) for rounded in half)
-    rises = bool((bar[1:] > bar[:-1]).any())
+    rises, noise = bar[1:] > bar[:-1], int((bar < NOTHING).sum()) / len(bar)
+    jump, stays = int((bar[1:] - bar[:-1]).argmin()), float((bar[1:] == bar[:-1]).double().mean())
     shares = f"{end:.2g} of the image is left at T (sqrt(alpha_bar[T]))"
     return decide(
         "schedule",
-        (rises, broken, "alpha_bar does not fall everywhere",
+        (float(rises.double().mean()) > 0.9, broken,
+         f"alpha_bar rises from {float(bar[0]):.3g} to {last:.3g}: it is that of the noise, "
+         "1 - alpha_bar, or in reverse order", "alpha_bar begins near 1 and falls"),
+        (bool(rises.any()), broken,
+         f"alpha_bar does not fall everywhere: it rises at {int(rises.sum())} of {len(bar)} t, "
+         f"first after t = {int(rises.double().argmax())}",
          "It is cumprod(1 - beta), which only falls"),
+        (noise > 0.1, broken,
+         f"nothing of the image is left at {noise:.0%} of all t, from t = "
+         f"{int((bar < NOTHING).double().argmax())} on: the betas are too large for T = {len(bar)}",
+         "Compare the last beta and T with those of the paper: 0.02 for T = 1000"),
+        (stays > 0.3 and not in_half, broken,
+         f"alpha_bar does not change at {stays:.0%} of all t, and falls from "
+         f"{float(bar[jump]):.3g} to {float(bar[jump + 1]):.3g} after t = {jump}",
+         "Divide t by T with /, not //, and compute the table in float64"),
         (last == 0 and prediction == "eps", broken,
          "nothing is left at T, so x_0 cannot be computed from a prediction of eps",
          "Predict v, flow or x_0, or let the table end a little above 0"),

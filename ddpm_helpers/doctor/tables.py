@@ -211,7 +211,9 @@ def rms(x: Tensor) -> float:
 def fit(x: Tensor, *parts: Tensor) -> tuple[list[float], Tensor]:
     """Least squares: the weights of x as a sum of parts of its shape (float64), and the rest."""
     M = torch.stack([part.flatten() for part in parts])  # (k, N)
+    sizes = M.norm(dim=1).clamp(min=1e-30)  # (k,), to compute with rows of one length
+    M = M / sizes[:, None]
     inverse = torch.linalg.pinv(M @ M.T, hermitian=True, rtol=1e-13)
     shares = inverse @ (M @ x.flatten())  # (k,)
     rest = x - (shares @ M).reshape(x.shape)
-    return shares.tolist(), rest
+    return (shares / sizes).tolist(), rest
