@@ -20,6 +20,7 @@ from ddpm_helpers.doctor.moves import Move
 from ddpm_helpers.doctor.schedule import TABLES
 from ddpm_helpers.doctor.tables import usual_betas
 
+NEAR = 3e-3  # share by which a weight may be off
 SAME = 2e-3  # angle between two x_t, atan(noise / image), that are taken for one
 BETWEEN = 0.4  # share of the way between two rows by which a row may be missed
 MOST = 0.9  # share of the steps that an explanation must fit
@@ -177,7 +178,7 @@ def name_noise(moves: list[Move]) -> Alarm | None:
         how = f"but that of the noise is {sizes[k]:.3g} in every step: it lacks the factor sigma"
     elif max(ratios) < 1.05 * min(ratios):
         how = f"but that of the noise is {ratios[k]:.3g} times as large"
-    elif all(abs(r / a**n - 1) < 0.05 for r, a in zip(ratios, room, strict=True) for n in (1,)):
+    elif all(abs(r / a - 1) < 0.05 for r, a in zip(ratios, room, strict=True)):
         how = "but that of the noise is its square: the variance"
     elif all(abs(r * math.sqrt(a) - 1) < 0.05 for r, a in zip(ratios, room, strict=True)):
         how = "but that of the noise is its square root"
@@ -189,3 +190,120 @@ def name_noise(moves: list[Move]) -> Alarm | None:
         f"{steps[k].t:g} (eta = {eta:.2g}), {how}",
         "Multiply torch.randn_like(x) by the sigma whose square is subtracted under the root",
     )
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of x_t and of eps, or x_0, in a step: measured, and right."""
+
+    move: Move
+    x_t: float
+    output: float
+    right_x_t: float
+    right: tuple[float, ...]  # of the output, for the ways to add the noise
+
+    @property
+    def ratio(self) -> float:
+        """The output's weight over the nearest right one."""
+        return min((self.output / right for right in self.right), key=lambda v: abs(v - 1))
+
+
+def _weights(move: Move, kind: str) -> Weights:
+    q, p, r = math.sqrt(move.bar_t), math.sqrt(1 - move.bar_t), math.sqrt(move.bar_s)
+    rooms = (min(move.sigma, 1 - move.bar_s), move.posterior_sigma)
+    left = [math.sqrt(max(0.0, 1 - move.bar_s - room**2)) for room in rooms]
+    C, D = coefficients(move, kind)
+    if kind == "x_0":
+        return Weights(move, C, D, left[0] / p, (r - left[0] * q / p,))
+    return Weights(move, C, D, r / q, tuple(to - r * p / q for to in left))
+
+
+def _expressions(move: Move) -> dict[str, float]:
+    """What may be there once too often or once too little."""
+    q, p, r = math.sqrt(move.bar_t), math.sqrt(1 - move.bar_t), math.sqrt(move.bar_s)
+    alpha = q / r
+    sigma = [math.sqrt(1 / bar - 1) for bar in (move.bar_t, move.bar_s)]
+    found = {
+        "sqrt(alpha_bar)": q, "sqrt(1 - alpha_bar)": p, "sqrt(alpha_t)": alpha,
+        "sqrt(beta_t)": math.sqrt(max(0.0, 1 - alpha**2)),
+        "sqrt(alpha_bar_s)": r, "sqrt(1 - alpha_bar_s)": math.sqrt(1 - move.bar_s),
+        "sigma_t": sigma[0], "sigma_s": sigma[1],
+        "sqrt(sigma_t^2 - sigma_s^2)": math.sqrt(max(0.0, sigma[0] ** 2 - sigma[1] ** 2)),
+    }  # fmt: skip
+    return found | {f"{name}^2": value**2 for name, value in found.items()}
+
+
+def name_weight(moves: list[Move]) -> Alarm | None:
+    """Steps in which the weight of x_t or of the output alone is wrong, and what it contains."""
+    moves = [
+        m for m in moves
+        if m.alone and 1e-6 < m.bar_t < m.bar_s < 1 - 1e-9 and math.isfinite(m.A) and m.size < LARGE
+    ]  # fmt: skip
+    if len(moves) < 2:
+        return None
+    for kind in ("eps", "x_0"):
+        steps = [_weights(move, kind) for move in moves]
+        steps = [w for w in steps if all(abs(right) > 1e-4 for right in w.right)]
+        right = [abs(w.x_t / w.right_x_t - 1) < NEAR for w in steps]
+        if len(steps) > 1 and sum(right) >= MOST * len(steps):
+            return _of_output(steps, kind)
+    steps = [_weights(move, "eps") for move in moves]
+    if sum(abs(w.ratio - 1) < NEAR for w in steps) < MOST * len(steps):
+        return None
+    w = max(steps, key=lambda w: abs(w.x_t / w.right_x_t - 1))
+    factor = _factor([(w.move, w.x_t / w.right_x_t) for w in steps])
+    return (
+        broken,
+        f"x_t has a wrong weight in each step{factor}: {w.x_t:.4g} instead of {w.right_x_t:.4g} at "
+        f"t = {w.move.t:g}; that of eps is right",
+        "Compare the factor of x_t with the formula",
+    )
+
+
+def _of_output(steps: list[Weights], kind: str) -> Alarm | None:
+    wrong = [w for w in steps if abs(w.ratio - 1) > NEAR]
+    if len(wrong) < 2:
+        return None
+    w = wrong[len(wrong) // 2]
+    ways = ([(v.move, v.output / v.right[i]) for v in steps] for i in range(len(w.right)))
+    factor = next(filter(None, map(_factor, ways)), "") or _second_order(steps)
+    name = "the predicted x_0" if kind == "x_0" else "eps"
+    return (
+        broken,
+        f"{name} has a wrong weight in the steps{factor}: {w.output:.4g} instead of "
+        f"{w.right[0]:.4g} at t = {w.move.t:g} to {w.move.s:g}; that of x_t is right",
+        f"Compare the factor of {name} with the formula",
+    )
+
+
+def _factor(ratios: list[tuple[Move, float]]) -> str:
+    """The expression that is there too often or not, if one alone fits."""
+    middle = median(ratio for _, ratio in ratios)
+    if sum(abs(ratio / middle - 1) < NEAR for _, ratio in ratios) >= MOST * len(ratios):
+        return f", {middle:.4g} times the right one"
+    names = []
+    for name in _expressions(ratios[0][0]):
+        for words, power in (("multiplied", 1), ("divided", -1)):
+            fits = [
+                abs(ratio / max(_expressions(move)[name], 1e-9) ** power - 1) < NEAR
+                for move, ratio in ratios
+            ]
+            if sum(fits) >= MOST * len(fits):
+                names.append(f", {words} by {name} once too often")
+    return names[0] if len(names) == 1 else ""
+
+
+def _second_order(steps: list[Weights]) -> str:
+    """The weight of the newest output of a multistep method whose earlier output is missing."""
+    lambdas = [
+        [math.log(math.sqrt(bar / (1 - bar))) for bar in (w.move.bar_t, w.move.bar_s)]
+        for w in steps
+    ]
+    ways = [s - t for t, s in lambdas]
+    fits = [
+        abs(w.ratio - 1 - way / (2 * before)) < 0.02 * w.ratio
+        for w, way, before in zip(steps[1:], ways[1:], ways, strict=False)
+    ]
+    if sum(fits) < 0.8 * len(fits):
+        return ""
+    return ", (1 + 1 / (2 r)) times the right one: - 1 / (2 r) times the output before is missing"

@@ -183,7 +183,8 @@ def _orders(result: Tensor, x_0: Tensor) -> Iterator[tuple[str, Mend]]:
     nearest = (known @ flat.T).argmax(1)  # of each known image
     if len(nearest.unique()) == len(nearest):
         yield "its images in another order", lambda x: x[nearest]
-    if rms(result.flatten(1).sort(1).values - x_0.flatten(1).sort(1).values) < SORTED:
+    off = rms(result.flatten(1).sort(1).values - x_0.flatten(1).sort(1).values)
+    if off < SORTED < 0.1 * rms(result - x_0):
         index = x_0.flatten(1).argsort(1).argsort(1)
         yield (
             "its pixels in another order, as after view() in place of permute()",

@@ -20,7 +20,7 @@ from ddpm_helpers.doctor.bench import (
     other_reading,
 )
 from ddpm_helpers.doctor.branches import SUM_OF_0, check_branches, check_doubled, same_input
-from ddpm_helpers.doctor.coefficients import name_noise, name_table
+from ddpm_helpers.doctor.coefficients import name_noise, name_table, name_weight
 from ddpm_helpers.doctor.faults import SANE, name_fault
 from ddpm_helpers.doctor.finding import VERDICTS, Alarm, Finding, broken, first_alarm, look, ok
 from ddpm_helpers.doctor.history import check_history_of_answers
@@ -150,7 +150,8 @@ def _alarms(bench: Bench, record: Record, numbers: dict[str, float]) -> Iterator
             of_steps or isinstance(bench.bars.function, Path) and _apart(bench, moves)
             or _inaccurate(bench, record, moves) or _arrives_elsewhere(bench, moves[:-1])
             or _apart(bench, moves) or _not_carried(bench) or name_noise(moves[:-1])
-            or name_table(bench, moves[:-1]) or _unknown(bench, moves[:-1])
+            or name_table(bench, moves[:-1]) or _is_ignored(bench, record)
+            or name_weight(moves[:-1]) or _unknown(moves[:-1])
         )  # fmt: skip
         if end and "at the last step" in end[1]:
             yield end
@@ -245,11 +246,16 @@ def _not_finite(bench: Bench, record: Record, moves: list[Move]) -> Alarm | None
                 return alarm
             if found := other_reading(bench, record):
                 return found[1]
+            if alarm := _is_ignored(bench, record) or name_weight(moves):
+                return alarm
             largest = max(float(x.abs().max()) for x in record.x if torch.isfinite(x).all())
             if largest > OVERFLOW:
+                k = next(k for k, x in enumerate(record.x) if not rms(x) < 3)
                 return (
-                    broken, f"values overflow: x_t grows to {largest:.1g} before it is infinite "
-                    f"after the step at t = {move.t:g}",
+                    broken, f"values overflow: x_t has a standard deviation of "
+                    f"{rms(record.x[k]):.2g} at call {k + 1}, after the step at t = "
+                    f"{record.told[max(0, k - 1)]:.4g}, then grows to {largest:.1g}, and is "
+                    f"infinite after that at t = {move.t:.4g}",
                     "A factor above 1 acts at every step: print x.std() at each, and clip x_0",
                 )  # fmt: skip
             return (
@@ -487,6 +493,22 @@ def _apart(bench: Bench, moves: list[Move]) -> Alarm | None:
     )
 
 
+def _is_ignored(bench: Bench, record: Record) -> Alarm | None:
+    """Whether no step depends on the network's output."""
+    n = len(record.told)
+    for k in (0, n // 3, 2 * n // 3):
+        nudge = {k: torch.full((record.rows[k],), 0.1)}
+        plain, moved = (
+            bench.run(contrast=FAINT, nudge=change, calls=k + 1) for change in ({}, nudge)
+        )
+        if len(plain.x) != len(moved.x) or not torch.equal(plain.x[-1], moved.x[-1]):
+            return None
+    return (
+        broken, "no step depends on the network's output: x is the same if it changes",
+        "Use the output's first channels as the prediction: eps, variance = out.chunk(2, dim=1)",
+    )  # fmt: skip
+
+
 def _not_carried(bench: Bench) -> Alarm | None:
     """Whether each step starts from the first x_t, whatever the step before has made of it."""
     record, other = (run(contrast=FAINT) for run in (bench.run, bench.run_changed))
@@ -506,7 +528,7 @@ def _not_carried(bench: Bench) -> Alarm | None:
     )  # fmt: skip
 
 
-def _unknown(bench: Bench, steps: list[Move]) -> Alarm:
+def _unknown(steps: list[Move]) -> Alarm:
     worst = max(steps, key=lambda move: move.away / (move.spare + 0.01 * move.turn))
     return (
         broken,

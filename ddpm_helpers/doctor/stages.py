@@ -22,7 +22,7 @@ from ddpm_helpers.doctor.finding import Alarm, broken
 from ddpm_helpers.doctor.history import FIT, LAGS, differences
 from ddpm_helpers.doctor.moves import Move
 from ddpm_helpers.doctor.oracle import RECORDED, Record
-from ddpm_helpers.doctor.tables import Path, fit, rms
+from ddpm_helpers.doctor.tables import Bars, Path, fit, rms
 
 MOST = 4  # calls of one step
 NEAR = 0.01  # share of a step by which a weight may be off
@@ -86,14 +86,15 @@ def check_stages(bench: Bench, record: Record, other: Record) -> Alarm | None:
     Returns:
         An alarm; None if the steps are right, or have one call, or depend on too much to say.
     """
-    of_t = bench.bars.function  # Euler's steps in its t are exact by no clock
-    if record.told != other.told or (of_t is not None and not isinstance(of_t, Path)):
+    if record.told != other.told:
         return None
+    of_t = bench.bars.function
+    in_time = of_t is not None and not isinstance(of_t, Path)
     calls = [k for k in range(len(record.told)) if not k or not same_input(other, k - 1)]
     if alarm := _same_t(record, calls) or _same_x(bench, other, calls):
         return alarm
-    for clock in CLOCKS:
-        walk = _Walk(record, other, calls, clock)
+    for clock in (None,) if in_time else CLOCKS:
+        walk = _Walk(record, other, calls, clock, bench.bars)
         stays = sum(a == b for a, b in pairwise(walk.t))
         if stays < len(calls) / 4 and walk.stages(1) is not None:
             return None
@@ -149,22 +150,35 @@ def _same_x(bench: Bench, record: Record, calls: list[int]) -> Alarm | None:
 
 
 class _Walk:
-    """The differences of two runs, by one clock."""
+    """The differences of two runs, by one clock; by the probability flow in t itself if None."""
 
-    def __init__(self, record: Record, other: Record, calls: list[int], clock: Clock) -> None:
+    def __init__(
+        self, record: Record, other: Record, calls: list[int], clock: Clock | None, bars: Bars
+    ) -> None:
         x, x_0 = differences(record, other)
         q = [math.sqrt(bar) for bar in record.bars] + [1.0]
         p = [math.sqrt(1 - bar) for bar in record.bars] + [0.0]
+        if clock is None:
+
+            def slope(k: int, x_0: Tensor, eps: Tensor) -> Tensor:  # of dx/dt
+                ends = [math.log(max(bars.at(record.told[k] + by), 1e-30)) for by in (1e-4, -1e-4)]
+                return (ends[0] - ends[1]) / 4e-4 * (q[k] * x_0 + (p[k] - 1 / p[k]) * eps)
+
+            clock = Clock(lambda q, p: 1.0, lambda q, p: p, CLOCKS[0].slope)
+            time = record.told.__getitem__
+        else:
+            slope = lambda k, x_0, eps: clock.slope(x_0, eps)  # noqa: E731
+            time = lambda k: clock.time(q[k], p[k])  # noqa: E731
         calls = [k for k in calls if clock.scale(q[k], p[k]) > 1e-6 and p[k] > 1e-9]
         self.t = [record.told[k] for k in calls]
         self.scale = [clock.scale(q[k], p[k]) for k in calls]
-        self.times = [clock.time(q[k], p[k]) for k in calls]
+        self.times = [time(k) for k in calls]
         self.u = [x[k] / scale for k, scale in zip(calls, self.scale, strict=True)]
-        self.slopes = [clock.slope(x_0[k], (x[k] - q[k] * x_0[k]) / p[k]) for k in calls]
+        self.slopes = [slope(k, x_0[k], (x[k] - q[k] * x_0[k]) / p[k]) for k in calls]
         self.own = []  # u and slope in the first run, which shows the noise
         for k, scale in zip(calls, self.scale, strict=True):
             own, image = record.x[k].double(), record.x_0[k].double()
-            self.own.append((own / scale, clock.slope(image, (own - q[k] * image) / p[k])))
+            self.own.append((own / scale, slope(k, image, (own - q[k] * image) / p[k])))
         self.by_sigma = clock is CLOCKS[0]
 
     def row(self, k: int, to: int, first: int) -> tuple[float, ...] | None:
@@ -212,6 +226,11 @@ def _sums(walk: _Walk) -> Alarm | None:
     total, used = sums[middle], [(t, w) for t, w in found[middle] if abs(w) > 1e-3]
     flips = [(t, w) for t, w in used if abs(total - 2 * w - 1) < NEAR]
     which = "".join(f": the sign of {w:.3g}, that of t = {t:.4g}, is wrong" for t, w in flips[:1])
+    ratios = [walk.times[k + 1] / walk.times[k] for k in off if walk.times[k]]
+    if len(ratios) == len(off) and all(
+        abs(sums[k] + r) < NEAR * r for k, r in zip(off, ratios, strict=True)
+    ):
+        which = ": expm1(h) stands for expm1(-h), or the reverse"
     which = ": they enter with the wrong sign" if abs(total + 1) < NEAR else which
     return (
         broken,
