@@ -1,5 +1,7 @@
 """The built-in cartoons: the same every time, balanced, shuffled, ten distinct classes."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,21 @@ def test_shapes_types_and_names(train):
 def test_a_picture_does_not_depend_on_how_many_are_drawn(train, n):
     images, labels = cartoons.draw("train", n)
     assert np.array_equal(images, train[0][:n]) and np.array_equal(labels, train[1][:n])
+
+
+def test_an_interrupted_drawing_leaves_out_the_other_blocks(monkeypatch):
+    drawn = []
+
+    def slow(split, block):
+        drawn.append(block)
+        time.sleep(0.05)
+        return np.zeros((500, 1), np.uint8), np.zeros(500, np.int64)
+
+    monkeypatch.setattr(cartoons, "_draw_block", slow)
+    blocks = cartoons._blocks("train", 50_000)
+    next(blocks)
+    blocks.close()
+    assert len(drawn) < 100
 
 
 def test_no_picture_comes_twice(train, test):

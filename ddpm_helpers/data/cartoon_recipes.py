@@ -25,7 +25,7 @@ def _sky(s: Scene) -> None:
 def _place(s: Scene, turn: float = 0.06, x: float = 0.0, y: float = 0.0) -> None:
     """The usual pose: a small random shift, scale and turn; half of the images are mirrored.
 
-    x and y centre a drawing that is off-centre.
+    x and y shift a drawing that is off-centre to the centre.
     """
     mirrored = s.chance(0.5)
     dx = s.between(-0.08, 0.08) + np.where(mirrored, -x, x)

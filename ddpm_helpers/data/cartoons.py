@@ -67,9 +67,12 @@ def draw(split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
 def _blocks(split: str, n: int) -> Chunks:
     """Draw blocks in threads (numpy releases the GIL), and cut the last one to make n images."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        blocks = pool.map(partial(_draw_block, split), range(-(-n // _BLOCK)))
-        for start, (images, labels) in zip(range(0, n, _BLOCK), blocks, strict=True):
-            yield images[: n - start], labels[: n - start]
+        blocks = range(-(-n // _BLOCK))
+        drawn = partial(_draw_block, split)
+        # Without a name for pool.map, leaving the loop closes it, which cancels the other blocks.
+        for block, (images, labels) in zip(blocks, pool.map(drawn, blocks), strict=True):
+            left = n - block * _BLOCK
+            yield images[:left], labels[:left]
 
 
 def _draw_block(split: str, block: int) -> tuple[np.ndarray, np.ndarray]:

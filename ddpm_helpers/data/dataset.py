@@ -30,7 +30,8 @@ class ImageDataset(Dataset):
     Args:
         source: "cartoons" (built in), "cifar10", "mnist", "fashion_mnist", a folder of images, or
             "auto" (CIFAR-10 if it is on disk, else cartoons; prints which). Or a map-style dataset
-            that yields (image, label); it is cached like a folder and used as the train split.
+            that yields (image, label); it is cached like a folder and used as the train split. Its
+            cache is used again while its class, its length and 64 of its items are the same.
         image_size: side S of an image in pixels, at least 1.
         split: "train" or "test". A folder's test split is `test`, `testing`, `val`, `valid` or
             `validation` beside `train`, in upper or lower case, else a fixed tenth of each class.

@@ -16,7 +16,7 @@ SUFFIXES = {
     ".pgm", ".avif",
 }  # fmt: skip
 FITS = ("crop", "pad")
-FILE_ERRORS = (None, errno.EINVAL)  # the numbers of errors that are the file's fault
+FILE_ERRORS = (None, errno.EINVAL)  # the errno of errors that are the file's fault
 _LARGE, _one_large = 25_000_000, Lock()  # images with more pixels are decoded one at a time
 _LUMA = np.array([19595, 38470, 7471], np.uint32)[:, None, None]  # 0.299, 0.587, 0.114 times 65536
 
@@ -115,6 +115,6 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Any:
 def to_grey(images: np.ndarray) -> np.ndarray:
     """Convert images (N, 3, H, W) uint8 to (N, 1, H, W): the luma of ITU-R 601, rounded.
 
-    It is Pillow's mode L. Three equal channels become one, unchanged.
+    The result equals Pillow's mode L. Three equal channels become one, unchanged.
     """
     return ((_LUMA * images).sum(1, keepdims=True) + 32768 >> 16).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Your own images: a folder of files at any depth, or one subfolder for each class."""
+"""Your own images: a folder of files at any depth, with or without a subfolder for each class."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ from .say import count, say, say_once
 LISTED = 20  # name at most this many skipped files
 IGNORED = {"__macosx", "thumbs.db"}  # beside hidden names, which begin with a dot
 RUN = "history.jsonl"  # a subfolder with this file is a training run; its sample grids are not data
-_CHUNK = 256  # decode this many files ahead
+_CHUNK = 256  # decode at most this many files ahead of the writer
 
 
 def collection(folder: Path, split: str, fit: str) -> Collection:
