@@ -375,19 +375,12 @@ def _setting_rules(second: Watch, trace: Trace, stuck: bool) -> list[Rule]:
     rates = trace.rates or [1.0]
     fell = rates[0] > 1e-7 and rates[-1] < 1e-3 * max(rates)
     shrink = max((float(g["lr"] * g.get("weight_decay", 0)) for g in groups), default=0.0)
-    size = _size(second.before)
-    pulls = any(
-        g.get("weight_decay", 0) * size > _size(second.used)
-        and "AdamW" not in type(optimizer).__name__
-        for optimizer in second.steps for g in optimizer.param_groups
-    )  # fmt: skip
     some = broken if stuck else look
     net = second.net
     parts = [] if net is None else [type(part).__name__ for part in net.modules()]
     asleep = net is not None and not net.training and any(
         "Dropout" in name or "BatchNorm" in name for name in parts
     )  # fmt: skip
-    half = [p.dtype for g in groups for p in g["params"] if p.dtype in (torch.half, torch.bfloat16)]
     return [
         (any(g.get("maximize") for g in groups), broken, "the optimiser maximises the loss",
          "Remove maximize=True"),
@@ -399,22 +392,11 @@ def _setting_rules(second: Watch, trace: Trace, stuck: bool) -> list[Rule]:
         (stuck and max(rates) < 1e-7, broken,
          f"the learning rate is {max(rates):.1g}",
          "Use a larger one, such as 1e-4. Check the warm-up: (k + 1) // n is 0 for a long time"),
-        (stuck and min((float(g["lr"]) for g in groups), default=1.0) == 0, broken,
-         "the learning rate of some parameters is 0", "Print optimizer.param_groups"),
         (shrink > 0.01, some,
          f"weight decay removes {shrink:.0%} of the weights in each update",
          "Use weight_decay = 0.01 or 0"),
-        (stuck and pulls, broken, "weight decay is stronger than the gradient of the loss",
-         "Use weight_decay = 0, or AdamW with 0.01"),
-        (stuck and rates[-1] > 5 * rates[0], look,
-         f"the warm-up is still going on after {len(rates)} updates: the learning rate goes from "
-         f"{rates[0]:.2g} to {rates[-1]:.2g}", "Use a shorter warm-up, or more calls"),
         (any(g.get("betas", (0, 1))[0] > g.get("betas", (0, 1))[1] for g in groups), some,
          "Adam's betas are in the wrong order", "Use betas=(0.9, 0.999)"),
-        (any(g.get("eps", 0) > 1e-3 for g in groups), some,
-         "the optimiser's eps is so large that it makes the updates small", "Use eps=1e-8"),
-        (stuck and bool(half), look, f"the weights are {str(half[:1])[7:-1]}: small updates are "
-         "lost in rounding", "Keep the weights in float32 and use torch.autocast"),
         (asleep, look, "the network is in eval mode, so dropout and BatchNorm do not work as in "
          "training", "Call net.train() before the training loop"),
     ]  # fmt: skip
