@@ -203,7 +203,11 @@ def step_with(bug=""):
         net, strange = Layers(bug), Layers(bug)
     average = copy.deepcopy(net)
     x_t, eps = batch_with(bug)
-    trained = {"copy": strange, "last layer": net.second}.get(bug, net)
+    copies = dict.fromkeys(("copy", "copy, output 0"), strange)
+    trained = (copies | {"last layer": net.second}).get(bug, net)
+    if bug == "copy, output 0":
+        for p in net.second.parameters():
+            nn.init.zeros_(p)
     if bug == "frozen":
         net.requires_grad_(False)
         net.second.bias.requires_grad_(True)
@@ -302,6 +306,7 @@ def test_a_healthy_update_is_healthy_whatever_its_style(style):
         ("maximize", "maximises"),
         ("eval mode", "in eval mode"),
         ("copy", "holds none of the network's parameters"),
+        ("copy, output 0", "holds none of the network's parameters"),
         ("last layer", "holds 2 of the network's 4 tensors"),
         ("frozen", "3 of the network's 4 tensors are frozen: first.weight"),
         ("rate 0", "the learning rate is 0"),

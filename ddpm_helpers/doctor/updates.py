@@ -527,7 +527,7 @@ def _target_rules(
         (rms(target - target[:1]) < 1e-2 * size, look,
          "the target is the same for all images of the batch",
          "Draw eps of the whole batch's shape: torch.randn_like(x_0)"),
-        (float(out.min()) >= 0 and least < -0.1, some,
+        (0 <= float(out.min()) < float(out.max()) and least < -0.1, some,
          f"no output is below 0, but the target goes down to {least:.2f}",
          "Remove the ReLU or sigmoid after the last layer"),
         (-0.01 < least < 0.05 and 0.95 < most < 1.01, look,
