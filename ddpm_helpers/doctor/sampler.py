@@ -613,11 +613,13 @@ def _earlier_answers(
     calls = [k for k in range(len(record.told)) if not k or not same_input(record, k - 1)]
 
     def merged(run: Record) -> Record:  # the two calls of guidance are one
-        x = [run.x[k] for k in calls]
-        told, true, bars, x_0 = (
-            [of[k] for k in calls] for of in (run.told, run.true, run.bars, run.x_0)
-        )
-        return replace(run, told=told, true=true, bars=bars, x=[*x, run.x[-1]], x_0=x_0)
+        def at_calls(values: list[Any]) -> list[Any]:
+            return [values[k] for k in calls]
+
+        return replace(
+            run, told=at_calls(run.told), true=at_calls(run.true), bars=at_calls(run.bars),
+            x=[*at_calls(run.x), run.x[-1]], x_0=at_calls(run.x_0),
+        )  # fmt: skip
 
     return check_history_of_answers(merged(record), merged(other))
 

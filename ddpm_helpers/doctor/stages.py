@@ -165,7 +165,7 @@ class _Walk:
                 return (ends[0] - ends[1]) / 4e-4 * (q[k] * x_0 + (p[k] - 1 / p[k]) * eps)
 
             clock = Clock(lambda q, p: 1.0, lambda q, p: p, CLOCKS[0].slope)
-            time = record.told.__getitem__
+            time = lambda k: record.told[k]  # noqa: E731
         else:
             slope = lambda k, x_0, eps: clock.slope(x_0, eps)  # noqa: E731
             time = lambda k: clock.time(q[k], p[k])  # noqa: E731
