@@ -101,6 +101,9 @@ def _rows(bench: Bench, own: list[Own]) -> Alarm | None:
     away = [(t, row) for t, row in found if abs(t - row) > 1]
     if len(found) < MOST * len(own) or len(away) < MOST * len(found):
         return None
+    rows = [row for _, row in found]
+    if rows not in (sorted(rows), sorted(rows, reverse=True)):  # near a row by chance
+        return None
     some = (away[0], away[len(away) // 2], away[-1])
     return (
         broken,

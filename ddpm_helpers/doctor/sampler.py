@@ -149,9 +149,9 @@ def _alarms(bench: Bench, record: Record, numbers: dict[str, float]) -> Iterator
         yield (
             of_steps or isinstance(bench.bars.function, Path) and _apart(bench, moves)
             or _inaccurate(bench, record, moves) or _arrives_elsewhere(bench, moves[:-1])
-            or _apart(bench, moves) or _not_carried(bench) or name_noise(moves[:-1])
-            or name_table(bench, moves[:-1]) or _is_ignored(bench, record)
-            or name_weight(moves[:-1]) or _unknown(moves[:-1])
+            or _apart(bench, moves) or _is_ignored(bench, record) or _not_carried(bench)
+            or name_noise(moves[:-1]) or name_table(bench, moves[:-1]) or name_weight(moves[:-1])
+            or _unknown(moves[:-1])
         )  # fmt: skip
         if end and "at the last step" in end[1]:
             yield end
@@ -194,7 +194,7 @@ def _explain(
     if wrong and rms(record.x[0]) > 2 and (unscaled := _unscaled(bench)):
         return unscaled, UNSCALED, None
     end = None if bench.ends_right(record) else _last_step(bench, record, moves[-1])
-    of_steps = _noise(moves) or _variance_of_ancestral(bench, moves)
+    of_steps = _noise(moves) or _corrector(moves) or _variance_of_ancestral(bench, moves)
     if wrong and not (of_steps or outside):
         of_steps = check_stages(bench, record, other)
     if of_steps or not (outside or wrong or end and end[1].startswith(UNSURE)):
@@ -310,6 +310,20 @@ def _noise(moves: list[Move]) -> Alarm | None:
     )  # fmt: skip
 
 
+def _corrector(moves: list[Move]) -> Alarm | None:
+    """Steps of Langevin that stay at t, with the wrong sign."""
+    stay = [m for m in moves if m.s == m.t and m.sigma > 1e-3 and 0 < m.bar_t < 1]
+    off = [m for m in stay if m.B > 1.001 * math.sqrt(1 - m.bar_t)]
+    if len(off) < 2 or len(off) < len(stay) / 2:
+        return None
+    m = off[len(off) // 2]
+    return (
+        broken, f"a step that stays at t = {m.t:.4g} adds eps, {m.B:.4f} instead of less "
+        f"than {math.sqrt(1 - m.bar_t):.4f}: a corrector moves against the score",
+        "Use x + step * score + sqrt(2 * step) * z, score = -eps / sqrt(1 - alpha_bar)",
+    )  # fmt: skip
+
+
 def _variance_of_ancestral(bench: Bench, moves: list[Move]) -> Alarm | None:
     """Noise of sigma_up squared where the step goes down to make room for just that noise."""
     if not isinstance(bench.bars.function, Path):
@@ -364,12 +378,6 @@ def _steps(bench: Bench, record: Record, moves: list[Move]) -> Alarm | None:
     ):
         m = max(wrong, key=lambda move: move.away)
         needed = math.sqrt(max(0.0, 1 - m.bar_s - m.B**2))
-        if m.bar_s == m.bar_t and m.B > 1.001 * math.sqrt(1 - m.bar_t):
-            return (
-                broken, f"a step that stays at t = {m.t:.4g} adds eps, {m.B:.4f} instead of less "
-                f"than {math.sqrt(1 - m.bar_t):.4f}: a corrector moves against the score",
-                "Use x + step * score + sqrt(2 * step) * z, score = -eps / sqrt(1 - alpha_bar)",
-            )  # fmt: skip
         return (
             broken,
             f"t goes up or stays, from {m.t:.4g} to {m.s:.4g}, but x_t gets noise of "
