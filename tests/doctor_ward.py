@@ -553,8 +553,8 @@ BUGS = [
          step=lambda: one_batch_step(detached=True)),
     part(9, "optimiser of another network", "overfit", "holds none of the network's",
          step=lambda: one_batch_step(frozen=True)),
-    part(9, "minus sign", "overfit", "is negative", step=lambda: one_batch_step(sign=-1)),
-    part(9, "rate far too high", "overfit", "went from", step=lambda: one_batch_step(lr=1e3)),
+    part(9, "minus sign", "overfit", "the wrong sign", step=lambda: one_batch_step(sign=-1)),
+    part(9, "rate far too high", "overfit", "learning rate", step=lambda: one_batch_step(lr=1e3)),
     # 10 NaN, black
     part(10, "overflow under half()", "precision", "an overflow",
          half=lambda: overflowing(network()), autocast=lambda: False),
