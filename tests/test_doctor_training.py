@@ -136,11 +136,22 @@ OTHER = DiffusionUtils(T, "sigmoid").alpha_bar[1:]
         (lambda x, t, e: rows(TABLE.sqrt(), t) * x - rows((1 - TABLE).sqrt(), t) * e,
          "the noise is subtracted"),
         (lambda x, t, e: math.sqrt(0.3) * x + math.sqrt(0.7) * e, "the image is scaled by 0.548"),
+        (lambda x, t, e: TABLE[t, None].sqrt().float() * x + (1 - TABLE[t, None]).sqrt().float()
+         * e, "along its height"),
+        (lambda x, t, e: rows(TABLE.bfloat16().sqrt(), t) * x
+         + rows((1 - TABLE.bfloat16()).sqrt(), t) * e, "the table is rounded"),
     ],
 )  # fmt: skip
 def test_every_wrong_noising_is_named(add_noise, said):
     found = d.check_noising(add_noise, TABLE)
     assert said in found.sentence and found.verdict == "broken", str(found)
+
+
+def test_noising_in_place_is_worth_a_look():
+    found = d.check_noising(
+        lambda x, t, e: x.mul_(rows(TABLE.sqrt(), t)).add_(rows((1 - TABLE).sqrt(), t) * e), TABLE
+    )
+    assert found.verdict == "look" and "in place" in found.sentence
 
 
 class Layers(nn.Module):
