@@ -123,6 +123,33 @@ def test_a_missing_output_of_the_step_before():
     assert "(1 + 1 / (2 r)) times the right one" in d.check_sampler(sample, BAR).sentence
 
 
+def test_an_expression_that_is_there_too_often():
+    sigmas = [50 * 0.0002 ** (k / 59) for k in range(60)]
+
+    def sample(model, x):
+        """Reverse diffusion of the VE SDE, with the root of sigma_t^2 - sigma_s^2."""
+        x = sigmas[0] * x
+        for t, s in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
+            score = model(x, torch.full((len(x),), t))
+            mean = x + math.sqrt(t**2 - s**2) * score
+            x = mean + s / t * math.sqrt(t**2 - s**2) * torch.randn_like(x)
+        return mean
+
+    found = d.from_sigma(sample, prediction="score").check_sampler()
+    assert "divided by sqrt(sigma_t^2 - sigma_s^2) once too often" in found.sentence
+
+
+def test_fresh_noise_alone_is_no_division_by_0():
+    def sample(model, x):
+        for t, s in zip(ROWS, [*ROWS[1:], None], strict=True):
+            x_0 = 1.3 * (x - (1 - BAR[t]).sqrt().float() * model(x, torch.full((len(x),), t)))
+            if s is None:
+                return x_0
+            x = BAR[s].sqrt().float() * x_0 + (1 - BAR[s]).sqrt().float() * torch.randn_like(x)
+
+    assert d.check_sampler(sample, BAR).verdict == "broken"
+
+
 def test_a_corrector_that_moves_against_the_score():
     def sample(model, x, sign):
         for t, s in zip(ROWS, [*ROWS[1:], None], strict=True):
