@@ -313,7 +313,9 @@ def _noise(moves: list[Move]) -> Alarm | None:
 def _corrector(moves: list[Move]) -> Alarm | None:
     """Steps of Langevin that stay at t, with the wrong sign."""
     stay = [m for m in moves if m.s == m.t and m.sigma > 1e-3 and 0 < m.bar_t < 1]
-    off = [m for m in stay if m.B > 1.001 * math.sqrt(1 - m.bar_t)]
+    more = [m.B - math.sqrt(1 - m.bar_t) for m in stay]
+    langevin = [m.sigma**2 / 2 / math.sqrt(1 - m.bar_t) for m in stay]
+    off = [m for m, a, b in zip(stay, more, langevin, strict=True) if abs(a - b) < 0.2 * b]
     if len(off) < 2 or len(off) < len(stay) / 2:
         return None
     m = off[len(off) // 2]
