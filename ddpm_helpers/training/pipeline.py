@@ -33,16 +33,16 @@ from ddpm_helpers.training.sample_grids import make_grid
 from ddpm_helpers.training.stopping import held_signals
 from ddpm_helpers.training.training_data import TrainingData, batches_from, identify, parts_of
 
-MINUTES = 10.0  # save this long after the last checkpoint, even within an epoch
+MINUTES = 10.0  # save this long after the previous checkpoint, even within an epoch
 
 
 class TrainingPipeline:
     """Trains a network to remove noise.
 
-    The order of the images depends only on (seed, epoch), every other draw only on (seed, step).
-    So a run that is stopped and resumed ends with the same weights as one that was never stopped.
-    Under `torchrun`, the processes split each batch, and the first process writes the files. The
-    result is that of one process, apart from rounding.
+    The order of the images depends only on (seed, epoch), all other random numbers only on
+    (seed, step) and the kind of device. So on a CPU, a run that is stopped and resumed ends with
+    the weights of an uninterrupted run; on a GPU, they differ by rounding. Under `torchrun`, the
+    processes split each batch, and the first process writes the files.
 
     Args:
         model: the network, new or from `fine_tune_model`; moved to the fastest device.
@@ -50,19 +50,19 @@ class TrainingPipeline:
         dataset: an `ImageDataset` of the network's image size, or any other `TrainingData`.
         config: the settings, such as epochs, batch_size and lr.
         out_dir: the run's folder, see `RunFolder`. If it already holds a run, call `resume` before
-            you train, or training is refused. None: nothing is written, and no grids are drawn.
-        overwrite: remove the run that out_dir holds when training starts.
+            you train. None: nothing is written, and no grids are drawn.
+        overwrite: when training starts, delete the run that is in out_dir.
     Attributes:
         model, ema_model: the network, and a copy with averaged weights, for sampling.
         optimizer: AdamW or Muon.
-        history: a `StepRecord` for each update of `steps`.
+        history: a `StepRecord` for each update.
         step: number of updates made so far, skipped batches included.
         total_steps, steps_per_epoch: number of updates in the whole run, and in an epoch.
         grid: the latest sample grid, (3, H, W) in 0..1; None before the first.
         is_main: whether this process is the first one, which writes files.
         folder: the `RunFolder` of out_dir; None without out_dir and in all other processes.
     Raises:
-        ValueError: network, diffusion, data and config do not fit together.
+        ValueError: model, diffusion, dataset and config do not match.
         OSError: out_dir is not writable.
     """
 
@@ -83,7 +83,7 @@ class TrainingPipeline:
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.ema_model = copy.deepcopy(model).eval().requires_grad_(False)
         self.optimizer = build_optimizer(model, config)
-        # `net` is `model`, compiled if config.compile; it averages gradients over the processes.
+        # `net` has the weights of `model`, compiled if config.compile; DDP if several processes.
         self.net = self.accelerator.prepare(compiled(model) if config.compile else model)
         fast = config.precision == "auto" and bf16_is_fast(self.device)
         self.bf16 = config.precision == "bf16" or fast
@@ -106,8 +106,9 @@ class TrainingPipeline:
         """Train to the end with a progress bar.
 
         On Ctrl-C, SIGTERM or SIGHUP (a closed terminal), all processes of the run finish the
-        update, save it and stop. A second Ctrl-C, more than a second later, interrupts the update.
-        After an error, the last complete update is saved before the error is raised.
+        update, save it and stop. A second Ctrl-C, more than a second later, stops at once. After
+        an error, the last update is saved, and then the error is raised. An error in the middle of
+        a change of the weights saves nothing: `resume` from the newest checkpoint.
 
         Args:
             watch: called as `watch(pipeline, record)` after every update.
@@ -118,11 +119,12 @@ class TrainingPipeline:
             BlockingIOError: another process is training in out_dir.
             FileExistsError: out_dir holds a run that you neither resume nor overwrite, or another
                 training has saved there since this one last did.
-            FloatingPointError: loss or gradient was not finite in five batches in a row.
+            FloatingPointError: the loss or the gradient was not finite in five batches in a row.
+            OSError: a file cannot be written. The checkpoint on disk is kept.
             RuntimeError: an update or a resume was interrupted half way; call `resume` first.
         """
         quiet = not self.is_main
-        with held_signals(self.accelerator) as signal_arrived:  # and delivers them at the end
+        with held_signals(self.accelerator) as signal_arrived:  # until the run is saved
             try:
                 for record in show_progress(self.steps(), self.step, self.total_steps, quiet=quiet):
                     if watch is not None:
@@ -136,8 +138,8 @@ class TrainingPipeline:
     def steps(self) -> Iterator[StepRecord]:
         """Train, and yield a record after each update, for a loop of your own.
 
-        Checkpoints and sample grids are written when they are due. Leaving the loop, an error or
-        Ctrl-C does not save: call `save`. Call `steps` again to continue.
+        Checkpoints and sample grids are written when they are due. If you leave the loop, or an
+        error or Ctrl-C ends it, nothing is saved: call `save`. To continue, call `steps` again.
 
         Raises: as `fit`.
         """
@@ -162,7 +164,7 @@ class TrainingPipeline:
     def train_step(self, x_0: Tensor, y: Tensor) -> StepRecord:
         """Make one update with a batch: add noise, compute the loss, change the weights.
 
-        If the loss or the gradient is not finite, no weight changes.
+        If the loss or the gradient is not finite, no weight changes. The batch still counts.
 
         Args:
             x_0: clean images, (B, C, S, S) in [-1, 1], the same in every process.
@@ -179,8 +181,8 @@ class TrainingPipeline:
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
         parts = parts_of(len(x_0), config.accumulate, processes, self.accelerator.process_index)
-        for k, (rows, weight) in enumerate(parts, start=1):  # one part, unless accumulate > 1
-            last = k == config.accumulate  # processes exchange gradients only then
+        for k, (rows, weight) in enumerate(parts, start=1):  # weight: 0 for an empty part, else 1
+            last = k == config.accumulate  # DDP exchanges gradients only in the last part
             labels = None if self.model.num_classes is None else y[rows]
             with nullcontext() if last else self.accelerator.no_sync(self.net):
                 with self.autocast():
@@ -207,9 +209,9 @@ class TrainingPipeline:
         return record
 
     def autocast(self) -> torch.autocast:
-        """Return a context in which the network computes in bf16, if this training does."""
-        # No cache: older torch would reuse the bf16 copies of the weights that sample grids made
-        # under no_grad, which have no gradient.
+        """Return the autocast context of this run: bfloat16 if `self.bf16`, otherwise disabled."""
+        # No cache: sampling under no_grad caches bf16 weights without gradients, and older versions
+        # of torch would reuse them in the next update.
         kind = self.device.type
         return torch.autocast(kind, torch.bfloat16, enabled=self.bf16, cache_enabled=False)
 
@@ -218,9 +220,9 @@ class TrainingPipeline:
     def _write_what_is_due(self) -> None:
         """Write what is due after an update.
 
-        A checkpoint is due after the first update, to test early that saving works, then every
-        `save_every` epochs, ten minutes after the previous checkpoint, and after the last update. A
-        sample grid is due every `sample_every` epochs and after the last update, unless
+        A checkpoint is due after the first update (to test early that saving works), every
+        `save_every` epochs, ten minutes after the previous checkpoint, and after the last update.
+        A sample grid is due every `sample_every` epochs and after the last update, none if
         `sample_every` is 0. With `keep_weights`, the weights of epochs 1, 2, 5, 10, … are kept too.
         """
         if self.folder is None:
@@ -239,7 +241,7 @@ class TrainingPipeline:
             self.folder.write_grid(self.grid, epochs)
 
     def _save_last_update(self) -> None:
-        """Save the last update if it is complete and unsaved, and the folder holds this run."""
+        """Save the last update, unless it is incomplete, saved, or the folder holds another run."""
         if self.folder and self.folder.is_ours and not self._half_updated:
             if self.step not in (0, self.folder.saved_step):
                 self.save()
@@ -249,7 +251,7 @@ class TrainingPipeline:
 
         Raises:
             ValueError: no out_dir was given.
-            OSError: the disk is full or not writable; the previous checkpoint is untouched.
+            OSError: a file cannot be written. The checkpoint on disk is untouched.
             BlockingIOError, FileExistsError, RuntimeError: as `fit`.
         """
         self._refuse_half_an_update()
@@ -281,16 +283,16 @@ class TrainingPipeline:
     def resume(self, path: str | Path | None = None) -> Path | None:
         """Load a checkpoint: weights, averaged weights, optimiser, step and history.
 
-        One line on stderr names the settings that differ from the checkpoint's.
+        Settings that differ from those of the checkpoint are printed on stderr, in one line.
 
         Args:
-            path: a checkpoint, or a run's folder, whose newest undamaged checkpoint is loaded.
-                None: out_dir. "auto": out_dir, but nothing is loaded if it has no checkpoint.
+            path: a checkpoint, or the folder of a run, of which the newest undamaged checkpoint is
+                loaded. None means out_dir. "auto" does too, but does nothing without a checkpoint.
         Returns:
             The file that was loaded, or None.
         Raises:
             FileNotFoundError: there is no checkpoint.
-            ValueError: it is damaged, or belongs to another training.
+            ValueError: it is damaged or belongs to another training, or there is no out_dir.
         """
         place = self.out_dir if path is None or path == "auto" else user_path(path)
         if place is None:
@@ -327,8 +329,8 @@ class TrainingPipeline:
         """Continue from what `state_dict` returned.
 
         Args:
-            state: of a training with the same network, diffusion and dataset. Settings that do not
-                define the training, such as lr and epochs, may differ.
+            state: that of a training with the same model, diffusion and dataset. Settings that do
+                not define the training, such as lr and epochs, may differ.
         Raises:
             ValueError: the state belongs to another training. Nothing is changed.
         """
@@ -342,10 +344,10 @@ class TrainingPipeline:
         self._half_updated = False
 
     def samples(self, n: int = 20, *, steps: int = 50) -> Tensor:
-        """Draw n images with the averaged weights: the classes in turn, always the same noise.
+        """Draw n images with the averaged weights: classes in turn, the same noise in every call.
 
         Args:
-            steps: number of DDIM steps; distilled weights are sampled in their own few steps.
+            steps: number of DDIM steps; distilled weights use the steps they were distilled for.
         Returns:
             (n, C, S, S) in [-1, 1], on the CPU.
         """
