@@ -141,7 +141,7 @@ class TrainingPipeline:
         Checkpoints and sample grids are written when they are due. If you leave the loop, or an
         error or Ctrl-C ends it, nothing is saved: call `save`. To continue, call `steps` again.
 
-        Raises: as `fit`.
+        Raises: the same errors as `fit`.
         """
         self._refuse_half_an_update()
         with self.folder.in_use() if self.folder else nullcontext():
@@ -234,6 +234,7 @@ class TrainingPipeline:
 
         if config.keep_weights and rest == 0 and in_1_2_5_series(epochs):
             self._save_weights(self.folder.path / f"weights_epoch_{epochs:04d}.safetensors")
+        # Before the first checkpoint, saved_at is -inf.
         if every(config.save_every) or time.monotonic() - self.folder.saved_at >= 60 * MINUTES:
             self.save()
         if config.sample_every > 0 and every(config.sample_every):
@@ -247,7 +248,7 @@ class TrainingPipeline:
                 self.save()
 
     def save(self) -> None:
-        """Write a checkpoint and the averaged weights to out_dir; keep the previous checkpoint.
+        """Write checkpoint, averaged weights, settings and history, if this is the first process.
 
         Raises:
             ValueError: no out_dir was given.
