@@ -1,4 +1,4 @@
-"""`ImageDataset`: images from any source, ready as tensors in [-1, 1]."""
+"""`ImageDataset` reads images from a source and returns them as tensors in [-1, 1]."""
 
 import os
 from collections.abc import Iterator
@@ -25,39 +25,40 @@ SPLITS = ("train", "test")
 
 
 class ImageDataset(Dataset):
-    """Square images with labels, from a memory-mapped cache.
+    """A map-style dataset of square, labelled images, read from a memory-mapped cache.
 
     Args:
         source: "cartoons" (built in), "cifar10", "mnist", "fashion_mnist", a folder of images, or
             "auto" (CIFAR-10 if it is on disk, else cartoons; prints which). Or a map-style dataset
-            that yields (image, label); it is cached like a folder and used as the train split. Its
-            cache is used again while its class, its length and 64 of its items are the same.
+            whose items are (image, label): it is cached and used as the train split. The cache is
+            reused if the dataset's Python class, its length and 64 of its items are unchanged.
         image_size: side S of an image in pixels, at least 1.
-        split: "train" or "test". A folder's test split is `test`, `testing`, `val`, `valid` or
-            `validation` beside `train`, in upper or lower case, else a fixed tenth of each class.
-        root: folder to look for CIFAR-10, MNIST and Fashion-MNIST in, besides `cache_dir`, and to
-            download them to; a folder source is relative to it.
+        split: "train" or "test". A folder's test split is its subfolder `test`, `testing`, `val`,
+            `valid` or `validation`, in upper or lower case, next to `train`. Without such a
+            subfolder, it is a fixed tenth of each class.
+        root: folder for CIFAR-10, MNIST and Fashion-MNIST. It is searched before `cache_dir`, and
+            downloads are stored in it. A `source` that is a relative path is relative to `root`.
         cache_dir: folder of the cache; by default DDPM_CACHE or the user's cache folder.
-        limit: use the first `limit` images; all if None or if there are fewer. The class
-            proportions stay the same: images are stored in `balanced_order`, and every 500 cartoons
-            have 50 of each class.
-        fit: for a folder or an object: "crop" keeps the centre square of each image, "pad" keeps
-            the whole image and adds white bars.
-        channels: 3 for colour, 1 for grey; images are converted to it. None is 1 for MNIST and
-            Fashion-MNIST, 3 for all others.
+        limit: use only the first `limit` images; None uses all. The class proportions stay the
+            same, because images are stored in `balanced_order` (cartoons: 50 of each class in every
+            500).
+        fit: for a folder or a map-style dataset: "crop" keeps the centre square of each
+            image, "pad" keeps the whole image and adds white bars.
+        channels: 3 for colour, 1 for grey; images are converted. None means 1 for MNIST and
+            Fashion-MNIST, and 3 for all other sources.
     Attributes:
         images: (N, C, S, S) uint8, memory-mapped and read-only.
         labels: (N,) int64.
         classes: names, in the order of the labels; one class, "images", for data without labels.
-        source: the source in use: "auto" resolved, a folder as an absolute path, an object as its
-            class name.
+        source: the source in use: the choice of "auto", the absolute path of a folder, or the
+            class name of a map-style dataset.
         name: short name of the source; for a folder, the last part of its path.
-        settings: the arguments that open the same source again (source, root and fit), as text with
-            absolute paths; empty for an object, and for a path that is not valid text.
+        settings: the arguments that open the same source again (source, root and fit), as strings
+            with absolute paths. Empty for a map-style dataset, and for a path that is not UTF-8.
     Raises:
-        ValueError: an unknown source, split or fit, a size or limit below 1, channels that are
-            neither 1 nor 3, a folder with no images, or too few for a test split.
-        OSError: a cache that cannot be written, a download that failed.
+        ValueError: source, split or fit is unknown, image_size or limit is below 1, channels is
+            neither 1 nor 3, or a folder has no images or too few for a test split.
+        OSError: the cache cannot be written, or a download failed.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class ImageDataset(Dataset):
         self._resident: dict[torch.device, tuple[Tensor, Tensor]] = {}  # pixels and labels on a GPU
 
     def __getstate__(self) -> dict[str, Any]:
-        """Worker processes map the cache again instead of receiving a copy of every pixel."""
+        """Return the state without pixels, because a worker process maps the cache again."""
         left_out = ("images", "_resident")
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
@@ -104,7 +105,7 @@ class ImageDataset(Dataset):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, S, S) of an image."""
+        """Shape of one image, (C, S, S)."""
         return self.images.shape[1:]
 
     @property
@@ -116,7 +117,7 @@ class ImageDataset(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Image `index`, float32 (C, S, S) in [-1, 1], and its label."""
+        """Return image `index`, float32 (C, S, S) in [-1, 1], and its label."""
         pixels = torch.from_numpy(np.array(self.images[index]))  # a copy: the cache is read-only
         return to_float(pixels), int(self.labels[index])
 
@@ -142,7 +143,7 @@ class ImageDataset(Dataset):
 
         Args:
             batch_size: B, at least 1; the last batch may be smaller.
-            seed: at least 0; the order depends on (seed, epoch) alone.
+            seed: at least 0; the order depends only on (seed, epoch).
             epoch: at least 0; every epoch has its own order.
             device: device of the tensors; pixels are copied to it as bytes and converted there. A
                 CUDA device with enough free memory keeps all pixels after the first call.
@@ -151,7 +152,7 @@ class ImageDataset(Dataset):
         Yields:
             x, float32 (B, C, S, S) in [-1, 1], and y, int64 (B,).
         Raises:
-            ValueError: batch_size below 1, seed or epoch below 0.
+            ValueError: batch_size is below 1, or seed or epoch is below 0.
         """
         checks.count("batch_size", batch_size)
         checks.count("seed", seed, least=0)
@@ -183,9 +184,9 @@ class ImageDataset(Dataset):
 
 
 def _has_room(device: torch.device, needed: int) -> bool:
-    """Whether pixels may stay on a device: a CUDA device with four times their size free.
+    """Return whether to keep all pixels on a device: on CUDA, if four times their size is free.
 
-    The network and its activations need the rest.
+    The rest is for the network and its activations.
     """
     return device.type == "cuda" and 4 * needed <= torch.cuda.mem_get_info(device)[0]
 
@@ -201,11 +202,11 @@ def to_bytes(x: Tensor) -> Tensor:
 
 
 def _settings(collection: Collection, root: Path | None, fit: str) -> dict[str, str]:
-    """The arguments, without defaults, that open a source again; for a settings file."""
+    """Return the arguments that open a source again, for a settings file; defaults are left out."""
     name = collection.name
     is_text = name.encode("utf-8", "ignore").decode() == name
     if collection.identity["kind"] == "dataset" or not is_text:
-        return {}  # an object, or a path that is not text, which no settings file can hold
+        return {}  # a settings file can hold neither an object nor a path that is not UTF-8
     given = {"source": name}
     if name in published.READERS and root is not None:
         given["root"] = str(root)
@@ -215,7 +216,7 @@ def _settings(collection: Collection, root: Path | None, fit: str) -> dict[str, 
 def _collection(
     source: Any, split: str, root: Path | None, cache_dir: Path, size: int, fit: str, limit: Any
 ) -> Collection:
-    """The images that a source stands for; the arguments are those of `ImageDataset`."""
+    """Return the `Collection` of a source. The arguments are those of `ImageDataset`."""
     if not isinstance(source, str | Path):
         return objects.collection(source, split, size, fit)
     roots = [cache_dir] if root is None else [root, cache_dir]
