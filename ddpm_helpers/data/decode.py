@@ -16,7 +16,7 @@ SUFFIXES = {
     ".pgm", ".avif",
 }  # fmt: skip
 FITS = ("crop", "pad")
-FILE_ERRORS = (None, errno.EINVAL)  # the errno of errors that are the file's fault
+FILE_ERRORS = (None, errno.EINVAL)  # errors with these, or without one, are the file's fault
 _LARGE, _one_large = 25_000_000, Lock()  # images with more pixels are decoded one at a time
 _LUMA = np.array([19595, 38470, 7471], np.uint32)[:, None, None]  # 0.299, 0.587, 0.114 times 65536
 
@@ -31,7 +31,8 @@ def decode(path: Path, size: int, fit: str) -> np.ndarray:
     Raises:
         NotAnImage: the file is damaged, too large or not an image.
         OSError: a failure that is not the file's fault, such as a lost drive or too little memory.
-            If the file were skipped and came back, the cache would lack its image for good.
+            Such a file is not skipped: once it is readable again, it looks unchanged, so its image
+            would never get into the cache.
     """
     Image.init()  # load the decoders; this Pillow may lack one, such as AVIF
     try:

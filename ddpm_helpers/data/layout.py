@@ -38,9 +38,9 @@ class Layout:
 def find_layout(names: Iterable[Name]) -> Layout:
     """Find splits and classes from the names of a folder's images.
 
-    A folder that only contains another folder is skipped. `train` and one of `TEST` beside it are
-    splits. If no test split has a class of `train`, a tenth of every class is held out for testing.
-    Other folders are classes.
+    A folder that contains nothing but one other folder is passed through. `train` and one of `TEST`
+    beside it are splits. All other folders are classes. If no test split has a class of `train`,
+    about a tenth of each class is held out for testing.
     """
     images, notes = sorted(names), list[str]()
     top = _descend(images, 0, notes)  # the number of folders above the splits or classes
@@ -69,8 +69,8 @@ def find_layout(names: Iterable[Name]) -> Layout:
 def _descend(names: list[Name], top: int, notes: list[str], split: str = "") -> int:
     """Go down from depth `top` to the folder that holds the classes, and return its depth.
 
-    A folder with nothing beside it is passed if it is called "images" or has its split's name.
-    Outside of the splits, it is also passed if it is called "train" or holds folders only.
+    A folder with nothing beside it is passed through if it is called "images" or has the name of
+    its split. Outside the splits, also if it is called "train" or contains only folders.
     """
     depth = top
     while all(len(name) > depth + 1 for name in names):
@@ -146,7 +146,7 @@ def _split_folders(folders: set[str]) -> list[str]:
 
 
 def _hold_out(layout: Layout, depth: int) -> None:
-    """Move a tenth of every class, the images with the smallest hashes, to the test split.
+    """Move about a tenth of each class, the images with the smallest hashes, to the test split.
 
     Only the name below the first `depth` folders is hashed, so the split stays the same when the
     folder is moved or renamed. Every class keeps at least one image for training.

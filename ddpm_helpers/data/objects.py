@@ -92,7 +92,8 @@ def _sample(dataset: Any, size: int, fit: str) -> str:
 def _item(dataset: Any, i: int, size: int, fit: str) -> tuple[np.ndarray, Any]:
     """Image i as a square, (3, size, size) uint8, and its label, None if it has none.
 
-    An item is an image, or a sequence or dictionary that begins with an image and a label.
+    An item is an image, or a tuple, list or dictionary whose first value is the image and whose
+    second, if any, is the label.
     """
     try:
         item = dataset[i]

@@ -9,16 +9,16 @@ import numpy as np
 def balanced_order(labels: Sequence[int] | np.ndarray) -> np.ndarray:
     """Interleave the classes: a permutation that depends on the labels alone.
 
-    Of the first n images, a class that makes up a share s of all N has n·s, rounded up or down.
+    Let s be a class's share of all N images. Among the first n, it has n·s, rounded up or down.
     Within a class, images keep their order. Images that are already in this order stay in it.
+    Image k of a class (from 0) may be placed as soon as n·s > k, and must be among the first n when
+    n·s ≥ k + 1, its deadline. Each step places the allowed image with the earliest deadline.
 
     Args:
         labels: (N,) integers.
     Returns:
         (N,) int64: indices of the images in their new order.
-    Source: Tijdeman 1980, "The chairman assignment problem". Image k of a class may be placed once
-    n·s > k and must be placed by n·s ≥ k + 1; of the allowed images, the one with the earliest
-    deadline is placed.
+    Source: Tijdeman 1980, "The chairman assignment problem".
     """
     by_class = np.argsort(labels, kind="stable")  # sorted by class
     counts = np.unique(labels, return_counts=True)[1].tolist()

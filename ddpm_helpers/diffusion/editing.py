@@ -58,8 +58,8 @@ def sdedit(
         diffusion, model: as for `DiffusionUtils.sample`.
         images: (n, C, H, W) in [-1, 1]: photographs, drawings, scribbles.
         t: the timestep to noise them to, 1..T: a small t keeps most of the image, T almost nothing.
-        steps: number of steps from t down to 0, in 1..t; None means t; or a decreasing list of
-            timesteps to visit, whose first, at most t, is the one to noise the images to.
+        steps: number of steps from t down to 0, in 1..t; None means t. Or a decreasing list of
+            timesteps to visit; the images are then noised to its first one, which is at most t.
         seed, first, options: as for `sample_steps`, without x_T, shape and spacing.
     Returns:
         (n, C, H, W).
@@ -89,8 +89,8 @@ def inpaint(
 ) -> Tensor:
     """Fill in the masked part of images so that it fits the rest.
 
-    After every step of ddpm to s, the known part is replaced by the given image, noised to s. To
-    make both parts fit, each step but the last is taken `repeats` times: in between, noise takes
+    After every DDPM step from t to s, the known part is replaced by the given image, noised to s.
+    To make both parts fit, each step but the last is taken `repeats` times: in between, noise takes
     x_s back to timestep t.
 
     Args:
@@ -143,19 +143,19 @@ def ddim_invert(
     called with the unknown x_t. Fixed-point iteration solves it, beginning with x_t = x_s. Sampling
     from the result with sampler="ddim" and the same options recovers the images approximately.
 
-    To reduce the effect of prediction errors, a step keeps the predicted x_0 where the noise is
-    stronger than the signal, and the predicted noise elsewhere; x_s gives the other one.
+    To reduce the effect of prediction errors, a step uses the predicted x_0 if the noise in x_s is
+    stronger than the signal, else the predicted noise, and computes the other one from x_s.
 
     Args:
         diffusion, model: as for `DiffusionUtils.sample`.
         images: (n, C, H, W) in [-1, 1].
         steps: as for `sample_steps`.
-        repeats: iterations (network calls) per step; 1 is the usual, less exact inversion.
+        repeats: iterations (network calls) per step; 1 is standard DDIM inversion, less exact.
         clip: clip the predicted x_0 to [-1, 1]; the images are then recovered less exactly.
         options: y, guidance and guidance_interval, as for `sample_steps`.
     Returns:
         x_T, (n, C, H, W).
-    Source: Song et al. 2021 (DDIM), section 5.4; the repeats, Pan et al. 2023 (AIDI), section 4.1.
+    Source: Song et al. 2021 (DDIM), section 5.4; for the repeats, Pan et al. 2023 (AIDI), section 4.1.
     """
     checks.images("images", images)
     repeats = checks.count("repeats", repeats)

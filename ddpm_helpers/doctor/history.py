@@ -1,4 +1,4 @@
-"""What a multistep sampler makes of earlier answers of its network."""
+"""Check how a multistep sampler uses the network's earlier outputs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from ddpm_helpers.doctor.finding import Alarm, broken
 from ddpm_helpers.doctor.oracle import Record
 from ddpm_helpers.doctor.tables import fit, rms
 
-OLDEST = 40  # calls after which no more stale answers are looked for
-LAGS, CALLS = 4, 4  # earlier answers that a step may use; network calls of one step
-FIT = 3e-4  # rest of a step that its answers do not explain, over all
-VALUES = 1500  # places at which steps are compared
-BAD = 0.2  # share of steps that may be neither of first nor of second order
+OLDEST = 40  # stop looking for stale outputs after this many network calls
+LAGS, CALLS = 4, 4  # the most earlier outputs that a step may use; the most calls in a step
+FIT = 3e-4  # largest relative residual of a step that its outputs still explain
+VALUES = 1500  # compare steps at about this many tensor elements
+BAD = 0.2  # largest allowed share of steps that are neither first- nor second-order
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A step's weights of the network's answers, as x_0 or as eps.
+    """The weights that a step gives to the network's outputs, read as x_0 or as eps.
 
     Attributes:
-        t: of the step's start; used: each answer's t and weight.
-        weight: how much the change of the answers matters to the step.
-        order: 0 if the answers' change is ignored (first order), 1 if a straight line is followed.
-        r: length of the step before over that of this one.
+        t: timestep at which the step starts.
+        used: (t, weight) of each output that the step uses.
+        weight: how much the change of the outputs matters to the step.
+        order: 0 if the step ignores this change (first order), 1 if it extrapolates (second order).
+        r: length of the previous step divided by the length of this one.
     """
 
     t: float
@@ -37,7 +38,7 @@ class Weights:
     r: float = 1.0
 
 
-# What a method of two outputs makes of their slope by mistake: words -> order for a step's r.
+# Common mistakes of methods with two outputs: message -> the order it gives for a step with r.
 MISTAKES: dict[str, Callable[[float], float]] = {
     "the ratio of step lengths r is upside down": lambda r: r**2,
     "the ratio of step lengths r is left out": lambda r: r,
@@ -49,12 +50,12 @@ MISTAKES: dict[str, Callable[[float], float]] = {
 
 
 def check_history_of_answers(record: Record, other: Record) -> Alarm | None:
-    """Check the weights of earlier answers: those of first or of second order have known moments.
+    """Check the weights of earlier outputs: first- and second-order steps have known moments.
 
     Args:
-        record, other: two runs with the same seed, the second with changing images.
+        record, other: two runs with the same seed; in `other`, the target image changes at every call.
     Returns:
-        An alarm; None if all steps are of first or second order, or depend on too much to say.
+        An alarm; None if the steps are first- or second-order, or use too many outputs to tell.
     """
     if record.told != other.told or not _looks_back(record, other):
         return None
@@ -89,14 +90,14 @@ def check_history_of_answers(record: Record, other: Record) -> Alarm | None:
 
 
 def _stale(record: Record, other: Record) -> Alarm | None:
-    """Whether steps use answers that are older than any method's, read as x_0 and as eps.
+    """Find steps that use outputs older than any method uses, read both as x_0 and as eps.
 
-    A sum of few answers in the one reading contains all of them in the other.
+    Both, because a sum of a few outputs in one form is a sum of all of them in the other.
     """
-    x, answers = differences(record, other)
-    for k in range(LAGS + CALLS, min(len(answers), OLDEST)):
+    x, outputs = differences(record, other)
+    for k in range(LAGS + CALLS, min(len(outputs), OLDEST)):
         olds = []
-        for used in (answers[: k + 1], _as_eps(record, x, answers)[: k + 1]):
+        for used in (outputs[: k + 1], _as_eps(record, x, outputs)[: k + 1]):
             shares, rest = fit(x[k + 1], x[k], *used)
             fits = rms(rest) <= FIT * rms(x[k + 1])
             olds.append([i for i in range(k - LAGS) if fits and abs(shares[i + 1]) > 1e-3])
@@ -111,14 +112,14 @@ def _stale(record: Record, other: Record) -> Alarm | None:
 
 
 def _is_exact(steps: list[Weights], order: Callable[[float], float]) -> bool:
-    """Whether all steps of higher order but one have this order, if many are of higher order."""
+    """Whether many steps are not first-order, and all of them but at most one have this order."""
     second = [step for step in steps if abs(step.order) > 0.01]
     fit = [abs(step.order - order(step.r)) < 0.01 * max(1.0, abs(step.order)) for step in second]
     return len(second) >= max(2, len(steps) // 2) and sum(fit) >= len(fit) - 1
 
 
 def _share_out_of_order(steps: list[Weights]) -> float:
-    """Of the steps, by number or by weight, whichever is more."""
+    """The share of steps of neither order, by count or by weight, whichever is larger."""
     wrong = [step for step in steps if not _in_order(step)]
     weight = sum(step.weight for step in wrong) / max(sum(step.weight for step in steps), 1e-12)
     return max(weight, len(wrong) / len(steps))
@@ -130,7 +131,7 @@ def _in_order(step: Weights) -> bool:
 
 
 def differences(record: Record, other: Record) -> tuple[list[Tensor], list[Tensor]]:
-    """Differences of x and of the answers between the two runs, at about `VALUES` places."""
+    """Differences of x and of the outputs between the two runs, at about `VALUES` elements."""
 
     def of(ours: list[Tensor], theirs: list[Tensor]) -> list[Tensor]:
         each = max(1, ours[0].numel() // VALUES)
@@ -153,7 +154,7 @@ def _looks_back(record: Record, other: Record) -> bool:
 
 
 def _as_eps(record: Record, x: list[Tensor], x_0: list[Tensor]) -> list[Tensor]:
-    """Answers as eps instead of x_0."""
+    """Convert outputs from x_0 to eps."""
     return [
         (d_x - math.sqrt(bar) * d_0) / math.sqrt(max(1 - bar, 1e-12))
         for d_x, d_0, bar in zip(x, x_0, record.bars, strict=False)
@@ -163,18 +164,18 @@ def _as_eps(record: Record, x: list[Tensor], x_0: list[Tensor]) -> list[Tensor]:
 def _steps(
     record: Record, other: Record, calls: int, first: int, as_eps: bool
 ) -> Iterator[list[Weights]]:
-    """The weights of each step's answers, for each measure of time, if a step makes `calls` calls.
+    """Yield the weights of all steps, once per measure of time, if a step makes `calls` calls.
 
-    Nothing if the answers do not explain x: then a step makes another number of calls.
+    Yield nothing if the outputs do not explain x: then a step makes another number of calls.
     """
     x, x_0 = differences(record, other)
     bars = record.bars
-    answers = _as_eps(record, x, x_0) if as_eps else x_0
+    outputs = _as_eps(record, x, x_0) if as_eps else x_0
     found: list[tuple[int, list[tuple[int, float]]]] = []
     for k in range(first, len(x_0) - calls, calls):
-        # steps of several calls begin anew; steps of one call may use earlier answers
+        # steps of several calls begin anew; steps of one call may use earlier outputs
         used = list(range(k if calls > 1 else max(0, k - LAGS), k + calls))
-        shares, rest = fit(x[k + calls], x[k], *(answers[i] for i in used))
+        shares, rest = fit(x[k + calls], x[k], *(outputs[i] for i in used))
         if rms(rest) > FIT * rms(x[k + calls]):
             return
         if bars[k] not in (0.0, 1.0) and bars[k + calls] not in (0.0, 1.0):
@@ -192,7 +193,7 @@ def _steps(
 def _weights(
     record: Record, k: int, used: list[tuple[int, float]], s: int, clock: str, as_eps: bool
 ) -> Weights:
-    """The first moment of a step's weights over that of a second-order step."""
+    """A step's weights; `order` is their first moment divided by that of a second-order step."""
     names = tuple((record.told[i], weight) for i, weight in used if abs(weight) > 1e-4)
     sigma = [math.sqrt(max(1 / max(bar, 1e-12) - 1, 1e-12)) for bar in record.bars]
     if clock == "t":
@@ -201,7 +202,7 @@ def _weights(
         time = sigma if clock == "sigma" else [-math.log(v) for v in sigma]
     total, way = sum(weight for _, weight in used), time[s] - time[k]
     change = sum(weight * (time[i] - time[k]) for i, weight in used)
-    if abs(total) < 1e-9 or abs(way) < 1e-9:  # a call at the same t: no step, if nothing changes
+    if abs(total) < 1e-9 or abs(way) < 1e-9:  # t does not change, or the weights cancel
         return Weights(record.told[k], names, math.inf if abs(change) > 1e-3 else 0)
     middle = way / 2
     if clock == "exponential":  # x_0 is weighed by exp(lambda), eps by exp(-lambda)

@@ -71,15 +71,15 @@ def find_copies(x: Tensor, images: Tensor | np.ndarray, ratio: float = 1 / 2) ->
 
         copied = distance to the nearest < ratio * distance to the second nearest
 
-    A threshold in pixels would depend on the data and on N, but this ratio hardly does: a new image
-    is about as far from its second neighbour as from its first. Apply the rule to test images too:
-    the share that it calls copies is its error (at most 2 % for cartoons if N is at least 100).
+    A threshold on the distance would depend on the data and on N. The ratio hardly does: a new image
+    is about equally far from its two nearest neighbours. To measure the false positive rate, apply
+    the rule to test images (at most 2 % for cartoons if N is at least 100).
     Equal training images count as one.
 
     Args:
         x: samples, (n, C, H, W), uint8 or in [-1, 1].
         images: training images, (N, C, H, W), uint8 or in [-1, 1]; at least two different ones.
-        ratio: largest ratio of the two distances for a copy, in 0..1.
+        ratio: a sample is a copy if the ratio of its two distances is below this, in 0..1.
     Source: Yoon et al. 2023, section 3. They use 1/3, which misses grainy copies.
     """
     digests = [hashlib.sha1(np.asarray(image).tobytes()).digest() for image in images]
