@@ -155,7 +155,7 @@ def ddim_invert(
         options: y, guidance and guidance_interval, as for `sample_steps`.
     Returns:
         x_T, (n, C, H, W).
-    Source: Song et al. 2021 (DDIM), section 5.4; for the repeats, Pan et al. 2023 (AIDI), section 4.1.
+    Source: Song et al. 2021 (DDIM), section 5.4; for the repeats, Pan et al. 2023 (AIDI), 4.1.
     """
     checks.images("images", images)
     repeats = checks.count("repeats", repeats)

@@ -53,7 +53,7 @@ def check_history_of_answers(record: Record, other: Record) -> Alarm | None:
     """Check the weights of earlier outputs: first- and second-order steps have known moments.
 
     Args:
-        record, other: two runs with the same seed; in `other`, the target image changes at every call.
+        record, other: two runs with one seed; in `other`, the target image changes at every call.
     Returns:
         An alarm; None if the steps are first- or second-order, or use too many outputs to tell.
     """

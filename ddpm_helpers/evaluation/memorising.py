@@ -71,9 +71,9 @@ def find_copies(x: Tensor, images: Tensor | np.ndarray, ratio: float = 1 / 2) ->
 
         copied = distance to the nearest < ratio * distance to the second nearest
 
-    A threshold on the distance would depend on the data and on N. The ratio hardly does: a new image
-    is about equally far from its two nearest neighbours. To measure the false positive rate, apply
-    the rule to test images (at most 2 % for cartoons if N is at least 100).
+    A threshold on the distance would depend on the data and on N. The ratio hardly does: a new
+    image is about equally far from its two nearest neighbours. To measure the false positive rate,
+    apply the rule to test images (at most 2 % for cartoons if N is at least 100).
     Equal training images count as one.
 
     Args:
