@@ -34,27 +34,28 @@ PREDICTIONS = ("eps", "x_0", "v", "flow")
 
 
 class DiffusionUtils:
-    """A noise schedule: noising, its posterior, the training loss and the samplers.
+    """A diffusion process with one noise schedule: noising, posterior, loss and sampling.
 
     Args:
         timesteps: T, at least 1.
         schedule: linear, cosine, quadratic, exponential, sigmoid, shifted_cosine or flow; or a
             table of betas, (T + 1,), with betas[0] = 0.
-        prediction: what the network predicts: eps (the noise), x_0 (the clean image), v, or flow,
-            the velocity eps - x_0 of the straight path from image to noise.
-        rescale_zero_snr: change the schedule so that alpha_bar[T] = 0 exactly, as with flow; not
-            allowed with eps, which does not determine x_0 there.
-        few_steps: the ddpm timesteps that the network is distilled for, decreasing, in 1..T; None
-            for other networks.
+        prediction: what the network predicts: eps (the noise), x_0 (the clean image), v (see
+            `target`), or flow (the velocity eps - x_0 of the straight path from image to noise).
+        rescale_zero_snr: rescale the schedule so that alpha_bar[T] is exactly 0, as it already is
+            with the schedule flow. Not allowed with prediction eps, because eps does not determine
+            x_0 there.
+        few_steps: for a distilled network, the timesteps of its ddpm steps, decreasing, in 1..T;
+            None for all other networks.
     Attributes:
         T: number of timesteps.
         betas, alphas, alpha_bar: float64 (T + 1,) on the CPU; alpha_bar[0] = 1 exactly.
         prediction, few_steps: as given.
         schedule: name of the schedule, or the given betas as a list.
-        config: the arguments as plain values; they build the same object again.
+        config: the arguments as plain values: `DiffusionUtils(**config)` builds the same object.
     Raises:
-        ValueError: the schedule or prediction is unknown, T is below 1, or a table is not a
-            schedule. The methods raise it if t is out of range or shapes differ.
+        ValueError: the schedule or prediction is unknown, T is below 1, or the table of betas
+            is invalid. Methods raise ValueError if t is out of range or shapes differ.
     Source: Ho et al. 2020, section 2; v: Salimans & Ho 2022, section 4; flow: Liu et al. 2023.
     """
 
@@ -125,8 +126,8 @@ class DiffusionUtils:
             x_0: clean images, known or predicted, (B, C, H, W).
             x_t: the same images at timestep t, shape of x_0.
             t: timesteps, (B,) int64 in 1..T.
-            s: earlier timesteps, (B,) int64 in 0..t - 1; None means t - 1. At 0, the mean is x_0
-                and the variance is 0.
+            s: earlier timesteps, (B,) int64 in 0..t - 1; None means t - 1. At s = 0, the mean
+                is x_0 and the variance is 0.
         Returns:
             mean, shape of x_0, and variance, (B, 1, 1, 1).
         Source: Ho et al. 2020, eq. 6 and 7; any s: Nichol & Dhariwal 2021, eq. 19.
@@ -145,8 +146,10 @@ class DiffusionUtils:
     def target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Compute the network's target output at x_t = add_noise(x_0, t, eps).
 
-            eps  |  x_0  |  v = sqrt(alpha_bar[t]) * eps - sqrt(1 - alpha_bar[t]) * x_0
-            flow: u = eps - x_0
+            eps:   eps
+            x_0:   x_0
+            v:     sqrt(alpha_bar[t]) * eps - sqrt(1 - alpha_bar[t]) * x_0
+            flow:  eps - x_0
 
         Args:
             x_0: clean images, (B, C, H, W).
@@ -168,9 +171,9 @@ class DiffusionUtils:
         """Compute the clean images from a network output.
 
         Args:
-            output: the network's output, as set by `prediction`, (B, C, H, W).
+            output: the network's output, (B, C, H, W), of the kind that `prediction` names.
             x_t: the network's input, shape of output.
-            t: timesteps, (B,) int64 in 0..T; at 0, x_t is returned unless x_0 is predicted.
+            t: timesteps, (B,) int64 in 0..T; at 0, x_t is returned, unless `prediction` is x_0.
         Returns:
             x_0, shape of x_t, not clipped.
         Source: Ho et al. 2020, eq. 4 solved for x_0; Salimans & Ho 2022, appendix D.
@@ -187,7 +190,7 @@ class DiffusionUtils:
         """Compute the noise from a network output.
 
         Args:
-            output: the network's output, as set by `prediction`, (B, C, H, W).
+            output: the network's output, (B, C, H, W), of the kind that `prediction` names.
             x_t: the network's input, shape of output.
             t: timesteps, (B,) int64 in 0..T; in 1..T if the network predicts x_0, which does not
                 determine the noise at t = 0.
@@ -220,14 +223,14 @@ class DiffusionUtils:
         Args:
             model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None.
             x_0: clean images, (B, C, H, W) in [-1, 1].
-            t: timesteps, (B,) int64 in 0..T; keep them on the CPU, because checking t on a GPU
-                waits for the GPU.
+            t: timesteps, (B,) int64 in 0..T, preferably on the CPU: to check t on a GPU, the
+                CPU has to wait for the GPU.
             eps: the noise, shape of x_0.
             y: class labels: a tensor (B,) int64, which is not checked, or as for `sample_steps`.
-            min_snr_gamma: weight the errors so that an error of x_0 counts min(SNR, gamma) times;
-                None applies no weight.
+            min_snr_gamma: gamma of min-SNR weighting: the loss becomes min(SNR, gamma) times the
+                squared error of the predicted x_0. None applies no weight.
         Returns:
-            (B,), in float32 or better.
+            The loss of each image, (B,), float32 (float64 for float64 images).
         Source: Ho et al. 2020, eq. 14; min-SNR: Hang et al. 2023, section 3.4.
         """
         x_t, eps = self.add_noise(x_0, t, eps)
@@ -239,19 +242,20 @@ class DiffusionUtils:
         return each * self._min_snr_weight(t, min_snr_gamma).to(each)
 
     def _min_snr_weight(self, t: Tensor, gamma: float) -> Tensor:
-        """Compute the weights, (B,), that give x_0's error the weight min(SNR, gamma) at every t.
+        """Compute factors, (B,), that make the loss min(SNR, gamma) times the error of x_0.
 
             x_0: min(SNR, gamma)   eps: min(SNR, gamma) / SNR   v: min(SNR, gamma) / (SNR + 1)
             flow: min(SNR, gamma) / (sqrt(SNR) + 1) ** 2,   SNR = alpha_bar / (1 - alpha_bar)
 
-        The code uses forms of these that are finite at alpha_bar = 0 and 1.
+        The code rearranges these formulas so that they are finite at alpha_bar = 0 and 1.
         """
         if not 0 < gamma < float("inf"):
             raise ValueError(f"min_snr_gamma must be a number above 0, got {gamma}")
         bar = self.alpha_bar[t.cpu().long()]  # (B,)
         if self.prediction == "v":
             return torch.minimum(bar, gamma * (1 - bar))
-        if self.prediction == "flow":  # its error is (a + b) times v's, and (a + b)^2 = 1 + 2 a b
+        # With a = sqrt(bar) and b = sqrt(1 - bar): flow's error is (a + b) times v's.
+        if self.prediction == "flow":  # (a + b)^2 = 1 + 2 a b
             return torch.minimum(bar, gamma * (1 - bar)) / (1 + 2 * (bar * (1 - bar)).sqrt())
         if self.prediction == "eps":
             return (gamma * (1 - bar) / bar).clamp(max=1)
@@ -303,41 +307,43 @@ class DiffusionUtils:
     ) -> Iterator[Step]:
         """Draw n images from noise, step by step.
 
-        The first `Step` has x_t = x_T at the largest timestep, usually T; the last `Step` has t = 0
-        and the result as x_t: k steps yield k + 1 `Step`s. Each also holds the x_0 predicted from
-        its x_t. The network stays in its mode (train or eval); no gradients are recorded.
+        The first `Step` holds x_T and the largest timestep, usually T. The last `Step` has t = 0,
+        and its x_t is the result, so k steps yield k + 1 `Step` objects. Each also holds the x_0
+        that is predicted from its x_t. The network stays in its mode (train or eval), and no
+        gradients are recorded.
 
         Args:
             model: callable `model(x_t, t, y)`, or `model(x_t, t)` if y is None. The images are
                 made on its parameters' device, in float32 (float64 if the network is in float64);
                 the network is called in its own dtype.
             n: number of images, at least 1.
-            sampler: ddpm (ancestral), ddim, heun (up to two network calls per step, see
-                `network_calls`; with the schedule flow, in the time of flow matching) or dpm++.
-            steps: number of steps, 1..T; None means T; or a decreasing list of timesteps to
-                visit, such as [500, 300, 100], without the 0 at the end.
+            sampler: ddpm (ancestral), ddim, heun or dpm++. heun makes up to two network calls per
+                step; with the schedule flow, it averages slopes in the time of flow matching.
+            steps: number of steps in 1..T, or a decreasing list of timesteps without the final 0,
+                such as [500, 300, 100]. None means T steps.
             eta: how much noise ddim adds, from 0 (none, the default) to 1 (as much as ddpm).
             guidance: scale of classifier-free guidance; 1 is the plain class-conditional
-                prediction, 0 ignores y, above 1 exaggerates the class. Values other than 1 need y
-                and a network that takes -1 for "no label".
+                prediction, 0 ignores y, values above 1 strengthen the class. Values other than 1
+                need y and a network that takes -1 for "no label".
             y: class numbers or names (from `model.classes`), (n,), or one for all images; None
                 passes no labels.
-            seed: noise seed, at least 0, without a maximum; image i of a seed does not depend on
-                n, first or the batch. None draws a seed from torch's global generator.
+            seed: noise seed, an int of at least 0. The noise of an image depends only on the seed
+                and its number, first + its place in the batch. None draws a seed from torch's
+                global generator.
             x_T: start noise, (n, C, H, W), instead of the seed's noise; the seed still determines
                 the noise of the steps.
             clip: clip the predicted x_0 to [-1, 1] before each step.
             shape: shape of one image, (C, H, W); by default `model.image_shape`, or x_T's.
-            first: number of the first image: n = 16, first = 16 gives the second 16 of a seed.
-            spacing: how a number of steps is spread: trailing starts at T, leading starts lower
-                (Lin et al. 2024).
+            first: number of the first image: n = 16, first = 16 draws images 16 to 31 of the seed.
+            spacing: how timesteps are spaced if `steps` is a number: "trailing" starts at T,
+                "leading" starts below T (Lin et al. 2024).
             variance: variance of ddpm's noise: posterior (the default) or beta.
             guidance_interval: (low, high), the timesteps that use guidance; the others use the
                 plain class-conditional prediction (Kynkäänniemi et al. 2024). None means all.
         Returns:
             An iterator of `Step(t, x_t, x_0_pred)`.
         Raises:
-            ValueError: an option is invalid. This call raises it, not the first step.
+            ValueError: an option is invalid. It is raised by this call, not by the first `next`.
         """
         run = choose_sampler(sampler, eta, variance, self.schedule)
         ts = sub_sequence(self.T, steps, spacing)
@@ -372,7 +378,7 @@ class DiffusionUtils:
         guidance_interval: tuple[int, int] | None = None,
         clip: bool = True,
     ) -> Denoise:
-        """Make the function that a sampler calls: from n noisy images to their predicted x_0.
+        """Return the function that a sampler calls: it predicts x_0 from n noisy images.
 
         Args:
             model, n, y, guidance, guidance_interval, clip: as for `sample_steps`. With guidance,
@@ -444,12 +450,13 @@ def network_calls(
     """Count a sampler's network calls, which take most of its time, by running it on zeros.
 
     Args:
-        diffusion: its alpha_bar decides which steps heun corrects: steps to s > 0 that reduce the
-            noise-to-signal ratio at most 4-fold; with the schedule flow, all but the last.
+        diffusion: its alpha_bar determines which steps heun corrects: a step to s > 0 if it
+            reduces sqrt((1 - alpha_bar) / alpha_bar) by a factor of at most 4; with the schedule
+            flow, all steps except the last.
         steps, sampler: as for `DiffusionUtils.sample_steps`.
     Returns:
-        Number of calls: one per step, for heun up to two. With guidance, a call has twice as many
-        images.
+        Number of calls: one per step; for heun, up to two. With guidance, the batch of each call is
+        twice as large.
     """
     calls, x = [], torch.zeros(1, 1, 1, 1)
 
