@@ -41,21 +41,23 @@ def run_checks(
     draw: int = 0,
     overfit: int = 0,
 ) -> Iterator[Finding]:
-    """Run every check that this patient and these images allow, and say which ones are skipped.
+    """Run every check that the patient and the images allow.
 
-    If a check cannot call the patient as it needs to, its finding is broken, with one line that
-    says what was expected.
+    Checks that need images are `skipped` if there are none; checks of parts that the patient does
+    not have are left out. If a check raises ValueError, for example because the model does not
+    accept its arguments, its finding is `broken`, with the message of the error.
 
     Args:
         patient: see `Patient`; `from_ours`, `from_diffusers` and `from_lucidrains` make one.
-        x_0: real images, (B, C, H, W) in [-1, 1], 32 or more, on the network's device; with
-            fewer than 8, samples are not compared.
-        y: their classes, (B,), or None.
-        draw: samples to draw and compare with x_0; 0 draws none.
-        overfit: updates on one batch with a copy of the network; 0 leaves it out.
+        x_0: real images, (B, C, H, W) in [-1, 1], on the network's device. B should be at least
+            32; below 8, samples are not compared.
+        y: class numbers of x_0, (B,); None if unknown.
+        draw: number of samples to draw and compare with x_0; 0 leaves this check out.
+        overfit: number of updates of `check_overfit`, which trains a copy of the network on one
+            batch; 0 leaves this check out.
     Yields:
-        Findings, in the order of exclusion. Checks that mean something only for a trained network
-        are skipped unless its loss says that it is trained.
+        Findings, in the order in which causes are excluded. Checks that are meaningful only for a
+        trained network are skipped, unless the loss shows that it is trained.
     """
     modules = [] if patient.module is None else list(patient.module.modules())
     training = [part.training for part in modules]
@@ -69,6 +71,7 @@ def run_checks(
 def _run(
     checks: Iterator[tuple[str, Check]], patient: Patient, x_0: Tensor | None
 ) -> Iterator[Finding]:
+    """Run checks, and skip those that an earlier finding makes meaningless."""
     untrained = "needs images to know whether the network is trained"
     repeats = True
     for name, check in checks:
@@ -76,24 +79,24 @@ def _run(
             yield skipped(name, untrained)
             continue
         if name == "neighbours" and not repeats:
-            yield skipped(name, "needs a network that repeats its output")
+            yield skipped(name, "needs a network that returns the same output for the same input")
             continue
         try:
             found = check()
         except ValueError as error:
-            found = broken(name, str(error), "Pass what the doctor expects")
+            found = broken(name, str(error), "Change the argument that this message names")
         for finding in found if isinstance(found, list) else [found]:
             yield finding
             if finding.numbers.get("finite") == 0:
                 return  # a network that outputs NaN fails every later check
             if name == "loss" and finding.verdict != SKIPPED:
                 good = not finding.alarm or _is_trained_without_labels(patient, x_0)
-                untrained = "" if good else "says nothing before the loss is good"
+                untrained = "" if good else "means nothing before the loss is good"
             repeats = repeats and not (name == "repeats" and finding.verdict == "broken")
 
 
 def _is_trained_without_labels(patient: Patient, x_0: Tensor | None) -> bool:
-    """Whether the loss is good with "no label": wrong labels must not look like no training."""
+    """Return whether the loss is good if every label is "no label": only the labels are wrong."""
     if x_0 is None or patient.null is None:
         return False
     y = torch.full((len(x_0),), patient.null, device=x_0.device)
@@ -105,9 +108,10 @@ def _is_trained_without_labels(patient: Patient, x_0: Tensor | None) -> bool:
 def _checks(
     patient: Patient, x_0: Tensor | None, y: Tensor | None, draw: int, overfit: int
 ) -> Iterator[tuple[str, Check]]:
+    """Yield the name of each check that applies, and a function that runs it."""
     if x_0 is not None:
         yield "data", lambda: check_data(x_0)
-    if callable(patient.alpha_bar):  # continuous t: the loop alone
+    if callable(patient.alpha_bar):  # continuous t: only the loop can be checked
         yield "sampler", patient.check_sampler_all
         return
     yield "schedule", lambda: check_schedule(patient.alpha_bar, prediction=patient.prediction)
@@ -136,6 +140,7 @@ def _checks(
 def _network_checks(
     patient: Patient, bars: Bars, x_0: Tensor | None, y: Tensor | None
 ) -> Iterator[tuple[str, Check]]:
+    """Yield the checks of the network."""
     model, module, shape = patient.model, patient.module, patient.shape
     assert model is not None
     first, last = int(bars.first), int(bars.last)
@@ -165,7 +170,7 @@ def _network_checks(
 
 
 def _loss(patient: Patient, model: Any, x_0: Tensor, y: Tensor | None) -> list[Finding]:
-    """`check_loss`; if it is bad, also whether all weights are too small or too large."""
+    """Run `check_loss`; if the loss is bad, test whether all weights are too small or large."""
     kind, module = patient.prediction, patient.module
     found = check_loss(model, x_0, patient.alpha_bar, prediction=kind, y=y)
     if not found.alarm or module is None:
@@ -175,7 +180,7 @@ def _loss(patient: Patient, model: Any, x_0: Tensor, y: Tensor | None) -> list[F
     noise = torch.randn(few.shape, generator=torch.Generator().manual_seed(0)).to(few)
     told, t = Task("", "", mixture(bars)), bars.step(0.5)
     losses = {}
-    for k in range(-5, 7):  # from 0.31 to 4 times the weights
+    for k in range(-5, 7):  # scale all weights by 2^(k / 3), from 0.31 to 4
         with torch.no_grad():
             for p in module.parameters():
                 p.mul_(2 ** (1 / 3) if k > -5 else 2 ** (-5 / 3))
@@ -187,8 +192,8 @@ def _loss(patient: Patient, model: Any, x_0: Tensor, y: Tensor | None) -> list[F
     words = f"the loss is {losses[0] / losses[best]:.1f} times lower with all weights times"
     return [
         broken(
-            "average", f"{words} {2 ** (best / 3):.2g}: an average that begins at 0 without bias "
-            "correction, or that adds weights without being multiplied by its decay",
+            "average", f"{words} {2 ** (best / 3):.2g}: probably the average began at 0 without "
+            "bias correction, or was not multiplied by its decay",
             "Begin with a copy of the weights: average = decay * average + (1 - decay) * weights",
         ),
         found,
@@ -196,7 +201,7 @@ def _loss(patient: Patient, model: Any, x_0: Tensor, y: Tensor | None) -> list[F
 
 
 def _repeats(patient: Patient, model: Any, t: int) -> Finding:
-    """`check_repeats`; a network that only repeats in eval mode is in eval mode from now on."""
+    """Run `check_repeats`; if the output differs in train mode, switch to eval mode."""
     module, shape = patient.module, patient.shape
     if module is None or not module.training:
         return check_repeats(model, shape, t)
@@ -211,6 +216,7 @@ def _repeats(patient: Patient, model: Any, t: int) -> Finding:
 def _label_checks(
     patient: Patient, bars: Bars, x_0: Tensor, y: Tensor | None
 ) -> Iterator[tuple[str, Check]]:
+    """Yield the checks of the labels."""
     model, classes, null = patient.model, patient.num_classes, patient.null
     assert model is not None
     kind, table = patient.prediction, patient.alpha_bar
@@ -234,7 +240,7 @@ def overfit_step(
     """Make a function that trains on one batch with fixed t and noise, for `check_overfit`.
 
     Args:
-        patient: with a module, a copy of which is trained.
+        patient: a patient with a module; a copy of the module is trained.
         x_0: the batch, (B, C, H, W); y: its classes, (B,), or None.
         lr: learning rate of Adam.
     Returns:
@@ -261,7 +267,7 @@ def overfit_step(
 
 
 def _placed(model: Any, device: torch.device | None) -> Any:
-    """The model for checks whose own images are on the CPU."""
+    """Wrap the model so that it accepts and returns tensors on the CPU."""
     if device is None or device.type == "cpu":
         return model
     return lambda x, t, *y: model(x.to(device), t.to(device), *y).to(x.device)

@@ -1,4 +1,4 @@
-"""Measure what `ddpm evaluate` reports: loss per timestep, and samples against real images."""
+"""Measure what `ddpm evaluate` reports: the loss at timesteps, and distances of samples."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def loss_per_step(
     """Measure the loss at chosen timesteps, on n images with the dataset's class proportions.
 
     Args:
-        diffusion, model: the diffusion and the network; labels are passed if it has classes.
+        diffusion, model: the diffusion and the network, which gets labels if it has classes.
         ds: dataset that the network was not trained on.
         ts: timesteps, each in 1..T.
-        n: number of images; all timesteps use the same images and the same noise.
+        n: number of images, 1..len(ds); all timesteps use the same images and the same noise.
         seed: noise seed.
     Returns:
         (len(ts),), the mean of `DiffusionUtils.loss` over the images.
     Raises:
-        ValueError: n is 0, or a timestep is out of range.
+        ValueError: n or a timestep is out of range.
     """
     x_0, y = take(ds, n)
     eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
     device, _ = device_and_dtype(model)
     labelled = getattr(model, "num_classes", None) is not None
     y = class_numbers_of(model, ds, y) if labelled else y
-    parts = (every.to(device).split(64) for every in (x_0, eps, y))
+    parts = (part.to(device).split(64) for part in (x_0, eps, y))
     batches = list(zip(*parts, strict=True))
     means = []
     for number in ts:
@@ -76,26 +76,27 @@ def evaluate(
     """Measure and print everything that `ddpm evaluate` reports.
 
     Args:
-        diffusion, model: the network and its diffusion.
-        train, test: the two splits of its data. If test has fewer than 50 images, only the loss
-            is measured.
-        n: images in each compared set, at least 5, or 10 with `inception`; by default 1,000, or all
-            if there are fewer.
+        diffusion, model: the diffusion and the network.
+        train, test: the two splits of the network's data. If `test` has fewer than 50 images, only
+            the loss is measured.
+        n: number of images in each set, at least 5 (10 with `inception`). By default 1,000, or the
+            size of the smaller split if that is less.
         inception: file of Inception's weights, to add FID, KID and Inception score (see
             `inception_scores`); None leaves them out.
-        options: as for `draw_samples`, without y; by default 50 steps of dpm++.
+        options: options of `draw_samples` except y. By default, sampler is dpm++ with 50 steps.
     Returns:
-        A dict of plain numbers: `loss` by timestep, and, if there are enough test images, the
-        `classes` of the sets, the measures of the `samples`, and the `mean` and `std` of the
-        `floor`.
+        A dict of plain numbers. `loss`: the loss at each timestep; `loss_n`: the number of images
+        it was measured on. With enough test images, also `classes`: the number of images of each
+        class in the two sets; `samples`: the measures of the samples; `floor`: `pairs`, `mean` and
+        `std` of the noise floor.
     Raises:
-        ValueError: n is out of range, the network does not know a class, or as `draw_samples` or
-            `check_inception`.
-        FileNotFoundError: as `check_inception`.
+        ValueError: n or an option is invalid, the network does not know a class, the file is not
+            Inception's, or torch-fidelity is not installed.
+        FileNotFoundError: there is no file `inception`.
     """
     if len(test) < FEW:
         numbers = _losses(diffusion, model, test, len(test))
-        print(f"the test split holds {len(test)} images: distances need at least {FEW}, so only "
+        print(f"the test split has {len(test)} images, and distances need at least {FEW}: only "
               "the loss was measured")  # fmt: skip
         return numbers
     most, least = min(len(train), len(test)), 5 if inception is None else 10
@@ -113,8 +114,8 @@ def evaluate(
         print(f"{name}, {n} images: " + ", ".join(f"{k} {c}" for k, c in counts[name].items()))
     classifier = classifier_for(test).to(device_and_dtype(model)[0])
     known = classifier.classes == tuple(test.classes)
-    print(f"features: a classifier of {', '.join(classifier.classes)}; "
-          f"accuracy {classifier.accuracy:.1%} on its test images")  # fmt: skip
+    print(f"features: from a classifier of {', '.join(classifier.classes)}; "
+          f"its accuracy on its own test images is {classifier.accuracy:.1%}")  # fmt: skip
     numbers = {"classes": counts} | _losses(diffusion, model, test, min(n, 100))
     floor = noise_floor(
         train, test, y_test, y_train=y_train, reference=x_test, classifier=classifier
@@ -122,9 +123,9 @@ def evaluate(
     usual: dict[str, Any] = {"sampler": "dpm++", "steps": min(50, diffusion.T)}
     options = usual | options
     samples = torch.cat(list(draw_samples(diffusion, model, n, y=y, **options)))
-    found = compare(x_test, samples, y_test if known and labelled else None, classifier)
-    _print_table(found, floor)
-    numbers |= {"samples": asdict(found), "floor": asdict(floor)}
+    comparison = compare(x_test, samples, y_test if known and labelled else None, classifier)
+    _print_table(comparison, floor)
+    numbers |= {"samples": asdict(comparison), "floor": asdict(floor)}
     if inception is not None:
         real = torch.from_numpy(train.images[rows_like(train, y_train)])
         for name, x, row in (("samples", samples, "samples"), ("real", real, "floor")):
@@ -154,5 +155,5 @@ def _print_table(samples: Comparison, floor: Floor) -> None:
     for name, row in (("samples", drawn), (f"real, {floor.pairs} pairs", real)):
         cells = "".join(f"{row[k] or '-':>16}" for k in names)
         print(f"{name:<20}{samples.n:>6}{cells}")
-    print("real: the noise floor, train against test; what perfect samples would get at this n, "
-          "mean ± standard deviation")  # fmt: skip
+    print("real: the noise floor, training images compared with test images (mean ± standard "
+          "deviation). Perfect samples would get these values.")  # fmt: skip
