@@ -34,7 +34,7 @@ def check_time(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
     Returns:
         A `Finding` with `change`, the rms difference of the two outputs over their size.
     Raises:
-        ValueError: the model cannot be called so.
+        ValueError: the model does not accept these arguments.
     """
     x_t = _noise(model, 4, shape)
     low, high = (ask(model, x_t, t).double() for t in ts)
@@ -65,9 +65,9 @@ def check_time(model: Model, shape: Shape, ts: tuple[int, int]) -> Finding:
 
 
 def _along(model: Model, x_t: Tensor, ts: tuple[int, int]) -> tuple[int, float]:
-    """How an image's output moves with t: its period, or 0, and its restlessness.
+    """Return how the output for an image changes with t: its period, or 0, and its restlessness.
 
-    Restless is the difference between t and t + 1 over that between distant t.
+    Restlessness is the difference between t and t + 1 over that between distant t.
     """
     if ts[1] - ts[0] < 2 * WALK:
         return 0, 0.0
@@ -97,7 +97,7 @@ def check_output(model: Model, shape: Shape, t: int, *, prediction: str = "eps")
         A `Finding` with `least` and `most`, the ends of the outputs for noise, also for noise times
         100, which reaches every bound.
     Raises:
-        ValueError: the model cannot be called so.
+        ValueError: the model does not accept these arguments.
     """
     x_t = _noise(model, 4, shape)
     out = torch.cat([ask(model, x_t, t, finite=False), ask(model, 100 * x_t, t, finite=False)])
@@ -133,7 +133,7 @@ def check_repeats(model: Model, shape: Shape, t: int, *, training: bool = False)
     Returns:
         A `Finding` with `change`, the rms difference of the two outputs over their size.
     Raises:
-        ValueError: the model cannot be called so.
+        ValueError: the model does not accept these arguments.
     """
     x_t = _noise(model, 4, shape)
     first, second = (ask(model, x_t, t, finite=False).double() for _ in range(2))
@@ -190,7 +190,7 @@ def check_modes(module: nn.Module, shape: Shape, t: int, *, model: Any = None) -
     Returns:
         A `Finding` with `change`, the rms difference of the two outputs over their size.
     Raises:
-        ValueError: the module cannot be called so.
+        ValueError: the module does not accept these arguments.
     """
     module = copy.deepcopy(module)
     x_t = _noise(module, 8, shape)
@@ -227,14 +227,14 @@ def check_precision(
     Args:
         module: the network; copies are used.
         x_t: a batch, (B, C, H, W), on the module's device.
-        t: a step.
+        t: a timestep.
         dtype: float16 or bfloat16.
         autocast: let torch.autocast choose per layer; False converts all weights to dtype.
         model: as for `check_modes`.
     Returns:
         A `Finding` with `change`, the rms difference over the size in float32.
     Raises:
-        ValueError: the module cannot be called in one of the two.
+        ValueError: the module cannot be called in one of the two precisions.
     """
     make = model if model is not None else lambda module: module
     module = copy.deepcopy(module).eval()

@@ -32,13 +32,13 @@ def check_loss(
     Args:
         model: `model(x_t, t)`, or `model(x_t, t, y)` if y is given.
         x_0: real images, (B, C, H, W) in [-1, 1], 16 or more.
-        alpha_bar: table, see `check_sampler`.
+        alpha_bar: table, as for `check_sampler`.
         prediction: eps, x_0, v or flow.
         y: their classes, (B,), or None.
     Returns:
         A `Finding`; `loss_at_T*0.1` … are losses over the guess's: below 1, shapes are learned.
     Raises:
-        ValueError: the model cannot be called so.
+        ValueError: the model does not accept these arguments.
     """
     bars, kind = Bars(alpha_bar), check_kind(prediction)
     told = Task("", "", mixture(bars))
@@ -221,9 +221,9 @@ def check_average(
     Args:
         loss: `loss(network) -> float`, on a fixed batch with fixed t and noise.
         model: the trained network, an nn.Module.
-        average: the averaged one.
+        average: the network with averaged weights.
         steps: optimiser steps taken.
-        decay: of the average.
+        decay: decay of the average.
     Returns:
         A `Finding` with the losses `raw` and `averaged`, and `remembers`, the share of the initial
         weights that is still in the average.
@@ -269,7 +269,7 @@ def check_average(
 
 
 def _untouched(model: Any, average: Any) -> str | None:
-    """A parameter that has its first value, such as a bias of zeros, in the average alone."""
+    """Find a parameter that has its first value, such as zeros, only in the average."""
     others = dict(average.named_parameters())
     for name, value in model.named_parameters():
         other = others.get(name)
@@ -282,7 +282,7 @@ def _untouched(model: Any, average: Any) -> str | None:
 
 
 def _averaged_buffer(model: Any, average: Any) -> str | None:
-    """The first buffer with other values than the model's; BatchNorm's are averages anyway."""
+    """Find a buffer that differs from the model's; BatchNorm's are averages anyway."""
     others = dict(average.named_buffers())
     for name, value in model.named_buffers():
         other = others.get(name)

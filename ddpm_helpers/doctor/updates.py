@@ -240,7 +240,7 @@ def _held(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 def _size(tensors: Tensors) -> float:
-    """The norm of all numbers together."""
+    """Compute the norm of all numbers together."""
     return sum(float(x.double().square().sum()) for x in tensors.values()) ** 0.5
 
 
@@ -257,7 +257,7 @@ def _some(names: list[str]) -> str:
 
 
 def update_size(seen: Watch) -> float:
-    """The size of an update over that of the weights."""
+    """Compute the size of an update, divided by the size of the weights."""
     return _size(_minus(seen.stepped, seen.before)) / max(_size(seen.before), 1e-12)
 
 
@@ -472,7 +472,7 @@ def _square(first: Watch, second: Watch) -> tuple[Tensor, str, float, float] | N
 
     Returns:
         The target, the function between the output and the loss, the mean of the weights, and the
-        rest of the loss, which does not depend on the output; None if the loss is another one.
+        rest of the loss, which does not depend on the output; None if the loss has another form.
     """
     outs, grads = [], []
     for seen in (first, second):
@@ -547,7 +547,7 @@ def _target_rules(
 
 
 def _is_noise(x: Tensor) -> bool:
-    """Whether this looks like standard normal noise: its spread, its tails and its neighbours."""
+    """Return whether x looks like standard normal noise: spread, tails and neighbours."""
     x = x.double()
     beside = float((x[..., 1:] * x[..., :-1]).mean())
     chance = 5 / x.numel() ** 0.5

@@ -43,7 +43,7 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
     Returns:
         A number, around 0 or above.
     Raises:
-        ValueError: as `frechet_distance`.
+        ValueError: for the same reasons as in `frechet_distance`.
     Source: Binkowski et al. 2018, section 4.
     """
     a, b = _doubles(a, b)
@@ -65,7 +65,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
     Returns:
         precision (are the fakes realistic?) and recall (do they cover all kinds?), each in 0..1.
     Raises:
-        ValueError: as `frechet_distance`.
+        ValueError: for the same reasons as in `frechet_distance`.
     Source: Kynkäänniemi et al. 2019, section 2.
     """
     real, fake = _doubles(real, fake)

@@ -57,7 +57,7 @@ def inception_scores(x: Tensor, reference: Tensor, weights: str | Path) -> dict[
         A dict of `fid`, `kid` and `inception_score`. Compare them only with those of equally many
         images.
     Raises:
-        ValueError, FileNotFoundError: as `check_inception`.
+        ValueError, FileNotFoundError: for the same reasons as in `check_inception`.
     Source: Heusel et al. 2017 (FID), Bińkowski et al. 2018 (KID), Salimans et al. 2016 (IS).
     """
     check_inception(weights)

@@ -98,7 +98,7 @@ def draw_samples(
     Yields:
         images on the CPU, (batch_size, C, H, W); the last batch may be smaller.
     Raises:
-        ValueError: a number is below 1, or as `sample`.
+        ValueError: n or batch_size is below 1, or an option of `sample` is invalid.
     """
     n, batch_size = checks.count("n", n), checks.count("batch_size", batch_size)
     if y is None and (classes := getattr(model, "num_classes", None)):
