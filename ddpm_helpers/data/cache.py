@@ -102,10 +102,11 @@ def _make(collection: Collection, shape: tuple[int, int, int], path: Path) -> Ca
         if shape[0] == 1:
             chunks = ((to_grey(images), labels) for images, labels in chunks)
         labels = _write_images(part, chunks, shape)
-        order = balanced_order(labels)
-        if collection.balance and (order != np.arange(len(labels))).any():
-            labels = _write_images(ordered, _in_order(part, labels, order), shape)
-            os.replace(ordered, part)
+        if collection.balance:
+            order = balanced_order(labels)
+            if (order != np.arange(len(labels))).any():
+                labels = _write_images(ordered, _in_order(part, labels, order), shape)
+                os.replace(ordered, part)
         if not classes:
             numbers, labels = np.unique(labels, return_inverse=True)
             classes = tuple(map(str, numbers))
