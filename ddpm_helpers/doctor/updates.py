@@ -445,7 +445,7 @@ def _loss_rules(first: Watch, second: Watch, stuck: bool) -> list[Rule]:
          "Remove the mask from the loss, if there is one"),
     ]  # fmt: skip
     square = _square(first, second) if fixed else None
-    target = second.target() if square is None else square[0]
+    target = second.target()
     if square is not None:
         target, between, weight, floor = square
         alike = rms(target - target[:1]) < 1e-2 * rms(target)
